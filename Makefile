@@ -1,0 +1,46 @@
+# Two commands do everything: `make demo` shows the main job, `make test` proves it. Each makes its own environment in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+REGIONS := cn-north-1 cn-northwest-1 us-west-2
+
+.PHONY: demo test e2e check format clean
+
+demo: .venv/.demo
+	$(BIN)/image-mirror demo
+
+test: .venv/.dev
+	$(BIN)/pytest --numprocesses auto
+
+# Real programs: a control plane (KUBEBUILDER_ASSETS), skopeo, docker-registry, the AWS CLI, the SAM CLI, Java. What is
+# absent is skipped with its reason; with CI=true it fails.
+e2e: .venv/.dev .venv-sam/.done
+	PYTHONPATH=tests:tests/e2e $(BIN)/pytest -p stage --numprocesses 0 tests/e2e
+
+check: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy src/image_mirror tests
+	$(BIN)/cfn-lint --regions $(REGIONS) -- sam-template.yaml image-pulling.yaml
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .venv-sam .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/.demo: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[cli,demo]'
+	touch $@
+
+.venv/.dev: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[cli,demo,dev]'
+	touch $@
+
+# An environment of its own: the SAM CLI pins its packages.
+.venv-sam/.done:
+	$(PYTHON) -m venv .venv-sam
+	.venv-sam/bin/pip install --quiet aws-sam-cli
+	touch $@

@@ -1,0 +1,1 @@
+"""Mirrors container images into ECR for Kubernetes clusters in AWS China."""

@@ -1,0 +1,113 @@
+"""From decisions and records to the answer: the JSONPatch, the annotation that keeps the originals, the warnings."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from image_mirror import notices
+from image_mirror.images import ORIGINALS, ImageField, annotations, image_fields, original_images
+from image_mirror.mirror import Copy, Decision, GiveBack, Keep, Mirror
+from image_mirror.record import MINUTE, Policy, Record
+from image_mirror.reference import Home
+from image_mirror.review import Json, Review
+
+SwapWhen = Literal["always", "copied"]
+_MOST_ANNOTATIONS = 262_144  # bytes of all keys and values: apimachinery, TotalAnnotationSizeLimitB
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """One copy that a pod needs. `pull_always`: the pod asks for the tag's latest image."""
+
+    copy: Copy
+    pull_always: bool
+
+
+def demands(decisions: Mapping[ImageField, Decision]) -> list[Demand]:
+    """List each copy once; it counts as pulled always if any of its uses says so."""
+    merged: dict[Home, Demand] = {}
+    for field, decision in decisions.items():
+        if isinstance(decision, Copy):
+            known = merged.get(decision.home)
+            merged[decision.home] = Demand(decision, field.pull_always or (known is not None and known.pull_always))
+    return list(merged.values())
+
+
+def settle(
+    decisions: Mapping[ImageField, Decision], standing: Mapping[Home, Record], swap_when: SwapWhen, policy: Policy
+) -> tuple[dict[ImageField, str], list[str]]:
+    """Return the images that change, each with what it becomes, and the warnings.
+
+    `standing` has the record of every copy that the decisions name.
+    """
+    changes: dict[ImageField, str] = {}
+    warnings: list[str] = []
+    for field, decision in decisions.items():
+        if isinstance(decision, Keep):
+            if decision.warning:
+                warnings.append(decision.warning)
+            continue
+        if not isinstance(decision, Copy):
+            changes[field] = decision.image
+            continue
+        record = standing[decision.home]
+        swap = record.promised and (swap_when == "always" or record.digest is not None)
+        if swap:
+            changes[field] = str(decision.home)
+        if not record.promised:
+            warnings.append(
+                notices.failed(field.image, record.error or "no reason is known", policy.retry_failed // MINUTE)
+            )
+        elif record.digest is None:
+            warnings.append(notices.copying(field.image) if swap else notices.copied_later(field.image))
+    return changes, notices.at_most_ten(warnings)
+
+
+def make_patch(
+    review: Review, decisions: Mapping[ImageField, Decision], changes: Mapping[ImageField, str], mirror: Mirror
+) -> list[Json]:
+    """Return the JSONPatch (RFC 6902) that makes `changes` and keeps the annotation true; [] where nothing changes."""
+    patch: list[Json] = [{"op": "replace", "path": field.pointer, "value": image} for field, image in changes.items()]
+    if not review.subresource:
+        rewritten = (field for field in changes if not isinstance(decisions[field], GiveBack))
+        patch += _annotate(review, _originals(review, changes, rewritten, mirror))
+    return patch
+
+
+def _originals(
+    review: Review, changes: Mapping[ImageField, str], rewritten: Iterable[ImageField], mirror: Mirror
+) -> dict[str, str]:
+    """Merge the originals of oldObject, of object and of this call; drop those that nothing stands for any more."""
+    before = original_images(review.old_object)
+    merged = before | original_images(review.object)
+    new = {field.key: field.image for field in rewritten}
+    old = {field.key: field.image for field in image_fields(review.old_object)}
+    kept: dict[str, str] = {}
+    for field in image_fields(review.object):
+        key, image = field.key, changes.get(field, field.image)
+        if key in merged and key not in new:
+            unchanged = key in before and image == old.get(key)
+            stands = mirror.may_stand_for if unchanged else mirror.stands_for
+            if stands(image, merged[key]):
+                kept[key] = merged[key]
+    return kept | new
+
+
+def _annotate(review: Review, originals: Mapping[str, str]) -> list[Json]:
+    """Return the operations that make the annotation say `originals`, on a pod with any annotations or none."""
+    present = annotations(review.object)
+    pointer = "/metadata/annotations/" + ORIGINALS.replace("/", "~1")
+    if originals and originals == original_images(review.object):
+        return []
+    value = json.dumps(originals, separators=(",", ":"), sort_keys=True)
+    if originals and _size({**present, ORIGINALS: value}) <= _MOST_ANNOTATIONS:
+        if present:
+            return [{"op": "add", "path": pointer, "value": value}]
+        return [{"op": "add", "path": "/metadata/annotations", "value": {ORIGINALS: value}}]
+    return [{"op": "remove", "path": pointer}] if ORIGINALS in present else []
+
+
+def _size(present: Mapping[str, object]) -> int:
+    texts = (text for key, value in present.items() for text in (key, value) if isinstance(text, str))
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)

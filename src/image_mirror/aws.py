@@ -1,0 +1,55 @@
+"""The one place that makes AWS clients: by botocore, since boto3 would add to every cold start and do nothing here."""
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from botocore.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """A key of another account; its secret is never printed."""
+
+    region: str
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long one call may take: seconds to connect and to read, and how often it is tried in all."""
+
+    connect: float
+    read: float
+    attempts: int
+    connections: int = 10
+
+
+def connect(service: str, patience: Patience, key: AccessKey | None = None) -> Any:
+    """Make the client of `service`: the function's own role and region, or those of `key`."""
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=patience.connect,
+        read_timeout=patience.read,
+        retries={"mode": "standard", "total_max_attempts": patience.attempts},
+        max_pool_connections=patience.connections,
+    )
+    if key is None:
+        return _session().create_client(service, config=config)
+    return _session().create_client(
+        service,
+        region_name=key.region,
+        aws_access_key_id=key.access_key_id,
+        aws_secret_access_key=key.secret_access_key,
+        config=config,
+    )
+
+
+@cache
+def _session() -> "Session":
+    from botocore.session import get_session
+
+    return get_session()

@@ -1,0 +1,187 @@
+"""The copy's state machine: what a record says, and what becomes of it. Pure: AWS is asked and told elsewhere.
+
+    (nothing) --pod--> REQUESTED --StartBuild--> COPYING --build ended, ECR holds it--> COPIED
+                        ^  ^  |                   |                                     |  |
+                        |  |  '---- waits <-------' (free: AWS or the network)          |  '-- gone from ECR
+                        |  '---- backs off <------' (an attempt: the source's answer)   |
+                        |                         '-- 5th attempt --> FAILED            |
+                        '--------- pod, later ------------------------'                 |
+                        '--------- pod with imagePullPolicy Always (refresh) -----------'
+
+A copy that is gone from ECR takes its record with it, so that the next pod asks again. A record with a digest is one
+whose copy has arrived: it keeps it through a refresh and never becomes FAILED. Every record but a FAILED one has
+`due_at`, the time at which it is looked at even if no event says so. All times are milliseconds since the epoch.
+"""
+
+import zlib
+from dataclasses import dataclass, replace
+
+from image_mirror.record import MINUTE, Build, Outcome, Policy, Record, Status
+
+BACKOFF = (1 * MINUTE, 5 * MINUTE, 15 * MINUTE, 60 * MINUTE)
+MOST_ATTEMPTS = len(BACKOFF) + 1
+_LONGEST_WAIT = 60 * MINUTE
+_POLL = 50_000  # just under the schedule's minute, so that each of its runs finds the running builds due
+_CLOCK_SKEW = 5_000  # the clocks of two functions; far below the shortest back-off
+_JITTER = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing is to be done now, and nothing is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Ask CodeBuild for a build; then `started` or `delayed` gives the record to write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect:
+    """Ask CodeBuild what the record's build came to; then call `next_step` again with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Ask ECR what it holds under the record's tag; then call `verified` with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Write `record` in place of the one the step was made from."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Delete the record: the next pod asks again."""
+
+
+Step = Wait | Start | Inspect | Verify | Save | Remove
+
+
+def renewal(record: Record, fresh: Record, *, pull_always: bool, policy: Policy) -> Record | None:
+    """Return what a pod that needs the copy makes of the `record` that stands, or None where it stays as it is.
+
+    `fresh` is the request that would be made now, were there no record. A FAILED copy is asked for again after
+    `policy.retry_failed`; one by tag, for pods with imagePullPolicy Always, after `policy.refresh`; an item with no
+    status, from an older deployment, at once.
+    """
+    now = fresh.requested_at
+    adopted = record.status is None
+    retried = record.status is Status.FAILED and now - record.updated_at >= policy.retry_failed
+    refreshed = (
+        record.status is Status.COPIED
+        and pull_always
+        and not fresh.by_digest
+        and 0 < policy.refresh <= now - record.requested_at
+    )
+    return replace(fresh, digest=record.digest) if adopted or retried or refreshed else None
+
+
+def next_step(record: Record, build: Build | None, now: int) -> Step:
+    """Say what to do about `record` at `now`. Total: every record and every build has an answer.
+
+    `build` is what CodeBuild says of `record.build_id`, or None if it has not been asked.
+    """
+    if record.status in (None, Status.FAILED) or now < (record.due_at or 0) - _CLOCK_SKEW:
+        return Wait()
+    if record.status is Status.REQUESTED:
+        return Start()
+    if record.status is Status.COPIED:
+        return Verify()
+    if build is None:
+        return Inspect()
+    if build.outcome is Outcome.RUNNING:
+        return Save(replace(record, updated_at=now, due_at=now + _POLL))
+    if build.outcome is Outcome.COPIED:
+        return Verify()
+    if build.outcome is Outcome.DELAYED:
+        return Save(delayed(record, build.reason, now))
+    return Save(refused(record, build.reason, now))
+
+
+def started(record: Record, build_id: str, now: int) -> Record:
+    """Return the record of a copy whose build CodeBuild has accepted."""
+    return replace(record, status=Status.COPYING, build_id=build_id, updated_at=now, due_at=now + _POLL)
+
+
+def delayed(record: Record, reason: str, now: int, *, busy: bool = False) -> Record:
+    """Return the record of a copy that has to wait through no fault of its source: no attempt is charged.
+
+    The wait doubles from one minute to an hour; where AWS is merely `busy` it stays at one to two minutes.
+    """
+    pause = MINUTE + int(MINUTE * _spread(record)) if busy else min(MINUTE << min(record.waits, 6), _LONGEST_WAIT)
+    return replace(
+        record, status=Status.REQUESTED, waits=record.waits + 1, error=reason, updated_at=now, due_at=now + pause
+    )
+
+
+def refused(record: Record, reason: str, now: int) -> Record:
+    """Return the record after an attempt that its source refused; the fifth ends it.
+
+    A copy that has arrived once goes on being used: it stays COPIED with the reason, and is verified at once.
+    """
+    attempts = record.attempts + 1
+    if attempts < MOST_ATTEMPTS:
+        due_at = now + BACKOFF[attempts - 1]
+        return replace(record, status=Status.REQUESTED, attempts=attempts, error=reason, updated_at=now, due_at=due_at)
+    if record.digest is not None:
+        return replace(record, status=Status.COPIED, attempts=0, error=reason, updated_at=now, due_at=now)
+    return replace(record, status=Status.FAILED, attempts=attempts, error=reason, updated_at=now, due_at=None)
+
+
+def verified(record: Record, held: str | None, now: int, policy: Policy) -> Step:
+    """Say what becomes of a record whose step was Verify; `held` is its tag's digest in ECR, None if there is none."""
+    arrived = _is_right(record, held)
+    if record.status is Status.COPIED:
+        if not arrived:
+            return Remove()
+        return Save(replace(record, digest=held, updated_at=now, due_at=_next_look(record, now, policy)))
+    if arrived:
+        return Save(_copied(record, held, now, policy))
+    return Save(refused(replace(record, digest=None), "the build succeeded, but ECR does not hold what it pushed", now))
+
+
+def hinted(record: Record, held: str | None, now: int, policy: Policy) -> Step:
+    """Say what ECR's answer makes of a record that an ECR event named: the event may be late, repeated or a stranger's.
+
+    A first copy has arrived when ECR holds it, whoever pushed it. A refresh ends by its own build alone.
+    """
+    arrived = _is_right(record, held)
+    if record.status is None or (arrived and held == record.digest):
+        return Wait()
+    if arrived and (record.digest is None or record.status is Status.COPIED):
+        return Save(_copied(record, held, now, policy))
+    if not arrived and record.status is Status.COPIED:
+        return Remove()
+    if not arrived and record.digest is not None:
+        return Save(replace(record, digest=None, updated_at=now, due_at=record.due_at or now))
+    return Wait()
+
+
+def postponed(record: Record, now: int, policy: Policy) -> Record:
+    """Return the record of a copy that lies under a name this deployment does not serve: looked at again much later."""
+    return replace(record, updated_at=now, due_at=_next_look(record, now, policy))
+
+
+def _copied(record: Record, held: str | None, now: int, policy: Policy) -> Record:
+    due_at = _next_look(record, now, policy)
+    return replace(
+        record, status=Status.COPIED, digest=held, attempts=0, waits=0, error=None, updated_at=now, due_at=due_at
+    )
+
+
+def _is_right(record: Record, held: str | None) -> bool:
+    """A tag made of a digest must hold that digest; any other tag holds whatever was pushed last."""
+    return held is not None and (not record.by_digest or record.source.endswith("@" + held))
+
+
+def _next_look(record: Record, now: int, policy: Policy) -> int:
+    return now + int(policy.verify * (1 - _JITTER + 2 * _JITTER * _spread(record)))
+
+
+def _spread(record: Record) -> float:
+    """A number in [0, 1) that differs by record and not by call: copies made together are not verified together."""
+    return zlib.crc32(record.push_target.encode()) / 2**32

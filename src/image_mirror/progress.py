@@ -1,0 +1,166 @@
+"""Takes records one step on: asks what their state calls for, does it, and writes what came of it."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+from aws_lambda_powertools import Logger
+
+from image_mirror.copies import MOST_BUILDS, Copies
+from image_mirror.global_account import DelayedError
+from image_mirror.lifecycle import (
+    Inspect,
+    Remove,
+    Save,
+    Start,
+    Step,
+    Verify,
+    delayed,
+    hinted,
+    next_step,
+    postponed,
+    started,
+    verified,
+)
+from image_mirror.record import Build, Record
+from image_mirror.records import Records
+from image_mirror.settings import Settings
+
+PARALLEL = 8
+_RESERVE = 45.0  # seconds: the longest that one record's calls take when each of them times out
+_logger = Logger(service="reconciler", child=True)
+
+Key = tuple[str, str]
+Subject = TypeVar("Subject")
+
+
+class Context(Protocol):
+    """The part of Lambda's context that is used."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return how long the function may still run."""
+
+
+class Run:
+    """One invocation: how long it may go on, and whether CodeBuild has said that it takes no more builds."""
+
+    def __init__(self, context: Context) -> None:
+        """Take Lambda's context."""
+        self._context = context
+        self.busy = False
+
+    @property
+    def over(self) -> bool:
+        """Whether what is left has to stay due for the next run."""
+        return self._context.get_remaining_time_in_millis() / 1000 < _RESERVE
+
+
+class Progress:
+    """Does what records say is to be done. Safe to run twice at once: every write holds only where nothing changed."""
+
+    def __init__(self, records: Records, copies: Copies, settings: Settings, clock: Callable[[], float]) -> None:
+        """Take the table, the copies, the settings, and a clock in seconds since the epoch."""
+        self._records = records
+        self._copies = copies
+        self._policy = settings.policy
+        self._registry = settings.mirror.registry
+        self._homes = f"{settings.mirror.registry}/{settings.mirror.prefix}/"
+        self._clock = clock
+
+    def advance(self, keys: Sequence[Key], run: Run) -> list[Key]:
+        """Take each record one step on, running builds looked up together. Return the keys that failed.
+
+        What the time or CodeBuild's capacity does not allow is left as it is, due.
+        """
+        with ThreadPoolExecutor(PARALLEL) as threads:
+
+            def each(function: Callable[[Subject], None], subjects: Sequence[Subject]) -> list[Subject]:
+                outcomes = threads.map(lambda subject: None if run.over else _attempt(function, subject), subjects)
+                return [subject for subject, error in zip(subjects, outcomes, strict=True) if error is not None]
+
+            building: list[Record] = []
+            failed = each(lambda key: self._look(key, run, building), keys)
+            builds = self._inspect(building)
+            ended = [record for record in building if record.build_id in builds]
+            concluded = each(lambda record: self._take(record, builds[record.build_id or ""], run), ended)
+            return failed + [(record.repo, record.tag) for record in concluded]
+
+    def hint(self, repository: str, tag: str) -> None:
+        """Look up in ECR what an event named, and write what ECR says where a record exists."""
+        repo = f"{self._registry}/{repository}"
+        record = self._records.get(repo, tag) if repo.startswith(self._homes) else None
+        if record is not None:
+            self._write(record, hinted(record, self._copies.held(record), self._now(), self._policy))
+
+    def _look(self, key: Key, run: Run, building: list[Record]) -> None:
+        """Take the record's step, or note it where its build has to be looked up first."""
+        record = self._records.get(*key)
+        if record is None:
+            return
+        if not record.repo.startswith(self._homes):
+            # Another prefix's or registry's, from before a change of parameters: not ours to judge, and not to be lost.
+            if record.due_at is not None:
+                self._write(record, Save(postponed(record, self._now(), self._policy)))
+        elif isinstance(next_step(record, None, self._now()), Inspect):
+            building.append(record)
+        else:
+            self._take(record, None, run)
+
+    def _inspect(self, building: Sequence[Record]) -> dict[str, Build]:
+        """Ask what the builds came to; where CodeBuild gives no answer the records stay due."""
+        ids = list(dict.fromkeys(record.build_id for record in building if record.build_id))
+        builds: dict[str, Build] = {}
+        for start in range(0, len(ids), MOST_BUILDS):
+            try:
+                builds |= self._copies.builds(ids[start : start + MOST_BUILDS])
+            except DelayedError as error:
+                _logger.warning("builds not looked up", extra={"reason": str(error)})
+        return builds
+
+    def _take(self, record: Record, build: Build | None, run: Run) -> None:
+        step = next_step(record, build, self._now())
+        if isinstance(step, Start) and not run.busy:
+            try:
+                build_id = self._copies.start(record)
+            except DelayedError as error:
+                run.busy = run.busy or error.busy
+                step = Save(delayed(record, str(error), self._now(), busy=error.busy))
+            else:
+                step = Save(started(record, build_id, self._now()))
+        elif isinstance(step, Verify):
+            step = verified(record, self._copies.held(record), self._now(), self._policy)
+        self._write(record, step)
+
+    def _write(self, record: Record, step: Step) -> None:
+        if isinstance(step, Save):
+            written = self._records.replace(record, step.record) is step.record
+        elif isinstance(step, Remove):
+            written = self._records.remove(record)
+        else:
+            return
+        after = step.record if isinstance(step, Save) else None
+        if written and (after is None or after.status is not record.status):
+            _logger.info(
+                "record changed",
+                extra={
+                    "image": record.source,
+                    "home": record.push_target,
+                    "before": record.status,
+                    "after": after.status if after else "gone from ECR",
+                    "reason": after.error if after else None,
+                    "build": after.build_id if after else record.build_id,
+                },
+            )
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
+
+
+def _attempt(function: Callable[[Subject], None], subject: Subject) -> Exception | None:
+    """Call `function`; one record's failure must not keep the others from their turn."""
+    try:
+        function(subject)
+    except Exception as error:
+        _logger.exception("step failed", extra={"record": str(subject)[:500]})
+        return error
+    return None

@@ -1,0 +1,69 @@
+"""The reconciler: the Lambda function that makes records come true.
+
+A trigger says when and where to look; the item in the table says what to do. So triggers may come late, twice, out of
+order or never, and two runs may overlap.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from functools import cache
+from itertools import islice
+from typing import Any
+
+from aws_lambda_powertools import Logger
+
+from image_mirror.aws import Patience, connect
+from image_mirror.copies import Copies
+from image_mirror.global_account import GlobalAccount
+from image_mirror.progress import PARALLEL, Context, Key, Progress, Run
+from image_mirror.records import Records
+from image_mirror.settings import Settings
+
+Logger(service="reconciler")  # configures what the other modules' child loggers write
+_PATIENCE = Patience(connect=3.0, read=8.0, attempts=2, connections=PARALLEL)
+_CHUNK = 100
+
+
+@cache
+def load() -> tuple[Records, Progress]:
+    """Make what the function's environment describes, once. Raises SettingsError."""
+    settings = Settings.from_env(os.environ)
+    records = Records(connect("dynamodb", _PATIENCE), settings.table)
+    account = GlobalAccount(
+        connect("secretsmanager", _PATIENCE),
+        settings.secret,
+        lambda key: connect("codebuild", _PATIENCE, key),
+        time.monotonic,
+    )
+    return records, Progress(records, Copies(connect("ecr", _PATIENCE), account, settings), settings, time.time)
+
+
+def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
+    """Handle a batch of the table's stream, an ECR event, or (anything else) the schedule's minute.
+
+    Returns what Lambda reads for a stream alone: `batchItemFailures`, by sequence number.
+    """
+    records, progress = load()
+    run = Run(context)
+    if "Records" in event:
+        return read_stream(event, progress, run)
+    if event.get("source") == "aws.ecr":
+        detail = event["detail"]
+        if detail.get("result") == "SUCCESS" and detail.get("image-tag"):
+            progress.hint(detail["repository-name"], detail["image-tag"])
+        return {}
+    due = records.due(int(time.time() * 1000))
+    while not run.over and (keys := list(islice(due, _CHUNK))):
+        progress.advance(keys, run)
+    return {}
+
+
+def read_stream(event: Mapping[str, Any], progress: Progress, run: Run) -> dict[str, Any]:
+    """Handle the keys of one batch, each once, and name the sequence numbers of those that failed."""
+    numbers: dict[Key, list[str]] = {}
+    for entry in event["Records"]:
+        keys = entry["dynamodb"]["Keys"]
+        numbers.setdefault((keys["repo"]["S"], keys["tag"]["S"]), []).append(entry["dynamodb"]["SequenceNumber"])
+    failed = progress.advance(list(numbers), run)
+    return {"batchItemFailures": [{"itemIdentifier": number} for key in failed for number in numbers[key]]}

@@ -1,0 +1,107 @@
+"""What the table keeps of one copy, and what is known of its build. All times are milliseconds since the epoch."""
+
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+
+from image_mirror.reference import Home, ImageReference
+
+MINUTE = 60_000
+HOUR = 60 * MINUTE
+
+
+class Status(StrEnum):
+    """What a record's `status` may say."""
+
+    REQUESTED = "REQUESTED"
+    COPYING = "COPYING"
+    COPIED = "COPIED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How long things last, in milliseconds: before a FAILED copy may be asked for again; before a copy by tag is
+    refreshed (0: never); between two looks at whether ECR still holds a copy."""
+
+    retry_failed: int = 60 * MINUTE
+    refresh: int = 24 * HOUR
+    verify: int = 24 * HOUR
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One copy. `repo` and `tag` are its home; `source` prints the image it is made from.
+
+    `status` is None in an item written by an older deployment. `attempts` counts what the source refused since
+    `requested_at`, `waits` what cost no attempt. `build_id` is the latest build, running or ended. `digest` is what ECR
+    holds. `error` is the latest reason, for people.
+    """
+
+    repo: str
+    tag: str
+    source: str = ""
+    status: Status | None = None
+    requested_at: int = 0
+    updated_at: int = 0
+    attempts: int = 0
+    waits: int = 0
+    build_id: str | None = None
+    digest: str | None = None
+    error: str | None = None
+    due_at: int | None = None
+
+    @property
+    def promised(self) -> bool:
+        """Whether pods are sent to the copy: it has arrived or it will."""
+        return self.status is not Status.FAILED
+
+    @property
+    def by_digest(self) -> bool:
+        """Whether the source is named by digest, so that the copy can never be out of date."""
+        return "@" in self.source
+
+    @property
+    def push_target(self) -> str:
+        """The name under which the build pushes the copy."""
+        return f"{self.repo}:{self.tag}"
+
+
+class Outcome(StrEnum):
+    """What a build came to. Only REFUSED, the source's own answer, costs an attempt."""
+
+    RUNNING = "RUNNING"
+    COPIED = "COPIED"
+    REFUSED = "REFUSED"
+    DELAYED = "DELAYED"
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What CodeBuild says of one build; `reason` is one line for people, without secrets."""
+
+    outcome: Outcome
+    reason: str = ""
+
+
+def request(home: Home, source: ImageReference, now: int) -> Record:
+    """Return the record of an image that nobody has asked for before."""
+    return Record(
+        repo=home.repo,
+        tag=home.tag,
+        source=str(source.pinned),
+        status=Status.REQUESTED,
+        requested_at=now,
+        updated_at=now,
+        due_at=now,
+    )
+
+
+def idempotency_token(record: Record) -> str:
+    """Return the StartBuild token of the record's next build: 64 hexadecimal digits.
+
+    The same until that build is known to have ended, so that a crash between StartBuild and the write starts none
+    twice; another after each ended build and each new request, for CodeBuild remembers a token for five minutes.
+    """
+    parts = (record.repo, record.tag, str(record.requested_at), str(record.attempts), record.build_id or "")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,0 +1,157 @@
+"""The table of copies (DynamoDB): typed items in, typed items out, and every write conditional on what was read."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from image_mirror.record import Record, Status
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
+
+DUE_INDEX = "DueIndex"
+_DUE = "DUE"  # the index's one hash value: a record that is due has it, any other lacks it
+_NUMBERS = frozenset(("requested_at", "updated_at", "attempts", "waits", "due_at"))
+_KEYS = frozenset(("repo", "tag"))
+_COMPARED = ("status", "requested_at", "updated_at", "attempts", "build_id", "digest")
+
+Item = dict[str, Any]
+
+
+class Records:
+    """Reads and writes records in one table, through one client."""
+
+    def __init__(self, client: "DynamoDBClient", table: str) -> None:
+        """Take the client, whose region is the table's, and the table's name."""
+        self._client = client
+        self._table = table
+
+    def create(self, record: Record) -> Record:
+        """Write a record where there is none. Return what stands now: `record` itself, or the one that was first."""
+        try:
+            self._client.put_item(
+                TableName=self._table,
+                Item=to_item(record),
+                # An item always has its hash key: this condition says "no such item".
+                ConditionExpression="attribute_not_exists(repo)",
+                # Losing costs no second request: the error brings the item that stands.
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except ClientError as error:
+            standing = _standing(error)
+            if standing is None:
+                raise
+            return standing
+        return record
+
+    def get(self, repo: str, tag: str) -> Record | None:
+        """Read one record, consistently: an event or an index entry may be older than the item."""
+        answer = self._client.get_item(TableName=self._table, Key=_key(repo, tag), ConsistentRead=True)
+        return to_record(answer["Item"]) if "Item" in answer else None
+
+    def replace(self, old: Record, new: Record) -> Record | None:
+        """Write `new` where `old` still stands. Return what stands now: `new` itself, another's record, or None.
+
+        Attributes that a record does not know are left as they are.
+        """
+        before, after = to_item(old), to_item(new)
+        if before == after:
+            return new
+        condition, names, values = _still(old)
+        changed = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
+        assignments = [f"#{name} = :new_{name}" for name in changed if name in after]
+        removals = [f"#{name}" for name in changed if name not in after]
+        clauses = (("SET", assignments), ("REMOVE", removals))
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key=_key(old.repo, old.tag),
+                UpdateExpression=" ".join(f"{verb} {', '.join(parts)}" for verb, parts in clauses if parts),
+                ConditionExpression=condition,
+                ExpressionAttributeNames=names | {f"#{name}": name for name in changed},
+                ExpressionAttributeValues=values | {f":new_{name}": after[name] for name in changed if name in after},
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+                raise
+            return _standing(error)
+        return new
+
+    def remove(self, old: Record) -> bool:
+        """Delete the record where `old` still stands, and say whether it did."""
+        condition, names, values = _still(old)
+        try:
+            self._client.delete_item(
+                TableName=self._table,
+                Key=_key(old.repo, old.tag),
+                ConditionExpression=condition,
+                ExpressionAttributeNames=names,
+                ExpressionAttributeValues=values,
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+                raise
+            return False
+        return True
+
+    def due(self, now: int) -> Iterator[tuple[str, str]]:
+        """Yield (repo, tag) of what the index says is due at `now` (milliseconds since the epoch), the oldest first."""
+        pages = self._client.get_paginator("query").paginate(
+            TableName=self._table,
+            IndexName=DUE_INDEX,
+            KeyConditionExpression="due = :due AND due_at <= :now",
+            ExpressionAttributeValues={":due": {"S": _DUE}, ":now": {"N": str(now)}},
+        )
+        for page in pages:
+            for item in page["Items"]:
+                yield item["repo"]["S"], item["tag"]["S"]
+
+
+def to_item(record: Record) -> Item:
+    """Return `record` as DynamoDB's typed attributes; what is None or empty is left out, as in an older item."""
+    item: Item = {
+        name: {"N": str(value)} if name in _NUMBERS else {"S": str(value)}
+        for name, value in asdict(record).items()
+        if value is not None and value != "" and not (name in _NUMBERS and record.status is None)
+    }
+    if record.due_at is not None:
+        item["due"] = {"S": _DUE}
+    return item
+
+
+def to_record(item: Item) -> Record:
+    """Read a record from typed attributes; what is missing, of another type or unknown counts as absent."""
+    record = Record(repo=item["repo"]["S"], tag=item["tag"]["S"])
+    known: dict[str, Any] = {}
+    for name in asdict(record).keys() - _KEYS:
+        kind = "N" if name in _NUMBERS else "S"
+        text = item.get(name, {}).get(kind)
+        if text is not None:
+            known[name] = int(text) if kind == "N" else text
+    if "status" in known:
+        known["status"] = Status(known["status"]) if known["status"] in Status.__members__ else None
+    return replace(record, **known)
+
+
+def _still(old: Record) -> tuple[str, dict[str, str], Item]:
+    """Return the condition that the item is what was read in all that a step depends on, its names and its values."""
+    item = to_item(old)
+    # An update would otherwise create an item where a record without attributes has just been deleted.
+    clauses = ["attribute_exists(#repo)"]
+    clauses += [f"#{name} = :old_{name}" if name in item else f"attribute_not_exists(#{name})" for name in _COMPARED]
+    names = {f"#{name}": name for name in ("repo", *_COMPARED)}
+    values = {f":old_{name}": item[name] for name in _COMPARED if name in item}
+    return " AND ".join(clauses), names, values
+
+
+def _standing(error: ClientError) -> Record | None:
+    """Return the record that stood in a write's way, from the error that says so; None for none, or another error."""
+    item: Any = error.response.get("Item")
+    return to_record(item) if item else None
+
+
+def _key(repo: str, tag: str) -> Item:
+    return {"repo": {"S": repo}, "tag": {"S": tag}}

@@ -1,0 +1,188 @@
+"""Image references: Docker's grammar, its defaults, and the home of a copy in ECR.
+
+The grammar (distribution/reference, which the kubelet uses too):
+
+    reference  := name [ ":" tag ] [ "@" digest ]
+    name       := [ registry "/" ] path-component { "/" path-component }
+    registry   := host [ ":" port ]           host := domain name | IPv4 | "[" IPv6 "]"
+    component  := [a-z0-9]+ { separator [a-z0-9]+ }       separator := "." | "_" | "__" | "-"+
+    tag        := [A-Za-z0-9_][A-Za-z0-9_.-]{0,127}
+    digest     := "sha256:" 64 hex | "sha384:" 96 hex | "sha512:" 128 hex
+
+Defaults: a first segment is a registry only if it holds "." or ":" or an upper-case letter, or is "localhost"; else the
+registry is docker.io, where a single segment means library/NAME. `index.docker.io` is docker.io. No tag and no digest
+means the tag "latest".
+"""
+
+import re
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+DEFAULT_REGISTRY = "docker.io"
+_LEGACY_REGISTRY = "index.docker.io"
+_OFFICIAL = "library/"
+
+_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?")
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128}")
+_IDENTIFIER = re.compile(r"[a-f0-9]{64}")
+_LONGEST_REPOSITORY = 255  # distribution/reference, RepositoryNameTotalLengthMax
+_LONGEST_TEXT = 1024  # above the longest legal reference: bounds the work that a hostile one costs
+
+# Tags with a meaning of their own: ours for a copy made by digest, and OCI 1.1's referrers fallback tag, which clients
+# read as an index of signatures. No source may take either one.
+_RESERVED_TAG = re.compile(r"(?:digest-)?sha256-[a-f0-9]{64}")
+_ECR_HOST = re.compile(r"[a-z0-9]+(?:(?:\.|-+)[a-z0-9]+)*(?::[0-9]+)?")
+# RepositoryPrefix begins each name, so that ECR's rule falls to it: a name starts with a letter.
+PREFIX = re.compile(rf"(?=[a-z]){_COMPONENT}(?:/{_COMPONENT})*")
+
+
+class InvalidReferenceError(ValueError):
+    """A text that is no image reference; `cause` says why, for people."""
+
+    def __init__(self, text: str, cause: str) -> None:
+        """Keep the text as it was given beside the cause."""
+        super().__init__(f"{text!r} is no image reference: {cause}")
+        self.cause = cause
+
+
+class NoHomeError(ValueError):
+    """A valid reference that has no legal name in ECR; `cause` says why, for people."""
+
+    def __init__(self, reference: "ImageReference", cause: str) -> None:
+        """Keep the cause apart from the sentence that names the reference."""
+        super().__init__(f"{reference} has no name in ECR: {cause}")
+        self.cause = cause
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReference:
+    """A complete reference: nothing is left to defaults. At least one of `tag` and `digest` is set.
+
+    `registry` is a host with an optional port, `repository` the path below it, `digest` an "algorithm:hex" text.
+    """
+
+    registry: str
+    repository: str
+    tag: str | None
+    digest: str | None
+
+    def __str__(self) -> str:
+        """Print canonically: registry/repository[:tag][@digest]."""
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.registry}/{self.repository}{tag}{digest}"
+
+    @property
+    def pinned(self) -> "ImageReference":
+        """The same image without the tag that a digest makes meaningless; skopeo refuses both together."""
+        return replace(self, tag=None) if self.digest else self
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where the copy of one source lies: `registry`/`repository` in ECR, under `tag`.
+
+    `digest` is set for a source named by digest: pods then use it, and `tag` only keeps lifecycle rules away.
+    """
+
+    registry: str
+    repository: str
+    tag: str
+    digest: str | None
+
+    @property
+    def repo(self) -> str:
+        """Registry and repository together: the hash key of the copy's record."""
+        return f"{self.registry}/{self.repository}"
+
+    @property
+    def push_target(self) -> str:
+        """The name under which the copy is pushed."""
+        return f"{self.repo}:{self.tag}"
+
+    def __str__(self) -> str:
+        """Print the image as a pod names it."""
+        return f"{self.repo}@{self.digest}" if self.digest else self.push_target
+
+
+@lru_cache(maxsize=16_384)  # more than the images of the largest pod; at most a few megabytes
+def parse_reference(text: str) -> ImageReference:
+    """Parse `text` by the grammar above and fill in its defaults.
+
+    Raises InvalidReferenceError, whose cause names the part that is wrong.
+    """
+    if not text:
+        raise InvalidReferenceError(text, "it is empty")
+    if len(text) > _LONGEST_TEXT:
+        raise InvalidReferenceError(text[:80] + "...", f"it is longer than {_LONGEST_TEXT} characters")
+    if _IDENTIFIER.fullmatch(text):
+        raise InvalidReferenceError(text, "64 hexadecimal digits are an image ID; name a repository")
+    rest, at, digest = text.partition("@")
+    if at and not _DIGEST.fullmatch(digest):
+        raise InvalidReferenceError(text, "'@' must be followed by a digest: sha256: and 64 lower-case hex digits")
+    name, tag = _split_tag(rest)
+    if tag is not None and not _TAG.fullmatch(tag):
+        raise InvalidReferenceError(text, "a tag is up to 128 letters, digits, '_', '.', '-', not led by '.' or '-'")
+    registry, repository = _split_registry(name)
+    if not REGISTRY.fullmatch(registry):
+        raise InvalidReferenceError(text, "the registry is no host name or address with an optional port")
+    if repository != repository.lower():
+        raise InvalidReferenceError(text, "the repository has upper case; write it in lower case")
+    if not _REPOSITORY.fullmatch(repository):
+        raise InvalidReferenceError(text, "a repository is lower-case letters and digits joined by / . _ __ or -")
+    if len(repository) > _LONGEST_REPOSITORY:
+        raise InvalidReferenceError(text, f"the repository is longer than {_LONGEST_REPOSITORY} characters")
+    if tag is None and not at:
+        tag = "latest"
+    return ImageReference(registry, repository, tag, digest or None)
+
+
+def home_of(source: ImageReference, registry: str, prefix: str) -> Home:
+    """Name the copy of `source` in the ECR `registry` (its host) below `prefix`.
+
+    The name is injective: the source's host is one segment with its port's ":" as "_", which no host name holds; the
+    path follows unchanged; the tag is the source's own, or made of its digest.
+    Raises NoHomeError where ECR has no such name (CreateRepository's pattern: no upper case, no "[" of IPv6).
+    """
+    if not _ECR_HOST.fullmatch(source.registry):
+        raise NoHomeError(source, "ECR allows no upper case and no IPv6 address in a name")
+    repository = f"{prefix}/{path_in_home(source)}"
+    # ECR allows 256 characters; container runtimes before 2024 count the registry too and stop at 255.
+    if len(registry) + 1 + len(repository) > _LONGEST_REPOSITORY:
+        raise NoHomeError(source, f"with the registry its copy's name would pass {_LONGEST_REPOSITORY} characters")
+    if source.digest is not None:
+        if not source.digest.startswith("sha256:"):
+            raise NoHomeError(source, "ECR knows images by sha256 digests only")
+        return Home(registry, repository, "digest-" + source.digest.replace(":", "-"), source.digest)
+    tag = source.tag or "latest"
+    if _RESERVED_TAG.fullmatch(tag):
+        raise NoHomeError(source, "tags of the form sha256-<hex> and digest-sha256-<hex> are reserved")
+    return Home(registry, repository, tag, None)
+
+
+def path_in_home(source: ImageReference) -> str:
+    """Return the source's host and path as they stand below the prefix of its home."""
+    return f"{source.registry.replace(':', '_')}/{source.repository}"
+
+
+def _split_tag(name: str) -> tuple[str, str | None]:
+    """Split "name:tag"; a colon before the last "/" belongs to a port."""
+    slash, colon = name.rfind("/"), name.rfind(":")
+    return (name[:colon], name[colon + 1 :]) if colon > slash else (name, None)
+
+
+def _split_registry(name: str) -> tuple[str, str]:
+    first, slash, rest = name.partition("/")
+    if not slash or not (set(first) & {".", ":"} or first == "localhost" or first != first.lower()):
+        registry, repository = DEFAULT_REGISTRY, name
+    else:
+        registry, repository = first, rest
+    if registry == _LEGACY_REGISTRY:
+        registry = DEFAULT_REGISTRY
+    if registry == DEFAULT_REGISTRY and "/" not in repository:
+        repository = _OFFICIAL + repository
+    return registry, repository

@@ -1,0 +1,173 @@
+"""Which images are copied, which are rewritten, which are left alone: the rules of `MirrorRules`.
+
+    rules  := entry { ("," | white space) entry }
+    entry  := PREFIX            copy to ECR             gcr.io   *.gcr.io   quay.io/prometheus
+            | PREFIX "=" TARGET rewrite, copy nothing   gcr.io=asia.gcr.io
+            | "!" PREFIX        leave alone             !quay.io/my-team
+    PREFIX := [ "*." ] host [ ":" port ] { "/" segment }
+
+The longest match wins, on whole host and path segments; an exact host comes before a wildcard, which stands for one or
+more labels. What no rule names is left alone. What lies at the TARGET of a rewrite is left alone as well, so that
+rewriting a second time changes nothing.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+from image_mirror.reference import DEFAULT_REGISTRY, REGISTRY, ImageReference, InvalidReferenceError, parse_reference
+
+DEFAULT_RULES = (
+    "docker.io gcr.io *.gcr.io k8s.gcr.io registry.k8s.io quay.io ghcr.io *.pkg.dev nvcr.io public.ecr.aws "
+    "docker.elastic.co registry.gitlab.com lscr.io xpkg.upbound.io"
+)
+"""What serves a cluster in AWS China. The doubtful ones, each with its reason:
+
+- k8s.gcr.io: *.gcr.io covers it; it stands here because people look for it, frozen as it is.
+- public.ecr.aws: reachable from China on most days, but served from outside it, slowly and with time-outs.
+- quay.io, ghcr.io: the registry itself often answers; the hosts it redirects layers to are slow or reset.
+- nvcr.io: NVIDIA's layers come from the same kind of far host, and its images are large enough for that to matter.
+- docker.elastic.co, registry.gitlab.com, lscr.io, xpkg.upbound.io: nothing blocks them by name, but their layers lie on
+  hosts that are (Google storage, ghcr.io); a copy costs cents.
+- mcr.microsoft.com is not here: Microsoft serves it inside China.
+- *.dkr.ecr.*.amazonaws.com is not here: it asks for a login that the copy lacks; EKS add-ons in China come from AWS's
+  own ECR there (a PREFIX=TARGET rule maps them).
+"""
+
+Action = Literal["copy", "rewrite", "leave"]
+_SEGMENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+
+
+class RuleError(ValueError):
+    """An entry that is no rule; the message quotes it and says how to mend it."""
+
+    def __init__(self, entry: str, cause: str) -> None:
+        """Quote the entry before the cause."""
+        super().__init__(f"rule {entry!r}: {cause}")
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """A host, exact or "*." before it, and the path segments below it that a rule names."""
+
+    host: str
+    wildcard: bool
+    path: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Print as it is written in an entry."""
+        return "/".join((("*." if self.wildcard else "") + self.host, *self.path))
+
+    def covers(self, registry: str, path: tuple[str, ...]) -> bool:
+        """Say whether a repository `path` (its segments) of `registry` (lower case) lies at or below this prefix."""
+        host_matches = registry.endswith("." + self.host) if self.wildcard else registry == self.host
+        return host_matches and path[: len(self.path)] == self.path
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One entry: what happens to images below `prefix`. `target` is set for a rewrite alone."""
+
+    action: Action
+    prefix: Prefix
+    target: Prefix | None = None
+
+    def __str__(self) -> str:
+        """Print as an entry."""
+        if self.target is not None:
+            return f"{self.prefix}={self.target}"
+        return f"!{self.prefix}" if self.action == "leave" else str(self.prefix)
+
+    def rewrite(self, reference: ImageReference) -> ImageReference | None:
+        """Return `reference` with the prefix replaced by the target, or None where nothing valid comes of it."""
+        if self.target is None:
+            return None
+        rest = tuple(reference.repository.split("/"))[len(self.prefix.path) :]
+        repository = "/".join((*self.target.path, *rest))
+        try:
+            moved = parse_reference(str(replace(reference, registry=self.target.host, repository=repository)))
+        except InvalidReferenceError:
+            return None
+        # docker.io/NAME reads as docker.io/library/NAME, which may lie beside the target.
+        return moved if self.target.covers(moved.registry, tuple(moved.repository.split("/"))) else None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The entries in force, in the order in which they are tried."""
+
+    entries: tuple[Rule, ...]
+
+    @cached_property
+    def _by_host(self) -> dict[tuple[bool, str], list[Rule]]:
+        table: dict[tuple[bool, str], list[Rule]] = {}
+        for rule in sorted(self.entries, key=lambda rule: -len(rule.prefix.path)):
+            table.setdefault((rule.prefix.wildcard, rule.prefix.host), []).append(rule)
+        return table
+
+    def match(self, reference: ImageReference) -> Rule | None:
+        """Return the rule that decides about `reference`, or None. Hosts are compared without case, as DNS does."""
+        host, path = reference.registry.lower(), tuple(reference.repository.split("/"))
+        keys = [(False, host)]
+        labels = host.split(".")
+        keys += [(True, ".".join(labels[start:])) for start in range(1, len(labels))]
+        for key in keys:
+            for rule in self._by_host.get(key, ()):
+                if path[: len(rule.prefix.path)] == rule.prefix.path:
+                    return rule
+        return None
+
+
+def parse_rules(text: str) -> Rules:
+    """Parse `text` by the grammar above. Raises RuleError for the first entry that is wrong."""
+    rules: dict[Prefix, Rule] = {}
+    for entry in re.split(r"[,\s]+", text.strip(", \t\r\n")):
+        if entry:
+            rule = _parse_entry(entry)
+            if rules.setdefault(rule.prefix, rule) != rule:
+                raise RuleError(
+                    entry, f"{rule.prefix} has another rule already, {rules[rule.prefix]}; keep one of them"
+                )
+    for rule in tuple(rules.values()):
+        if rule.target is not None:
+            _protect_target(rule, rule.target, rules)
+    return Rules(tuple(rules.values()))
+
+
+def _protect_target(rewrite: Rule, target: Prefix, rules: dict[Prefix, Rule]) -> None:
+    """Add the rule that leaves a rewrite's target alone, or refuse one that would move the image a second time."""
+    for other in rules.values():
+        beneath = not other.prefix.wildcard and target.covers(other.prefix.host, other.prefix.path)
+        if other.action != "leave" and beneath:
+            raise RuleError(str(rewrite), f"the rule {other} would move its outcome once more; name the final place")
+    rules.setdefault(target, Rule("leave", target))
+
+
+def _parse_entry(entry: str) -> Rule:
+    if entry.startswith("!"):
+        return Rule("leave", _parse_prefix(entry, entry[1:]))
+    prefix, equals, target = entry.partition("=")
+    if not equals:
+        return Rule("copy", _parse_prefix(entry, prefix))
+    parsed = _parse_prefix(entry, target)
+    if parsed.wildcard:
+        raise RuleError(entry, "the target after '=' is one place; it takes no wildcard")
+    return Rule("rewrite", _parse_prefix(entry, prefix), parsed)
+
+
+def _parse_prefix(entry: str, text: str) -> Prefix:
+    first, *path = text.split("/")
+    host = first.removeprefix("*.")
+    wildcard = host != first
+    if not REGISTRY.fullmatch(host) or (wildcard and host.startswith("[")):
+        raise RuleError(entry, f"{first!r} is no registry; write a host such as gcr.io, *.gcr.io or gcr.local:5000")
+    if not wildcard and not set(host) & {".", ":"} and host != "localhost":
+        raise RuleError(entry, f"{first!r} names no registry; images of Docker Hub begin with {DEFAULT_REGISTRY}/")
+    for segment in path:
+        if not _SEGMENT.fullmatch(segment):
+            raise RuleError(
+                entry, f"{segment!r} is no path segment; tags, digests and empty segments have no place here"
+            )
+    host = DEFAULT_REGISTRY if host.lower() == "index.docker.io" else host.lower()
+    return Prefix(host, wildcard, tuple(path))

@@ -1,0 +1,132 @@
+"""The functions' settings: one frozen object made from the environment, checked as a whole."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from image_mirror.admission import SwapWhen
+from image_mirror.mirror import Mirror
+from image_mirror.record import HOUR, MINUTE, Policy
+from image_mirror.reference import PREFIX
+from image_mirror.rules import DEFAULT_RULES, parse_rules
+
+_REGISTRY = re.compile(r"[0-9]{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(\.cn)?|localhost:[0-9]+")
+
+
+class SettingsError(ValueError):
+    """Environment variables that are missing or wrong; the message names all of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What both functions are told.
+
+    `table` is DDB_TABLE_NAME; `secret` is GLOBAL_AKSK, the name of the secret with the global key; `project` is
+    G_PROJECT_NAME, the CodeBuild project there. `expire_days` is 0 for copies that are kept for good; `pull_accounts`
+    are account IDs that may pull what lies under the prefix.
+    """
+
+    table: str
+    secret: str
+    project: str
+    mirror: Mirror
+    swap_when: SwapWhen
+    policy: Policy
+    scan_on_push: bool
+    expire_days: int
+    pull_accounts: tuple[str, ...]
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> "Settings":
+        """Read the settings. Raises SettingsError, whose message names each variable that is missing or wrong."""
+        values: dict[str, Any] = {}
+        problems: list[str] = []
+        for name, (parse, default) in _VARIABLES.items():
+            text = environ.get(name) or default
+            if text is None:
+                problems.append(f"{name} is missing")
+                continue
+            try:
+                values[name] = parse(text)
+            except ValueError as error:
+                problems.append(f"{name}={text!r}: {error}")
+        if problems:
+            raise SettingsError("environment: " + "; ".join(problems))
+        return cls(
+            table=values["DDB_TABLE_NAME"],
+            secret=values["GLOBAL_AKSK"],
+            project=values["G_PROJECT_NAME"],
+            mirror=Mirror(values["ECR_REGISTRY"], values["REPOSITORY_PREFIX"], values["MIRROR_RULES"]),
+            swap_when=values["SWAP_WHEN"],
+            policy=Policy(
+                retry_failed=values["RETRY_FAILED_MINUTES"] * MINUTE,
+                refresh=values["REFRESH_HOURS"] * HOUR,
+                verify=values["VERIFY_HOURS"] * HOUR,
+            ),
+            scan_on_push=values["SCAN_ON_PUSH"],
+            expire_days=values["EXPIRE_DAYS"],
+            pull_accounts=values["PULL_ACCOUNTS"],
+        )
+
+
+def parse_registry(text: str) -> str:
+    """Return `text` if it is the host of a private ECR registry, or of one on this machine; else raise ValueError."""
+    if not _REGISTRY.fullmatch(text):
+        raise ValueError("must be an ECR registry's host, such as 123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn")
+    return text
+
+
+def parse_prefix(text: str) -> str:
+    """Return `text` if ECR allows it at the beginning of a repository's name, or raise ValueError."""
+    if not PREFIX.fullmatch(text):
+        raise ValueError("must start with a lower-case letter and be legal in an ECR repository name, such as mirror")
+    return text
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,6}", text):
+        raise ValueError("must be a whole number, 0 or more")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if _count(text) == 0:
+        raise ValueError("must be a whole number, 1 or more")
+    return int(text)
+
+
+def _flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return text == "true"
+
+
+def _swap_when(text: str) -> SwapWhen:
+    if text not in ("always", "copied"):
+        raise ValueError("must be always or copied")
+    return cast("SwapWhen", text)
+
+
+def _accounts(text: str) -> tuple[str, ...]:
+    accounts = tuple(account for account in re.split(r"[,\s]+", text) if account)
+    if not all(re.fullmatch(r"[0-9]{12}", account) for account in accounts):
+        raise ValueError("must be account IDs of 12 digits, split by commas")
+    return accounts
+
+
+_VARIABLES: Mapping[str, tuple[Callable[[str], Any], str | None]] = {
+    "DDB_TABLE_NAME": (str, None),
+    "GLOBAL_AKSK": (str, None),
+    "G_PROJECT_NAME": (str, None),
+    "ECR_REGISTRY": (parse_registry, None),
+    "REPOSITORY_PREFIX": (parse_prefix, "mirror"),
+    "MIRROR_RULES": (parse_rules, DEFAULT_RULES),
+    "SWAP_WHEN": (_swap_when, "always"),
+    "RETRY_FAILED_MINUTES": (_count, "60"),
+    "REFRESH_HOURS": (_count, "24"),
+    "VERIFY_HOURS": (_positive, "24"),
+    "SCAN_ON_PUSH": (_flag, "false"),
+    "EXPIRE_DAYS": (_count, "0"),
+    "PULL_ACCOUNTS": (_accounts, ""),
+}

@@ -1,0 +1,67 @@
+"""The admission webhook: the Lambda function behind the API Gateway."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from aws_lambda_powertools import Logger
+
+from image_mirror.admission import demands, make_patch, settle
+from image_mirror.aws import Patience, connect
+from image_mirror.images import exemption, new_images
+from image_mirror.promises import KnownRecords, NotRecordedError, Promises
+from image_mirror.records import Records
+from image_mirror.review import BadReviewError, Response, answer, parse_review, refuse, seconds_left, unavailable
+from image_mirror.settings import Settings
+
+_logger = Logger(service="webhook")
+# The whole answer may take 2.5 s at most; an attempt that hangs must leave room for another.
+_PATIENCE = Patience(connect=0.5, read=1.0, attempts=2, connections=32)
+
+
+class Webhook:
+    """Answers admission reviews: 200, 400 for what is none, 503 where nothing may be promised."""
+
+    def __init__(self, settings: Settings, promises: Promises, clock: Callable[[], float]) -> None:
+        """Take the settings, what records images, and a clock in seconds since the epoch."""
+        self._settings = settings
+        self._promises = promises
+        self._clock = clock
+
+    def answer(self, event: Mapping[str, Any]) -> Response:
+        """Return the HTTP API response (payload 2.0) to one event. Raises BadReviewError and NotRecordedError."""
+        review = parse_review(event)
+        if not review.object or exemption(review.object):
+            return answer(review, [], [])
+        mirror, policy = self._settings.mirror, self._settings.policy
+        decisions = new_images(review, mirror)
+        now = self._clock()
+        standing = self._promises.make(
+            demands(decisions), now=int(now * 1000), seconds=seconds_left(event, now), dry_run=review.dry_run
+        )
+        changes, warnings = settle(decisions, standing, self._settings.swap_when, policy)
+        return answer(review, make_patch(review, decisions, changes, mirror), warnings)
+
+
+@cache
+def load() -> Webhook:
+    """Make the webhook of the function's environment, once. Raises SettingsError."""
+    settings = Settings.from_env(os.environ)
+    records = Records(connect("dynamodb", _PATIENCE), settings.table)
+    return Webhook(settings, Promises(records, settings.policy, KnownRecords()), time.time)
+
+
+def handler(event: Mapping[str, Any], context: object) -> Response:  # noqa: ARG001 - Lambda's signature
+    """Answer one request. The event is never logged: its path holds the token, its body may hold what pods keep."""
+    try:
+        return load().answer(event)
+    except BadReviewError as error:
+        return refuse(error)
+    except NotRecordedError as error:
+        _logger.warning("nothing promised", extra={"reason": str(error)})
+        return unavailable("the pod's images could not be recorded in time", retry=True)
+    except Exception:  # a bug must not become a 500 without a stack in the log
+        _logger.exception("bug")
+        return unavailable("the webhook failed; its log says why", retry=False)

@@ -1,0 +1,83 @@
+"""What README and docs show is what the product does."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from image_mirror.cli import app
+from templates import ROOT, load_template, sam_template
+
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# What differs from run to run: the builds' IDs.
+_VARYING = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def transcripts() -> list[tuple[str, str, str]]:
+    """Each console block that shows an `image-mirror` command: page, command, output."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```console\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            command, _, output = block.partition("\n")
+            if command.startswith("$ image-mirror "):
+                found.append((page.name, command.removeprefix("$ image-mirror "), output))
+    return found
+
+
+@pytest.mark.parametrize(("page", "command", "output"), transcripts(), ids=lambda text: text.split("\n")[0][:60])
+def test_a_transcript_is_real_output(page: str, command: str, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(app, shlex.split(command))
+    assert result.exit_code == 0, page
+    assert _VARYING.sub("ID", result.output) == _VARYING.sub("ID", output)
+
+
+def test_the_first_screen_shows_the_main_job() -> None:
+    assert next(command for page, command, _ in transcripts() if page == "README.md").startswith("demo ")
+
+
+@pytest.mark.parametrize("template", ["sam-template.yaml", "image-pulling.yaml"])
+def test_each_parameter_is_explained_with_its_default(template: str) -> None:
+    section = README.partition(f"Of `{template}`")[2]
+    table = section.partition("| parameter |")[2].partition("\n\n")[0]
+    for name, parameter in load_template(template)["Parameters"].items():
+        [row] = [line for line in table.splitlines() if f"`{name}`" in line.split("|")[1]]
+        default = str(parameter.get("Default", "")).strip()
+        if name != "MirrorRules" and default:
+            assert default in row.split("|")[2].replace(",", "").replace("`", "").split(), row
+
+
+def test_each_output_that_the_readme_names_exists() -> None:
+    outputs = set(sam_template()["Outputs"]) | set(load_template("image-pulling.yaml")["Outputs"])
+    for name in ("APIGatewayURL", "ImagePushUserName", "ImagePullUserName", "BuildLogGroup", "WebhookLogGroup"):
+        assert name in README
+        assert name in outputs
+    for name in ("ReconcilerLogGroup", "DeadLetterQueueUrl"):
+        assert name in README
+        assert name in outputs
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    anchors = {
+        re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
+        for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    }
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in anchors, target
+        elif not target.startswith("https://"):
+            assert (page.parent / target).exists(), target
+
+
+def test_the_placeholder_and_the_commands_of_the_readme_are_those_of_the_files() -> None:
+    assert "<WEB-HOOK-URL>" in (ROOT / "mutating-webhook.yaml").read_text()
+    assert "sed 's|<WEB-HOOK-URL>|<APIGatewayURL>|' mutating-webhook.yaml | kubectl apply -f -" in README
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("demo", "test", "check"):
+        assert f"make {target}" in README
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)

@@ -1,0 +1,174 @@
+"""Calls with the global key: read from the secret, cached, read again when refused, never printed."""
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, ConnectTimeoutError
+
+from conftest import SECRET_KEY, Cloud
+from image_mirror.aws import AccessKey
+from image_mirror.global_account import DelayedError, GlobalAccount
+
+Operation = Callable[[Any], str]
+
+
+class Connections:
+    """Stands in for CodeBuild: makes a named client for each key and counts them; a clock that tests move."""
+
+    def __init__(self) -> None:
+        self.keys: list[AccessKey] = []
+        self.now = 0.0
+
+    def __call__(self, key: AccessKey) -> Any:
+        self.keys.append(key)
+        return f"client of {key.access_key_id}"
+
+
+@pytest.fixture
+def connections() -> Connections:
+    return Connections()
+
+
+@pytest.fixture
+def account(cloud: Cloud, connections: Connections) -> GlobalAccount:
+    return GlobalAccount(cloud.secrets, "GlobalAKSK", connections, lambda: connections.now)
+
+
+def put_secret(cloud: Cloud, text: str) -> None:
+    cloud.secrets.put_secret_value(SecretId="GlobalAKSK", SecretString=text)
+
+
+def rotate(cloud: Cloud, access_key_id: str = "AKIANEW") -> None:
+    put_secret(cloud, json.dumps({"G_AWS_REGION": "us-west-2", "G_ACCESS_KEY": access_key_id, "G_SECRET_KEY": "s"}))
+
+
+def error(code: str, message: str = "message") -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": message}}, "StartBuild")
+
+
+def failing(*errors: Exception) -> Operation:
+    """An operation that raises each error in turn, then answers with the client it was given."""
+    left = list(errors)
+
+    def operation(client: Any) -> str:
+        if left:
+            raise left.pop(0)
+        return str(client)
+
+    return operation
+
+
+def test_the_secret_is_read_once_in_five_minutes(
+    cloud: Cloud, account: GlobalAccount, connections: Connections
+) -> None:
+    assert account.call("StartBuild", failing()) == "client of AKIAIOSFODNN7EXAMPLE"
+    assert connections.keys == [AccessKey("us-west-2", "AKIAIOSFODNN7EXAMPLE", SECRET_KEY)]
+    rotate(cloud)
+    connections.now = 299.0
+    assert account.call("StartBuild", failing()) == "client of AKIAIOSFODNN7EXAMPLE"
+    connections.now = 300.0
+    assert account.call("StartBuild", failing()) == "client of AKIANEW"
+
+
+def test_a_secret_that_did_not_change_makes_no_new_client(account: GlobalAccount, connections: Connections) -> None:
+    account.call("StartBuild", failing())
+    connections.now = 1000.0
+    account.call("StartBuild", failing())
+    assert len(connections.keys) == 1
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["UnrecognizedClientException", "InvalidSignatureException", "AccessDeniedException", "ExpiredTokenException"],
+)
+def test_a_refused_key_is_read_again_once(cloud: Cloud, account: GlobalAccount, code: str) -> None:
+    account.call("StartBuild", failing())
+    rotate(cloud)
+    assert account.call("StartBuild", failing(error(code))) == "client of AKIANEW"
+
+
+def test_a_key_refused_twice_delays(account: GlobalAccount) -> None:
+    refusal = error("UnrecognizedClientException")
+    with pytest.raises(DelayedError, match="StartBuild: AWS answered UnrecognizedClientException") as caught:
+        account.call("StartBuild", failing(refusal, refusal))
+    assert not caught.value.busy
+
+
+@pytest.mark.parametrize(
+    ("cause", "message", "busy"),
+    [
+        pytest.param(error("AccountLimitExceededException"), "AccountLimitExceededException", True, id="queue full"),
+        pytest.param(error("ThrottlingException"), "ThrottlingException", True, id="throttled"),
+        pytest.param(
+            error("ResourceNotFoundException", "Project cannot be found"),
+            "ResourceNotFoundException: Project cannot be found",
+            False,
+            id="no project",
+        ),
+        pytest.param(error("InternalFailure"), "InternalFailure", False, id="AWS fails"),
+        pytest.param(ConnectTimeoutError(endpoint_url="https://x"), "ConnectTimeoutError", False, id="network"),
+    ],
+)
+def test_whatever_stands_in_the_way_delays(account: GlobalAccount, cause: Exception, message: str, busy: bool) -> None:
+    with pytest.raises(DelayedError) as caught:
+        account.call("StartBuild", failing(cause))
+    assert str(caught.value).endswith(message)
+    assert caught.value.busy is busy
+
+
+def test_a_bug_is_no_delay(account: GlobalAccount) -> None:
+    with pytest.raises(KeyError):
+        account.call("StartBuild", failing(KeyError("x")))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param(SECRET_KEY, "must be a JSON object with the entries G_AWS_REGION, G_ACCESS_KEY", id="no JSON"),
+        pytest.param(json.dumps([SECRET_KEY]), "must be a JSON object", id="no object"),
+        pytest.param(json.dumps({"G_SECRET_KEY": SECRET_KEY}), "lacks G_AWS_REGION, G_ACCESS_KEY", id="missing"),
+        pytest.param(
+            json.dumps({"G_AWS_REGION": "us-west-2", "G_ACCESS_KEY": " ", "G_SECRET_KEY": 5}),
+            "lacks G_ACCESS_KEY, G_SECRET_KEY",
+            id="empty, and no text",
+        ),
+        pytest.param(
+            json.dumps({"G_AWS_REGION": "evil.example/x", "G_ACCESS_KEY": "A", "G_SECRET_KEY": SECRET_KEY}),
+            "G_AWS_REGION is no region",
+            id="a region that would change the host",
+        ),
+    ],
+)
+def test_a_secret_of_another_shape_delays_and_is_not_quoted(
+    cloud: Cloud, account: GlobalAccount, text: str, message: str
+) -> None:
+    put_secret(cloud, text)
+    with pytest.raises(DelayedError) as caught:
+        account.call("StartBuild", failing())
+    assert f"the secret GlobalAKSK" in str(caught.value)  # noqa: F541
+    assert message in str(caught.value)
+    logging.getLogger().exception("x", exc_info=caught.value)
+    chain = [caught.value, caught.value.__cause__, caught.value.__context__]
+    assert not any(SECRET_KEY in str(link) + str(getattr(link, "doc", "")) for link in chain)
+
+
+def test_a_secret_that_is_missing_delays(cloud: Cloud, connections: Connections) -> None:
+    account = GlobalAccount(cloud.secrets, "NoSuchSecret", connections, lambda: 0.0)
+    with pytest.raises(DelayedError, match="reading the secret NoSuchSecret: AWS answered ResourceNotFoundException"):
+        account.call("StartBuild", failing())
+
+
+def test_a_secret_made_later_is_found(cloud: Cloud, connections: Connections) -> None:
+    account = GlobalAccount(cloud.secrets, "MadeLater", connections, lambda: 0.0)
+    with pytest.raises(DelayedError):
+        account.call("StartBuild", failing())
+    secret = {"G_AWS_REGION": "us-west-2", "G_ACCESS_KEY": "AKIALATER", "G_SECRET_KEY": "s"}
+    cloud.secrets.create_secret(Name="MadeLater", SecretString=json.dumps(secret))
+    assert account.call("StartBuild", failing()) == "client of AKIALATER"
+
+
+def test_a_key_prints_without_its_secret() -> None:
+    assert SECRET_KEY not in repr(AccessKey("us-west-2", "AKIA", SECRET_KEY))

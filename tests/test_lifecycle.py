@@ -1,0 +1,372 @@
+"""The copy's state machine, by tables and by random histories."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from image_mirror.lifecycle import (
+    BACKOFF,
+    MOST_ATTEMPTS,
+    Inspect,
+    Remove,
+    Save,
+    Start,
+    Step,
+    Verify,
+    Wait,
+    delayed,
+    hinted,
+    next_step,
+    postponed,
+    refused,
+    renewal,
+    started,
+    verified,
+)
+from image_mirror.record import HOUR, MINUTE, Build, Outcome, Policy, Record, Status, idempotency_token, request
+from image_mirror.reference import home_of, parse_reference
+
+REGISTRY = "123456789012.dkr.ecr.cn-northwest-1.amazonaws.com.cn"
+POLICY = Policy()
+NOW = 1_800_000_000_000
+HELD = "sha256:" + "a" * 64
+OTHER = "sha256:" + "b" * 64
+
+
+def fresh(image: str = "gcr.io/a:1", now: int = NOW) -> Record:
+    source = parse_reference(image)
+    return request(home_of(source, REGISTRY, "mirror"), source, now)
+
+
+REQUESTED = fresh()
+COPYING = started(REQUESTED, "ImagePullProject:1", NOW)
+COPIED = replace(COPYING, status=Status.COPIED, digest=HELD, due_at=NOW + 24 * HOUR)
+FAILED = replace(REQUESTED, status=Status.FAILED, attempts=5, error="NOT_FOUND: x", due_at=None)
+BY_DIGEST = fresh(f"gcr.io/a@{HELD}")
+LEGACY = Record(repo=REQUESTED.repo, tag=REQUESTED.tag)
+
+
+def test_a_request_is_due_at_once_and_says_what_to_copy() -> None:
+    assert (
+        Record(
+            repo=f"{REGISTRY}/mirror/gcr.io/a",
+            tag="1",
+            source="gcr.io/a:1",
+            status=Status.REQUESTED,
+            requested_at=NOW,
+            updated_at=NOW,
+            due_at=NOW,
+        )
+        == REQUESTED
+    )
+    assert BY_DIGEST.source == f"gcr.io/a@{HELD}"
+    assert BY_DIGEST.tag == "digest-" + HELD.replace(":", "-")
+
+
+def test_a_tag_beside_a_digest_is_not_asked_of_the_source() -> None:
+    assert fresh(f"gcr.io/a:1@{HELD}").source == f"gcr.io/a@{HELD}"
+
+
+@pytest.mark.parametrize(
+    ("record", "pull_always", "age", "renewed"),
+    [
+        pytest.param(REQUESTED, True, 99 * HOUR, False, id="requested: promised already"),
+        pytest.param(COPYING, True, 99 * HOUR, False, id="copying: promised already"),
+        pytest.param(COPIED, False, 99 * HOUR, False, id="copied, not pulled always"),
+        pytest.param(COPIED, True, 24 * HOUR - 1, False, id="copied, pulled always, young"),
+        pytest.param(COPIED, True, 24 * HOUR, True, id="copied, pulled always, old: refreshed"),
+        pytest.param(replace(COPIED, source=BY_DIGEST.source), True, 99 * HOUR, True, id="the pod's source counts"),
+        pytest.param(FAILED, True, 60 * MINUTE - 1, False, id="failed just now"),
+        pytest.param(FAILED, False, 60 * MINUTE, True, id="failed an hour ago: retried"),
+        pytest.param(LEGACY, False, 0, True, id="older deployment: adopted"),
+    ],
+)
+def test_a_pod_renews_what_failed_what_is_old_and_what_has_no_status(
+    record: Record, pull_always: bool, age: int, renewed: bool
+) -> None:
+    wish = fresh(now=NOW + age)
+    expected = replace(wish, digest=record.digest) if renewed else None
+    assert renewal(record, wish, pull_always=pull_always, policy=POLICY) == expected
+
+
+def test_a_copy_by_digest_is_never_refreshed() -> None:
+    copied = replace(BY_DIGEST, status=Status.COPIED, digest=HELD)
+    wish = fresh(f"gcr.io/a@{HELD}", NOW + 99 * HOUR)
+    assert renewal(copied, wish, pull_always=True, policy=POLICY) is None
+
+
+def test_zero_refresh_hours_mean_never() -> None:
+    wish = fresh(now=NOW + 9999 * HOUR)
+    assert renewal(COPIED, wish, pull_always=True, policy=Policy(refresh=0)) is None
+
+
+RUNNING = Build(Outcome.RUNNING)
+SUCCEEDED = Build(Outcome.COPIED)
+REFUSED = Build(Outcome.REFUSED, "NOT_FOUND: x")
+DELAYED = Build(Outcome.DELAYED, "RATE_LIMITED: x")
+LATER = NOW + HOUR
+
+
+@pytest.mark.parametrize(
+    ("record", "build", "now", "step"),
+    [
+        pytest.param(REQUESTED, None, NOW, Start(), id="requested"),
+        pytest.param(REQUESTED, None, NOW - 4_000, Start(), id="requested by a clock that runs ahead"),
+        pytest.param(replace(REQUESTED, due_at=NOW + MINUTE), None, NOW, Wait(), id="backing off"),
+        pytest.param(COPYING, None, NOW, Wait(), id="just started"),
+        pytest.param(COPYING, None, LATER, Inspect(), id="build due"),
+        pytest.param(COPYING, SUCCEEDED, LATER, Verify(), id="build succeeded"),
+        pytest.param(COPYING, REFUSED, LATER, Save(refused(COPYING, "NOT_FOUND: x", LATER)), id="source refused"),
+        pytest.param(COPYING, DELAYED, LATER, Save(delayed(COPYING, "RATE_LIMITED: x", LATER)), id="delayed"),
+        pytest.param(COPIED, None, NOW, Wait(), id="copied"),
+        pytest.param(COPIED, None, NOW + 25 * HOUR, Verify(), id="verification due"),
+        pytest.param(COPIED, REFUSED, NOW + 25 * HOUR, Verify(), id="an old build's outcome changes nothing"),
+        pytest.param(FAILED, None, NOW + 9999 * HOUR, Wait(), id="failed"),
+        pytest.param(LEGACY, None, NOW, Wait(), id="no status: the webhook adopts it"),
+    ],
+)
+def test_each_state_has_its_step(record: Record, build: Build | None, now: int, step: Step) -> None:
+    assert next_step(record, build, now) == step
+
+
+def test_a_running_build_is_looked_at_again_within_the_minute() -> None:
+    step = next_step(COPYING, RUNNING, LATER)
+    assert isinstance(step, Save)
+    assert step.record.status is Status.COPYING
+    assert 0 < (step.record.due_at or 0) - LATER < MINUTE
+
+
+def test_attempts_back_off_and_the_fifth_ends_in_failed_with_the_reason() -> None:
+    record, waits = COPYING, []
+    for _ in range(MOST_ATTEMPTS - 1):
+        record = refused(record, "DENIED: x", NOW)
+        assert record.status is Status.REQUESTED
+        waits.append((record.due_at or 0) - NOW)
+    assert tuple(waits) == BACKOFF == (MINUTE, 5 * MINUTE, 15 * MINUTE, 60 * MINUTE)
+    record = refused(record, "DENIED: x", NOW)
+    assert (record.status, record.attempts, record.error, record.due_at) == (Status.FAILED, 5, "DENIED: x", None)
+
+
+def test_a_refresh_that_fails_for_good_leaves_the_old_copy_in_use() -> None:
+    record = replace(COPYING, digest=HELD)
+    for _ in range(MOST_ATTEMPTS):
+        record = refused(record, "NOT_FOUND: x", NOW)
+    assert (record.status, record.digest, record.error) == (Status.COPIED, HELD, "NOT_FOUND: x")
+    assert record.due_at == NOW, "whether ECR holds the old copy is asked at once"
+    assert renewal(record, fresh(now=NOW + HOUR), pull_always=True, policy=POLICY) is None
+    assert renewal(record, fresh(now=NOW + 24 * HOUR), pull_always=True, policy=POLICY) is not None
+
+
+def test_waits_cost_no_attempt_are_counted_and_grow_to_an_hour() -> None:
+    record, pauses = COPYING, []
+    for _ in range(10):
+        record = delayed(record, "RATE_LIMITED: x", NOW)
+        pauses.append(((record.due_at or 0) - NOW) // MINUTE)
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
+    assert (record.status, record.attempts, record.waits, record.error) == (Status.REQUESTED, 0, 10, "RATE_LIMITED: x")
+
+
+def test_a_full_queue_is_tried_again_within_two_minutes_however_often() -> None:
+    record = replace(REQUESTED, waits=50)
+    assert MINUTE <= (delayed(record, "busy", NOW, busy=True).due_at or 0) - NOW < 2 * MINUTE
+
+
+@pytest.mark.parametrize(
+    ("record", "held", "after"),
+    [
+        pytest.param(COPYING, HELD, (Status.COPIED, HELD), id="first copy arrived"),
+        pytest.param(COPYING, None, (Status.REQUESTED, None), id="build succeeded but nothing is there"),
+        pytest.param(replace(COPYING, digest=HELD), OTHER, (Status.COPIED, OTHER), id="refreshed"),
+        pytest.param(replace(COPYING, digest=HELD), None, (Status.REQUESTED, None), id="refresh gone from ECR"),
+        pytest.param(COPIED, HELD, (Status.COPIED, HELD), id="still there"),
+        pytest.param(COPIED, OTHER, (Status.COPIED, OTHER), id="pushed anew by someone else"),
+        pytest.param(COPIED, None, None, id="gone: the record goes too"),
+        pytest.param(replace(BY_DIGEST, status=Status.COPYING), OTHER, (Status.REQUESTED, None), id="wrong digest"),
+        pytest.param(replace(BY_DIGEST, status=Status.COPYING), HELD, (Status.COPIED, HELD), id="right digest"),
+    ],
+)
+def test_what_ecr_holds_decides(record: Record, held: str | None, after: tuple[Status, str | None] | None) -> None:
+    step = verified(record, held, LATER, POLICY)
+    assert step == Remove() if after is None else isinstance(step, Save)
+    if isinstance(step, Save):
+        assert (step.record.status, step.record.digest) == after
+        assert (step.record.due_at or 0) > LATER
+
+
+def test_copies_made_together_are_verified_apart() -> None:
+    dues = set()
+    for number in range(100):
+        step = verified(replace(COPIED, tag=str(number)), HELD, NOW, POLICY)
+        assert isinstance(step, Save)
+        dues.add(step.record.due_at)
+        assert 0.9 * 24 * HOUR <= (step.record.due_at or 0) - NOW <= 1.1 * 24 * HOUR
+    assert len(dues) == 100
+
+
+@pytest.mark.parametrize(
+    ("record", "held", "after"),
+    [
+        pytest.param(REQUESTED, HELD, (Status.COPIED, HELD), id="pushed before the build began"),
+        pytest.param(COPYING, HELD, (Status.COPIED, HELD), id="pushed by the build"),
+        pytest.param(FAILED, HELD, (Status.COPIED, HELD), id="pushed by hand after all attempts"),
+        pytest.param(COPIED, HELD, None, id="repeated"),
+        pytest.param(COPIED, OTHER, (Status.COPIED, OTHER), id="someone else's push"),
+        pytest.param(replace(COPYING, digest=HELD), OTHER, None, id="a refresh ends by its own build"),
+        pytest.param(replace(COPYING, digest=HELD), None, (Status.COPYING, None), id="deleted during a refresh"),
+        pytest.param(REQUESTED, None, None, id="deleted before it came"),
+        pytest.param(LEGACY, HELD, None, id="older deployment's item"),
+        pytest.param(BY_DIGEST, OTHER, None, id="another image under a digest's tag"),
+    ],
+)
+def test_a_hint_makes_of_a_record_what_ecr_says(
+    record: Record, held: str | None, after: tuple[Status, str | None] | None
+) -> None:
+    step = hinted(record, held, LATER, POLICY)
+    assert (after is None and step == Wait()) or isinstance(step, Save)
+    if isinstance(step, Save):
+        assert (step.record.status, step.record.digest) == after
+
+
+def test_a_hint_of_a_deletion_removes_the_record() -> None:
+    assert hinted(COPIED, None, LATER, POLICY) == Remove()
+
+
+def test_the_token_changes_with_each_request_attempt_and_ended_build_and_with_nothing_else() -> None:
+    token = idempotency_token(REQUESTED)
+    assert len(token) == 64
+    assert token == idempotency_token(replace(REQUESTED, updated_at=1, due_at=2, waits=3, error="x", digest=HELD))
+    changes: list[Record] = [
+        replace(REQUESTED, repo=REQUESTED.repo + "b"),
+        replace(REQUESTED, tag="2"),
+        replace(REQUESTED, requested_at=NOW + 1),
+        replace(REQUESTED, attempts=1),
+        delayed(COPYING, "RATE_LIMITED: x", NOW),
+    ]
+    assert len({token, *map(idempotency_token, changes)}) == 6
+
+
+texts = st.none() | st.sampled_from([HELD, OTHER, "x"])
+records = st.builds(
+    Record,
+    repo=st.just(REQUESTED.repo),
+    tag=st.sampled_from(["1", "digest-sha256-" + "a" * 64]),
+    source=st.sampled_from(["", "gcr.io/a:1", f"gcr.io/a@{HELD}"]),
+    status=st.none() | st.sampled_from(Status),
+    requested_at=st.integers(0, 2 * NOW),
+    updated_at=st.integers(0, 2 * NOW),
+    attempts=st.integers(0, 99),
+    waits=st.integers(0, 10**6),
+    build_id=texts,
+    digest=texts,
+    error=texts,
+    due_at=st.none() | st.integers(0, 2 * NOW),
+)
+builds = st.none() | st.builds(Build, st.sampled_from(Outcome), st.text(max_size=5))
+
+
+@given(record=records, build=builds, held=texts, now=st.integers(0, 2 * NOW))
+def test_every_record_has_an_answer_to_everything(
+    record: Record, build: Build | None, held: str | None, now: int
+) -> None:
+    steps = [
+        next_step(record, build, now),
+        verified(record, held, now, POLICY),
+        hinted(record, held, now, POLICY),
+        Save(postponed(record, now, POLICY)),
+    ]
+    for step in steps:
+        if isinstance(step, Save) and step.record.status not in (None, Status.FAILED):
+            assert step.record.due_at is not None
+            assert (step.record.repo, step.record.tag) == (record.repo, record.tag)
+
+
+class History(RuleBasedStateMachine):
+    """One image's record through pods, builds, events and deletions, against an ECR that is one tag."""
+
+    record: Record | None = None
+    held: str | None = None
+    now = NOW
+    image = "gcr.io/a:1"
+
+    @initialize(image=st.sampled_from(["gcr.io/a:1", f"gcr.io/a@{HELD}"]))
+    def choose(self, image: str) -> None:
+        self.image = image
+
+    @rule(minutes=st.integers(0, 60 * 30))
+    def time_passes(self, minutes: int) -> None:
+        self.now += minutes * MINUTE
+
+    @rule(pull_always=st.booleans())
+    def a_pod_comes(self, pull_always: bool) -> None:
+        wish = fresh(self.image, self.now)
+        if self.record is None:
+            self.record = wish
+        else:
+            self.record = renewal(self.record, wish, pull_always=pull_always, policy=POLICY) or self.record
+
+    @precondition(lambda self: self.record is not None)
+    @rule(outcome=st.sampled_from(Outcome), pushed=st.sampled_from([HELD, OTHER]))
+    def the_reconciler_looks(self, outcome: Outcome, pushed: str) -> None:
+        assert self.record is not None
+        step = next_step(self.record, None, self.now)
+        if isinstance(step, Inspect):
+            if outcome is Outcome.COPIED:
+                self.held = HELD if self.record.by_digest else pushed
+            step = next_step(self.record, Build(outcome, "reason"), self.now)
+        if isinstance(step, Start):
+            step = Save(started(self.record, f"build:{self.now}", self.now))
+        if isinstance(step, Verify):
+            step = verified(self.record, self.held, self.now, POLICY)
+        self.apply(step)
+
+    @precondition(lambda self: self.record is not None)
+    @rule()
+    def an_event_hints(self) -> None:
+        assert self.record is not None
+        self.apply(hinted(self.record, self.held, self.now, POLICY))
+
+    @rule()
+    def someone_deletes_the_copy(self) -> None:
+        self.held = None
+
+    def apply(self, step: Step) -> None:
+        if isinstance(step, Save):
+            had_digest = self.record is not None and self.record.digest is not None
+            self.record = step.record
+            if had_digest and self.held is not None:
+                assert self.record.digest is not None, "ECR holds it, so it goes on being rewritten"
+        elif isinstance(step, Remove):
+            assert self.held is None, "only what is gone from ECR loses its record"
+            self.record = None
+
+    @invariant()
+    def all_but_failed_are_due(self) -> None:
+        if self.record is not None:
+            assert (self.record.due_at is None) == (self.record.status is Status.FAILED)
+
+    @invariant()
+    def a_record_with_a_digest_is_promised(self) -> None:
+        if self.record is not None and self.record.digest is not None:
+            assert self.record.promised
+
+    @invariant()
+    def what_failed_says_why_after_five_attempts(self) -> None:
+        if self.record is not None and self.record.status is Status.FAILED:
+            assert self.record.attempts == MOST_ATTEMPTS
+            assert self.record.error
+
+    def teardown(self) -> None:
+        """Left alone with a source that answers, every promised copy arrives."""
+        for _ in range(20):
+            if self.record is None or self.record.status in (Status.COPIED, Status.FAILED):
+                break
+            self.now = max(self.now, self.record.due_at or 0)
+            self.the_reconciler_looks(Outcome.COPIED, HELD)
+        assert self.record is None or self.record.status in (Status.COPIED, Status.FAILED)
+
+
+TestHistory = History.TestCase
+TestHistory.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -1,0 +1,394 @@
+"""The reconciler's handler over emulated AWS: stream batches, the schedule, ECR events."""
+
+import io
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from conftest import REGISTRY, SECRET_KEY, Cloud
+from image_mirror import reconciler
+from image_mirror.copies import Copies
+from image_mirror.global_account import DelayedError
+from image_mirror.progress import Progress
+from image_mirror.record import HOUR, MINUTE, Build, Outcome, Record, Status, request
+from image_mirror.records import Records, to_item
+from image_mirror.reference import home_of, parse_reference
+
+DIGEST = "sha256:" + "a" * 64
+
+
+@pytest.fixture(autouse=True)
+def fresh_function(cloud: Cloud) -> Iterator[None]:  # noqa: ARG001 - the environment has to be set before
+    reconciler.load.cache_clear()
+    yield
+    reconciler.load.cache_clear()
+
+
+@pytest.fixture
+def records(cloud: Cloud) -> Records:
+    return Records(cloud.dynamodb, "ImageListTable")
+
+
+class Context:
+    """Lambda's context, with a time left that tests set."""
+
+    def __init__(self, seconds: float = 120) -> None:
+        self.milliseconds = int(seconds * 1000)
+
+    def get_remaining_time_in_millis(self) -> int:
+        return self.milliseconds
+
+
+def now() -> int:
+    return int(time.time() * 1000)
+
+
+def fresh(image: str = "gcr.io/team/app:1", age: int = 0) -> Record:
+    source = parse_reference(image)
+    return request(home_of(source, REGISTRY, "mirror"), source, now() - age)
+
+
+def stand(records: Records, record: Record) -> Record:
+    assert records.create(record) is record
+    return record
+
+
+def standing(records: Records, record: Record) -> Record:
+    found = records.get(record.repo, record.tag)
+    assert found is not None
+    return found
+
+
+def stream(*of: Record) -> dict[str, Any]:
+    """A batch as the event source mapping delivers it."""
+    return {
+        "Records": [
+            {
+                "eventID": str(number),
+                "eventName": "INSERT",
+                "eventVersion": "1.1",
+                "eventSource": "aws:dynamodb",
+                "awsRegion": "cn-northwest-1",
+                "dynamodb": {
+                    "Keys": {"repo": {"S": record.repo}, "tag": {"S": record.tag}},
+                    "NewImage": to_item(record),
+                    "SequenceNumber": f"{number:021}",
+                    "StreamViewType": "NEW_IMAGE",
+                },
+            }
+            for number, record in enumerate(of, 1)
+        ]
+    }
+
+
+SCHEDULE = {"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}
+
+
+def ecr_event(repository: str = "mirror/gcr.io/team/app", tag: str | None = "1", **detail: str) -> dict[str, Any]:
+    found = {
+        "action-type": "PUSH",
+        "result": "SUCCESS",
+        "repository-name": repository,
+        "image-digest": DIGEST,
+        **detail,
+    }
+    return {
+        "source": "aws.ecr",
+        "detail-type": "ECR Image Action",
+        "detail": found if tag is None else {**found, "image-tag": tag},
+    }
+
+
+def run(event: dict[str, Any], seconds: float = 120) -> dict[str, Any]:
+    return reconciler.handler(event, Context(seconds))
+
+
+def test_a_request_in_the_stream_starts_its_build_and_ensures_its_repository(cloud: Cloud, records: Records) -> None:
+    record = stand(records, fresh())
+    assert run(stream(record)) == {"batchItemFailures": []}
+    after = standing(records, record)
+    assert after.status is Status.COPYING
+    [build] = cloud.codebuild.batch_get_builds(ids=[after.build_id or ""])["builds"]
+    assert build["projectName"] == "ImagePullProject"
+    assert cloud.ecr.describe_repositories(repositoryNames=["mirror/gcr.io/team/app"])["repositories"]
+
+
+def test_an_event_says_where_to_look_and_the_item_says_what_to_do(records: Records) -> None:
+    record = stand(records, replace(fresh(), status=Status.FAILED, error="x", attempts=5, due_at=None))
+    run(stream(replace(record, status=Status.REQUESTED)))
+    assert standing(records, record) == record
+
+
+def test_an_event_of_a_record_that_is_gone_does_nothing(cloud: Cloud) -> None:
+    assert run(stream(fresh())) == {"batchItemFailures": []}
+    assert cloud.items() == []
+
+
+def test_a_batch_that_names_one_record_twice_starts_one_build(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Record] = []
+
+    def start(_self: Copies, record: Record) -> str:
+        started.append(record)
+        return "ImagePullProject:1"
+
+    monkeypatch.setattr(Copies, "start", start)
+    record = stand(records, fresh())
+    run(stream(record, record))
+    assert started == [record]
+
+
+def test_a_request_that_backs_off_is_left_as_it_is(records: Records) -> None:
+    record = stand(records, replace(fresh(), due_at=now() + 10 * MINUTE, attempts=1))
+    run(stream(record))
+    assert standing(records, record) == record
+
+
+def test_a_record_that_fails_is_reported_by_its_sequence_numbers_and_the_others_go_on(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = stand(records, fresh("gcr.io/a:1")), stand(records, fresh("gcr.io/b:1"))
+    original = Records.get
+
+    def get(self: Records, repo: str, tag: str) -> Record | None:
+        if repo == bad.repo:
+            raise ClientError({"Error": {"Code": "InternalServerError", "Message": "x"}}, "GetItem")
+        return original(self, repo, tag)
+
+    monkeypatch.setattr(Records, "get", get)
+    numbers = [f"{number:021}" for number in (1, 3)]
+    assert run(stream(bad, good, bad))["batchItemFailures"] == [{"itemIdentifier": number} for number in numbers]
+    assert original(records, good.repo, good.tag) != good
+
+
+def test_the_schedule_follows_a_copy_from_its_request_to_its_arrival(cloud: Cloud, records: Records) -> None:
+    record = stand(records, fresh(age=HOUR))
+    run(SCHEDULE)
+    copying = standing(records, record)
+    assert copying.status is Status.COPYING
+    digest = cloud.push("mirror/gcr.io/team/app", "1")
+    records.replace(copying, replace(copying, due_at=now()))
+    run(SCHEDULE)
+    copied = standing(records, record)
+    assert (copied.status, copied.digest, copied.error) == (Status.COPIED, digest, None)
+    assert (copied.due_at or 0) > now() + 20 * HOUR
+
+
+def test_a_build_that_succeeded_counts_only_if_ecr_holds_the_image(cloud: Cloud, records: Records) -> None:
+    record = stand(records, fresh(age=HOUR))
+    run(SCHEDULE)
+    copying = standing(records, record)
+    records.replace(copying, replace(copying, due_at=now()))
+    run(SCHEDULE)
+    after = standing(records, record)
+    assert (after.status, after.attempts) == (Status.REQUESTED, 1)
+    assert after.error == "the build succeeded, but ECR does not hold what it pushed"
+    assert cloud.items()
+
+
+@pytest.mark.parametrize(
+    ("build", "status", "attempts", "waits"),
+    [
+        pytest.param(Build(Outcome.RUNNING), Status.COPYING, 0, 0, id="running"),
+        pytest.param(Build(Outcome.REFUSED, "NOT_FOUND: x"), Status.REQUESTED, 1, 0, id="refused"),
+        pytest.param(Build(Outcome.DELAYED, "RATE_LIMITED: x"), Status.REQUESTED, 0, 1, id="delayed"),
+    ],
+)
+def test_a_build_that_is_due_is_looked_up(
+    records: Records, monkeypatch: pytest.MonkeyPatch, build: Build, status: Status, attempts: int, waits: int
+) -> None:
+    record = stand(records, replace(fresh(age=HOUR), status=Status.COPYING, build_id="ImagePullProject:1"))
+    monkeypatch.setattr(Copies, "builds", lambda _self, ids: dict.fromkeys(ids, build))
+    run(SCHEDULE)
+    after = standing(records, record)
+    assert (after.status, after.attempts, after.waits) == (status, attempts, waits)
+    assert (after.due_at or 0) > now()
+
+
+def test_builds_are_looked_up_a_hundred_at_a_time(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(150):
+        stand(
+            records,
+            replace(fresh(f"gcr.io/a:{number}", HOUR), status=Status.COPYING, build_id=f"ImagePullProject:{number}"),
+        )
+    asked: list[int] = []
+
+    def builds(_self: Copies, ids: list[str]) -> dict[str, Build]:
+        asked.append(len(ids))
+        return dict.fromkeys(ids, Build(Outcome.RUNNING))
+
+    monkeypatch.setattr(Copies, "builds", builds)
+    run(SCHEDULE)
+    assert asked == [100, 50]
+
+
+def test_a_key_that_is_refused_leaves_running_copies_due(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = stand(records, replace(fresh(age=HOUR), status=Status.COPYING, build_id="ImagePullProject:1"))
+
+    def builds(_self: Copies, _ids: list[str]) -> dict[str, Build]:
+        raise DelayedError("BatchGetBuilds: AWS answered UnrecognizedClientException")
+
+    monkeypatch.setattr(Copies, "builds", builds)
+    run(SCHEDULE)
+    assert standing(records, record) == record
+
+
+def test_a_missing_secret_makes_requests_wait_without_an_attempt(cloud: Cloud, records: Records) -> None:
+    cloud.secrets.delete_secret(SecretId="GlobalAKSK", ForceDeleteWithoutRecovery=True)
+    record = stand(records, fresh())
+    assert run(stream(record)) == {"batchItemFailures": []}
+    after = standing(records, record)
+    assert (after.status, after.attempts, after.waits) == (Status.REQUESTED, 0, 1)
+    assert after.error == "reading the secret GlobalAKSK: AWS answered ResourceNotFoundException: " + (
+        "Secrets Manager can't find the specified secret."
+    )
+    assert MINUTE - 5000 <= (after.due_at or 0) - now() <= MINUTE
+
+
+def test_a_full_queue_ends_the_starts_of_a_run_and_leaves_the_rest_due(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Record] = []
+
+    def start(_self: Copies, record: Record) -> str:
+        asked.append(record)
+        raise DelayedError("StartBuild: AWS answered AccountLimitExceededException", busy=True)
+
+    monkeypatch.setattr(Copies, "start", start)
+    made = [stand(records, fresh(f"gcr.io/a:{number}", HOUR)) for number in range(60)]
+    run(SCHEDULE)
+    assert 1 <= len(asked) <= 8, "no more than run at the same time"
+    after = [standing(records, record) for record in made]
+    assert sum(record.waits for record in after) == len(asked)
+    assert [record for record in after if record.waits == 0] == [r for r in made if r not in asked]
+
+
+def test_what_ecr_no_longer_holds_loses_its_record(cloud: Cloud, records: Records) -> None:
+    stand(records, replace(fresh(age=48 * HOUR), status=Status.COPIED, digest=DIGEST))
+    run(SCHEDULE)
+    assert cloud.items() == []
+
+
+def test_what_ecr_holds_is_verified_again_a_day_later(cloud: Cloud, records: Records) -> None:
+    cloud.ecr.create_repository(repositoryName="mirror/gcr.io/team/app")
+    digest = cloud.push("mirror/gcr.io/team/app", "1")
+    record = stand(records, replace(fresh(age=48 * HOUR), status=Status.COPIED, digest=digest))
+    run(SCHEDULE)
+    after = standing(records, record)
+    assert (after.status, after.digest) == (Status.COPIED, digest)
+    assert 21 * HOUR < (after.due_at or 0) - now() < 27 * HOUR
+
+
+def test_a_run_stops_before_its_time_is_up_and_leaves_the_rest_due(records: Records) -> None:
+    record = stand(records, fresh(age=HOUR))
+    run(SCHEDULE, seconds=44)
+    assert run(stream(record), seconds=44) == {"batchItemFailures": []}
+    assert standing(records, record) == record
+
+
+def test_a_record_under_another_prefix_is_kept_and_looked_at_much_later(records: Records) -> None:
+    record = stand(records, replace(fresh(age=HOUR), repo=f"{REGISTRY}/other/gcr.io/team/app"))
+    run(SCHEDULE)
+    after = standing(records, record)
+    assert after.status is Status.REQUESTED
+    assert (after.due_at or 0) > now() + 20 * HOUR
+
+
+def test_an_item_of_an_older_deployment_is_left_to_the_webhook(cloud: Cloud) -> None:
+    item = {"repo": {"S": f"{REGISTRY}/mirror/gcr.io/team/app"}, "tag": {"S": "1"}}
+    cloud.dynamodb.put_item(TableName="ImageListTable", Item=item)
+    run(SCHEDULE)
+    run(stream(Record(repo=item["repo"]["S"], tag="1")))
+    run(ecr_event())
+    assert cloud.items() == [item]
+
+
+def test_a_push_event_marks_the_copy_with_what_ecr_holds_not_what_the_event_says(
+    cloud: Cloud, records: Records
+) -> None:
+    cloud.ecr.create_repository(repositoryName="mirror/gcr.io/team/app")
+    record = stand(records, replace(fresh(), status=Status.COPYING, build_id="x"))
+    run(ecr_event())
+    assert standing(records, record) == record, "ECR holds nothing yet"
+    digest = cloud.push("mirror/gcr.io/team/app", "1")
+    run(ecr_event())
+    after = standing(records, record)
+    assert (after.status, after.digest) == (Status.COPIED, digest)
+    assert digest != DIGEST
+
+
+def test_a_deletion_event_removes_the_record_only_if_the_copy_is_gone(cloud: Cloud, records: Records) -> None:
+    cloud.ecr.create_repository(repositoryName="mirror/gcr.io/team/app")
+    digest = cloud.push("mirror/gcr.io/team/app", "1")
+    record = stand(records, replace(fresh(), status=Status.COPIED, digest=digest))
+    run(ecr_event(**{"action-type": "DELETE"}))
+    assert standing(records, record) == record
+    cloud.ecr.batch_delete_image(repositoryName="mirror/gcr.io/team/app", imageIds=[{"imageTag": "1"}])
+    run(ecr_event(**{"action-type": "DELETE"}))
+    assert cloud.items() == []
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        pytest.param(ecr_event(result="FAILURE"), id="failed"),
+        pytest.param(ecr_event(tag=None), id="without a tag"),
+        pytest.param(ecr_event(repository="other/gcr.io/team/app"), id="other prefix"),
+        pytest.param(ecr_event(repository="mirrored/gcr.io/team/app"), id="longer prefix"),
+        pytest.param(ecr_event(tag="2"), id="nobody asked for it"),
+    ],
+)
+def test_other_events_of_ecr_change_nothing(cloud: Cloud, records: Records, event: dict[str, Any]) -> None:
+    cloud.ecr.create_repository(repositoryName="mirror/gcr.io/team/app")
+    cloud.push("mirror/gcr.io/team/app", "1")
+    record = stand(records, replace(fresh(), status=Status.COPYING, build_id="x"))
+    assert run(event) == {}
+    assert standing(records, record) == record
+    assert len(cloud.items()) == 1
+
+
+def test_a_run_that_finds_nothing_to_do_writes_nothing(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    for status in (Status.REQUESTED, Status.COPYING, Status.COPIED):
+        stand(records, replace(fresh(f"gcr.io/a:{status.lower()}"), status=status, digest=DIGEST, due_at=now() + HOUR))
+
+    def write(*_: object) -> None:
+        raise AssertionError("a write")
+
+    monkeypatch.setattr(Records, "replace", write)
+    monkeypatch.setattr(Records, "remove", write)
+    for event in (SCHEDULE, stream(*(fresh(f"gcr.io/a:{name}") for name in ("requested", "copying", "copied")))):
+        assert run(event) in ({}, {"batchItemFailures": []})
+
+
+def test_two_runs_at_once_start_one_build_by_one_token(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = stand(records, fresh())
+    progress = reconciler.load()[1]
+    started: list[Record] = []
+
+    def start(_self: Copies, given: Record) -> str:
+        started.append(given)
+        if len(started) == 1:
+            run(stream(record))  # the other run comes in between and is done first
+        return "ImagePullProject:1"
+
+    monkeypatch.setattr(Copies, "start", start)
+    assert isinstance(progress, Progress)
+    run(stream(record))
+    assert started == [record, record], "the same record, so the same token, so one build"
+    assert standing(records, record).build_id == "ImagePullProject:1"
+
+
+def test_no_secret_is_logged(cloud: Cloud, records: Records, logged: io.StringIO) -> None:
+    record = stand(records, fresh())
+    run(stream(record))
+    cloud.secrets.put_secret_value(SecretId="GlobalAKSK", SecretString=json.dumps({"G_SECRET_KEY": SECRET_KEY}))
+    reconciler.load.cache_clear()
+    run(stream(stand(records, fresh("gcr.io/b:1"))))
+    assert "gcr.io/team/app:1" in logged.getvalue()
+    assert SECRET_KEY not in logged.getvalue()

@@ -1,0 +1,229 @@
+"""The webhook's handler over an emulated table: HTTP API event in, response out."""
+
+import base64
+import io
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonpatch
+import pytest
+from botocore.exceptions import ClientError
+
+from conftest import REGISTRY, Cloud
+from image_mirror import webhook
+from image_mirror.records import Records, to_record
+
+REVIEWS = Path(__file__).parent / "reviews"
+PINNED = "sha256:c0f429e16b13e583da7e5a6ec20dd656d325d88e6819cafe0adb0828976529dc"
+Json = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def fresh_function(cloud: Cloud) -> Iterator[None]:  # noqa: ARG001 - the environment has to be set before
+    """Each test starts a function that knows nothing."""
+    webhook.load.cache_clear()
+    yield
+    webhook.load.cache_clear()
+
+
+def review(name: str) -> Json:
+    loaded = json.loads((REVIEWS / f"{name}.json").read_text())
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def event(body: Json | str, *, encoded: bool = False, timeout: str = "5s", age: float = 0.0) -> Json:
+    text = body if isinstance(body, str) else json.dumps(body)
+    return {
+        "version": "2.0",
+        "rawPath": "/token",
+        "rawQueryString": f"timeout={timeout}",
+        "queryStringParameters": {"timeout": timeout},
+        "headers": {"content-type": "application/json"},
+        "requestContext": {"timeEpoch": int((time.time() - age) * 1000), "http": {"method": "POST", "path": "/token"}},
+        "body": base64.b64encode(text.encode()).decode() if encoded else text,
+        "isBase64Encoded": encoded,
+    }
+
+
+def call(request: Json) -> tuple[int, Json, Json]:
+    response = webhook.handler(request, None)
+    return response["statusCode"], json.loads(response["body"]), response["headers"]
+
+
+def images(pod: Json) -> list[str]:
+    spec = pod["spec"]
+    found = [container["image"] for kind in ("containers", "initContainers") for container in spec.get(kind, ())]
+    found += [container["image"] for container in spec.get("ephemeralContainers", ())]
+    return found + [volume["image"]["reference"] for volume in spec.get("volumes", ()) if "image" in volume]
+
+
+@pytest.mark.parametrize("encoded", [False, True], ids=["plain", "base64"])
+@pytest.mark.parametrize("path", sorted(REVIEWS.glob("*.json")), ids=lambda path: path.stem)
+def test_each_captured_review_gets_a_patch_that_applies(cloud: Cloud, path: Path, encoded: bool) -> None:
+    sent = review(path.stem)
+    status, answer, headers = call(event(sent, encoded=encoded))
+    response = answer["response"]
+    assert (status, headers["Content-Type"]) == (200, "application/json")
+    assert (answer["apiVersion"], answer["kind"]) == (sent["apiVersion"], "AdmissionReview")
+    assert (response["uid"], response["allowed"]) == (sent["request"]["uid"], True)
+    assert ("patch" in response) == ("patchType" in response)
+    patch = json.loads(base64.b64decode(response.get("patch", "W10=")))
+    patched = jsonpatch.apply_patch(sent["request"]["object"], patch)
+    old = images(sent["request"]["oldObject"] or {"spec": {}})
+    for before, after in zip(images(sent["request"]["object"]), images(patched), strict=True):
+        assert after == before if before in old else after.startswith(f"{REGISTRY}/mirror/")
+    recorded = {item["source"]["S"] for item in cloud.items()}
+    assert len(recorded) == (0 if sent["request"]["dryRun"] else len(set(images(patched)) - set(old)))
+
+
+def test_each_image_is_recorded_before_the_answer(cloud: Cloud) -> None:
+    call(event(review("create-pod")))
+    assert {(item["repo"]["S"], item["tag"]["S"], item["source"]["S"]) for item in cloud.items()} == {
+        (f"{REGISTRY}/mirror/docker.io/library/nginx", "latest", "docker.io/library/nginx:latest"),
+        (
+            f"{REGISTRY}/mirror/gcr.io/distroless/static",
+            "digest-" + PINNED.replace(":", "-"),
+            f"gcr.io/distroless/static@{PINNED}",
+        ),
+        (f"{REGISTRY}/mirror/quay.io/prometheus/busybox", "latest", "quay.io/prometheus/busybox:latest"),
+        (f"{REGISTRY}/mirror/registry.k8s.io/pause", "3.9", "registry.k8s.io/pause:3.9"),
+    }
+
+
+def test_a_dry_run_answers_as_the_real_call_does_and_writes_nothing(cloud: Cloud) -> None:
+    dry = call(event(review("create-pod-dry-run")))[1]["response"]
+    assert cloud.items() == []
+    real = review("create-pod-dry-run")
+    real["request"]["dryRun"] = False
+    assert call(event(real))[1]["response"] == dry
+    assert cloud.items()
+
+
+def test_the_original_images_are_kept_in_the_annotation() -> None:
+    patch = json.loads(base64.b64decode(call(event(review("create-pod")))[1]["response"]["patch"]))
+    pod = jsonpatch.apply_patch(review("create-pod")["request"]["object"], patch)
+    assert json.loads(pod["metadata"]["annotations"]["image-mirror/original-images"]) == {
+        "containers/a": "nginx",
+        "containers/b": f"gcr.io/distroless/static@{PINNED}",
+        "initContainers/i": "quay.io/prometheus/busybox:latest",
+        "volumes/v": "registry.k8s.io/pause:3.9",
+    }
+    assert pod["metadata"]["annotations"]["a"] == "b"
+
+
+@pytest.mark.parametrize("body", ["", "nonsense", "{}", '{"kind":"AdmissionReview"}', "[" * 100_000])
+def test_what_is_no_review_is_answered_400_with_the_reason(body: str) -> None:
+    status, answer, headers = call(event(body))
+    assert status == 400
+    assert answer["message"].startswith("no AdmissionReview: ")
+    assert "Retry-After" not in headers
+
+
+class Failing:
+    """Stands in for the table's client and fails each call."""
+
+    def __getattr__(self, name: str) -> Any:
+        def fail(**_: object) -> None:
+            raise ClientError({"Error": {"Code": "ProvisionedThroughputExceededException", "Message": "x"}}, name)
+
+        return fail
+
+
+@pytest.mark.parametrize("name", ["create-pod", "create-pod-dry-run"])
+def test_a_table_that_fails_is_answered_503_to_be_tried_again_after_a_second(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(webhook, "connect", lambda *_: Failing())
+    status, answer, headers = call(event(review(name)))
+    assert status == 503
+    assert headers["Retry-After"] == "1"
+    assert answer == {"message": "the pod's images could not be recorded in time"}
+
+
+def test_a_request_that_is_late_already_is_answered_at_once_without_a_call(cloud: Cloud) -> None:
+    status, _, headers = call(event(review("create-pod"), timeout="5s", age=1.3))
+    assert (status, headers["Retry-After"]) == (503, "1")
+    assert cloud.items() == []
+
+
+def test_a_longer_timeout_leaves_more_time() -> None:
+    assert call(event(review("create-pod"), timeout="10s", age=1.3))[0] == 200
+
+
+def test_an_image_that_needs_no_record_is_answered_however_late() -> None:
+    assert call(event(review("label-update"), age=4))[0] == 200
+
+
+def test_a_bug_is_logged_with_its_stack_and_answered_503(monkeypatch: pytest.MonkeyPatch, logged: io.StringIO) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(webhook, "new_images", fail)
+    status, answer, headers = call(event(review("create-pod")))
+    assert status == 503
+    assert "Retry-After" not in headers
+    assert answer == {"message": "the webhook failed; its log says why"}
+    assert "ZeroDivisionError: a bug" in logged.getvalue()
+    assert "Traceback" in logged.getvalue()
+
+
+def test_missing_settings_are_named_in_the_log_and_answered_503(
+    monkeypatch: pytest.MonkeyPatch, logged: io.StringIO
+) -> None:
+    monkeypatch.delenv("DDB_TABLE_NAME")
+    monkeypatch.delenv("G_PROJECT_NAME")
+    assert call(event(review("create-pod")))[0] == 503
+    assert "DDB_TABLE_NAME is missing; G_PROJECT_NAME is missing" in logged.getvalue()
+
+
+def test_nothing_of_the_event_is_logged(monkeypatch: pytest.MonkeyPatch, logged: io.StringIO) -> None:
+    monkeypatch.setattr(webhook, "connect", lambda *_: Failing())
+    sent = review("create-pod")
+    sent["request"]["object"]["spec"]["containers"][0]["env"] = [{"name": "PASSWORD", "value": "hunter2"}]
+    call({**event(sent), "rawPath": "/SecretToken"})
+    assert "nothing promised" in logged.getvalue()
+    assert "hunter2" not in logged.getvalue()
+    assert "SecretToken" not in logged.getvalue()
+
+
+def test_swap_when_copied_keeps_the_source_until_the_copy_has_arrived(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWAP_WHEN", "copied")
+    sent = review("create-pod-from-deployment")
+    response = call(event(sent))[1]["response"]
+    assert "patch" not in response
+    assert "this pod keeps the source" in response["warnings"][0]
+    records = Records(cloud.dynamodb, "ImageListTable")
+    [item] = cloud.items()
+    cloud.dynamodb.update_item(
+        TableName="ImageListTable",
+        Key={"repo": item["repo"], "tag": item["tag"]},
+        UpdateExpression="SET digest = :digest, #status = :copied",
+        ExpressionAttributeNames={"#status": "status"},
+        ExpressionAttributeValues={":digest": {"S": "sha256:" + "a" * 64}, ":copied": {"S": "COPIED"}},
+    )
+    assert records.get(item["repo"]["S"], item["tag"]["S"]) == to_record(cloud.items()[0])
+    webhook.load.cache_clear()
+    response = call(event(sent))[1]["response"]
+    assert "patch" in response
+    assert "warnings" not in response
+
+
+def test_a_pod_of_two_thousand_images_is_recorded_over_several_attempts(cloud: Cloud) -> None:
+    sent = review("create-pod-from-deployment")
+    container = sent["request"]["object"]["spec"]["containers"][0]
+    sent["request"]["object"]["spec"]["containers"] = [
+        {**container, "name": f"c{number}", "image": f"gcr.io/team/app:{number}"} for number in range(2000)
+    ]
+    for _attempt in range(50):
+        status, answer, _ = call(event(sent))
+        if status == 200:
+            break
+    assert status == 200
+    assert len(cloud.items()) == 2000
+    assert answer["response"]["warnings"][-1] == "and 1990 more"
