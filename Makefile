@@ -13,8 +13,8 @@ test: .venv/.dev
 
 # Real programs: a control plane (KUBEBUILDER_ASSETS), skopeo, docker-registry, the AWS CLI, the SAM CLI, Java. What is
 # absent is skipped with its reason; with CI=true it fails.
-e2e: .venv/.dev .venv-sam/.done
-	PYTHONPATH=tests:tests/e2e $(BIN)/pytest -p stage --numprocesses 0 tests/e2e
+e2e: .venv/.dev .venv-sam/.done .venv-aws/.done .dynamodb-local/.done
+	PATH="$(CURDIR)/.venv-aws/bin:$$PATH" PYTHONPATH=tests:tests/e2e $(BIN)/pytest -p stage --numprocesses 0 tests/e2e
 
 check: .venv/.dev
 	$(BIN)/ruff check .
@@ -27,7 +27,7 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-sam .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-sam .venv-aws .dynamodb-local .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/.demo: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -39,8 +39,19 @@ clean:
 	$(BIN)/pip install --quiet --editable '.[cli,demo,dev]'
 	touch $@
 
-# An environment of its own: the SAM CLI pins its packages.
+# Environments of their own: both commands pin their packages.
+.venv-aws/.done:
+	$(PYTHON) -m venv .venv-aws
+	.venv-aws/bin/pip install --quiet awscli
+	touch $@
+
 .venv-sam/.done:
 	$(PYTHON) -m venv .venv-sam
 	.venv-sam/bin/pip install --quiet aws-sam-cli
+	touch $@
+
+.dynamodb-local/.done: tests/e2e/dynamodb_local.xml
+	mkdir -p .dynamodb-local
+	if command -v mvn >/dev/null; then \
+		mvn --quiet --file $< dependency:copy-dependencies -DoutputDirectory="$(CURDIR)/.dynamodb-local"; fi
 	touch $@

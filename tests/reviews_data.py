@@ -4,22 +4,29 @@ import base64
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jsonpatch
 
-from image_mirror.admission import Demand, SwapWhen, demands, make_patch, settle
-from image_mirror.images import ORIGINALS, exemption, new_images
+from conftest import ENVIRONMENT
+from image_mirror.admission import Demand, SwapWhen
+from image_mirror.images import ORIGINALS
 from image_mirror.mirror import Mirror
 from image_mirror.record import Policy, Record, Status
 from image_mirror.reference import Home
-from image_mirror.review import Json, Response, answer, parse_review
-from image_mirror.rules import DEFAULT_RULES, parse_rules
+from image_mirror.review import Json, Response
+from image_mirror.settings import Settings
+from image_mirror.webhook import Webhook
 
-REGISTRY = "123456789012.dkr.ecr.cn-northwest-1.amazonaws.com.cn"
-MIRROR = Mirror(REGISTRY, "mirror", parse_rules(DEFAULT_RULES))
+if TYPE_CHECKING:
+    from image_mirror.promises import Promises
+
+SETTINGS = Settings.from_env(ENVIRONMENT)
+MIRROR = SETTINGS.mirror
+REGISTRY = MIRROR.registry
+NOW = 1_800_000_000_000
 HEX = "c0f429e16b13e583da7e5a6ec20dd656d325d88e6819cafe0adb0828976529dc"
 DIGEST = f"sha256:{HEX}"
 CAPTURED = tuple(sorted(path.name for path in (Path(__file__).parent / "reviews").glob("*.json")))
@@ -99,6 +106,7 @@ def all_stand(status: Status | None, *, digest: str | None = None, error: str | 
                 repo=demand.copy.home.repo,
                 tag=demand.copy.home.tag,
                 source=str(demand.copy.source),
+                updated_at=NOW,
                 status=status,
                 digest=digest,
                 error=error,
@@ -122,13 +130,19 @@ def respond(
     policy: Policy | None = None,
     mirror: Mirror = MIRROR,
 ) -> Response:
-    """Answer an event as the webhook does, with records from `records`."""
-    review = parse_review(event)
-    if exemption(review.object):
-        return answer(review, [], [])
-    decisions = new_images(review, mirror)
-    changes, warnings = settle(decisions, records(demands(decisions)), swap_when, policy or Policy())
-    return answer(review, make_patch(review, decisions, changes, mirror), warnings)
+    """Answer an event by the real webhook, with records from `records` in the place of the table."""
+    settings = replace(SETTINGS, mirror=mirror, swap_when=swap_when, policy=policy or Policy())
+    return Webhook(settings, cast("Promises", StandingPromises(records)), lambda: NOW / 1000).answer(event)
+
+
+@dataclass(frozen=True)
+class StandingPromises:
+    """Promises whose records are given and not looked up."""
+
+    records: Lookup
+
+    def make(self, wanted: Sequence[Demand], **_: object) -> dict[Home, Record]:
+        return dict(self.records(wanted))
 
 
 @dataclass(frozen=True)

@@ -311,9 +311,16 @@ def test_a_copy_counts_as_pulled_always_if_any_use_says_so(policies: list[Any], 
     assert str(demand.copy.source) == "docker.io/library/nginx:latest"
 
 
-def test_a_source_with_tag_and_digest_is_demanded_by_digest() -> None:
-    review = parse_review(event_of(review_of(made_pod({"a": f"nginx:1@{DIGEST}", "b": f"nginx@{DIGEST}"}))))
-    (demand,) = demands(new_images(review, MIRROR))
+@pytest.mark.parametrize(
+    "images",
+    [
+        pytest.param({"a": f"nginx:1@{DIGEST}"}, id="alone"),
+        pytest.param({"a": f"nginx@{DIGEST}", "b": f"nginx:1@{DIGEST}"}, id="beside-the-digest-alone"),
+        pytest.param({"a": f"nginx:1@{DIGEST}", "b": f"nginx:2@{DIGEST}"}, id="with-two-tags"),
+    ],
+)
+def test_a_source_with_tag_and_digest_is_demanded_by_digest(images: dict[str, str]) -> None:
+    (demand,) = demands(new_images(parse_review(event_of(review_of(made_pod(images)))), MIRROR))
     assert str(demand.copy.source) == f"docker.io/library/nginx@{DIGEST}"
 
 

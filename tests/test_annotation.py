@@ -314,7 +314,9 @@ def test_a_pod_applied_again_gets_back_what_stands_there(
 @pytest.mark.parametrize("annotated", [True, False])
 def test_any_spelling_of_the_original_gives_back_what_stands_there(spelling: str, annotated: bool) -> None:
     old = made_pod({"a": f"{HUB}/nginx:latest"}, annotations=noted({"containers/a": "nginx"}) if annotated else None)
-    assert update(made_pod({"a": spelling}), old, no_lookup).images == {"containers/a": f"{HUB}/nginx:latest"}
+    admitted = update(made_pod({"a": spelling}), old, no_lookup)
+    assert admitted.images == {"containers/a": f"{HUB}/nginx:latest"}
+    assert admitted.originals == ({"containers/a": "nginx"} if annotated else None)
 
 
 @pytest.mark.parametrize(
@@ -342,6 +344,9 @@ def test_a_home_under_any_prefix_is_known_without_an_annotation(standing: str, r
         pytest.param(f"{GCR}/xx:1", "gcr.io/x:1", f"{GCR}/x:1", id="a-name-that-begins-alike"),
         pytest.param(f"{REGISTRY}/mirror/not-gcr.io/x:1", "gcr.io/x:1", f"{GCR}/x:1", id="a-host-that-ends-alike"),
         pytest.param(f"{REGISTRY}/gcr.io/x:1", "gcr.io/x:1", f"{GCR}/x:1", id="no-prefix"),
+        pytest.param(f"{REGISTRY}/mirror/m.io/gcr.io/x:1", "gcr.io/x:1", f"{GCR}/x:1", id="below-another-host"),
+        pytest.param(f"{REGISTRY}/mirror/m_80/gcr.io/x:1", "gcr.io/x:1", f"{GCR}/x:1", id="below-a-host-with-port"),
+        pytest.param(f"{REGISTRY}/mirror/localhost/gcr.io/x:1", "gcr.io/x:1", f"{GCR}/x:1", id="below-localhost"),
         pytest.param("another.registry/mirror/gcr.io/x:1", "gcr.io/x:1", f"{GCR}/x:1", id="another-registry"),
         pytest.param("gcr.io/x:1", "docker.io/library/x:1", f"{HUB}/x:1", id="never-ours"),
         pytest.param("", "gcr.io/x:1", f"{GCR}/x:1", id="nothing"),
@@ -473,3 +478,9 @@ def test_an_update_that_is_reviewed_twice_is_patched_once() -> None:
     first = update(applied(live, source), live, mirror=mirror)
     assert first.patch
     assert not update(first.pod, live, no_lookup, mirror).patch
+
+
+def test_a_digest_applied_without_the_tag_that_stood_beside_it_is_the_same_image() -> None:
+    live = create(made_pod({"a": f"gcr.io/x:1@{DIGEST}"}))
+    again = update(applied(live, made_pod({"a": f"gcr.io/x@{DIGEST}"})), live, no_lookup)
+    assert again.images == {"containers/a": f"{GCR}/x@{DIGEST}"}

@@ -61,6 +61,9 @@ COMMAND = "Error while executing command: copy. Reason: exit status "
             id="login",
         ),
         pytest.param(
+            failed("later", phase="FINALIZING", COPY_RESULT="COPIED"), Outcome.COPIED, "", id="failed after it"
+        ),
+        pytest.param(
             failed("no such thing"),
             Outcome.REFUSED,
             "the build failed without a known reason: no such thing",

@@ -493,6 +493,18 @@ def test_a_reason_is_one_plain_line_that_lets_nobody_in(tmp_path: Path) -> None:
         assert 'Get "https://cdn.example/blob"' in run.output
 
 
+def test_a_long_reason_keeps_its_cause(tmp_path: Path) -> None:
+    cause = f"Digest did not match, expected {DIGEST}, got {DIGEST}"
+    uploading = (
+        f'{COPYING}writing blob: Patch "https://{REGISTRY}/v2/mirror/gcr.io/google-samples/hello-app/blobs/uploads/1'
+    )
+    message = f'{uploading}": readfrom tcp 10.0.0.1:1->52.82.0.1:443: {cause}'
+    run = CodeBuild(tmp_path, replies={"skopeo copy": Reply(stderr=fatal(message), status=1)}).run()
+    assert run.exit_code == 1
+    assert run.exported["COPY_REASON"].startswith(f"{COPYING}writing blob: Patch")
+    assert run.exported["COPY_REASON"].endswith(cause)
+
+
 def test_nothing_of_a_build_stays_on_its_disk(tmp_path: Path) -> None:
     run = CodeBuild(tmp_path).run()
     (login,) = run.called("skopeo login")

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from conftest import PATIENCE, REGISTRY, Cloud
 from image_mirror.aws import connect
 from image_mirror.builds import UNKNOWN
-from image_mirror.copies import Copies, lifecycle_policy
+from image_mirror.copies import Copies, lifecycle_policy, pull_policy
 from image_mirror.global_account import DelayedError, GlobalAccount
 from image_mirror.lifecycle import delayed
 from image_mirror.record import Build, Outcome, Record, idempotency_token, request
@@ -120,9 +120,11 @@ def test_an_existing_repository_is_fine_and_gets_the_policies_that_are_set(cloud
     [statement] = json.loads(cloud.ecr.get_repository_policy(repositoryName=name)["policyText"])["Statement"]
     assert statement["Principal"] == {"AWS": ["arn:aws-cn:iam::111111111111:root"]}
     assert statement["Effect"] == "Allow"
-    assert all(
-        action.startswith(("ecr:BatchGet", "ecr:GetDownload", "ecr:BatchCheck")) for action in statement["Action"]
-    )
+    assert sorted(statement["Action"]) == [
+        "ecr:BatchCheckLayerAvailability",
+        "ecr:BatchGetImage",
+        "ecr:GetDownloadUrlForLayer",
+    ]
 
 
 def test_copies_by_digest_are_selected_first_so_that_no_other_rule_expires_them() -> None:
@@ -131,6 +133,19 @@ def test_copies_by_digest_are_selected_first_so_that_no_other_rule_expires_them(
     assert first["selection"]["tagPatternList"] == ["digest-sha256-*"]
     assert first["selection"]["countNumber"] > 100 * 364
     assert second["selection"]["countNumber"] == 90
+    assert second["selection"]["tagStatus"] == "any", "copies by tag, and what a moved tag has left untagged"
+
+
+def test_a_new_repository_scans_what_is_pushed_where_that_is_set(cloud: Cloud, settings: Settings) -> None:
+    make_copies(cloud, replace(settings, scan_on_push=True)).start(fresh())
+    [repository] = cloud.ecr.describe_repositories(repositoryNames=["mirror/gcr.io/team/app"])["repositories"]
+    assert repository["imageScanningConfiguration"] == {"scanOnPush": True}
+
+
+def test_outside_china_the_partition_of_other_accounts_is_aws() -> None:
+    assert pull_policy(("111111111111",), "aws")["Statement"][0]["Principal"] == {
+        "AWS": ["arn:aws:iam::111111111111:root"]
+    }
 
 
 def test_a_repository_that_cannot_be_made_delays_and_starts_no_build(

@@ -162,12 +162,57 @@ def test_a_secret_that_is_missing_delays(cloud: Cloud, connections: Connections)
 
 
 def test_a_secret_made_later_is_found(cloud: Cloud, connections: Connections) -> None:
-    account = GlobalAccount(cloud.secrets, "MadeLater", connections, lambda: 0.0)
+    account = GlobalAccount(cloud.secrets, "MadeLater", connections, lambda: connections.now)
     with pytest.raises(DelayedError):
         account.call("StartBuild", failing())
     secret = {"G_AWS_REGION": "us-west-2", "G_ACCESS_KEY": "AKIALATER", "G_SECRET_KEY": "s"}
     cloud.secrets.create_secret(Name="MadeLater", SecretString=json.dumps(secret))
+    with pytest.raises(DelayedError, match="MadeLater"):
+        account.call("StartBuild", failing())
+    connections.now = 30.0
     assert account.call("StartBuild", failing()) == "client of AKIALATER"
+
+
+class CountingSecrets:
+    """Stands in for Secrets Manager: counts the readings, and fails while it has no text."""
+
+    def __init__(self, text: str | None) -> None:
+        self.text = text
+        self.readings = 0
+
+    def get_secret_value(self, **_: object) -> dict[str, str]:
+        self.readings += 1
+        if self.text is None:
+            raise error("InternalServiceError")
+        return {"SecretString": self.text}
+
+
+def test_a_secret_that_cannot_be_read_is_read_once_for_all_that_wait(connections: Connections) -> None:
+    secrets = CountingSecrets(None)
+    account = GlobalAccount(secrets, "GlobalAKSK", connections, lambda: connections.now)  # type: ignore[arg-type]
+    for _ in range(20):
+        with pytest.raises(DelayedError, match="InternalServiceError"):
+            account.call("StartBuild", failing())
+    assert secrets.readings == 1
+
+
+def test_a_key_that_stays_refused_is_read_once_more_and_tried_once_for_each_call(connections: Connections) -> None:
+    key = json.dumps({"G_AWS_REGION": "us-west-2", "G_ACCESS_KEY": "AKIA", "G_SECRET_KEY": "s"})
+    secrets = CountingSecrets(key)
+    account = GlobalAccount(secrets, "GlobalAKSK", connections, lambda: connections.now)  # type: ignore[arg-type]
+    tried: list[object] = []
+
+    def refused(client: Any) -> str:
+        tried.append(client)
+        raise error("UnrecognizedClientException")
+
+    for _ in range(20):
+        with pytest.raises(DelayedError, match="UnrecognizedClientException"):
+            account.call("StartBuild", refused)
+    assert (secrets.readings, len(tried)) == (2, 20)
+    secrets.text = key.replace("AKIA", "AKIANEW")
+    connections.now = 30.0
+    assert account.call("StartBuild", failing(error("UnrecognizedClientException"))) == "client of AKIANEW"
 
 
 def test_a_key_prints_without_its_secret() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from conftest import REGISTRY, Cloud
 from image_mirror.admission import Demand
@@ -179,9 +180,23 @@ def test_a_dry_run_leaves_nothing_known(records: CountingRecords, promises: Prom
 def test_a_table_that_refuses_means_no_promise_and_the_cause_is_kept(
     records: CountingRecords, promises: Promises
 ) -> None:
-    records.error = RuntimeError("throttled")
-    with pytest.raises(NotRecordedError, match="RuntimeError: throttled"):
+    records.error = ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow down"}}, "PutItem")
+    with pytest.raises(NotRecordedError, match=r"ClientError.*ThrottlingException.*slow down"):
         make(promises, demand())
+
+
+def test_a_bug_is_no_refusal_of_the_table(records: CountingRecords, promises: Promises) -> None:
+    records.error = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError):
+        make(promises, demand())
+
+
+def test_a_dry_run_believes_what_is_known(records: CountingRecords, promises: Promises) -> None:
+    make(promises, demand())
+    assert make(promises, demand(), dry_run=True)[0].status is Status.REQUESTED
+    later = make(promises, demand(), now=NOW + 24 * HOUR, dry_run=True)
+    assert later[0].status is Status.REQUESTED
+    assert records.calls == ["create", "get"]
 
 
 def test_a_table_that_hangs_means_no_promise_in_time(records: CountingRecords, promises: Promises) -> None:
@@ -224,6 +239,14 @@ def test_memory_is_bounded_and_the_oldest_leave_first() -> None:
         known.put(wish.copy.home, request(wish.copy.home, wish.copy.source, NOW), NOW)
     assert len(known) == 3
     assert [known.get(wish.copy.home, NOW) is not None for wish in wishes] == [False, False, True, True, True]
+
+
+def test_ten_thousand_records_are_known_at_most() -> None:
+    known = KnownRecords()
+    for number in range(10_010):
+        wish = demand(f"gcr.io/a:{number}")
+        known.put(wish.copy.home, request(wish.copy.home, wish.copy.source, NOW), NOW)
+    assert len(known) == 10_000
 
 
 def test_a_record_that_failed_meanwhile_is_forgotten() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -228,7 +229,9 @@ def test_builds_are_looked_up_a_hundred_at_a_time(records: Records, monkeypatch:
     assert asked == [100, 50]
 
 
-def test_a_key_that_is_refused_leaves_running_copies_due(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_is_refused_leaves_running_copies_as_they_are_and_says_why(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
     record = stand(records, replace(fresh(age=HOUR), status=Status.COPYING, build_id="ImagePullProject:1"))
 
     def builds(_self: Copies, _ids: list[str]) -> dict[str, Build]:
@@ -236,7 +239,10 @@ def test_a_key_that_is_refused_leaves_running_copies_due(records: Records, monke
 
     monkeypatch.setattr(Copies, "builds", builds)
     run(SCHEDULE)
-    assert standing(records, record) == record
+    after = standing(records, record)
+    assert (after.status, after.build_id, after.attempts, after.waits) == (Status.COPYING, record.build_id, 0, 1)
+    assert after.error == "BatchGetBuilds: AWS answered UnrecognizedClientException"
+    assert 0 < (after.due_at or 0) - now() <= MINUTE
 
 
 def test_a_missing_secret_makes_requests_wait_without_an_attempt(cloud: Cloud, records: Records) -> None:
@@ -266,6 +272,7 @@ def test_a_full_queue_ends_the_starts_of_a_run_and_leaves_the_rest_due(
     assert 1 <= len(asked) <= 8, "no more than run at the same time"
     after = [standing(records, record) for record in made]
     assert sum(record.waits for record in after) == len(asked)
+    assert all(MINUTE - 5000 <= (record.due_at or 0) - now() < 2 * MINUTE for record in after if record.waits)
     assert [record for record in after if record.waits == 0] == [r for r in made if r not in asked]
 
 
@@ -298,6 +305,107 @@ def test_a_record_under_another_prefix_is_kept_and_looked_at_much_later(records:
     after = standing(records, record)
     assert after.status is Status.REQUESTED
     assert (after.due_at or 0) > now() + 20 * HOUR
+
+
+def test_a_record_under_another_prefix_is_written_once_however_often_the_stream_tells_of_it(records: Records) -> None:
+    """A write of a REQUESTED record comes back by the stream; to write again for it would never end."""
+    record = stand(records, replace(fresh(age=HOUR), repo=f"{REGISTRY}/other/gcr.io/team/app"))
+    run(stream(record))
+    once = standing(records, record)
+    assert once.error == "it lies under a registry or prefix that is no longer served"
+    run(stream(once))
+    assert standing(records, record) == once
+
+
+@pytest.mark.parametrize("status", ["DONE", None], ids=["unknown status", "no status"])
+def test_an_item_of_another_deployment_is_left_by_the_reconciler_and_adopted_by_the_webhook(
+    cloud: Cloud, records: Records, status: str | None
+) -> None:
+    wish = fresh()
+    item: dict[str, Any] = {"repo": {"S": wish.repo}, "tag": {"S": "1"}, "updated_at": {"S": "yesterday"}}
+    item |= {"attempts": {"N": "7"}} | ({"status": {"S": status}} if status else {})
+    cloud.dynamodb.put_item(TableName="ImageListTable", Item=item)
+    run(stream(wish))
+    assert cloud.items() == [item]
+    found = records.create(wish)
+    assert found.status is None
+    assert records.replace(found, wish) is wish
+    assert standing(records, wish) == wish
+
+
+def test_a_record_that_lacks_its_counts_is_advanced_and_written(cloud: Cloud, records: Records) -> None:
+    item = {
+        name: value for name, value in to_item(fresh()).items() if name not in ("attempts", "waits", "requested_at")
+    }
+    cloud.dynamodb.put_item(TableName="ImageListTable", Item=item)
+    run(stream(fresh()))
+    assert standing(records, fresh()).status is Status.COPYING
+
+
+def test_a_record_that_lost_its_build_is_started_again(records: Records) -> None:
+    record = stand(records, replace(fresh(age=HOUR), status=Status.COPYING))
+    run(SCHEDULE)
+    after = standing(records, record)
+    assert (after.status, after.attempts, after.waits) == (Status.REQUESTED, 0, 1)
+
+
+def test_a_build_of_a_project_that_was_changed_does_not_keep_others_from_being_looked_up(
+    cloud: Cloud, records: Records
+) -> None:
+    other = stand(records, replace(fresh("gcr.io/a:1", HOUR), status=Status.COPYING, build_id="OlderProject:1"))
+    own = stand(records, fresh("gcr.io/b:1"))
+    run(stream(own))
+    copying = standing(records, own)
+    cloud.push("mirror/gcr.io/b", "1")
+    records.replace(copying, replace(copying, due_at=now()))
+    run(SCHEDULE)
+    assert standing(records, own).status is Status.COPIED
+    assert (standing(records, other).status, standing(records, other).attempts) == (Status.REQUESTED, 0)
+
+
+def test_settings_reach_the_records(cloud: Cloud, records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VERIFY_HOURS", "100")
+    monkeypatch.setenv("GLOBAL_AKSK", "OtherName")
+    reconciler.load.cache_clear()
+    cloud.ecr.create_repository(repositoryName="mirror/gcr.io/team/app")
+    digest = cloud.push("mirror/gcr.io/team/app", "1")
+    copied = stand(records, replace(fresh(age=48 * HOUR), status=Status.COPIED, digest=digest))
+    waiting = stand(records, fresh("gcr.io/b:1"))
+    run(SCHEDULE)
+    assert 90 * HOUR <= (standing(records, copied).due_at or 0) - now() <= 110 * HOUR
+    assert "the secret OtherName" in (standing(records, waiting).error or "")
+
+
+def test_records_are_read_consistently_by_at_most_eight_at_a_time(
+    cloud: Cloud, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index entry or an event may be older than the item, and a thousand due records are no thousand threads."""
+    asked: list[dict[str, Any]] = []
+    together = 0
+    most = 0
+    lock = threading.Lock()
+    client = reconciler.load()[0]._client
+    original = client.get_item
+
+    def get_item(**request: Any) -> Any:
+        nonlocal together, most
+        with lock:
+            asked.append(request)
+            together += 1
+            most = max(most, together)
+        time.sleep(0.01)
+        with lock:
+            together -= 1
+        return original(**request)
+
+    monkeypatch.setattr(client, "get_item", get_item)
+    for number in range(40):
+        stand(records, replace(fresh(f"gcr.io/a:{number}", HOUR), status=Status.COPIED, digest=DIGEST))
+    run(SCHEDULE)
+    assert len(asked) == 40
+    assert all(request["ConsistentRead"] is True for request in asked)
+    assert 2 <= most <= 8
+    assert cloud.items() == []
 
 
 def test_an_item_of_an_older_deployment_is_left_to_the_webhook(cloud: Cloud) -> None:

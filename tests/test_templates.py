@@ -9,6 +9,7 @@ import pytest
 
 from image_mirror import settings as settings_module
 from image_mirror.images import SKIP_LABEL
+from image_mirror.progress import _RESERVE
 from image_mirror.records import DUE_INDEX
 from image_mirror.reference import PREFIX
 from image_mirror.rules import DEFAULT_RULES, parse_rules
@@ -125,6 +126,31 @@ def test_each_function_runs_a_handler_that_exists_and_logs_to_a_group_that_ends(
     assert group["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"}
     assert TEMPLATE["Globals"]["Function"]["Runtime"] == "python3.13"
     assert "Tracing" not in properties
+
+
+def test_each_function_has_its_own_role_and_the_gateway_reaches_the_webhook_alone() -> None:
+    roles = {"ApiFunction": "WebhookRole", "ReconcilerFunction": "ReconcilerRole"}
+    for name, role in roles.items():
+        assert RESOURCES[name]["Properties"]["Role"] == {"Fn::GetAtt": [role, "Arn"]}
+    uri = RESOURCES["WebhookIntegration"]["Properties"]["IntegrationUri"]["Fn::Sub"]
+    assert uri.endswith("/functions/${ApiFunction.Arn}/invocations")
+    assert RESOURCES["WebhookPermission"]["Properties"]["FunctionName"] == {"Ref": "ApiFunction"}
+    assert RESOURCES["WebhookRoute"]["Properties"]["Target"] == {"Fn::Sub": "integrations/${WebhookIntegration}"}
+
+
+def test_each_function_has_the_time_that_it_needs() -> None:
+    reconciler = RESOURCES["ReconcilerFunction"]["Properties"]
+    assert reconciler["Timeout"] >= 2 * _RESERVE, "or it would do nothing"
+    assert RESOURCES["ApiFunction"]["Properties"]["Timeout"] >= 5
+    assert RESOURCES["WebhookIntegration"]["Properties"]["TimeoutInMillis"] >= 5000
+    assert reconciler["Events"]["Requests"]["Properties"]["MaximumRetryAttempts"] > 0, "-1 would hold the stream up"
+
+
+def test_the_conditions_say_what_their_names_say() -> None:
+    assert TEMPLATE["Conditions"] == {
+        "CopiesExpire": {"Fn::Not": [{"Fn::Equals": [{"Ref": "ExpireDays"}, 0]}]},
+        "OtherAccountsPull": {"Fn::Not": [{"Fn::Equals": [{"Ref": "PullAccounts"}, ""]}]},
+    }
 
 
 def test_the_webhook_has_the_memory_that_makes_it_fast() -> None:
@@ -352,5 +378,5 @@ def test_updates_without_a_new_image_and_mirror_pods_stay_in_the_api_server() ->
 def test_the_bundle_holds_what_the_functions_import() -> None:
     requirements = (ROOT / "src" / "requirements.txt").read_text()
     names = set(re.findall(r"^([a-z0-9-]+)", requirements, re.MULTILINE))
-    assert names == {"boto3", "botocore", "aws-lambda-powertools"}
+    assert names == {"botocore", "aws-lambda-powertools"}
     assert "import boto3" not in inspect.getsource(__import__("image_mirror.aws", fromlist=["aws"]))

@@ -214,6 +214,57 @@ def test_swap_when_copied_keeps_the_source_until_the_copy_has_arrived(
     assert "warnings" not in response
 
 
+@pytest.mark.parametrize("exempt", ["label", "mirror pod"])
+def test_a_pod_that_is_exempt_is_answered_without_a_patch_or_a_record(cloud: Cloud, exempt: str) -> None:
+    sent = review("create-pod")
+    metadata = sent["request"]["object"]["metadata"]
+    if exempt == "label":
+        metadata["labels"]["image-mirror/skip"] = "true"
+    else:
+        metadata["annotations"]["kubernetes.io/config.mirror"] = "hash"
+    response = call(event(sent))[1]["response"]
+    assert response == {"uid": sent["request"]["uid"], "allowed": True}
+    assert cloud.items() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "status", "digest"),
+    [
+        pytest.param("RETRY_FAILED_MINUTES", "5", "FAILED", None, id="failed six minutes ago"),
+        pytest.param("REFRESH_HOURS", "1", "COPIED", "sha256:" + "a" * 64, id="copied two hours ago"),
+    ],
+)
+def test_settings_reach_the_records(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, name: str, value: str, status: str, digest: str | None
+) -> None:
+    sent = review("create-pod-from-deployment")
+    call(event(sent))
+    [item] = cloud.items()
+    now = int(time.time() * 1000)
+    item |= {"status": {"S": status}, "requested_at": {"N": str(now - 7_200_000)}}
+    item |= {"updated_at": {"N": str(now - 360_000)}} | ({"digest": {"S": digest}} if digest else {})
+    for given, expected in (("", status), (value, "REQUESTED")):
+        cloud.dynamodb.put_item(TableName="ImageListTable", Item=item)
+        monkeypatch.setenv(name, given)
+        webhook.load.cache_clear()
+        call(event(sent))
+        assert cloud.items()[0]["status"] == {"S": expected}
+
+
+def test_a_copy_that_failed_says_when_it_is_tried_again(cloud: Cloud) -> None:
+    sent = review("create-pod-from-deployment")
+    call(event(sent))
+    [item] = cloud.items()
+    updated = int(time.time() * 1000) - 50 * 60_000
+    item |= {"status": {"S": "FAILED"}, "updated_at": {"N": str(updated)}, "error": {"S": "NOT_FOUND: no such tag"}}
+    cloud.dynamodb.put_item(TableName="ImageListTable", Item=item)
+    webhook.load.cache_clear()
+    response = call(event(sent))[1]["response"]
+    assert response["warnings"] == [
+        "k8s.gcr.io/nginx stays as written, its copy failed: NOT_FOUND: no such tag; a new pod retries after 10 min"
+    ]
+
+
 def test_a_pod_of_two_thousand_images_is_recorded_over_several_attempts(cloud: Cloud) -> None:
     sent = review("create-pod-from-deployment")
     container = sent["request"]["object"]["spec"]["containers"][0]

@@ -35,11 +35,15 @@ def demands(decisions: Mapping[ImageField, Decision]) -> list[Demand]:
 
 
 def settle(
-    decisions: Mapping[ImageField, Decision], standing: Mapping[Home, Record], swap_when: SwapWhen, policy: Policy
+    decisions: Mapping[ImageField, Decision],
+    standing: Mapping[Home, Record],
+    swap_when: SwapWhen,
+    policy: Policy,
+    now: int,
 ) -> tuple[dict[ImageField, str], list[str]]:
     """Return the images that change, each with what it becomes, and the warnings.
 
-    `standing` has the record of every copy that the decisions name.
+    `standing` has the record of every copy that the decisions name; `now` is in milliseconds since the epoch.
     """
     changes: dict[ImageField, str] = {}
     warnings: list[str] = []
@@ -56,9 +60,10 @@ def settle(
         if swap:
             changes[field] = str(decision.home)
         if not record.promised:
-            warnings.append(
-                notices.failed(field.image, record.error or "no reason is known", policy.retry_failed // MINUTE)
-            )
+            # Rounded up; a clock that is behind the record's never makes it longer than the whole.
+            wait = min(record.updated_at + policy.retry_failed - now, policy.retry_failed)
+            reason = record.error or "no reason is known"
+            warnings.append(notices.failed(field.image, reason, max(1, -(-wait // MINUTE))))
         elif record.digest is None:
             warnings.append(notices.copying(field.image) if swap else notices.copied_later(field.image))
     return changes, notices.at_most_ten(warnings)

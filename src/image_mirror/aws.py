@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from botocore.session import Session
+from botocore.config import Config
+from botocore.session import Session, get_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,6 @@ class Patience:
 
 def connect(service: str, patience: Patience, key: AccessKey | None = None) -> Any:
     """Make the client of `service`: the function's own role and region, or those of `key`."""
-    from botocore.config import Config
-
     config = Config(
         connect_timeout=patience.connect,
         read_timeout=patience.read,
@@ -49,7 +47,5 @@ def connect(service: str, patience: Patience, key: AccessKey | None = None) -> A
 
 
 @cache
-def _session() -> "Session":
-    from botocore.session import get_session
-
+def _session() -> Session:
     return get_session()

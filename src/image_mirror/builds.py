@@ -49,6 +49,8 @@ def read_build(build: Mapping[str, Any]) -> Build:
         return _refusal("the build was stopped by hand")
     exported = {pair.get("name"): pair.get("value") for pair in build.get("exportedEnvironmentVariables", ())}
     result = exported.get("COPY_RESULT")
+    if result == "COPIED":
+        return Build(Outcome.COPIED)  # whatever failed afterwards
     if result not in _REFUSALS | _DELAYS:
         exit_code = _EXIT.search(message)
         result = EXIT_CODES.get(int(exit_code[1])) if exit_code else None

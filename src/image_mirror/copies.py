@@ -51,7 +51,11 @@ class Copies:
 
     def builds(self, build_ids: Sequence[str]) -> dict[str, Build]:
         """Return what each build (at most 100) came to. Raises DelayedError."""
-        answer = self._account.call("BatchGetBuilds", lambda codebuild: codebuild.batch_get_builds(ids=list(build_ids)))
+        # Another project's build, from before a change of parameters, would have the whole call refused.
+        ours = [build_id for build_id in build_ids if build_id.startswith(f"{self._settings.project}:")]
+        if not ours:
+            return dict.fromkeys(build_ids, UNKNOWN)
+        answer = self._account.call("BatchGetBuilds", lambda codebuild: codebuild.batch_get_builds(ids=ours))
         return dict.fromkeys(build_ids, UNKNOWN) | {build["id"]: read_build(build) for build in answer["builds"]}
 
     def held(self, record: Record) -> str | None:

@@ -4,7 +4,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types_boto3_secretsmanager import SecretsManagerClient
 
 _KEY_KNOWN_FOR = 300.0  # seconds
+_PAUSE = 30.0  # seconds between two readings of a secret that fails or holds a refused key
 _ENTRIES = ("G_AWS_REGION", "G_ACCESS_KEY", "G_SECRET_KEY")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}")  # it becomes part of a host name
 _REFUSALS = frozenset(
@@ -31,7 +32,9 @@ _REFUSALS = frozenset(
     )
 )
 _BUSY = frozenset(("AccountLimitExceededException", "ThrottlingException", "Throttling", "TooManyRequestsException"))
-_SPOKEN = frozenset(("AccessDeniedException", "InvalidInputException", "ResourceNotFoundException"))
+_SPOKEN = frozenset(
+    ("AccessDeniedException", "InvalidInputException", "InvalidParameterException", "ResourceNotFoundException")
+)
 
 Answer = TypeVar("Answer")
 
@@ -46,6 +49,14 @@ class DelayedError(Exception):
         """Keep whether AWS is merely busy beside the message."""
         super().__init__(message)
         self.busy = busy
+
+
+class _Known(NamedTuple):
+    """A key, when it was read (seconds), and the client made of it."""
+
+    read_at: float
+    key: AccessKey
+    client: "CodeBuildClient"
 
 
 class GlobalAccount:
@@ -64,7 +75,9 @@ class GlobalAccount:
         self._connect = connect
         self._clock = clock
         self._lock = threading.Lock()
-        self._known: tuple[float, AccessKey, CodeBuildClient] | None = None
+        self._known: _Known | None = None
+        self._failure: tuple[float, DelayedError] | None = None
+        self._reread_at = -_PAUSE
 
     def call(self, name: str, operation: "Callable[[CodeBuildClient], Answer]") -> Answer:
         """Return what `operation` (named `name` in errors) returns. Raises DelayedError, whatever stood in its way."""
@@ -75,23 +88,41 @@ class GlobalAccount:
             except ClientError as error:
                 if error.response["Error"]["Code"] not in _REFUSALS:
                     raise
-                return operation(self._client(refused=client))
+                latest = self._client(refused=client)
+                if latest is client:
+                    raise
+                return operation(latest)
         except (ClientError, BotoCoreError) as error:
             raise delayed_by(name, error) from error
 
     def _client(self, refused: "CodeBuildClient | None" = None) -> "CodeBuildClient":
+        """Return the client of the latest key; that of `refused` again where the secret still holds its key.
+
+        Many threads wait here at once: neither a secret that cannot be read nor a key that stays refused is read for
+        each of them.
+        """
         with self._lock:
-            if self._known is not None:
-                read_at, key, client = self._known
-                if client is not refused and self._clock() - read_at < _KEY_KNOWN_FOR:
-                    return client
+            now = self._clock()
+            if self._known is not None and self._is_recent(self._known, refused, now):
+                return self._known.client
+            if self._failure is not None and now - self._failure[0] < _PAUSE:
+                raise DelayedError(str(self._failure[1]))
+            try:
                 latest = self._read()
-                # One client a key: making one costs more than a call.
-                self._known = (self._clock(), latest, client if latest == key else self._connect(latest))
-            else:
-                latest = self._read()
-                self._known = (self._clock(), latest, self._connect(latest))
-            return self._known[2]
+            except DelayedError as error:
+                self._failure = (now, error)
+                raise
+            if refused is not None:
+                self._reread_at = now
+            # One client a key: making one costs more than a call.
+            known = self._known if self._known is not None and self._known.key == latest else None
+            self._known = _Known(now, latest, known.client if known else self._connect(latest))
+            return self._known.client
+
+    def _is_recent(self, known: "_Known", refused: "CodeBuildClient | None", now: float) -> bool:
+        if refused is not None and known.client is refused:
+            return now - self._reread_at < _PAUSE
+        return now - known.read_at < _KEY_KNOWN_FOR
 
     def _read(self) -> AccessKey:
         try:

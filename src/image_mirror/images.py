@@ -82,7 +82,7 @@ def _comes_from(standing: str, image: str, original: str | None, mirror: Mirror)
     if original is None or not mirror.may_stand_for(standing, original):
         return mirror.stands_for(standing, image)
     try:
-        return parse_reference(image) == parse_reference(original)
+        return parse_reference(image).pinned == parse_reference(original).pinned
     except InvalidReferenceError:
         return False
 

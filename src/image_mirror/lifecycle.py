@@ -91,10 +91,12 @@ def next_step(record: Record, build: Build | None, now: int) -> Step:
         return Start()
     if record.status is Status.COPIED:
         return Verify()
+    if record.build_id is None:
+        return Save(delayed(record, "the build's ID is missing; it is started again", now))
     if build is None:
         return Inspect()
     if build.outcome is Outcome.RUNNING:
-        return Save(replace(record, updated_at=now, due_at=now + _POLL))
+        return Save(replace(record, error=None, updated_at=now, due_at=now + _POLL))
     if build.outcome is Outcome.COPIED:
         return Verify()
     if build.outcome is Outcome.DELAYED:
@@ -161,9 +163,15 @@ def hinted(record: Record, held: str | None, now: int, policy: Policy) -> Step:
     return Wait()
 
 
+def unanswered(record: Record, reason: str, now: int) -> Record:
+    """Return the record of a copy whose build runs, for all we know, while CodeBuild gives no answer about it."""
+    return replace(record, waits=record.waits + 1, error=reason, updated_at=now, due_at=now + _POLL)
+
+
 def postponed(record: Record, now: int, policy: Policy) -> Record:
     """Return the record of a copy that lies under a name this deployment does not serve: looked at again much later."""
-    return replace(record, updated_at=now, due_at=_next_look(record, now, policy))
+    reason = "it lies under a registry or prefix that is no longer served"
+    return replace(record, error=reason, updated_at=now, due_at=_next_look(record, now, policy))
 
 
 def _copied(record: Record, held: str | None, now: int, policy: Policy) -> Record:

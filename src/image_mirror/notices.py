@@ -21,7 +21,7 @@ def copied_later(image: str) -> str:
 
 
 def failed(image: str, reason: str, retry_minutes: int) -> str:
-    """Say that a copy failed for good, and from when on a new pod asks for it again."""
+    """Say that a copy failed for good, and in how many minutes a new pod asks for it again."""
     ending = f"; a new pod retries after {retry_minutes} min"
     return _fit(image, f" stays as written, its copy failed: {printable(reason)}", ending)
 
@@ -41,7 +41,8 @@ def at_most_ten(warnings: Sequence[str]) -> list[str]:
 def _fit(image: str, sentence: str, ending: str = "") -> str:
     """Join the three, the sentence cut at its end and the image in its middle where they would be too long."""
     name = printable(image) or "''"
-    sentence = sentence[: _LONGEST - min(len(name), _SHORTEST_NAME) - len(ending)] + ending
+    longest = _LONGEST - min(len(name), _SHORTEST_NAME) - len(ending)
+    sentence = (sentence if len(sentence) <= longest else sentence[:longest].rstrip()) + ending
     room = _LONGEST - len(sentence)
     if len(name) > room:
         end = (room - 3) // 2

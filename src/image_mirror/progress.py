@@ -1,6 +1,6 @@
 """Takes records one step on: asks what their state calls for, does it, and writes what came of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
@@ -20,6 +20,7 @@ from image_mirror.lifecycle import (
     next_step,
     postponed,
     started,
+    unanswered,
     verified,
 )
 from image_mirror.record import Build, Record
@@ -27,7 +28,7 @@ from image_mirror.records import Records
 from image_mirror.settings import Settings
 
 PARALLEL = 8
-_RESERVE = 45.0  # seconds: the longest that one record's calls take when each of them times out
+_RESERVE = 45.0  # seconds: two calls that time out twice each; what is cut off beyond that stays due
 _logger = Logger(service="reconciler", child=True)
 
 Key = tuple[str, str]
@@ -80,9 +81,8 @@ class Progress:
 
             building: list[Record] = []
             failed = each(lambda key: self._look(key, run, building), keys)
-            builds = self._inspect(building)
-            ended = [record for record in building if record.build_id in builds]
-            concluded = each(lambda record: self._take(record, builds[record.build_id or ""], run), ended)
+            builds = self._inspect(building, run)
+            concluded = each(lambda record: self._conclude(record, builds, run), building)
             return failed + [(record.repo, record.tag) for record in concluded]
 
     def hint(self, repository: str, tag: str) -> None:
@@ -99,23 +99,33 @@ class Progress:
             return
         if not record.repo.startswith(self._homes):
             # Another prefix's or registry's, from before a change of parameters: not ours to judge, and not to be lost.
-            if record.due_at is not None:
+            if record.due_at is not None and record.due_at <= self._now():
+                _logger.warning("not served", extra={"home": record.push_target})
                 self._write(record, Save(postponed(record, self._now(), self._policy)))
         elif isinstance(next_step(record, None, self._now()), Inspect):
             building.append(record)
         else:
             self._take(record, None, run)
 
-    def _inspect(self, building: Sequence[Record]) -> dict[str, Build]:
-        """Ask what the builds came to; where CodeBuild gives no answer the records stay due."""
+    def _inspect(self, building: Sequence[Record], run: Run) -> dict[str, Build | DelayedError]:
+        """Ask what the builds came to, and return that, or why CodeBuild gives no answer."""
         ids = list(dict.fromkeys(record.build_id for record in building if record.build_id))
-        builds: dict[str, Build] = {}
-        for start in range(0, len(ids), MOST_BUILDS):
+        builds: dict[str, Build | DelayedError] = {}
+        for start in range(0, 0 if run.over else len(ids), MOST_BUILDS):
+            some = ids[start : start + MOST_BUILDS]
             try:
-                builds |= self._copies.builds(ids[start : start + MOST_BUILDS])
+                builds |= self._copies.builds(some)
             except DelayedError as error:
                 _logger.warning("builds not looked up", extra={"reason": str(error)})
+                builds |= dict.fromkeys(some, error)
         return builds
+
+    def _conclude(self, record: Record, builds: Mapping[str, Build | DelayedError], run: Run) -> None:
+        build = builds.get(record.build_id or "")
+        if isinstance(build, DelayedError):
+            self._write(record, Save(unanswered(record, str(build), self._now())))
+        elif build is not None:
+            self._take(record, build, run)
 
     def _take(self, record: Record, build: Build | None, run: Run) -> None:
         step = next_step(record, build, self._now())

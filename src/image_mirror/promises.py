@@ -5,6 +5,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from image_mirror.admission import Demand
 from image_mirror.lifecycle import renewal
 from image_mirror.record import Policy, Record, Status, request
@@ -89,7 +91,9 @@ class Promises:
                 if not dry_run:
                     self._known.put(pending[future], future.result(), now)
         for future in done:
-            if (error := future.exception()) is not None:
+            try:
+                future.result()
+            except (ClientError, BotoCoreError) as error:
                 raise NotRecordedError(f"the table refused a record: {type(error).__name__}: {error}") from error
         if late:
             raise NotRecordedError(f"{len(late)} of {len(pending)} records were not written within {seconds:.2f} s")

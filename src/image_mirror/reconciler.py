@@ -21,7 +21,7 @@ from image_mirror.records import Records
 from image_mirror.settings import Settings
 
 Logger(service="reconciler")  # configures what the other modules' child loggers write
-_PATIENCE = Patience(connect=3.0, read=8.0, attempts=2, connections=PARALLEL)
+_PATIENCE = Patience(connect=3.0, read=7.0, attempts=2, connections=PARALLEL)
 _CHUNK = 100
 
 

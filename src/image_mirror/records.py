@@ -138,13 +138,24 @@ def to_record(item: Item) -> Record:
 
 def _still(old: Record) -> tuple[str, dict[str, str], Item]:
     """Return the condition that the item is what was read in all that a step depends on, its names and its values."""
-    item = to_item(old)
     # An update would otherwise create an item where a record without attributes has just been deleted.
     clauses = ["attribute_exists(#repo)"]
-    clauses += [f"#{name} = :old_{name}" if name in item else f"attribute_not_exists(#{name})" for name in _COMPARED]
+    if old.status is None:
+        # Whatever an older or newer deployment has written besides: it is no status of ours that makes it adoptable.
+        statuses = {f":{status.lower()}": {"S": str(status)} for status in Status}
+        clauses.append(f"(attribute_not_exists(#status) OR NOT #status IN ({', '.join(statuses)}))")
+        return " AND ".join(clauses), {"#repo": "repo", "#status": "status"}, statuses
+    item = to_item(old)
+    for name in _COMPARED:
+        absent = f"attribute_not_exists(#{name})"
+        if name not in item:
+            clauses.append(absent)
+        elif item[name] == {"N": "0"}:
+            clauses.append(f"(#{name} = :old_{name} OR {absent})")
+        else:
+            clauses.append(f"#{name} = :old_{name}")
     names = {f"#{name}": name for name in ("repo", *_COMPARED)}
-    values = {f":old_{name}": item[name] for name in _COMPARED if name in item}
-    return " AND ".join(clauses), names, values
+    return " AND ".join(clauses), names, {f":old_{name}": item[name] for name in _COMPARED if name in item}
 
 
 def _standing(error: ClientError) -> Record | None:

@@ -109,7 +109,7 @@ class Home:
         return f"{self.repo}@{self.digest}" if self.digest else self.push_target
 
 
-@lru_cache(maxsize=16_384)  # more than the images of the largest pod; at most a few megabytes
+@lru_cache(maxsize=16_384)  # more than the images of the largest pod; at most 31 MB
 def parse_reference(text: str) -> ImageReference:
     """Parse `text` by the grammar above and fill in its defaults.
 

@@ -60,9 +60,8 @@ class Prefix:
         return "/".join((("*." if self.wildcard else "") + self.host, *self.path))
 
     def covers(self, registry: str, path: tuple[str, ...]) -> bool:
-        """Say whether a repository `path` (its segments) of `registry` (lower case) lies at or below this prefix."""
-        host_matches = registry.endswith("." + self.host) if self.wildcard else registry == self.host
-        return host_matches and path[: len(self.path)] == self.path
+        """Say whether a repository `path` (its segments) of `registry` lies at or below this prefix, an exact one."""
+        return registry == self.host and path[: len(self.path)] == self.path
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from image_mirror.review import BadReviewError, Response, answer, parse_review, 
 from image_mirror.settings import Settings
 
 _logger = Logger(service="webhook")
-# The whole answer may take 2.5 s at most; an attempt that hangs must leave room for another.
-_PATIENCE = Patience(connect=0.5, read=1.0, attempts=2, connections=32)
+# With timeoutSeconds 5 an answer has 1.25 s: a call that hangs ends soon enough to be tried once more, and to leave its
+# thread to the API server's next attempt.
+_PATIENCE = Patience(connect=0.3, read=0.5, attempts=2, connections=32)
 
 
 class Webhook:
@@ -37,11 +38,10 @@ class Webhook:
             return answer(review, [], [])
         mirror, policy = self._settings.mirror, self._settings.policy
         decisions = new_images(review, mirror)
-        now = self._clock()
-        standing = self._promises.make(
-            demands(decisions), now=int(now * 1000), seconds=seconds_left(event, now), dry_run=review.dry_run
-        )
-        changes, warnings = settle(decisions, standing, self._settings.swap_when, policy)
+        seconds = self._clock()
+        now, left = int(seconds * 1000), seconds_left(event, seconds)
+        standing = self._promises.make(demands(decisions), now=now, seconds=left, dry_run=review.dry_run)
+        changes, warnings = settle(decisions, standing, self._settings.swap_when, policy, now)
         return answer(review, make_patch(review, decisions, changes, mirror), warnings)
 
 
