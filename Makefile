@@ -1,6 +1,7 @@
 # Two commands do everything: `make demo` shows the main job, `make test` proves it. Each makes its own environment in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed; name one: make PYTHON=python3.12 ...")'
 REGIONS := cn-north-1 cn-northwest-1 us-west-2
 
 .PHONY: demo test e2e check format clean
@@ -30,14 +31,16 @@ clean:
 	rm -rf .venv .venv-sam .venv-aws .dynamodb-local .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/.demo: pyproject.toml
-	$(PYTHON) -m venv .venv
+	@$(CHECK_PYTHON)
+	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --editable '.[cli,demo]'
 	touch $@
 
 .venv/.dev: pyproject.toml
-	$(PYTHON) -m venv .venv
+	@$(CHECK_PYTHON)
+	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --editable '.[cli,demo,dev]'
-	touch $@
+	touch .venv/.demo $@
 
 # Environments of their own: both commands pin their packages.
 .venv-aws/.done:

@@ -43,7 +43,7 @@ def test_it_says_what_is_emulated_and_what_is_real(shown: str) -> None:
         "    left as written",
         "  (its controller makes the pod, so kubectl shows no warnings)",
         "  Warning: nginx is being copied to ECR; the pod waits in ImagePullBackOff until it arrives",
-        "The same pods, later: their images are there, so nothing is recorded, copied or warned of.",
+        "The same pods, later: their copies are there, so nothing is recorded, and no copy is warned of.",
     ],
 )
 def test_it_shows_what_a_user_sees(shown: str, line: str) -> None:
@@ -52,7 +52,7 @@ def test_it_shows_what_a_user_sees(shown: str, line: str) -> None:
 
 def test_each_record_goes_from_requested_to_copied(shown: str) -> None:
     lines = shown.splitlines()
-    start = lines.index("Records, one for each image, and the way of each:") + 1
+    start = lines.index("Records, one for each image, and what each went through:") + 1
     told = lines[start : lines.index("", start)]
     ways = [told[number : number + 4] for number in range(0, len(told), 4)]
     assert len({way[0] for way in ways}) == len(ways) == 7
@@ -70,6 +70,23 @@ def test_a_file_that_is_wrong_ends_with_2_and_its_place(tmp_path: Path) -> None:
     result = run(str(file))
     assert result.exit_code == 2
     assert f"{file}: document 1: Pod/a: spec.containers[0].image" in result.stderr
+
+
+def test_an_image_that_stays_as_written_is_warned_of_and_is_no_failure(tmp_path: Path) -> None:
+    file = tmp_path / "pod.yaml"
+    file.write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: GCR.io/x}]}\n"
+    )
+    result = run(str(file))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "  Warning: GCR.io/x stays as written: " in result.stdout
+    assert "Records" not in result.stdout
+
+
+def test_a_file_without_a_pod_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "none.yaml"
+    file.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n")
+    assert run(str(file)).stderr == "No pod found.\n"
 
 
 def test_it_needs_no_account_and_leaves_the_environment_alone() -> None:
