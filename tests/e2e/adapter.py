@@ -1,0 +1,75 @@
+"""API Gateway's part: HTTPS in, HTTP API events (payload 2.0) to a handler, its responses out; one route, else 404."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from servers import Answer, Request, serving
+
+Handler = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+@dataclass
+class Gateway:
+    """The running adapter: its base `url`, the PEM text of its certificate, and the bodies that went through it.
+
+    `handler` may be exchanged while it runs.
+    """
+
+    url: str
+    certificate: bytes
+    handler: Handler
+    bodies: list[str] = field(default_factory=list)
+
+    @property
+    def reviews(self) -> list[dict[str, Any]]:
+        """The AdmissionReviews that went through since the bodies were cleared."""
+        return [json.loads(body) for body in self.bodies]
+
+
+@contextmanager
+def gateway(folder: Path, route: str, handler: Handler) -> Iterator[Gateway]:
+    """Serve `route` ("POST /token", as the template's RouteKey) on https://localhost while the context lasts."""
+    key, certificate = folder / "gateway.key", folder / "gateway.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    running = Gateway("", certificate.read_bytes(), handler)
+
+    def respond(request: Request) -> Answer:
+        parts = urlsplit(request.path)
+        if f"{request.method} {parts.path}" != route:
+            return Answer(404, b'{"message":"Not Found"}')
+        running.bodies.append(request.body.decode())
+        response = running.handler(
+            {
+                "version": "2.0",
+                "routeKey": route,
+                "rawPath": parts.path,
+                "rawQueryString": parts.query,
+                "queryStringParameters": dict(parse_qsl(parts.query)),
+                "headers": request.headers,
+                "requestContext": {
+                    "http": {"method": request.method, "path": parts.path, "protocol": "HTTP/1.1"},
+                    "timeEpoch": int(time.time() * 1000),
+                },
+                "body": request.body.decode(),
+                "isBase64Encoded": False,
+            }
+        )
+        return Answer(response["statusCode"], response["body"].encode(), response.get("headers", {}))
+
+    with serving(respond, certificate, key) as port:
+        running.url = f"https://localhost:{port}"
+        yield running

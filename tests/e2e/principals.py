@@ -1,0 +1,119 @@
+"""Who does what in each stack, and what its policies say to that.
+
+The functions' calls are those that the real handlers make; what Lambda, CodeBuild and the push make is listed here by
+AWS's documentation of each.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+
+import yaml
+from authorization import has_resources, requests, resource_of
+from policies import Decision, Request, evaluate, grants
+from recording import Call
+from repertoire import KEY_ID, perform
+from stacks import CHINA, GLOBAL, Stack
+
+CASES = {
+    "as shipped": {},
+    "copies expire": {"ExpireDays": "30"},
+    "other accounts pull": {"PullAccounts": "111122223333, 444455556666"},
+    "both, under other names": {
+        "ExpireDays": "1",
+        "PullAccounts": "111122223333",
+        "RepositoryPrefix": "team/copies",
+        "GlobalSecretName": "team/global-key",
+    },
+}
+EVERYTHING = "both, under other names"
+UNUSED = {
+    "dynamodb:ListStreams": "DynamoDB's guide names it, on the stream, in its policy for a function that reads one; by "
+    "the reference the action has no resource, so that it grants nothing here",
+}
+PUSH = (
+    *("BatchCheckLayerAvailability", "BatchGetImage", "CompleteLayerUpload", "InitiateLayerUpload", "PutImage"),
+    "UploadLayerPart",
+)
+AUTH_ARN = "arn:aws:secretsmanager:us-west-2:210987654321:secret:registry/auth-AbCdEf"
+
+
+def china(case: str = EVERYTHING, template: str = "sam-template.yaml") -> Stack:
+    return Stack(template, CHINA, WebhookToken="t" * 32, **CASES[case])
+
+
+def globally(case: str = EVERYTHING, template: str = "image-pulling.yaml", **parameters: str) -> Stack:
+    prefix = CASES[case].get("RepositoryPrefix", "mirror")
+    return Stack(template, GLOBAL, RepositoryPrefix=prefix, Region=CHINA.region, **parameters)
+
+
+@cache
+def calls(case: str) -> tuple[Call, ...]:
+    return tuple(perform(china(case)))
+
+
+def asked_by(principal: str, case: str) -> list[Request]:
+    return [request for call in calls(case) if call.principal == principal for request in requests(call)]
+
+
+def problems(stack: Stack, principal: str, needed: Iterable[Request]) -> list[str]:
+    """What a principal is refused though it needs it, and what it is granted though nothing needs it."""
+    documents, wanted = stack.policies(principal), list(needed)
+    found = [
+        f"{request.action} on {request.resource}: {decision.value}"
+        for request in wanted
+        if (decision := evaluate(documents, request)) is not Decision.ALLOWED
+    ]
+    for grant in grants(documents):
+        if "*" in grant.action or (grant.resource == "*" and has_resources(grant.action)):
+            found.append(f"{grant.action} on {grant.resource}: wider than it has to be")
+        elif grant.action not in UNUSED and not any(map(grant.covers, wanted)):
+            found.append(f"{grant.action} on {grant.resource}: granted and not used")
+    return found
+
+
+def asked_by_lambda(stack: Stack, function: str) -> list[Request]:
+    """What the Lambda service does in the name of the function's role: its log, its stream, its dead letters."""
+    properties = stack.properties(function)
+    log = {"LogGroupName": properties["LoggingConfig"]["LogGroup"], "LogStreamName": "2026/11/24/[$LATEST]5f"}
+    found = [Request(each, resource_of(each, CHINA, **log)) for each in ("logs:CreateLogStream", "logs:PutLogEvents")]
+    for event in properties.get("Events", {}).values():
+        if event["Type"] == "DynamoDB":
+            actions = ("dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator")
+            found += [Request(action, event["Properties"]["Stream"]) for action in actions]
+            failed = event["Properties"]["DestinationConfig"]["OnFailure"]
+            assert failed["Type"] == "SQS"
+            found.append(Request("sqs:SendMessage", failed["Destination"]))
+    return found
+
+
+def asked_by_a_push(case: str) -> list[Request]:
+    repository = CASES[case].get("RepositoryPrefix", "mirror") + "/gcr.io/team/app"
+    pushed = [Request(f"ecr:{name}", resource_of(f"ecr:{name}", CHINA, RepositoryName=repository)) for name in PUSH]
+    return [Request("ecr:GetAuthorizationToken", resource_of("ecr:GetAuthorizationToken", CHINA)), *pushed]
+
+
+def asked_by_a_build(stack: Stack) -> list[Request]:
+    """What CodeBuild does in the name of the project's role: it writes the log and reads the variables' secrets."""
+    project = stack.properties("CodeBuildProject")
+    group = project["LogsConfig"]["CloudWatchLogs"]["GroupName"]
+    log = {"LogGroupName": group, "LogStreamName": "5f0c"}
+    found = [Request(each, resource_of(each, GLOBAL, **log)) for each in ("logs:CreateLogStream", "logs:PutLogEvents")]
+    buildspec = yaml.safe_load(project["Source"]["BuildSpec"])
+    read = "secretsmanager:GetSecretValue"
+    names = {entry.split(":")[0] for entry in buildspec["env"]["secrets-manager"].values()}
+    secrets = [resource_of(read, GLOBAL, SecretId=f"{name}-AbCdEf") for name in names]
+    variables = project["Environment"]["EnvironmentVariables"]
+    secrets += [variable["Value"] for variable in variables if variable.get("Type") == "SECRETS_MANAGER"]
+    return found + [Request(read, secret) for secret in secrets]
+
+
+def needs(stack: Stack, principal: str, case: str = EVERYTHING) -> list[Request]:
+    """All that is done in the name of one principal of a stack."""
+    if principal == "ImagePushUser":
+        return asked_by_a_push(case)
+    if principal == "CodeBuildRole":
+        return asked_by_a_build(stack)
+    if principal == "ImagePullUser":
+        return asked_by(KEY_ID, case)
+    functions = [name for name in ("ApiFunction", "ReconcilerFunction") if stack.role_of(name) == principal]
+    return asked_by(principal, case) + [each for name in functions for each in asked_by_lambda(stack, name)]

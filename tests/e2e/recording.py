@@ -1,0 +1,68 @@
+"""Records the AWS calls that the functions make: each client of `image_mirror.aws.connect` tells of its own."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+from botocore.model import OperationModel
+from botocore.session import Session
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call as the code asked for it: by whom, where, what, with which parameters.
+
+    `service` is the prefix that IAM knows the service by; `principal` is the function's role, or the access key where
+    the client was made with one.
+    """
+
+    principal: str
+    region: str
+    service: str
+    operation: str
+    parameters: Mapping[str, Any]
+
+    @property
+    def action(self) -> str:
+        """The call's action in IAM, which has the operation's name in each service used here."""
+        return f"{self.service}:{self.operation}"
+
+
+class _RecordingSession(Session):
+    """A botocore session whose clients record each call, also those of paginators."""
+
+    def __init__(self, calls: list[Call]) -> None:
+        super().__init__()
+        self.role = "nobody"
+        self._calls = calls
+
+    def create_client(self, *arguments: Any, **options: Any) -> Any:
+        client = super().create_client(*arguments, **options)
+        principal = options.get("aws_access_key_id") or self.role
+
+        def record(params: Mapping[str, Any], model: OperationModel, **_: object) -> None:
+            service = model.service_model.signing_name
+            self._calls.append(Call(principal, client.meta.region_name, service, model.name, dict(params)))
+
+        client.meta.events.register("provide-client-params.*.*", record)
+        return client
+
+
+class Recorder:
+    """The calls so far; `acting_as` names the role of the clients made from now on."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self._session = _RecordingSession(self.calls)
+
+    def acting_as(self, role: str) -> None:
+        """Say whose clients are made from now on."""
+        self._session.role = role
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Let `connect` make recording clients while the context lasts."""
+        with mock.patch("image_mirror.aws._session", return_value=self._session):
+            yield

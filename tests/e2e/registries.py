@@ -1,0 +1,186 @@
+"""Real registries on free ports, one that is too busy to answer, and the API of ECR that gives out a password."""
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import bcrypt
+import boto3
+import urllib3
+import yaml
+from processes import free_port, listening, program, running, wait_for
+from servers import Answer, Request, serving
+from source_images import MANIFEST_TYPES, Content, SourceImage
+
+ACCOUNT = "123456789012"
+ECR_LOGIN = ("AWS", f"{ACCOUNT}-auth-token")
+"""The user and the password that moto's GetAuthorizationToken gives out for this account."""
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A running registry: its `host` with the port, where its files are, and the user and password that it demands."""
+
+    host: str
+    storage: Path
+    log: Path
+    login: tuple[str, str] | None = None
+
+    def push(self, repository: str, reference: str, image: SourceImage) -> None:
+        """Put an image there under a tag or its digest, all its platforms with it."""
+        for blob in image.blobs:
+            started = self._request("POST", f"/v2/{repository}/blobs/uploads/", 202)
+            location = started.headers["Location"].removeprefix(f"http://{self.host}")
+            self._request("PUT", f"{location}&digest={blob.digest}", 201, body=blob.data)
+        for manifest in image.platforms:
+            self._put_manifest(repository, manifest.digest, manifest)
+        self._put_manifest(repository, reference, image.manifest)
+
+    def manifest(self, repository: str, reference: str) -> Content:
+        """Return the manifest under a tag or a digest."""
+        answer = self._request("GET", f"/v2/{repository}/manifests/{reference}", 200)
+        return Content(answer.headers["Content-Type"], answer.data)
+
+    def blob(self, repository: str, digest: str) -> bytes:
+        """Return a configuration or a layer."""
+        return self._request("GET", f"/v2/{repository}/blobs/{digest}", 200).data
+
+    def catalogue(self) -> dict[str, dict[str, str]]:
+        """Return the digest of each tag of each repository."""
+        found: dict[str, dict[str, str]] = {}
+        for repository in self._request("GET", "/v2/_catalog?n=1000", 200).json()["repositories"]:
+            answer = self._request("GET", f"/v2/{repository}/tags/list", 200, 404)  # 404: layers and no tag
+            tags = answer.json().get("tags") or []
+            found[repository] = {tag: self.manifest(repository, tag).digest for tag in tags}
+        return found
+
+    def requests_of_skopeo(self) -> int:
+        """Return how many requests skopeo has made."""
+        return self.log.read_text().count("http.request.useragent=skopeo/")
+
+    def corrupt(self, blob: Content) -> None:
+        """Change one byte of what is stored under the digest of `blob`."""
+        hexadecimal = blob.digest.removeprefix("sha256:")
+        path = self.storage / "docker/registry/v2/blobs/sha256" / hexadecimal[:2] / hexadecimal / "data"
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+    def _put_manifest(self, repository: str, reference: str, manifest: Content) -> None:
+        path = f"/v2/{repository}/manifests/{reference}"
+        self._request("PUT", path, 201, body=manifest.data, content_type=manifest.media_type)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *expected: int,
+        body: bytes | None = None,
+        content_type: str = "application/octet-stream",
+    ) -> urllib3.BaseHTTPResponse:
+        headers = {"Accept": ", ".join(MANIFEST_TYPES), "Content-Type": content_type}
+        if self.login is not None:
+            headers |= urllib3.make_headers(basic_auth=":".join(self.login))
+        answer = urllib3.request(method, f"http://{self.host}{path}", headers=headers, body=body)
+        assert answer.status in expected, f"{method} {path}: {answer.status} {answer.data!r}"
+        return answer
+
+
+@contextmanager
+def registry(folder: Path, login: tuple[str, str] | None = None, notified: str | None = None) -> Iterator[Registry]:
+    """Run an empty registry whose files lie in `folder`; `login` is the user and password that it demands.
+
+    Each push and pull is told to the URL `notified`.
+    """
+    port = free_port()
+    storage = folder / "storage"
+    configuration = {
+        "version": "0.1",
+        "storage": {"filesystem": {"rootdirectory": str(storage)}},
+        "http": {"addr": f"127.0.0.1:{port}", "secret": secrets.token_hex()},
+    }
+    if login is not None:
+        user, password = login
+        hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(rounds=4)).decode()
+        (folder / "htpasswd").write_text(f"{user}:{hashed}\n")
+        configuration["auth"] = {"htpasswd": {"realm": "registry", "path": str(folder / "htpasswd")}}
+    if notified is not None:
+        endpoint = {"name": "test", "url": notified, "timeout": "5s", "threshold": 3, "backoff": "1s"}
+        configuration["notifications"] = {"endpoints": [endpoint]}
+    (folder / "config.yml").write_text(yaml.safe_dump(configuration))
+    server = program("docker-registry", "apt-get install docker-registry")
+    log = folder / "registry.log"
+    with running([server, "serve", folder / "config.yml"], log):
+        wait_for(lambda: listening(port), "the registry listens")
+        yield Registry(f"localhost:{port}", storage, log, login)
+
+
+@dataclass
+class BusyRegistry:
+    """A registry that answers 429 to the first `refusals` requests for a manifest; `refused` counts them."""
+
+    behind: Registry
+    refusals: int
+    host: str = ""
+    refused: int = 0
+
+    def answer(self, request: Request) -> Answer:
+        """Refuse as Docker Hub does past its pull limit, or give what the registry behind has."""
+        if "/manifests/" in request.path and self.refused < self.refusals:
+            self.refused += 1
+            message = "You have reached your unauthenticated pull rate limit."
+            body = json.dumps({"errors": [{"code": "TOOMANYREQUESTS", "message": message}]}).encode()
+            # Without Retry-After skopeo waits 30 seconds, and that four times.
+            return Answer(429, body, {"Content-Type": "application/json", "Retry-After": "0"})
+        url = f"http://{self.behind.host}{request.path}"
+        found = urllib3.request(request.method, url, headers={"Accept": ", ".join(MANIFEST_TYPES)})
+        names = ("Content-Type", "Docker-Content-Digest", "Docker-Distribution-Api-Version")
+        return Answer(found.status, found.data, {name: found.headers[name] for name in names if name in found.headers})
+
+
+@contextmanager
+def busy_registry(behind: Registry, refusals: int) -> Iterator[BusyRegistry]:
+    """Run a registry that is too busy for the first `refusals` manifests, and then gives what `behind` has."""
+    busy = BusyRegistry(behind, refusals)
+    with serving(busy.answer) as port:
+        busy.host = f"localhost:{port}"
+        yield busy
+
+
+@dataclass(frozen=True)
+class EcrApi:
+    """A running AWS endpoint at `url`, which gives ECR_LOGIN to whoever signs with this key, in China alone."""
+
+    url: str
+    access_key_id: str
+    secret_access_key: str
+    log: Path
+
+
+@contextmanager
+def ecr_api(folder: Path, region: str = "cn-northwest-1") -> Iterator[EcrApi]:
+    """Run an AWS endpoint that knows one key, of a user in the partition of `region`, and checks each signature.
+
+    It is a process of its own, for moto checks the keys of all emulated services of a process, or of none.
+    """
+    port = free_port()
+    url = f"http://localhost:{port}"
+    log = folder / "moto.log"
+    calls_before_keys_count = {"INITIAL_NO_AUTH_ACTION_COUNT": "3"}
+    command = [sys.executable, "-m", "moto.server", "-p", str(port)]
+    with running(command, log, os.environ | calls_before_keys_count):
+        wait_for(lambda: listening(port), "the AWS endpoint listens")
+        iam = boto3.client(
+            "iam", region_name=region, endpoint_url=url, aws_access_key_id="any", aws_secret_access_key="any"
+        )
+        iam.create_user(UserName="push")
+        statement = {"Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*"}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        iam.put_user_policy(UserName="push", PolicyName="push", PolicyDocument=policy)
+        key = iam.create_access_key(UserName="push")["AccessKey"]
+        yield EcrApi(url, key["AccessKeyId"], key["SecretAccessKey"], log)

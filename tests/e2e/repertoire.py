@@ -1,0 +1,140 @@
+"""All that the two functions do, done once by the real handlers on emulated AWS, and each call they made."""
+
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import boto3
+from recording import Call, Recorder
+from stacks import GLOBAL, Stack
+
+from image_mirror import reconciler, webhook
+from image_mirror.cli.emulation import TABLE, Context, Emulation, emulated_aws, http_event
+from image_mirror.lifecycle import MOST_ATTEMPTS
+from image_mirror.record import Status
+from image_mirror.records import Records
+
+REVIEWS = Path(__file__).parents[1] / "reviews"
+KEY_ID = "AKIAIOSFODNN7EXAMPLE"  # of ImagePullUser
+Json = dict[str, Any]
+
+
+@dataclass
+class Functions:
+    """Both handlers, and what stands around them."""
+
+    aws: Emulation
+    records: Records
+    recorder: Recorder
+    webhook_role: str
+
+    def review(self, name: str = "create-pod", **request: Any) -> None:
+        """Answer a captured review in a new execution environment: nothing is remembered from the last one."""
+        webhook.load.cache_clear()
+        self.recorder.acting_as(self.webhook_role)
+        review = json.loads((REVIEWS / f"{name}.json").read_text())
+        review["request"] |= request
+        answer = webhook.handler(http_event(review), None)
+        assert answer["statusCode"] == 200, answer
+
+    def reconcile(self, event: Json) -> None:
+        assert not reconciler.handler(event, Context()).get("batchItemFailures")
+
+    def statuses(self) -> set[str | None]:
+        return {record.status for record in self.aws.records()}
+
+    def change(self, **values: Any) -> None:
+        """Write `values` into all records, as time or another run would."""
+        for record in self.aws.records():
+            assert self.records.replace(record, replace(record, **values))
+
+
+def perform(china: Stack) -> list[Call]:
+    """Run the repertoire with the environment that China's stack gives its functions, and return the calls."""
+    recorder = Recorder()
+    try:
+        with emulated_aws() as aws, mock.patch.dict(os.environ, china.environment()), recorder.recording():
+            _store_key(os.environ["GLOBAL_AKSK"])
+            recorder.acting_as(china.role_of("ReconcilerFunction"))
+            reconciler.load()
+            records = Records(boto3.client("dynamodb"), TABLE)
+            functions = Functions(aws, records, recorder, china.role_of("ApiFunction"))
+            for part in (_request, _copy, _renew, _lose):
+                part(functions)
+    finally:
+        for function in (webhook, reconciler):
+            function.load.cache_clear()  # what they have loaded belongs to this emulation
+    return recorder.calls
+
+
+def _store_key(name: str) -> None:
+    """Put the global key into the secret of that name, and leave no other to be read by mistake."""
+    secrets = boto3.client("secretsmanager")
+    secrets.delete_secret(SecretId="GlobalAKSK", ForceDeleteWithoutRecovery=True)
+    key = {"G_AWS_REGION": GLOBAL.region, "G_ACCESS_KEY": KEY_ID, "G_SECRET_KEY": "emulated"}
+    secrets.create_secret(Name=name, SecretString=json.dumps(key))
+
+
+def _request(functions: Functions) -> None:
+    """Images that are new, known already, named by digest, in a dry run, in an update and in a debug container."""
+    functions.review("create-pod-dry-run")
+    assert functions.aws.records() == []
+    for name in sorted(path.stem for path in REVIEWS.glob("*.json")):
+        functions.review(name)
+        functions.review(name)
+    assert functions.statuses() == {Status.REQUESTED}
+    assert any(record.by_digest for record in functions.aws.records())
+
+
+def _copy(functions: Functions) -> None:
+    """The stream's batch starts the builds; one is looked up by the schedule, the others are told of by ECR."""
+    functions.reconcile(functions.aws.stream_batch())
+    assert functions.statuses() == {Status.COPYING}
+    first, *others = functions.aws.records()
+    functions.aws.push(first)
+    functions.records.replace(first, replace(first, due_at=1))
+    functions.reconcile({})
+    assert functions.statuses() == {Status.COPYING, Status.COPIED}
+    for record in others:
+        functions.reconcile(functions.aws.push(record))
+    assert functions.statuses() == {Status.COPIED}
+
+
+def _renew(functions: Functions) -> None:
+    """A copy is refreshed, one that failed is asked for again by a pod, and an older deployment's item is adopted."""
+    functions.change(requested_at=1)
+    functions.review()
+    assert Status.REQUESTED in functions.statuses()
+    functions.change(due_at=1)
+    functions.reconcile({})  # what the stream has lost, the schedule finds
+    assert Status.REQUESTED not in functions.statuses()
+    functions.change(status=Status.FAILED, attempts=MOST_ATTEMPTS, updated_at=1, digest=None, due_at=None)
+    functions.review("create-pod-dry-run")
+    functions.review()
+    assert functions.statuses() == {Status.FAILED, Status.REQUESTED}
+    dynamodb = boto3.client("dynamodb")
+    for record in functions.aws.records():
+        item = {"repo": {"S": record.repo}, "tag": {"S": record.tag}}
+        dynamodb.put_item(TableName=TABLE, Item=item)
+    assert functions.statuses() == {None}
+    functions.review()
+    assert functions.statuses() == {None, Status.REQUESTED}
+
+
+def _lose(functions: Functions) -> None:
+    """What ECR no longer holds is found by the schedule, or told of by ECR, and its record is removed."""
+    ecr = boto3.client("ecr")
+    functions.change(status=Status.COPIED, digest="sha256:" + "a" * 64, requested_at=1, due_at=1)
+    for record in functions.aws.records():
+        repository = record.repo.partition("/")[2]
+        ecr.batch_delete_image(repositoryName=repository, imageIds=[{"imageTag": record.tag}])
+    first, *others = functions.aws.records()
+    detail = {"action-type": "DELETE", "result": "SUCCESS", "image-tag": first.tag}
+    detail["repository-name"] = first.repo.partition("/")[2]
+    functions.reconcile({"source": "aws.ecr", "detail-type": "ECR Image Action", "detail": detail})
+    assert functions.aws.records() == others
+    functions.reconcile({})
+    assert functions.aws.records() == []

@@ -1,0 +1,124 @@
+"""Small real images, made byte by byte: an OCI index with two platforms and a single image of Docker's kind (v2.2)."""
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_DOCKER = "application/vnd.docker"
+_OCI = "application/vnd.oci.image"
+MANIFEST_TYPES = (
+    f"{_OCI}.index.v1+json",
+    f"{_OCI}.manifest.v1+json",
+    f"{_DOCKER}.distribution.manifest.list.v2+json",
+    f"{_DOCKER}.distribution.manifest.v2+json",
+)
+"""What a registry is told to give for a manifest; left to itself it converts some to an older kind."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a registry keeps under a digest: a manifest, an image's configuration or a layer."""
+
+    media_type: str
+    data: bytes
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the data, as registries write it."""
+        return digest_of(self.data)
+
+    def descriptor(self, **more: Any) -> dict[str, Any]:
+        """Return how a manifest refers to it (OCI image specification, "Content Descriptors")."""
+        return {"mediaType": self.media_type, "size": len(self.data), "digest": self.digest, **more}
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """An image to push: what its name stands for, the images of its platforms, and each configuration and layer.
+
+    `platforms` is empty where `manifest` is itself an image and no index.
+    """
+
+    manifest: Content
+    platforms: tuple[Content, ...]
+    blobs: tuple[Content, ...]
+
+    @property
+    def last_layer(self) -> Content:
+        """The layer that is copied last, of the last platform."""
+        return self.blobs[-1]
+
+
+def digest_of(data: bytes) -> str:
+    """Return the digest of `data`."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def docker_image(text: str) -> SourceImage:
+    """Return an image of Docker's kind (manifest v2, schema 2) with one layer, whose content is made of `text`."""
+    manifest, blobs = _image(text, "amd64", _DOCKER_TYPES)
+    return SourceImage(manifest, (), tuple(blobs))
+
+
+def oci_index(text: str) -> SourceImage:
+    """Return an OCI index of images for two platforms, whose layers are made of `text`."""
+    platforms, entries, blobs = [], [], []
+    for architecture in ("amd64", "arm64"):
+        manifest, parts = _image(text, architecture, _OCI_TYPES)
+        platforms.append(manifest)
+        entries.append(manifest.descriptor(platform={"os": "linux", "architecture": architecture}))
+        blobs += parts
+    media_type = f"{_OCI}.index.v1+json"
+    index = {"schemaVersion": 2, "mediaType": media_type, "manifests": entries}
+    return SourceImage(_document(media_type, index), tuple(platforms), tuple(blobs))
+
+
+_DOCKER_TYPES = (
+    f"{_DOCKER}.distribution.manifest.v2+json",
+    f"{_DOCKER}.container.image.v1+json",
+    f"{_DOCKER}.image.rootfs.diff.tar.gzip",
+)
+_OCI_TYPES = (f"{_OCI}.manifest.v1+json", f"{_OCI}.config.v1+json", f"{_OCI}.layer.v1.tar+gzip")
+
+
+def _image(text: str, architecture: str, media_types: Sequence[str]) -> tuple[Content, list[Content]]:
+    """Return the manifest of an image for one platform, with its configuration and its layer."""
+    manifest_type, config_type, layer_type = media_types
+    tar = _tar("etc/motd", f"{text} on {architecture}\n".encode())
+    layer = Content(layer_type, gzip.compress(tar, mtime=0))
+    config = _document(
+        config_type,
+        {
+            "os": "linux",
+            "architecture": architecture,
+            "config": {"Cmd": ["/bin/true"]},
+            "rootfs": {"type": "layers", "diff_ids": [digest_of(tar)]},
+            "history": [{"created_by": f"COPY {text}"}],
+        },
+    )
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": manifest_type,
+        "config": config.descriptor(),
+        "layers": [layer.descriptor()],
+    }
+    return _document(manifest_type, manifest), [config, layer]
+
+
+def _document(media_type: str, value: dict[str, Any]) -> Content:
+    # Indented, as no program writes it: one that writes a manifest anew on the way changes its digest.
+    return Content(media_type, json.dumps(value, indent=4).encode())
+
+
+def _tar(path: str, data: bytes) -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        entry = tarfile.TarInfo(path)
+        entry.size = len(data)
+        tar.addfile(entry, io.BytesIO(data))
+    return archive.getvalue()

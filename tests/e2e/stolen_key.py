@@ -1,0 +1,29 @@
+"""The key in China's secret, and what its thief may try."""
+
+from typing import Any
+
+from authorization import resource_of
+from policies import Request
+from principals import globally
+from stacks import CHINA, GLOBAL
+from start_build import start_build_context
+
+from buildspec_runner import IMAGE, TARGET
+
+Json = dict[str, Any]
+START = "codebuild:StartBuild"
+PROJECT = resource_of(START, GLOBAL, ProjectName="ImagePullProject")
+POLICY = globally("as shipped").policies("ImagePullUser")
+POLICY_OF_ONE_ACCOUNT = globally("as shipped", ChinaAccountId=CHINA.account).policies("ImagePullUser")
+
+
+def variables(**given: str) -> list[Json]:
+    """Return variables as StartBuild takes them."""
+    return [{"name": name, "value": value, "type": "PLAINTEXT"} for name, value in given.items()]
+
+
+def request(**members: Any) -> Request:
+    """Return a StartBuild as the reconciler makes it, but for `members`."""
+    both = variables(DOCKER_IMAGE=IMAGE, NEW_DOCKER_IMAGE=TARGET)
+    given = {"projectName": "ImagePullProject", "environmentVariablesOverride": both, "idempotencyToken": "t" * 64}
+    return Request(START, PROJECT, start_build_context(given | members))

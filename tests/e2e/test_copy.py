@@ -1,0 +1,328 @@
+"""The buildspec on real programs: skopeo and the AWS CLI copy images from one real registry into another."""
+
+import base64
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from build import Project, write_home
+from processes import free_port, program
+from registries import ECR_LOGIN, EcrApi, Registry, busy_registry, ecr_api, registry
+from source_images import SourceImage, digest_of, docker_image, oci_index
+
+from buildspec_runner import Run, buildspec
+from image_mirror.builds import EXIT_CODES
+
+LOGIN = ("puller", 'Sesam $(touch shown) \'"*" open')
+SHELL = "$(touch shown)"
+
+
+@dataclass(frozen=True)
+class World:
+    """The registries with the sources, one of which demands a login, the target that demands ECR's, and ECR's API."""
+
+    source: Registry
+    private: Registry
+    target: Registry
+    api: EcrApi
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with ExitStack() as stack:
+
+        def run(name: str, login: tuple[str, str] | None = None) -> Registry:
+            return stack.enter_context(registry(tmp_path_factory.mktemp(name), login))
+
+        api = stack.enter_context(ecr_api(tmp_path_factory.mktemp("api")))
+        yield World(run("source"), run("private", LOGIN), run("target", ECR_LOGIN), api)
+
+
+@pytest.fixture
+def project(world: World, tmp_path: Path) -> Project:
+    """The project as shipped, with all of gcr.io in the source registry."""
+    locations = {"gcr.io": f"{world.source.host}/gcr.io", **{r.host: r.host for r in (world.source, world.private)}}
+    return Project(tmp_path / "build", world.api, world.target, locations)
+
+
+def auth_file(host: str, user: str, password: str) -> str:
+    """Return what "skopeo login" writes to its file."""
+    return json.dumps({"auths": {host: {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}}}, indent=4)
+
+
+def assert_ended(project: Project, run: Run, result: str | None, *reasons: str) -> None:
+    """Check how a build ended, by both its signs, and that it let nobody see what opens a registry or AWS."""
+    codes = {name: code for code, name in EXIT_CODES.items()} | {"COPIED": 0, None: 1}
+    assert run.exported.get("COPY_RESULT") == result, run.output
+    assert run.exit_code == codes[result], run.output
+    assert set(run.exported) <= {"COPY_RESULT", "COPY_REASON"}
+    reason = run.exported["COPY_REASON"]
+    assert all(each in reason for each in reasons), reason
+    shown = run.output + str(run.exported)
+    secrets = [project.api.access_key_id, project.api.secret_access_key, ECR_LOGIN[1], LOGIN[1]]
+    secrets += [value for name, value in project.key.items() if name != "Region"]
+    secrets += [base64.b64encode(":".join(login).encode()).decode() for login in (ECR_LOGIN, LOGIN)]
+    assert not [secret for secret in secrets if secret in shown]
+
+
+def assert_same(project: Project, origin: Registry, repository: str, image: str, pushed: SourceImage) -> None:
+    """Check that the copy is its source to the byte: index, platforms, configurations and layers."""
+    home = project.home(image)
+    sides = ((origin, repository), (project.target, home.repository))
+    tagged = project.target.manifest(home.repository, home.tag)
+    assert tagged == pushed.manifest
+    for manifest in (pushed.manifest, *pushed.platforms):
+        assert [side.manifest(name, manifest.digest) for side, name in sides] == [manifest, manifest]
+        assert digest_of(project.target.manifest(home.repository, manifest.digest).data) == manifest.digest
+    for blob in pushed.blobs:
+        assert [side.blob(name, blob.digest) for side, name in sides] == [blob.data, blob.data]
+    assert project.target.catalogue()[home.repository] == {home.tag: pushed.manifest.digest}
+
+
+def assert_pulled(project: Project, image: str, pushed: SourceImage) -> None:
+    """Pull the copy as nodes do: by the name that the webhook gives to the pod, with ECR's login."""
+    name = f"docker://{project.home(image)}"
+    login = project.folder / "login.json"
+    login.write_text(auth_file(project.target.host, *ECR_LOGIN))
+    environment = os.environ | {"HOME": str(write_home(project.folder / "node", project.target, {}))}
+
+    def skopeo(*words: str | Path) -> str:
+        done = subprocess.run(["skopeo", *words], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    seen = json.loads(skopeo("inspect", "--override-arch", "amd64", "--authfile", login, name))
+    assert seen["Digest"] == pushed.manifest.digest
+    assert seen["Architecture"] == "amd64"
+    folder = project.folder / "pulled"
+    skopeo("copy", "--all", "--src-authfile", login, name, f"dir:{folder}")
+    assert digest_of((folder / "manifest.json").read_bytes()) == pushed.manifest.digest
+    for blob in pushed.blobs:
+        assert (folder / blob.digest.removeprefix("sha256:")).read_bytes() == blob.data
+
+
+TO_COPY = [
+    pytest.param("gcr.io/team/index:1.0", oci_index("index"), id="an index of two platforms"),
+    pytest.param("gcr.io/team/docker:1.0", docker_image("docker"), id="a Docker v2.2 image"),
+    pytest.param("gcr.io/team/index-by-digest", oci_index("index by digest"), id="an index by digest"),
+    pytest.param("gcr.io/team/docker-by-digest", docker_image("docker by digest"), id="a Docker v2.2 image by digest"),
+]
+
+
+@pytest.mark.parametrize(("image", "pushed"), TO_COPY)
+def test_a_copy_is_its_source_to_the_byte_and_is_pulled_by_the_rewritten_name(
+    world: World, project: Project, image: str, pushed: SourceImage
+) -> None:
+    repository, _, tag = image.partition(":")
+    world.source.push(repository, tag or pushed.manifest.digest, pushed)
+    image = image if tag else f"{image}@{pushed.manifest.digest}"
+    assert_ended(project, project.run(image), "COPIED")
+    if not tag:
+        assert project.home(image).tag == pushed.manifest.digest.replace("sha256:", "digest-sha256-")
+    assert_same(project, world.source, repository, image, pushed)
+    assert_pulled(project, image, pushed)
+    assert world.source.requests_of_skopeo()  # else none would mean nothing, below
+    assert world.target.requests_of_skopeo()
+
+
+def test_a_port_in_the_name_of_the_registry_is_part_of_the_home(world: World, project: Project) -> None:
+    pushed = oci_index("port")
+    world.source.push("team/port", "1", pushed)
+    image = f"{world.source.host}/team/port:1"
+    assert_ended(project, project.run(image), "COPIED")
+    port = world.source.host.partition(":")[2]
+    assert world.target.catalogue()[f"mirror/localhost_{port}/team/port"] == {"1": pushed.manifest.digest}
+    assert_same(project, world.source, "team/port", image, pushed)
+    assert_pulled(project, image, pushed)
+
+
+def test_a_source_that_demands_a_login_gets_its_own(world: World, project: Project) -> None:
+    pushed = docker_image("private")
+    world.private.push("team/private", "1", pushed)
+    image = f"{world.private.host}/team/private:1"
+    project = replace(project, registry_auth=auth_file(world.private.host, *LOGIN))
+    assert_ended(project, project.run(image), "COPIED")
+    assert_same(project, world.private, "team/private", image, pushed)
+    assert_pulled(project, image, pushed)
+
+
+def test_a_source_that_is_busy_for_a_while_is_asked_again(world: World, project: Project) -> None:
+    pushed = oci_index("busy for a while")
+    world.source.push("team/busy", "1", pushed)
+    with busy_registry(world.source, refusals=3) as busy:
+        project = replace(project, locations={"busy.example": busy.host})
+        image = "busy.example/team/busy:1"
+        assert_ended(project, project.run(image), "COPIED")
+        assert busy.refused == 3
+    assert_same(project, world.source, "team/busy", image, pushed)
+
+
+def test_a_tag_that_moved_is_copied_again(world: World, project: Project, tmp_path: Path) -> None:
+    image = "gcr.io/team/moving:latest"
+    for number, pushed in enumerate((docker_image("before"), oci_index("after"))):
+        world.source.push("gcr.io/team/moving", "latest", pushed)
+        project = replace(project, folder=tmp_path / f"build-{number}")
+        assert_ended(project, project.run(image), "COPIED")
+        assert_same(project, world.source, "gcr.io/team/moving", image, pushed)
+
+
+@pytest.fixture
+def untouched(world: World) -> Iterator[None]:
+    """Check that after the test the target's catalogue is what it was before."""
+    before = world.target.catalogue()
+    yield
+    assert world.target.catalogue() == before
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize(
+    "image",
+    [
+        pytest.param("gcr.io/team/there:missing", id="tag"),
+        pytest.param("gcr.io/team/missing:1", id="repository"),
+        pytest.param("gcr.io/team/there@sha256:" + "0" * 64, id="digest"),
+    ],
+)
+def test_a_missing_image_is_not_found(world: World, project: Project, image: str) -> None:
+    world.source.push("gcr.io/team/there", "1", docker_image("there"))
+    assert_ended(project, project.run(image), "NOT_FOUND", "unknown")
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize(
+    ("auth", "result", "reason"),
+    [
+        pytest.param(None, "DENIED", "authentication required", id="no login"),
+        pytest.param(auth_file("HOST", LOGIN[0], "no"), "DENIED", "authentication required", id="a wrong login"),
+        pytest.param('{"auths": ', "TARGET_LOGIN", "RegistryAuthSecretArn", id="a broken auth file"),
+    ],
+)
+def test_a_source_that_refuses_the_login_is_told_from_a_broken_secret(
+    world: World, project: Project, auth: str | None, result: str, reason: str
+) -> None:
+    host = world.private.host
+    world.private.push("team/closed", "1", docker_image("closed"))
+    project = replace(project, registry_auth=auth and auth.replace("HOST", host))
+    assert_ended(project, project.run(f"{host}/team/closed:1"), result, reason)
+
+
+@pytest.mark.usefixtures("untouched")
+def test_a_source_that_stays_busy_ends_as_a_rate_limit(world: World, project: Project) -> None:
+    with busy_registry(world.source, refusals=1_000) as busy:
+        project = replace(project, locations={"busy.example": busy.host})
+        assert_ended(project, project.run("busy.example/team/app:1"), "RATE_LIMITED", "toomanyrequests")
+        assert 4 <= busy.refused < 1_000
+
+
+def test_a_target_that_is_away_is_unreachable(world: World, project: Project) -> None:
+    project = replace(project, target=replace(world.target, host=f"localhost:{free_port()}"))
+    assert_ended(project, project.run("gcr.io/team/app:1"), "UNREACHABLE", "connection refused")
+
+
+@pytest.mark.usefixtures("untouched")
+def test_a_corrupt_layer_fails_the_build(world: World, project: Project) -> None:
+    pushed = docker_image("corrupt")
+    world.source.push("gcr.io/team/corrupt", "1", pushed)
+    world.source.corrupt(pushed.last_layer)
+    run = project.run("gcr.io/team/corrupt:1")
+    assert_ended(project, run, None, "Digest did not match", pushed.last_layer.digest)
+
+
+def test_a_corrupt_layer_of_one_platform_leaves_the_earlier_copy_in_its_place(
+    world: World, project: Project, tmp_path: Path
+) -> None:
+    image = "gcr.io/team/refreshed:1"
+    good, bad = oci_index("good"), oci_index("bad")
+    world.source.push("gcr.io/team/refreshed", "1", good)
+    assert_ended(project, project.run(image), "COPIED")
+    before = world.target.catalogue()
+    world.source.push("gcr.io/team/refreshed", "1", bad)
+    world.source.corrupt(bad.last_layer)
+    again = replace(project, folder=tmp_path / "again")
+    assert_ended(again, again.run(image), None, "Digest did not match")
+    assert world.target.catalogue() == before
+    assert_same(again, world.source, "gcr.io/team/refreshed", image, good)
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize(
+    ("entry", "value", "reason"),
+    [
+        pytest.param("AccessKey", "AKIAIOSFODNN7EXAMPLE", "security token", id="an unknown key"),
+        pytest.param("AccessSecretKey", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "signature", id="a wrong secret"),
+        pytest.param("AccessSecretKey", f"'\"`touch shown`;{SHELL}*", "signature", id="shell characters"),
+        # China's keys are unknown elsewhere: so much for a build that asks where it runs, as AWS_REGION would have it.
+        pytest.param("Region", "us-west-2", "security token", id="the build's own region"),
+    ],
+)
+def test_a_key_that_aws_refuses_is_no_fault_of_the_source(
+    world: World, project: Project, entry: str, value: str, reason: str
+) -> None:
+    before = world.target.requests_of_skopeo()
+    project = replace(project, key={entry: value})
+    assert_ended(project, project.run("gcr.io/team/app:1"), "TARGET_LOGIN", reason)
+    assert world.target.requests_of_skopeo() == before
+    assert not list(project.folder.rglob("shown"))
+
+
+def test_a_target_that_refuses_the_password_stays_empty(world: World, project: Project, tmp_path: Path) -> None:
+    world.source.push("gcr.io/team/refused", "1", docker_image("refused"))
+    tmp_path.joinpath("other").mkdir()
+    with registry(tmp_path / "other", ("AWS", "another password")) as other:
+        project = replace(project, target=other)
+        run = project.run("gcr.io/team/refused:1")
+        assert_ended(project, run, "TARGET_LOGIN", "invalid username/password")
+        assert other.catalogue() == {}
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("variable", ["DOCKER_IMAGE", "NEW_DOCKER_IMAGE"])
+@pytest.mark.parametrize(
+    "addition",
+    [
+        pytest.param(SHELL, id="command substitution"),
+        pytest.param("`touch shown`", id="backticks"),
+        pytest.param("; touch shown", id="semicolon"),
+        pytest.param("\ntouch shown", id="newline"),
+        pytest.param("' && touch shown && '", id="single quotes"),
+        pytest.param('" && touch shown && "', id="double quotes"),
+        pytest.param(" --dest-tls-verify=false", id="an option"),
+        pytest.param("${CHINA_SECRET_ACCESS_KEY}", id="a variable"),
+    ],
+)
+def test_a_name_with_shell_characters_runs_nothing_and_asks_nobody(
+    world: World, project: Project, variable: str, addition: str
+) -> None:
+    def asked() -> list[int]:
+        api = world.api.log.stat().st_size
+        return [api, world.source.requests_of_skopeo(), world.target.requests_of_skopeo()]
+
+    before = asked()
+    image = "gcr.io/team/index:1.0"
+    names = {"DOCKER_IMAGE": image, "NEW_DOCKER_IMAGE": project.home(image).push_target}
+    names[variable] += addition
+    run = project.run(names["DOCKER_IMAGE"], names["NEW_DOCKER_IMAGE"])
+    assert_ended(project, run, "BAD_INPUT", variable)
+    assert asked() == before
+    assert not list(project.folder.rglob("shown"))
+
+
+def test_no_expansion_of_the_buildspec_is_left_unquoted() -> None:
+    shellcheck = program("shellcheck", "apt-get install shellcheck")
+    # Unquoted: command substitutions, arrays, variables, and those put into arrays or into another's pattern.
+    rules = "SC2046,SC2048,SC2068,SC2086,SC2206,SC2207,SC2295"
+    for phase in buildspec()["phases"].values():
+        for command in phase["commands"]:
+            done = subprocess.run(
+                [shellcheck, "--shell=bash", f"--include={rules}", "-"],
+                input=command,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
