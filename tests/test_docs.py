@@ -81,3 +81,30 @@ def test_the_placeholder_and_the_commands_of_the_readme_are_those_of_the_files()
     for target in ("demo", "test", "check"):
         assert f"make {target}" in README
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+# What kubectl, the table and the builds said when each failure was made to happen on real programs (tests/e2e).
+@pytest.mark.parametrize(
+    "words",
+    [
+        "is being copied to ECR; the pod waits in ImagePullBackOff until it arrives",
+        "stays as written, its copy failed: NOT_FOUND",
+        "failed calling webhook",
+        "pod updates may not change fields",
+        "conflict on",
+        "NOT_FOUND: ",
+        "DENIED: ",
+        "authentication required",
+        "BAD_INPUT: ",
+        "toomanyrequests",
+        "connection refused",
+        "invalid username/password",
+        "security token",
+        "is empty; fill in",
+        "Digest did not match",
+        "the build ran out of time",
+        "AccountLimitExceededException",
+    ],
+)
+def test_troubleshooting_has_the_words_that_users_see(words: str) -> None:
+    assert words in README.partition("## Troubleshooting")[2].partition("## Cost")[0]
