@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from image_mirror.review import Json
 
 _CHECKOUT = Path(__file__).parents[3]
 _DEFAULTS = ("samples", "tests/reviews/create-pod.json", "tests/reviews/create-pod-from-deployment.json")
+_MOST_ATTEMPTS = 11  # the API server's first call and its ten repetitions
 _EMULATED = """\
 Emulated, in this process, with no network and no account: DynamoDB and its stream, ECR and its events, Secrets Manager,
 CodeBuild (moto). Where CodeBuild would copy an image, an empty one is pushed. Real: both functions, and the shapes of
@@ -98,8 +100,15 @@ def _review_of(found: FoundPod) -> Json:
 
 
 def _admit(review: Json) -> Json:
-    """Call the webhook's handler as API Gateway does, and return the response in its answer."""
-    answer = webhook.handler(http_event(review), None)
+    """Call the webhook's handler as the API server does through API Gateway, and return the response in its answer.
+
+    As the API server, ask again after a 503 with Retry-After: a slow machine's first call may come too late.
+    """
+    for _ in range(_MOST_ATTEMPTS):
+        answer = webhook.handler(http_event(review), None)
+        if "Retry-After" not in answer["headers"]:
+            break
+        time.sleep(int(answer["headers"]["Retry-After"]))
     if answer["statusCode"] != 200:
         raise typer.BadParameter(json.loads(answer["body"])["message"])
     response: Json = json.loads(answer["body"])["response"]

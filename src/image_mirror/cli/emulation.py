@@ -147,8 +147,8 @@ def http_event(review: dict[str, Any]) -> dict[str, Any]:
         "version": "2.0",
         "routeKey": "POST /token",
         "rawPath": "/token",
-        "rawQueryString": "timeout=5s",
-        "queryStringParameters": {"timeout": "5s"},
+        "rawQueryString": "timeout=10s",
+        "queryStringParameters": {"timeout": "10s"},
         "headers": {"content-type": "application/json", "accept-encoding": "gzip"},
         "requestContext": {
             "http": {"method": "POST", "path": "/token", "protocol": "HTTP/1.1"},
