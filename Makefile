@@ -4,7 +4,7 @@ BIN := .venv/bin
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed; name one: make PYTHON=python3.12 ...")'
 REGIONS := cn-north-1 cn-northwest-1 us-west-2
 
-.PHONY: demo test e2e check format clean
+.PHONY: demo test e2e simulate check format clean
 
 demo: .venv/.demo
 	$(BIN)/image-mirror demo
@@ -16,6 +16,10 @@ test: .venv/.dev
 # absent is skipped with its reason; with CI=true it fails.
 e2e: .venv/.dev .venv-sam/.done .venv-aws/.done .dynamodb-local/.done
 	PATH="$(CURDIR)/.venv-aws/bin:$$PATH" PYTHONPATH=tests:tests/e2e $(BIN)/pytest -p stage --numprocesses 0 tests/e2e
+
+# The product's own code against a modelled AWS, in virtual time, under faults; each seed replays.
+simulate: .venv/.dev
+	$(BIN)/pytest --numprocesses auto tests/simulation
 
 check: .venv/.dev
 	$(BIN)/ruff check .

@@ -1,8 +1,9 @@
 """Reads image-pulling.yaml as CloudFormation would and runs its buildspec as CodeBuild would, stubs or not."""
 
-import re
+import os
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from templates import ROOT, load_template
+from templates import ROOT, carry_out, load_template, parameters_of
 
 TEMPLATE = ROOT / "image-pulling.yaml"
 ACCESS_KEY_ID = "AKIAIOSFODNN7EXAMPLE"
@@ -70,42 +71,29 @@ def template() -> Any:
 
 @cache
 def buildspec() -> Any:
-    """Return the buildspec of the project."""
-    return yaml.safe_load(template()["Resources"]["CodeBuildProject"]["Properties"]["Source"]["BuildSpec"])
+    """Return the buildspec of the project, which has to be one whose commands simply run until the first that fails.
 
-
-class _NoValue:
-    """What AWS::NoValue stands for."""
+    By CodeBuild's reference that is so without `finally`, which runs in any case, and without the phase post_build,
+    which runs after a build that failed, and where nothing says that a build goes on after a failure.
+    """
+    found = yaml.safe_load(template()["Resources"]["CodeBuildProject"]["Properties"]["Source"]["BuildSpec"])
+    phases = found["phases"]
+    assert list(phases) == ["install", "build"]
+    assert phases["build"]["on-failure"] == "ABORT"
+    for name, phase in phases.items():
+        assert phase.keys() <= {"commands", "on-failure"}, name
+        assert phase.get("on-failure", "ABORT") == "ABORT", name
+    return found
 
 
 def resolve(node: Any, **parameters: str) -> Any:
     """Return `node` with its functions carried out, given `parameters`; what a resource returns stays as `<NAME>`."""
-    values: dict[str, Any] = {name: str(entry.get("Default", "")) for name, entry in template()["Parameters"].items()}
-    values |= {"AWS::Region": "us-west-2", "AWS::AccountId": "210987654321", "AWS::NoValue": _NoValue} | parameters
-    if isinstance(node, list):
-        return [item for item in (resolve(item, **parameters) for item in node) if item is not _NoValue]
-    if not isinstance(node, dict):
-        return node
-    if len(node) == 1:
-        name, value = next(iter(node.items()))
-        if name == "Ref":
-            return values.get(value, f"<{value}>")
-        if name == "Fn::GetAtt":
-            return f"<{'.'.join(value)}>"
-        if name == "Fn::Sub":
-            return re.sub(r"\$\{([^}]+)\}", lambda match: values.get(match[1], f"<{match[1]}>"), value)
-        if name == "Fn::Join":
-            return value[0].join(resolve(value[1], **parameters))
-        if name == "Fn::Equals":
-            left, right = resolve(value, **parameters)
-            return left == right
-        if name == "Fn::Not":
-            return not resolve(value[0], **parameters)
-        if name == "Fn::If":
-            holds = resolve(template()["Conditions"][value[0]], **parameters)
-            return resolve(value[1 if holds else 2], **parameters)
-    resolved = {key: resolve(value, **parameters) for key, value in node.items()}
-    return {key: value for key, value in resolved.items() if value is not _NoValue}
+    values = {"AWS::Region": "us-west-2", "AWS::AccountId": "210987654321", **parameters_of(template(), **parameters)}
+
+    def returned(name: str, attribute: str) -> str:
+        return f"<{name}>" if attribute == "Ref" else f"<{name}.{attribute}>"
+
+    return carry_out(node, template(), values, returned)
 
 
 @dataclass(frozen=True)
@@ -231,22 +219,35 @@ class CodeBuild:
             script = self.directory / "script.sh"
             names = " ".join(buildspec()["env"]["exported-variables"])
             script.write_text(_COMMAND.format(state=self.directory, command=command, exported=names))
-            done = subprocess.run(
-                ["/bin/bash", script],
-                env={},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=60,
-                check=False,
-            )
-            output += done.stdout.decode("utf-8", "backslashreplace")
-            if done.returncode:
-                failed, status = command, done.returncode
+            status, text = run_script(script)
+            output += text
+            if status:
+                failed = command
                 break
         pairs = (self.directory / "exported").read_text().split("\0")[:-1]
         exported = dict(pair.split("=", 1) for pair in pairs)
         return Run(failed, status, exported, output, tuple(_read_calls(self.directory / "calls")))
+
+
+def run_script(script: Path, seconds: float = 60) -> tuple[int, str]:
+    """Run a script in bash without an environment, and return its exit code and its output.
+
+    Raises TimeoutExpired after `seconds`, when bash and all that it has started are killed.
+    """
+    with subprocess.Popen(
+        ["/bin/bash", script],
+        env={},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=seconds)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, output.decode("utf-8", "backslashreplace")
 
 
 def _read_calls(directory: Path) -> list[Call]:

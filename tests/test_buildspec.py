@@ -1,6 +1,9 @@
 """The buildspec of image-pulling.yaml, run by bash on stub programs."""
 
 import json
+import os
+import select
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from buildspec_runner import (
     Reply,
     Run,
     buildspec,
+    run_script,
 )
 from image_mirror.builds import EXIT_CODES, read_build
 from image_mirror.record import Outcome
@@ -533,3 +537,19 @@ def test_the_buildspec_shows_no_commands_at_work_and_exports_the_outcome() -> No
         for command in phase["commands"]:
             assert "set -x" not in command
             assert "xtrace" not in command
+
+
+def test_a_command_that_hangs_is_killed_with_all_that_it_has_started(tmp_path: Path) -> None:
+    script, fifo = tmp_path / "script.sh", tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        script.write_text(f"exec 3>'{fifo}'\nprintf x >&3\n/bin/sleep 300\n")
+        with pytest.raises(subprocess.TimeoutExpired):
+            run_script(script, seconds=1)
+        assert os.read(reader, 1) == b"x"
+        # It ends when nobody holds it open any more.
+        assert select.select([reader], [], [], 10)[0]
+        assert os.read(reader, 1) == b""
+    finally:
+        os.close(reader)

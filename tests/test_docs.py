@@ -91,7 +91,7 @@ def test_the_placeholder_and_the_commands_of_the_readme_are_those_of_the_files()
         "stays as written, its copy failed: NOT_FOUND",
         "failed calling webhook",
         "pod updates may not change fields",
-        "conflict on",
+        "Apply failed with 1 conflict",
         "NOT_FOUND: ",
         "DENIED: ",
         "authentication required",

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError, ConnectTimeoutError
 
 from conftest import SECRET_KEY, Cloud
 from image_mirror.aws import AccessKey
-from image_mirror.global_account import DelayedError, GlobalAccount
+from image_mirror.global_account import DelayedError, GlobalAccount, delayed_by
 
 Operation = Callable[[Any], str]
 
@@ -117,6 +117,24 @@ def test_whatever_stands_in_the_way_delays(account: GlobalAccount, cause: Except
         account.call("StartBuild", failing(cause))
     assert str(caught.value).endswith(message)
     assert caught.value.busy is busy
+
+
+@pytest.mark.parametrize(
+    ("cause", "uncertain"),
+    [
+        pytest.param(ConnectTimeoutError(endpoint_url="https://x"), True, id="no answer"),
+        pytest.param(
+            ClientError(
+                {"Error": {"Code": "InternalFailure"}, "ResponseMetadata": {"HTTPStatusCode": 500}}, "StartBuild"
+            ),
+            True,
+            id="AWS broke",
+        ),
+        pytest.param(error("AccessDeniedException"), False, id="refused"),
+    ],
+)
+def test_a_call_that_may_have_taken_effect_is_told_apart(cause: ClientError, uncertain: bool) -> None:
+    assert delayed_by("StartBuild", cause).uncertain is uncertain
 
 
 def test_a_bug_is_no_delay(account: GlobalAccount) -> None:

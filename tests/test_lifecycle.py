@@ -171,7 +171,7 @@ def test_waits_cost_no_attempt_are_counted_and_grow_to_an_hour() -> None:
 
 def test_a_full_queue_is_tried_again_within_two_minutes_however_often() -> None:
     record = replace(REQUESTED, waits=50)
-    assert MINUTE <= (delayed(record, "busy", NOW, busy=True).due_at or 0) - NOW < 2 * MINUTE
+    assert MINUTE <= (delayed(record, "busy", NOW, soon=True).due_at or 0) - NOW < 2 * MINUTE
 
 
 @pytest.mark.parametrize(

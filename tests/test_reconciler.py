@@ -9,14 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ReadTimeoutError
 
 from conftest import REGISTRY, SECRET_KEY, Cloud
 from image_mirror import reconciler
 from image_mirror.copies import Copies
-from image_mirror.global_account import DelayedError
+from image_mirror.global_account import DelayedError, delayed_by
 from image_mirror.progress import Progress
-from image_mirror.record import HOUR, MINUTE, Build, Outcome, Record, Status, request
+from image_mirror.record import HOUR, MINUTE, Build, Outcome, Record, Status, idempotency_token, request
 from image_mirror.records import Records, to_item
 from image_mirror.reference import home_of, parse_reference
 
@@ -274,6 +274,22 @@ def test_a_full_queue_ends_the_starts_of_a_run_and_leaves_the_rest_due(
     assert sum(record.waits for record in after) == len(asked)
     assert all(MINUTE - 5000 <= (record.due_at or 0) - now() < 2 * MINUTE for record in after if record.waits)
     assert [record for record in after if record.waits == 0] == [r for r in made if r not in asked]
+
+
+def test_a_start_that_may_have_taken_effect_is_repeated_while_its_token_lasts(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it has waited before: five minutes later the same token would start a second build."""
+
+    def start(_self: Copies, _record: Record) -> str:
+        raise delayed_by("StartBuild", ReadTimeoutError(endpoint_url="https://codebuild"))
+
+    monkeypatch.setattr(Copies, "start", start)
+    record = stand(records, replace(fresh(), waits=20))
+    run(stream(record))
+    after = standing(records, record)
+    assert MINUTE - 5000 <= (after.due_at or 0) - now() < 2 * MINUTE
+    assert idempotency_token(after) == idempotency_token(record)
 
 
 def test_what_ecr_no_longer_holds_loses_its_record(cloud: Cloud, records: Records) -> None:

@@ -40,15 +40,17 @@ Answer = TypeVar("Answer")
 
 
 class DelayedError(Exception):
-    """AWS, the network or the set-up stands in the way of a copy, not its source. `busy`: only a matter of capacity.
+    """AWS, the network or the set-up stands in the way of a copy, not its source.
 
-    The message is for people and holds no secret.
+    `busy`: only a matter of capacity. `uncertain`: the call may have taken effect all the same. The message is for
+    people and holds no secret.
     """
 
-    def __init__(self, message: str, *, busy: bool = False) -> None:
-        """Keep whether AWS is merely busy beside the message."""
+    def __init__(self, message: str, *, busy: bool = False, uncertain: bool = False) -> None:
+        """Keep beside the message what it means for the next try."""
         super().__init__(message)
         self.busy = busy
+        self.uncertain = uncertain
 
 
 class _Known(NamedTuple):
@@ -149,5 +151,6 @@ def delayed_by(name: str, error: ClientError | BotoCoreError) -> DelayedError:
     if isinstance(error, ClientError):
         code = error.response["Error"]["Code"]
         message = f": {error.response['Error'].get('Message', '')[:300]}" if code in _SPOKEN else ""
-        return DelayedError(f"{name}: AWS answered {code}{message}", busy=code in _BUSY)
-    return DelayedError(f"{name}: {type(error).__name__}")
+        broken = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400) >= 500
+        return DelayedError(f"{name}: AWS answered {code}{message}", busy=code in _BUSY, uncertain=broken)
+    return DelayedError(f"{name}: {type(error).__name__}", uncertain=True)

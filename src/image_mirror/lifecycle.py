@@ -109,12 +109,13 @@ def started(record: Record, build_id: str, now: int) -> Record:
     return replace(record, status=Status.COPYING, build_id=build_id, updated_at=now, due_at=now + _POLL)
 
 
-def delayed(record: Record, reason: str, now: int, *, busy: bool = False) -> Record:
+def delayed(record: Record, reason: str, now: int, *, soon: bool = False) -> Record:
     """Return the record of a copy that has to wait through no fault of its source: no attempt is charged.
 
-    The wait doubles from one minute to an hour; where AWS is merely `busy` it stays at one to two minutes.
+    The wait doubles from one minute to an hour. With `soon` it stays at one to two minutes: where AWS is merely busy,
+    and where a start may have taken effect, for CodeBuild knows its token for five minutes only.
     """
-    pause = MINUTE + int(MINUTE * _spread(record)) if busy else min(MINUTE << min(record.waits, 6), _LONGEST_WAIT)
+    pause = MINUTE + int(MINUTE * _spread(record)) if soon else min(MINUTE << min(record.waits, 6), _LONGEST_WAIT)
     return replace(
         record, status=Status.REQUESTED, waits=record.waits + 1, error=reason, updated_at=now, due_at=now + pause
     )

@@ -134,7 +134,8 @@ class Progress:
                 build_id = self._copies.start(record)
             except DelayedError as error:
                 run.busy = run.busy or error.busy
-                step = Save(delayed(record, str(error), self._now(), busy=error.busy))
+                soon = error.busy or error.uncertain
+                step = Save(delayed(record, str(error), self._now(), soon=soon))
             else:
                 step = Save(started(record, build_id, self._now()))
         elif isinstance(step, Verify):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from processes import program
 from servers import Answer, Request, serving
 
 Handler = Callable[[dict[str, Any]], dict[str, Any]]
@@ -39,7 +40,18 @@ def gateway(folder: Path, route: str, handler: Handler) -> Iterator[Gateway]:
     key, certificate = folder / "gateway.key", folder / "gateway.pem"
     subprocess.run(
         [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
+            *(
+                program("openssl", "apt-get install openssl"),
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=localhost",
+            ),
             *("-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)),
         ],
         check=True,

@@ -68,7 +68,10 @@ class Function:
 def function(python: Path, code: Path, configuration: Json, region: Region, log: Path) -> Iterator[Function]:
     """Run a function from its code alone while the context lasts, as its configuration says.
 
-    Python is isolated (-I) and without site-packages (-S), and of this process's environment nothing is handed on.
+    Python is isolated (-I) and without site-packages (-S), and of this process's environment nothing is handed on. So
+    the calls made there are not recorded and held against the policies: recording.py sees those of its own process,
+    and what it would load into this one is no part of the artefact. The same handlers' calls are recorded in the
+    repertoire, where test_policies.py holds each against the role's policies.
     """
     variables = configuration["Environment"]["Variables"] | {
         **KEY,

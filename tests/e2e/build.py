@@ -15,7 +15,7 @@ from buildspec_runner import CodeBuild, Run
 from image_mirror.reference import Home, home_of, parse_reference
 
 PREFIX = "mirror"
-# The first releases, of version 1 and 2, that read AWS_ENDPOINT_URL; earlier ones would call AWS.
+# The first releases of version 1 and 2 that read AWS_ENDPOINT_URL; earlier ones would call AWS. Later versions read it.
 _AWS_CLI = {1: (1, 29), 2: (2, 13)}
 
 
@@ -92,7 +92,7 @@ def check_programs() -> None:
     found = re.match(r"aws-cli/(\d+)\.(\d+)", said)
     assert found, said
     version = (int(found[1]), int(found[2]))
-    if version < _AWS_CLI[version[0]]:
+    if version < _AWS_CLI.get(version[0], _AWS_CLI[1]):
         absent(
             f"{aws} is {said.strip()}, which reads no AWS_ENDPOINT_URL; put a newer one before it: pip install awscli"
         )

@@ -1,7 +1,7 @@
 """moto as a server, run as `python cloud.py PORT`, with what the templates need of CloudFormation and moto lacks.
 
-That is the SAM transform (by AWS's own translator), China's partition, updates in the order of their dependencies, and
-what cloud_resources.py defines.
+That is the SAM transform (by AWS's own translator), China's partition, updates in the order of their dependencies, a
+table's update, and what cloud_resources.py defines.
 """
 
 import json
@@ -10,10 +10,11 @@ from typing import Any
 from unittest import mock
 
 import boto3
-from cloud_resources import TYPES, update_table
+from cloud_resources import TYPES
 from moto.awslambda.models import LambdaBackend
 from moto.cloudformation import models as cloudformation
 from moto.cloudformation.parsing import ResourceMap, get_model_map, parse_and_update_resource
+from moto.dynamodb.models import dynamodb_backends
 from moto.dynamodb.models.table import Table
 from moto.server import main
 from moto.utilities.utils import get_partition
@@ -88,6 +89,31 @@ def create_change_set(
         session = boto3.Session(region_name=backend.region_name)
         template = json.dumps(Translator({}, Parser(), boto_session=session).translate(parsed, texts))
     return _create_change_set(backend, template=template, parameters=parameters, **more)
+
+
+def update_table(
+    original_resource: Table, new_resource_name: str, cloudformation_json: Json, account_id: str, region_name: str
+) -> Table:
+    """Change a table in place, as CloudFormation does; where it would have to make another one, refuse."""
+    properties = cloudformation_json["Properties"]
+    if (new_resource_name, properties["KeySchema"]) != (original_resource.name, original_resource.schema):
+        raise ValueError(f"{original_resource.name} has a name of its own and would have to be replaced")
+    stands = {index.name for index in original_resource.global_indexes}
+    wanted = {index["IndexName"]: index for index in properties.get("GlobalSecondaryIndexes", ())}
+    new = [{"Create": wanted[name]} for name in wanted.keys() - stands]
+    if len(new) > 1:
+        raise ValueError("DynamoDB adds one index in an update")
+    stream = properties.get("StreamSpecification")
+    return dynamodb_backends[account_id][region_name].update_table(
+        name=original_resource.name,
+        attr_definitions=properties["AttributeDefinitions"],
+        global_index=new + [{"Delete": {"IndexName": name}} for name in stands - wanted.keys()],
+        throughput=properties.get("ProvisionedThroughput") or {},
+        billing_mode=properties.get("BillingMode") or "PROVISIONED",
+        stream_spec={} if original_resource.latest_stream_label else stream or {},
+        deletion_protection_enabled=None,
+        warm_throughput=None,
+    )
 
 
 REPLACED: tuple[tuple[Any, str, object], ...] = (

@@ -1,4 +1,4 @@
-"""Resources that moto's CloudFormation lacks, made in moto's own services, and the update of a table."""
+"""Resources that moto's CloudFormation lacks, made in moto's own services."""
 
 import inspect
 import json
@@ -11,8 +11,6 @@ from moto.apigatewayv2.models import apigatewayv2_backends
 from moto.awslambda.models import lambda_backends
 from moto.codebuild.models import codebuild_backends
 from moto.core.common_models import CloudFormationModel
-from moto.dynamodb.models import dynamodb_backends
-from moto.dynamodb.models.table import Table
 from moto.secretsmanager.models import secretsmanager_backends
 
 Json = dict[str, Any]
@@ -88,24 +86,28 @@ def lower(value: Any) -> Any:
 
 
 def api(properties: Json, account: str, region: str) -> Made:
+    """Make an HTTP API; Ref gives its ID."""
     backend = apigatewayv2_backends[account][region]
     made = call(backend.create_api, properties)
     return Made(made.api_id, lambda: backend.delete_api(made.api_id))
 
 
 def integration(properties: Json, account: str, region: str) -> Made:
+    """Make what an HTTP API's routes lead to; Ref gives its ID."""
     backend = apigatewayv2_backends[account][region]
     made = call(backend.create_integration, properties)
     return Made(made.id, lambda: backend.delete_integration(properties["ApiId"], made.id))
 
 
 def route(properties: Json, account: str, region: str) -> Made:
+    """Make a route of an HTTP API; Ref gives its ID."""
     backend = apigatewayv2_backends[account][region]
     made = call(backend.create_route, properties)
     return Made(made.route_id, lambda: backend.delete_route(properties["ApiId"], made.route_id))
 
 
 def stage(properties: Json, account: str, region: str) -> Made:
+    """Make a stage of an HTTP API; Ref gives its name."""
     backend = apigatewayv2_backends[account][region]
     settings = {name: value for name, value in properties.items() if name != "ApiId"}
     backend.create_stage(properties["ApiId"], lower(settings))
@@ -114,6 +116,7 @@ def stage(properties: Json, account: str, region: str) -> Made:
 
 
 def invoke_config(properties: Json, account: str, region: str) -> Made:
+    """Say what becomes of a function's asynchronous calls; Ref, which nothing asks for, gives its name."""
     backend = lambda_backends[account][region]
     name = properties["FunctionName"]
     backend.put_function_event_invoke_config(name, properties)
@@ -121,12 +124,14 @@ def invoke_config(properties: Json, account: str, region: str) -> Made:
 
 
 def secret(properties: Json, account: str, region: str) -> Made:
+    """Make a secret; Ref gives its ARN."""
     backend = secretsmanager_backends[account][region]
     made = json.loads(call(backend.create_secret, properties))
     return Made(made["ARN"], lambda: backend.delete_secret(made["ARN"], None, True))
 
 
 def project(properties: Json, account: str, region: str) -> Made:
+    """Make a CodeBuild project; Ref gives its name, and GetAtt its ARN."""
     backend = codebuild_backends[account][region]
     settings = lower(properties)
     # The API's names of what CloudFormation calls otherwise. moto's API would ask a location of NO_SOURCE.
@@ -147,31 +152,6 @@ def project(properties: Json, account: str, region: str) -> Made:
         vpc_config=None,
     )
     return Made(made["name"], lambda: backend.delete_project(made["name"]), {"Arn": made["arn"]})
-
-
-def update_table(
-    original_resource: Table, new_resource_name: str, cloudformation_json: Json, account_id: str, region_name: str
-) -> Table:
-    """Change a table in place, as CloudFormation does; where it would have to make another one, refuse."""
-    properties = cloudformation_json["Properties"]
-    if (new_resource_name, properties["KeySchema"]) != (original_resource.name, original_resource.schema):
-        raise ValueError(f"{original_resource.name} has a name of its own and would have to be replaced")
-    stands = {index.name for index in original_resource.global_indexes}
-    wanted = {index["IndexName"]: index for index in properties.get("GlobalSecondaryIndexes", ())}
-    new = [{"Create": wanted[name]} for name in wanted.keys() - stands]
-    if len(new) > 1:
-        raise ValueError("DynamoDB adds one index in an update")
-    stream = properties.get("StreamSpecification")
-    return dynamodb_backends[account_id][region_name].update_table(
-        name=original_resource.name,
-        attr_definitions=properties["AttributeDefinitions"],
-        global_index=new + [{"Delete": {"IndexName": name}} for name in stands - wanted.keys()],
-        throughput=properties.get("ProvisionedThroughput") or {},
-        billing_mode=properties.get("BillingMode") or "PROVISIONED",
-        stream_spec={} if original_resource.latest_stream_label else stream or {},
-        deletion_protection_enabled=None,
-        warm_throughput=None,
-    )
 
 
 TYPES = (

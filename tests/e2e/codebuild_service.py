@@ -3,7 +3,7 @@
 import json
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,13 +18,17 @@ Build = Callable[[str, str], Run]
 
 @dataclass
 class CodeBuildService:
-    """The running service: its `url`, the requests it accepted by token, and each build as BatchGetBuilds tells it."""
+    """The running service: its `url`, the requests it accepted by token, and each build as BatchGetBuilds tells it.
+
+    `errors` has what builds raised: faults of the test and not of the buildspec.
+    """
 
     url: str
     run: Build
     tokens: dict[str, str] = field(default_factory=dict)
     builds: dict[str, Json] = field(default_factory=dict)
     threads: list[threading.Thread] = field(default_factory=list)
+    errors: list[BaseException] = field(default_factory=list)
 
     def start_build(self, request: Json) -> Json:
         """Accept a build, or return the one that the token names already."""
@@ -34,7 +38,7 @@ class CodeBuildService:
             self.tokens[request["idempotencyToken"]] = known
             self.builds[known] = {"id": known, "buildStatus": "IN_PROGRESS", "currentPhase": "QUEUED"}
             variables = {each["name"]: each["value"] for each in request["environmentVariablesOverride"]}
-            thread = threading.Thread(target=self._work, args=(known, variables))
+            thread = threading.Thread(target=self._work, args=(known, variables), daemon=True)
             self.threads.append(thread)
             thread.start()
         return {"build": self.builds[known]}
@@ -44,26 +48,46 @@ class CodeBuildService:
         found = [self.builds[build] for build in request["ids"] if build in self.builds]
         return {"builds": found, "buildsNotFound": [build for build in request["ids"] if build not in self.builds]}
 
+    def wait(self) -> None:
+        """Return when all builds have ended. Raises what one of them raised."""
+        for thread in self.threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in self.threads), "a build goes on and on"
+        if self.errors:
+            raise self.errors[0]
+
     def _work(self, build: str, variables: dict[str, str]) -> None:
-        run = self.run(variables["DOCKER_IMAGE"], variables["NEW_DOCKER_IMAGE"])
-        exported = [{"name": name, "value": value} for name, value in run.exported.items()]
-        ended: Json = {
-            "phaseType": "BUILD",
-            "phaseStatus": "SUCCEEDED" if run.exit_code == 0 else "FAILED",
-            "contexts": [],
-        }
-        self.builds[build] = {
-            "id": build,
-            "buildStatus": ended["phaseStatus"],
-            "currentPhase": "COMPLETED",
-            "phases": [ended],
-            "exportedEnvironmentVariables": exported,
-        }
+        try:
+            run = self.run(variables["DOCKER_IMAGE"], variables["NEW_DOCKER_IMAGE"])
+        except BaseException as error:  # noqa: BLE001 - a skip and a failed test are among them; `wait` raises it
+            self.errors.append(error)
+            self.builds[build] = _ended(build, "FAULT", f"{type(error).__name__}: {error}", {})
+            return
+        if run.exit_code == 0:
+            self.builds[build] = _ended(build, "SUCCEEDED", "", run.exported)
+        else:
+            message = f"Error while executing command: {run.failed_command}. Reason: exit status {run.exit_code}"
+            self.builds[build] = _ended(build, "FAILED", message, run.exported)
+
+
+def _ended(build: str, status: str, message: str, exported: Mapping[str, str]) -> Json:
+    """Return a build that has ended in its phase BUILD, as BatchGetBuilds tells it."""
+    phase = {"phaseType": "BUILD", "phaseStatus": status, "contexts": [{"message": message}] if message else []}
+    return {
+        "id": build,
+        "buildStatus": status,
+        "currentPhase": "COMPLETED",
+        "phases": [phase],
+        "exportedEnvironmentVariables": [{"name": name, "value": value} for name, value in exported.items()],
+    }
 
 
 @contextmanager
 def codebuild_service(run: Build) -> Iterator[CodeBuildService]:
-    """Serve the API while the context lasts; `run` makes a copy of its first argument under its second."""
+    """Serve the API while the context lasts; `run` makes a copy of its first argument under its second.
+
+    No build is left when the context ends; it ends with what a build raised.
+    """
 
     def respond(request: Request) -> Answer:
         operation = request.headers["x-amz-target"].partition(".")[2]
@@ -73,6 +97,7 @@ def codebuild_service(run: Build) -> Iterator[CodeBuildService]:
     service = CodeBuildService("", run)
     with serving(respond) as port:
         service.url = f"http://localhost:{port}"
-        yield service
-        for thread in service.threads:
-            thread.join(60)
+        try:
+            yield service
+        finally:
+            service.wait()

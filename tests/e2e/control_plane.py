@@ -3,27 +3,32 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from processes import absent, free_port, running, wait_for
+from processes import absent, free_port, program, running, server, wait_for
 
 _TOKEN = "token"
-_CONTROLLERS = "deployment,replicaset,statefulset,job,cronjob"
+_CONTROLLERS = "deployment,replicaset,statefulset,job"
 
 
 class Cluster:
     """The control plane as its users know it, through kubectl."""
 
     def __init__(self, kubectl: Path, kubeconfig: Path) -> None:
+        """Take the program and the file that says where the API server is; kubectl's caches lie beside that file."""
         self._command = [str(kubectl), "--kubeconfig", str(kubeconfig)]
+        # The user's ~/.kube (cache, kuberc) and KUBECTL_ variables stay out. `kubectl diff` finds its diff on the path.
+        self._environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(kubeconfig.parent)}
 
     def try_kubectl(self, *arguments: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run kubectl and return how it ended."""
         command = [*self._command, *map(str, arguments)]
-        return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(
+            command, input=stdin, capture_output=True, text=True, check=False, timeout=60, env=self._environment
+        )
 
     def kubectl(self, *arguments: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run kubectl, which must succeed."""
@@ -53,10 +58,11 @@ def assets() -> Path:
 def control_plane(folder: Path) -> Iterator[Cluster]:
     """Run a control plane whose files lie in `folder`, ready when the context begins and gone when it ends."""
     programs = assets()
-    etcd, peer, server = free_port(), free_port(), free_port()
-    url = f"https://127.0.0.1:{server}"
+    etcd, peer, secure = free_port(), free_port(), free_port()
+    url = f"https://127.0.0.1:{secure}"
     key = folder / "service-accounts.key"
-    subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
+    openssl = program("openssl", "apt-get install openssl")
+    subprocess.run([openssl, "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
     tokens = folder / "tokens.csv"
     tokens.write_text(f'{_TOKEN},admin,1,"system:masters"\n')
     kubeconfig = folder / "kubeconfig.json"
@@ -75,20 +81,22 @@ def control_plane(folder: Path) -> Iterator[Cluster]:
     cluster = Cluster(programs / "kubectl", kubeconfig)
     with ExitStack() as stack:
 
-        def start(name: str, *flags: str | Path) -> None:
-            command: Sequence[str | Path] = [programs / name, *flags]
-            stack.enter_context(running(command, folder / f"{name}.log"))
+        def start(name: str, port: int | None, *flags: str | Path) -> None:
+            command, log = [programs / name, *flags], folder / f"{name}.log"
+            stack.enter_context(running(command, log) if port is None else server(command, log, port, name, 60))
 
         client = f"http://127.0.0.1:{etcd}"
         start(
             "etcd",
+            etcd,
             *("--data-dir", folder / "etcd", "--unsafe-no-fsync", "--listen-peer-urls", f"http://127.0.0.1:{peer}"),
             *("--listen-client-urls", client, "--advertise-client-urls", client),
         )
         start(
             "kube-apiserver",
+            secure,
             *("--etcd-servers", client, "--cert-dir", folder / "certificates", "--token-auth-file", tokens),
-            *("--secure-port", str(server), "--bind-address", "127.0.0.1"),
+            *("--secure-port", str(secure), "--bind-address", "127.0.0.1"),
             *("--service-account-issuer", "https://localhost", "--service-account-signing-key-file", key),
             *("--service-account-key-file", key, "--authorization-mode", "AlwaysAllow"),
             *("--disable-admission-plugins", "ServiceAccount", "--service-cluster-ip-range", "10.0.0.0/24"),
@@ -97,6 +105,7 @@ def control_plane(folder: Path) -> Iterator[Cluster]:
         wait_for(lambda: cluster.try_kubectl("get", "--raw", "/readyz").returncode == 0, "the API server is ready", 60)
         start(
             "kube-controller-manager",
+            None,
             *("--kubeconfig", kubeconfig, "--controllers", _CONTROLLERS),
             *("--leader-elect=false", "--secure-port", "0"),
         )

@@ -38,20 +38,24 @@ AUTH_ARN = "arn:aws:secretsmanager:us-west-2:210987654321:secret:registry/auth-A
 
 
 def china(case: str = EVERYTHING, template: str = "sam-template.yaml") -> Stack:
+    """Return China's stack with the parameters of one of CASES."""
     return Stack(template, CHINA, WebhookToken="t" * 32, **CASES[case])
 
 
 def globally(case: str = EVERYTHING, template: str = "image-pulling.yaml", **parameters: str) -> Stack:
+    """Return the global stack that goes with China's in one of CASES; `parameters` are more of its own."""
     prefix = CASES[case].get("RepositoryPrefix", "mirror")
     return Stack(template, GLOBAL, RepositoryPrefix=prefix, Region=CHINA.region, **parameters)
 
 
 @cache
 def calls(case: str) -> tuple[Call, ...]:
+    """Return each call that the two functions make in the repertoire, deployed as one of CASES says."""
     return tuple(perform(china(case)))
 
 
 def asked_by(principal: str, case: str) -> list[Request]:
+    """Return what the functions' calls in the name of a role, or of the key KEY_ID, ask IAM for."""
     return [request for call in calls(case) if call.principal == principal for request in requests(call)]
 
 
@@ -87,6 +91,7 @@ def asked_by_lambda(stack: Stack, function: str) -> list[Request]:
 
 
 def asked_by_a_push(case: str) -> list[Request]:
+    """What the push of an image asks for, by ECR's guide: a login, and PUSH on the repository."""
     repository = CASES[case].get("RepositoryPrefix", "mirror") + "/gcr.io/team/app"
     pushed = [Request(f"ecr:{name}", resource_of(f"ecr:{name}", CHINA, RepositoryName=repository)) for name in PUSH]
     return [Request("ecr:GetAuthorizationToken", resource_of("ecr:GetAuthorizationToken", CHINA)), *pushed]

@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -56,17 +57,51 @@ def listening(port: int) -> bool:
 def running(
     command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program while the context lasts, its output in the file `log`, and wait until it has ended."""
+    """Run a program while the context lasts, its output in the file `log`; at the end it and all it started are gone.
+
+    It has ten seconds to end by itself.
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [str(word) for word in command], stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment
+            [str(word) for word in command],
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,  # a group of its own, and no Ctrl-C from the terminal before its context ends
         )
         try:
             yield process
         finally:
             process.terminate()
             try:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(10)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # a test's server has nothing to lose
                 process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()  # a test's server has nothing to lose
-                process.wait(10)
+
+
+@contextmanager
+def server(
+    command: Sequence[str | Path],
+    log: Path,
+    port: int,
+    what: str,
+    seconds: float = 30.0,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program as `running` does, from when it listens on `port`.
+
+    The test fails with the end of the log if the program ends before, or does not listen within `seconds`.
+    """
+    with running(command, log, environment) as process:
+        deadline = time.monotonic() + seconds
+        while not listening(port):
+            ended = process.poll() is not None
+            if ended or time.monotonic() > deadline:
+                trouble = f"ended with {process.returncode}" if ended else f"does not listen within {seconds:.0f} s"
+                pytest.fail(f"{what} {trouble}; its log ends: {log.read_text(errors='replace')[-2000:]}")
+            time.sleep(0.1)
+        yield process

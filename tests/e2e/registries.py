@@ -16,8 +16,10 @@ import yaml
 from processes import free_port, listening, program, running, wait_for
 from servers import Answer, Request, serving
 from source_images import MANIFEST_TYPES, Content, SourceImage
+from stacks import CHINA
+from urllib3 import BaseHTTPResponse
 
-ACCOUNT = "123456789012"
+ACCOUNT = CHINA.account
 ECR_LOGIN = ("AWS", f"{ACCOUNT}-auth-token")
 """The user and the password that moto's GetAuthorizationToken gives out for this account."""
 
@@ -36,10 +38,10 @@ class Registry:
         for blob in image.blobs:
             started = self._request("POST", f"/v2/{repository}/blobs/uploads/", 202)
             location = started.headers["Location"].removeprefix(f"http://{self.host}")
-            self._request("PUT", f"{location}&digest={blob.digest}", 201, body=blob.data)
-        for manifest in image.platforms:
-            self._put_manifest(repository, manifest.digest, manifest)
-        self._put_manifest(repository, reference, image.manifest)
+            self._request("PUT", f"{location}&digest={blob.digest}", 201, content=blob)
+        manifests = {**{each.digest: each for each in image.platforms}, reference: image.manifest}
+        for name, manifest in manifests.items():  # those of the platforms first: an index may name no unknown one
+            self._request("PUT", f"/v2/{repository}/manifests/{name}", 201, content=manifest)
 
     def manifest(self, repository: str, reference: str) -> Content:
         """Return the manifest under a tag or a digest."""
@@ -71,21 +73,11 @@ class Registry:
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
 
-    def _put_manifest(self, repository: str, reference: str, manifest: Content) -> None:
-        path = f"/v2/{repository}/manifests/{reference}"
-        self._request("PUT", path, 201, body=manifest.data, content_type=manifest.media_type)
-
-    def _request(
-        self,
-        method: str,
-        path: str,
-        *expected: int,
-        body: bytes | None = None,
-        content_type: str = "application/octet-stream",
-    ) -> urllib3.BaseHTTPResponse:
-        headers = {"Accept": ", ".join(MANIFEST_TYPES), "Content-Type": content_type}
+    def _request(self, method: str, path: str, *expected: int, content: Content | None = None) -> BaseHTTPResponse:
+        headers = {"Accept": ", ".join(MANIFEST_TYPES)} | ({"Content-Type": content.media_type} if content else {})
         if self.login is not None:
             headers |= urllib3.make_headers(basic_auth=":".join(self.login))
+        body = content.data if content else None
         answer = urllib3.request(method, f"http://{self.host}{path}", headers=headers, body=body)
         assert answer.status in expected, f"{method} {path}: {answer.status} {answer.data!r}"
         return answer

@@ -41,9 +41,11 @@ class Functions:
         assert answer["statusCode"] == 200, answer
 
     def reconcile(self, event: Json) -> None:
+        """Hand an event to the reconciler, which must leave no record of a batch undone."""
         assert not reconciler.handler(event, Context()).get("batchItemFailures")
 
     def statuses(self) -> set[str | None]:
+        """Return the statuses that occur among the records; None is that of an older deployment's item."""
         return {record.status for record in self.aws.records()}
 
     def change(self, **values: Any) -> None:

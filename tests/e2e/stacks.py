@@ -1,11 +1,10 @@
 """A template as a deployed stack shows it: parameters, conditions and the names of resources filled in."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from templates import load_template
+from templates import carry_out, load_template, parameters_of
 
 Json = dict[str, Any]
 
@@ -38,10 +37,6 @@ _RETURNED: Mapping[str, Mapping[str, str]] = {
 }
 
 
-class _NoValue:
-    """What AWS::NoValue stands for."""
-
-
 class Stack:
     """A template of the repository, or one at an absolute path, deployed with `parameters` in `place`."""
 
@@ -49,13 +44,9 @@ class Stack:
         self.template = load_template(template)
         self.place = place
         suffix = ".cn" if place.partition == "aws-cn" else ""
-        defaults = {name: str(entry.get("Default", "")) for name, entry in self.template["Parameters"].items()}
-        assert set(parameters) <= set(defaults), "no such parameter"
-        self._values: dict[str, Any] = {
-            **defaults,
-            **parameters,
+        self._values = {
+            **parameters_of(self.template, **parameters),
             "AWS::AccountId": place.account,
-            "AWS::NoValue": _NoValue,
             "AWS::Partition": place.partition,
             "AWS::Region": place.region,
             "AWS::StackName": "stack",
@@ -88,44 +79,11 @@ class Stack:
 
     def resolve(self, node: Any) -> Any:
         """Return `node` with its functions carried out. Raises KeyError for what it does not know."""
-        if isinstance(node, list):
-            return [value for value in map(self.resolve, node) if value is not _NoValue]
-        if not isinstance(node, dict):
-            return node
-        if len(node) == 1:
-            [(name, value)] = node.items()
-            if name == "Ref":
-                return self._returned(value, "Ref")
-            if name == "Fn::GetAtt":
-                return self._returned(*value)
-            if name == "Fn::Sub":
-                return self._substituted(value)
-            if name == "Fn::Join":
-                return value[0].join(self.resolve(value[1]))
-            if name == "Fn::Equals":
-                left, right = map(str, self.resolve(value))
-                return left == right
-            if name == "Fn::Not":
-                return not self.resolve(value[0])
-            if name == "Fn::If":
-                holds = self.resolve(self.template["Conditions"][value[0]])
-                return self.resolve(value[1 if holds else 2])
-            if name.startswith("Fn::"):
-                raise KeyError(name)
-        resolved = {key: self.resolve(value) for key, value in node.items()}
-        return {key: value for key, value in resolved.items() if value is not _NoValue}
+        return carry_out(node, self.template, self._values, self._returned)
 
-    def _substituted(self, text: str) -> str:
-        def value(match: re.Match[str]) -> str:
-            name, _, attribute = match[1].partition(".")
-            return str(self._returned(name, attribute or "Ref"))
-
-        return re.sub(r"\$\{([^}]+)\}", value, text)
-
-    def _returned(self, name: str, attribute: str) -> Any:
-        if name in self._values:
-            return self._values[name]
+    def _returned(self, name: str, attribute: str) -> str:
         resource = self.template["Resources"][name]
         properties = resource.get("Properties", {})
         given = self.resolve(properties.get("TableName") or properties.get("Name") or f"stack-{name}-1A2B3C4D5E6F")
-        return self._substituted(_RETURNED[resource["Type"]][attribute]).replace("NAME", given)
+        text: str = self.resolve({"Fn::Sub": _RETURNED[resource["Type"]][attribute]})
+        return text.replace("NAME", given)

@@ -3,13 +3,16 @@
 import base64
 import copy
 import json
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 from adapter import Gateway, gateway
 from control_plane import Cluster, control_plane
+from pods import Json as Json
+from pods import pod as pod
+from pods import pods_of as pods_of
 from processes import wait_for
 
 from image_mirror import webhook
@@ -17,11 +20,24 @@ from image_mirror.cli.emulation import REGISTRY, Emulation, emulated_aws
 from templates import sam_template, webhook_configuration
 
 TOKEN = "0123456789abcdef0123456789abcdef"
-Json = dict[str, Any]
+
+
+def pytest_configure() -> None:
+    """End on SIGTERM and SIGHUP as on Ctrl-C, so that contexts unwind and no program of theirs is left behind."""
+
+    def end(number: int, _frame: object) -> None:
+        for each in signals:
+            signal.signal(each, lambda *_: None)  # `timeout` sends it twice, and the second would break the unwinding
+        pytest.exit(f"ended by {signal.Signals(number).name}", 128 + number)
+
+    signals = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is not signal.SIG_IGN]
+    for each in signals:
+        signal.signal(each, end)
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The control plane that all tests of a run share; each leaves the default namespace empty."""
     with control_plane(tmp_path_factory.mktemp("control-plane")) as running:
         yield running
 
@@ -39,17 +55,20 @@ def output_path() -> str:
 
 
 def answer(event: Json) -> Json:
+    """Answer as the Lambda function does: an HTTP API event (payload 2.0) in, its response out."""
     return webhook.handler(event, None)
 
 
 @pytest.fixture
 def aws() -> Iterator[Emulation]:
+    """AWS emulated in this process, which the handler then finds; without a record."""
     with emulated_aws() as emulation:
         yield emulation
 
 
 @pytest.fixture(scope="session")
 def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """The gateway that all tests of a run share; a test takes it as `gate`."""
     with gateway(tmp_path_factory.mktemp("gateway"), route(), answer) as running:
         yield running
 
@@ -67,7 +86,7 @@ def configuration(gate: Gateway, change: Callable[[Json], None] | None = None) -
     """The shipped configuration with the URL and the certificate filled in, and with `change` made to its webhook."""
     filled: Json = copy.deepcopy(webhook_configuration())
     [entry] = filled["webhooks"]
-    assert entry["clientConfig"]["url"] == "<WEB-HOOK-URL>"
+    assert entry["clientConfig"] == {"url": "<WEB-HOOK-URL>"}
     bundle = base64.b64encode(gate.certificate).decode()
     entry["clientConfig"] = {"url": gate.url + output_path(), "caBundle": bundle}
     if change is not None:
@@ -75,26 +94,45 @@ def configuration(gate: Gateway, change: Callable[[Json], None] | None = None) -
     return filled
 
 
+def policy_of(policy: str, seconds: int = 5) -> Callable[[Json], None]:
+    """Return a change for `configuration`: this failurePolicy and this timeoutSeconds."""
+
+    def change(entry: Json) -> None:
+        entry |= {"failurePolicy": policy, "timeoutSeconds": seconds}
+
+    return change
+
+
 @contextmanager
-def configured(cluster: Cluster, gate: Gateway, *configurations: Json, host: str = REGISTRY) -> Iterator[None]:
-    """Apply webhook configurations, wait until they are in force, and delete them at the end.
+def configured(cluster: Cluster, gate: Gateway, applied: Json, host: str = REGISTRY) -> Iterator[None]:
+    """Apply a webhook configuration, wait until it is in force, and delete it at the end.
 
     The API server takes up to a second to notice a change; a probe's image, which then begins with `host` or no longer
-    does, says that it has.
+    does, says that it has. It reads a configuration as a whole, so that the probe speaks for all webhooks in it.
     """
     handler, gate.handler = gate.handler, answer
-    for each in configurations:
-        cluster.apply(each)
-    wait_for(lambda: _probe(cluster).startswith(host), "the webhook is asked")
-    gate.handler = handler
-    gate.bodies.clear()
+    try:
+        cluster.apply(applied)
+        wait_for(lambda: _probe(cluster).startswith(host), "the webhook is asked")
+        gate.handler = handler
+        gate.bodies.clear()
+        yield
+    finally:
+        gate.handler = answer
+        name = applied["metadata"]["name"]
+        cluster.kubectl("delete", "mutatingwebhookconfiguration", name, "--ignore-not-found")
+        wait_for(lambda: _probe(cluster).startswith("gcr.io/"), "the webhook is no longer asked")
+
+
+@contextmanager
+def emptied(cluster: Cluster) -> Iterator[None]:
+    """Leave nothing in the default namespace, however the context ends."""
     try:
         yield
     finally:
-        for each in configurations:
-            cluster.kubectl("delete", "mutatingwebhookconfiguration", each["metadata"]["name"])
-        gate.handler = answer
-        wait_for(lambda: _probe(cluster).startswith("gcr.io/"), "the webhook is no longer asked")
+        kinds = "deployment,replicaset,statefulset,cronjob,job,pod"  # no garbage collector runs
+        cluster.kubectl("delete", kinds, "--all", "--force", "--grace-period=0", "--wait=false")
+        wait_for(lambda: not cluster.get("pods")["items"], "the pods are gone")
 
 
 def _probe(cluster: Cluster) -> str:
@@ -107,26 +145,5 @@ def _probe(cluster: Cluster) -> str:
 def mirrored(cluster: Cluster, gate: Gateway, aws: Emulation) -> Iterator[Cluster]:
     """A cluster with the shipped configuration, and nothing in its default namespace afterwards."""
     assert aws.records() == []
-    with configured(cluster, gate, configuration(gate)):
+    with emptied(cluster), configured(cluster, gate, configuration(gate)):
         yield cluster
-        kinds = "deployment,replicaset,statefulset,cronjob,job,pod"  # no garbage collector runs
-        cluster.kubectl("delete", kinds, "--all", "--force", "--grace-period=0", "--wait=false")
-        wait_for(lambda: not cluster.get("pods")["items"], "the pods are gone")
-
-
-def pod(name: str, *images: str, **metadata: Json) -> Json:
-    """A bare pod with a container c0, c1, ... for each image."""
-    named = enumerate(images or ("gcr.io/probe/probe",))
-    containers = [{"name": f"c{number}", "image": image} for number, image in named]
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, **metadata},
-        "spec": {"containers": containers},
-    }
-
-
-def pods_of(cluster: Cluster, selector: str) -> list[Json]:
-    """Return the pods with these labels."""
-    found: list[Json] = cluster.get("pods", "-l", selector)["items"]
-    return found

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from build import Project, write_home
+from build import Project
 from processes import free_port, program
+from pulled import assert_pulled
 from registries import ECR_LOGIN, EcrApi, Registry, busy_registry, ecr_api, registry
 from source_images import SourceImage, digest_of, docker_image, oci_index
 
@@ -84,28 +84,6 @@ def assert_same(project: Project, origin: Registry, repository: str, image: str,
     assert project.target.catalogue()[home.repository] == {home.tag: pushed.manifest.digest}
 
 
-def assert_pulled(project: Project, image: str, pushed: SourceImage) -> None:
-    """Pull the copy as nodes do: by the name that the webhook gives to the pod, with ECR's login."""
-    name = f"docker://{project.home(image)}"
-    login = project.folder / "login.json"
-    login.write_text(auth_file(project.target.host, *ECR_LOGIN))
-    environment = os.environ | {"HOME": str(write_home(project.folder / "node", project.target, {}))}
-
-    def skopeo(*words: str | Path) -> str:
-        done = subprocess.run(["skopeo", *words], env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    seen = json.loads(skopeo("inspect", "--override-arch", "amd64", "--authfile", login, name))
-    assert seen["Digest"] == pushed.manifest.digest
-    assert seen["Architecture"] == "amd64"
-    folder = project.folder / "pulled"
-    skopeo("copy", "--all", "--src-authfile", login, name, f"dir:{folder}")
-    assert digest_of((folder / "manifest.json").read_bytes()) == pushed.manifest.digest
-    for blob in pushed.blobs:
-        assert (folder / blob.digest.removeprefix("sha256:")).read_bytes() == blob.data
-
-
 TO_COPY = [
     pytest.param("gcr.io/team/index:1.0", oci_index("index"), id="an index of two platforms"),
     pytest.param("gcr.io/team/docker:1.0", docker_image("docker"), id="a Docker v2.2 image"),
@@ -125,7 +103,7 @@ def test_a_copy_is_its_source_to_the_byte_and_is_pulled_by_the_rewritten_name(
     if not tag:
         assert project.home(image).tag == pushed.manifest.digest.replace("sha256:", "digest-sha256-")
     assert_same(project, world.source, repository, image, pushed)
-    assert_pulled(project, image, pushed)
+    assert_pulled(project.folder, project.target, str(project.home(image)), pushed)
     assert world.source.requests_of_skopeo()  # else none would mean nothing, below
     assert world.target.requests_of_skopeo()
 
@@ -138,7 +116,7 @@ def test_a_port_in_the_name_of_the_registry_is_part_of_the_home(world: World, pr
     port = world.source.host.partition(":")[2]
     assert world.target.catalogue()[f"mirror/localhost_{port}/team/port"] == {"1": pushed.manifest.digest}
     assert_same(project, world.source, "team/port", image, pushed)
-    assert_pulled(project, image, pushed)
+    assert_pulled(project.folder, project.target, str(project.home(image)), pushed)
 
 
 def test_a_source_that_demands_a_login_gets_its_own(world: World, project: Project) -> None:
@@ -148,7 +126,7 @@ def test_a_source_that_demands_a_login_gets_its_own(world: World, project: Proje
     project = replace(project, registry_auth=auth_file(world.private.host, *LOGIN))
     assert_ended(project, project.run(image), "COPIED")
     assert_same(project, world.private, "team/private", image, pushed)
-    assert_pulled(project, image, pushed)
+    assert_pulled(project.folder, project.target, str(project.home(image)), pushed)
 
 
 def test_a_source_that_is_busy_for_a_while_is_asked_again(world: World, project: Project) -> None:

@@ -1,0 +1,179 @@
+"""All parts of the circle, each a real program or as near to one as there is, wired together as the stacks wire them.
+
+Nothing of AWS calls another part by itself here: `turn` lets what has happened reach the reconciler.
+"""
+
+import itertools
+import json
+import os
+import queue
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import boto3
+from build import Project
+from codebuild_service import CodeBuildService, codebuild_service
+from dynamodb_local import create_table, dynamodb_local, streams_client
+from event_source_mapping import EventSourceMapping
+from moto import mock_aws
+from principals import china
+from recording import Recorder
+from refusals import CASE, recorded, refused
+from registries import ACCOUNT, ECR_LOGIN, Registry, ecr_api, registry
+from repertoire import KEY_ID
+from servers import Answer, Request, serving
+from stacks import CHINA, GLOBAL
+from stage import Json, answer
+
+from buildspec_runner import Run
+from image_mirror import reconciler
+from image_mirror.cli.emulation import Context, http_event
+from image_mirror.record import Record
+from image_mirror.records import Records, to_record
+from reviews_data import captured
+
+TABLE = "ImageListTable"
+
+
+@dataclass
+class Circle:
+    """The registry that has the images and the one that gets them, what lies between, and what happened so far.
+
+    `pushes` are those that nobody has been told of, `runs` the builds that have ended, `seen` each status that a
+    record had.
+    """
+
+    source: Registry
+    target: Registry
+    dynamodb: Any
+    ecr: Any
+    mapping: EventSourceMapping
+    builds: CodeBuildService
+    runs: list[Run]
+    pushes: "queue.Queue[Json]"
+    recorder: Recorder
+    seen: list[str] = field(default_factory=list)
+
+    def records(self) -> list[Record]:
+        return [to_record(item) for item in self.dynamodb.scan(TableName=TABLE)["Items"]]
+
+    def admit(self, image: str) -> None:
+        """Answer the review of a pod with `image`."""
+        review = captured("create-pod-from-deployment.json")
+        [container] = review["request"]["object"]["spec"]["containers"]
+        container["image"] = image
+        answered = answer(http_event(review))
+        assert answered["statusCode"] == 200, answered
+
+    def turn(self) -> None:
+        """Read the stream, and tell of each push what ECR tells through EventBridge; note each status that is new."""
+        self._note()
+        self.mapping.poll()
+        self._note()
+        while not self.pushes.empty():
+            target = self.push()
+            detail = {
+                "action-type": "PUSH",
+                "result": "SUCCESS",
+                "repository-name": target["repository"],
+                "image-tag": target["tag"],
+                "image-digest": target["digest"],
+            }
+            event = {"source": "aws.ecr", "detail-type": "ECR Image Action", "account": ACCOUNT, "detail": detail}
+            reconciler.handler(event, Context())
+        self._note()
+
+    def push(self) -> Json:
+        """Put the next push of the registry, which has no ECR API, into the emulated ECR, which the reconciler asks."""
+        target: Json = self.pushes.get(timeout=30)["target"]
+        self.ecr.put_image(
+            repositoryName=target["repository"],
+            imageTag=target["tag"],
+            imageDigest=target["digest"],
+            imageManifest=json.dumps({"schemaVersion": 2, "digest": target["digest"]}),
+            imageManifestMediaType=target["mediaType"],
+        )
+        return target
+
+    def look(self, record: Record) -> None:
+        """Let the record's time have come, and the schedule's minute after it."""
+        due = replace(record, due_at=int(time.time() * 1000))
+        assert Records(self.dynamodb, TABLE).replace(record, due) == due
+        reconciler.handler({"source": "aws.events"}, Context())
+
+    def called(self, principal: str) -> set[str]:
+        """Return the actions of one role, or of the key."""
+        return {call.action for call in self.recorder.calls if call.principal == principal}
+
+    def refused(self) -> list[str]:
+        """Return what the shipped policies would refuse of all calls so far."""
+        return refused(self.recorder.calls, self.target.host)
+
+    def _note(self) -> None:
+        for record in self.records():
+            if record.status and (not self.seen or self.seen[-1] != record.status):
+                self.seen.append(record.status)
+
+
+@contextmanager
+def whole_circle(folder: Path) -> Iterator[Circle]:
+    """Run all parts while the context lasts, with their files in `folder`; the caller's own AWS is out of reach."""
+    pushes: queue.Queue[Json] = queue.Queue()
+    runs: list[Run] = []
+    numbers = itertools.count()
+
+    def notified(request: Request) -> Answer:
+        for event in json.loads(request.body)["events"]:
+            if event["action"] == "push" and event["target"].get("tag"):
+                pushes.put(event)
+        return Answer(200)
+
+    def place(name: str) -> Path:
+        (folder / name).mkdir()
+        return folder / name
+
+    with ExitStack() as stack:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        nothing = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull)
+        stack.enter_context(mock.patch.dict(os.environ, kept | nothing, clear=True))
+        port = stack.enter_context(serving(notified))
+        source = stack.enter_context(registry(place("source")))
+        target = stack.enter_context(registry(place("target"), ECR_LOGIN, f"http://127.0.0.1:{port}/"))
+        api = stack.enter_context(ecr_api(place("aws")))
+        table_url = stack.enter_context(dynamodb_local(place("dynamodb")))
+
+        def build(image: str, home: str) -> Run:
+            project = Project(folder / f"build-{next(numbers)}", api, target, {"gcr.io": f"{source.host}/gcr.io"})
+            runs.append(project.run(image, home))
+            return runs[-1]
+
+        builds = stack.enter_context(codebuild_service(build))
+        environment = china(CASE).environment() | {
+            "AWS_DEFAULT_REGION": CHINA.region,
+            "AWS_ENDPOINT_URL_DYNAMODB": table_url,
+            "AWS_ENDPOINT_URL_CODEBUILD": builds.url,
+            "ECR_REGISTRY": target.host,
+        }
+        stack.enter_context(mock.patch.dict(os.environ, environment))
+        stack.enter_context(emulated_services())
+        dynamodb = boto3.client("dynamodb")
+        stream = create_table(dynamodb, TABLE)
+        recorder = stack.enter_context(recorded())
+        mapping = EventSourceMapping(
+            streams_client(table_url), stream, lambda event: reconciler.handler(event, Context())
+        )
+        yield Circle(source, target, dynamodb, boto3.client("ecr"), mapping, builds, runs, pushes, recorder)
+
+
+@contextmanager
+def emulated_services() -> Iterator[None]:
+    """Emulate ECR and Secrets Manager in this process; calls with an endpoint of their own go there."""
+    with mock_aws():
+        key = {"G_AWS_REGION": GLOBAL.region, "G_ACCESS_KEY": KEY_ID, "G_SECRET_KEY": "emulated"}
+        boto3.client("secretsmanager").create_secret(Name=os.environ["GLOBAL_AKSK"], SecretString=json.dumps(key))
+        yield

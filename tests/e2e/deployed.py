@@ -1,0 +1,67 @@
+"""The stacks that tests share, as a pytest plugin: each is built and deployed once in a session.
+
+A test module that uses them says `pytest_plugins = ["deployed"]`.
+"""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from deployment import GLOBAL_STACK, STACK, Checkout, keep_key
+from processes import free_port, listening, running, wait_for
+from sam import Json, Region, Sam, python_program
+from stacks import CHINA
+
+from templates import ROOT
+
+SHIPPED = ("sam-template.yaml", "samconfig.toml", "image-pulling.yaml")
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in SHIPPED:
+        shutil.copy(ROOT / name, folder)
+    python, port = python_program(), free_port()
+    endpoint = f"http://localhost:{port}"  # moto reads templates out of its S3 only by this name
+    sam = Sam(folder, endpoint, python)
+    cloud = Path(__file__).with_name("cloud.py")
+    with running([sys.executable, cloud, str(port)], folder / "cloud.log"):
+        wait_for(lambda: listening(port), "the emulated AWS is up", 60)
+        yield Checkout(folder, sam, endpoint, python)
+
+
+@pytest.fixture(scope="session")
+def built(checkout: Checkout) -> Checkout:
+    checkout.sam("build")
+    return checkout
+
+
+@pytest.fixture(scope="session")
+def china(built: Checkout) -> Region:
+    return built.deploy_china("cn-northwest-1")
+
+
+@pytest.fixture(scope="session")
+def push_key(china: Region) -> Json:
+    """The key with which the global side pushes."""
+    user = china.outputs(STACK)["ImagePushUserName"]
+    made: Json = china.client("iam").create_access_key(UserName=user)["AccessKey"]
+    return made
+
+
+@pytest.fixture(scope="session")
+def world(built: Checkout, china: Region, push_key: Json) -> Region:
+    """The global side, and the key for it kept in China."""
+    # The SAM CLI does with a template that needs no transform what "aws cloudformation deploy" does.
+    region = built.deploy(
+        "us-west-2",
+        *("--template-file", "image-pulling.yaml", "--stack-name", GLOBAL_STACK, "--parameter-overrides"),
+        *(f"Region={china.name}", f"ChinaAccountId={CHINA.account}"),
+        *(f"AccessKey={push_key['AccessKeyId']}", f"AccessKeySK={push_key['SecretAccessKey']}"),
+    )
+    keep_key(china, region)
+    return region

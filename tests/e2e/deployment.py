@@ -1,0 +1,59 @@
+"""The shipped templates deployed by the SAM CLI from a checkout, as the README says, to an emulated AWS."""
+
+import json
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from artefact import Function, function
+from sam import Json, Region, Sam
+from stacks import CHINA
+from stage import TOKEN
+
+STACK, GLOBAL_STACK = "image-mirror", "image-pulling"
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of what is shipped, the SAM CLI in it, and the emulated AWS that it deploys to."""
+
+    folder: Path
+    sam: Sam
+    endpoint: str
+    python: Path
+
+    def deploy(self, region: str, *arguments: str) -> Region:
+        """Run `sam deploy` with more arguments, and return the region."""
+        self.sam("deploy", "--region", region, "--no-confirm-changeset", *arguments)
+        return Region(self.endpoint, region)
+
+    def deploy_china(self, region: str) -> Region:
+        """Deploy what has been built as China's stack, with TOKEN."""
+        return self.deploy(region, "--parameter-overrides", f"WebhookToken={TOKEN}")
+
+    def start(self, region: Region, logical_id: str) -> AbstractContextManager[Function]:
+        """Run a function from what the stack gives Lambda."""
+        code = self.folder / "functions" / region.name / logical_id
+        region.unpack(STACK, logical_id, code)
+        return function(
+            self.python, code, region.function(STACK, logical_id), region, code.with_name(f"{logical_id}.log")
+        )
+
+
+def keep_key(china: Region, world: Region) -> Json:
+    """Keep a new key of the global stack's user in the secret that China's stack names, and return the key."""
+    outputs = world.outputs(GLOBAL_STACK)
+    made: Json = world.client("iam").create_access_key(UserName=outputs["ImagePullUserName"])["AccessKey"]
+    entries = {
+        "G_AWS_REGION": outputs["GlobalRegion"],
+        "G_ACCESS_KEY": made["AccessKeyId"],
+        "G_SECRET_KEY": made["SecretAccessKey"],
+    }
+    name, text = china.outputs(STACK)["GlobalSecret"], json.dumps(entries)
+    china.client("secretsmanager").create_secret(Name=name, SecretString=text)
+    return made
+
+
+def registry(region: Region) -> str:
+    """Return the host of the account's ECR in a region of China."""
+    return f"{CHINA.account}.dkr.ecr.{region.name}.amazonaws.com.cn"

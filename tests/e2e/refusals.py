@@ -1,0 +1,53 @@
+"""The calls of both functions as they are recorded, and what the policies of the shipped stacks say to them."""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from authorization import requests
+from policies import Decision, evaluate
+from principals import china, globally
+from recording import Call, Recorder
+from repertoire import KEY_ID
+
+from image_mirror import reconciler, webhook
+
+CASE = "as shipped"
+WEBHOOK, RECONCILER = (china(CASE).role_of(name) for name in ("ApiFunction", "ReconcilerFunction"))
+
+
+@contextmanager
+def recorded() -> Iterator[Recorder]:
+    """Load both functions anew, each with clients that record what its role calls."""
+    recorder = Recorder()
+    with recorder.recording():
+        for function, role in ((webhook, WEBHOOK), (reconciler, RECONCILER)):
+            function.load.cache_clear()
+            recorder.acting_as(role)
+            function.load()
+        try:
+            yield recorder
+        finally:
+            for function in (webhook, reconciler):
+                function.load.cache_clear()
+
+
+def refused(calls: Iterable[Call], registry: str) -> list[str]:
+    """Return what would be refused of the calls of both roles and of the key that starts builds.
+
+    `registry` is the host that stood for the one of ECR when the calls were made: the name of a copy begins with it,
+    and the key's policy looks at that name.
+    """
+    in_china = china(CASE)
+    documents = {role: in_china.policies(role) for role in (WEBHOOK, RECONCILER)}
+    documents[KEY_ID] = globally(CASE).policies("ImagePullUser")
+    ecr = in_china.environment()["ECR_REGISTRY"]
+    found = []
+    for call in calls:
+        parameters = json.loads(json.dumps(call.parameters).replace(f"{registry}/", f"{ecr}/"))
+        for request in requests(replace(call, parameters=parameters)):
+            decision = evaluate(documents[call.principal], request)
+            if decision is not Decision.ALLOWED:
+                found.append(f"{call.principal}: {request.action} on {request.resource}: {decision.value}")
+    return found

@@ -1,0 +1,94 @@
+"""What users apply, on a real API server with the shipped configuration and the real handler."""
+
+import json
+
+import pytest
+from adapter import Gateway
+from control_plane import Cluster
+from pods import COPIES, EVERY_FIELD, FULL, Json, images, originals, pod, pods_of
+from processes import wait_for
+
+from image_mirror.cli.emulation import Emulation
+from image_mirror.record import Status
+from templates import ROOT
+
+
+def test_the_sample_deployment_s_own_pods_carry_ecr_images(mirrored: Cluster, gate: Gateway, aws: Emulation) -> None:
+    mirrored.kubectl("apply", "-f", ROOT / "samples" / "nginx-gcr.yaml")
+    wait_for(lambda: pods_of(mirrored, "app=nginx-gcr"), "the Deployment has a pod")
+    shown = mirrored.kubectl(
+        "get", "pods", "-l", "app=nginx-gcr", "-o", "jsonpath={.items[*].spec.containers[*].image}"
+    ).stdout
+    assert shown == f"{COPIES}/gcr.io/google-samples/hello-app:1.0"
+    [record] = aws.records()
+    assert (record.source, record.status) == ("gcr.io/google-samples/hello-app:1.0", Status.REQUESTED)
+    assert {review["apiVersion"] for review in gate.reviews} == {"admission.k8s.io/v1"}
+
+
+def test_every_image_field_is_rewritten_and_kubectl_prints_the_warnings(mirrored: Cluster, aws: Emulation) -> None:
+    applied = mirrored.kubectl("apply", "-f", EVERY_FIELD)
+    made = mirrored.get("pod", FULL)
+    assert all(image.startswith(f"{COPIES}/") for image in images(made).values())
+    assert set(originals(made)) == {
+        *("containers/by-tag", "containers/by-digest", "containers/docker-hub"),
+        *("initContainers/prepare", "volumes/files"),
+    }
+    warnings = [line for line in applied.stderr.splitlines() if line.startswith("Warning: ")]
+    assert len(warnings) == 5 == len(aws.records())
+    assert "Warning: nginx is being copied to ECR; the pod waits in ImagePullBackOff until it arrives" in warnings
+
+
+def test_an_ephemeral_container_is_rewritten_alone(mirrored: Cluster) -> None:
+    mirrored.kubectl("apply", "-f", EVERY_FIELD)
+    before = mirrored.get("pod", FULL)
+    done = mirrored.kubectl("debug", FULL, "--image=quay.io/prometheus/busybox", "--attach=false", "--", "sleep", "1")
+    assert "Warning: quay.io/prometheus/busybox is being copied to ECR" in done.stderr
+    after = mirrored.get("pod", FULL)
+    [debugger] = after["spec"]["ephemeralContainers"]
+    assert debugger["image"] == f"{COPIES}/quay.io/prometheus/busybox:latest"
+    assert images(before).items() <= images(after).items()
+    mirrored.kubectl("debug", FULL, "--image=gcr.io/second/one", "--attach=false", "--", "sleep", "1")
+    assert [each["image"] for each in mirrored.get("pod", FULL)["spec"]["ephemeralContainers"]] == [
+        f"{COPIES}/quay.io/prometheus/busybox:latest",
+        f"{COPIES}/gcr.io/second/one:latest",
+    ]
+
+
+def test_a_dry_run_shows_the_images_and_writes_nothing(mirrored: Cluster, aws: Emulation) -> None:
+    done = mirrored.kubectl("apply", "--dry-run=server", "-o", "json", "-f", EVERY_FIELD)
+    assert all(image.startswith(f"{COPIES}/") for image in images(json.loads(done.stdout)).values())
+    assert aws.records() == []
+    assert mirrored.get("pods")["items"] == []
+
+
+@pytest.mark.parametrize("kind", ["CronJob", "StatefulSet"])
+def test_the_pods_of_other_workloads_carry_ecr_images(mirrored: Cluster, kind: str) -> None:
+    """A CronJob's job is made by `kubectl create job --from`, for when a schedule is due is the controller's affair."""
+    template: Json = {
+        "metadata": {"labels": {"app": "w"}},
+        "spec": {"restartPolicy": "Never", "containers": [{"name": "c0", "image": "gcr.io/w/w:1"}]},
+    }
+    if kind == "CronJob":
+        job = {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": template}}}
+        mirrored.apply({"apiVersion": "batch/v1", "kind": kind, "metadata": {"name": "w"}, "spec": job})
+        mirrored.kubectl("create", "job", "--from=cronjob/w", "now")
+    else:
+        template["spec"]["restartPolicy"] = "Always"
+        spec = {"serviceName": "w", "selector": {"matchLabels": {"app": "w"}}, "template": template}
+        mirrored.apply({"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "w"}, "spec": spec})
+    wait_for(lambda: pods_of(mirrored, "app=w"), f"the {kind} has a pod")
+    assert [images(each) for each in pods_of(mirrored, "app=w")] == [{"c0": f"{COPIES}/gcr.io/w/w:1"}]
+
+
+def test_opted_out_pods_and_namespaces_stay_as_written(mirrored: Cluster, gate: Gateway) -> None:
+    mirrored.kubectl("apply", "-f", ROOT / "samples" / "opted-out.yaml")
+    assert images(mirrored.get("pod", "opted-out")) == {"hello-app": "gcr.io/google-samples/hello-app:1.0"}
+    mirrored.kubectl("create", "namespace", "out")
+    mirrored.kubectl("label", "namespace", "out", "image-mirror/skip=true")
+    try:
+        mirrored.apply(pod("p", "nginx", namespace="out"))  # type: ignore[arg-type]
+        assert images(mirrored.get("pod", "p", "-n", "out")) == {"c0": "nginx"}
+    finally:
+        mirrored.kubectl("delete", "pod", "-n", "out", "--all", "--force", "--grace-period=0")
+        mirrored.kubectl("delete", "namespace", "out", "--wait=false")
+    assert gate.reviews == []

@@ -1,0 +1,58 @@
+"""CodeBuild's API as the tests run it: what goes wrong in a build of theirs must not pass unseen."""
+
+import pytest
+from codebuild_service import Json, codebuild_service
+
+from buildspec_runner import Run
+from image_mirror.builds import read_build
+from image_mirror.record import Build, Outcome
+
+REQUEST: Json = {
+    "projectName": "ImagePullProject",
+    "environmentVariablesOverride": [
+        {"name": "DOCKER_IMAGE", "value": "from"},
+        {"name": "NEW_DOCKER_IMAGE", "value": "to"},
+    ],
+    "idempotencyToken": "token",
+}
+
+
+def test_a_token_that_comes_again_starts_no_second_build() -> None:
+    asked: list[tuple[str, str]] = []
+
+    def run(image: str, home: str) -> Run:
+        asked.append((image, home))
+        return Run(None, 0, {"COPY_RESULT": "COPIED"}, "", ())
+
+    with codebuild_service(run) as service:
+        first, second = (service.start_build(REQUEST)["build"]["id"] for _ in range(2))
+        service.wait()
+        assert first == second
+        assert asked == [("from", "to")]
+        [build] = service.batch_get_builds({"ids": [first]})["builds"]
+        assert read_build(build) == Build(Outcome.COPIED)
+
+
+def test_a_failed_build_says_which_command_failed_and_how() -> None:
+    with codebuild_service(lambda *_: Run("copy", 44, {}, "", ())) as service:
+        started = service.start_build(REQUEST)["build"]["id"]
+        service.wait()
+        message = "Error while executing command: copy. Reason: exit status 44"
+        assert read_build(service.builds[started]) == Build(Outcome.REFUSED, f"NOT_FOUND: {message}")
+
+
+def test_a_build_that_raises_is_a_fault_and_raises_when_the_service_ends() -> None:
+    def run(image: str, home: str) -> Run:
+        raise RuntimeError(f"{image} is not to be had for {home}")
+
+    def build() -> None:
+        with codebuild_service(run) as service:
+            started = service.start_build(REQUEST)["build"]["id"]
+            service.threads[0].join(10)
+            outcomes.append(read_build(service.builds[started]))
+
+    outcomes: list[Build] = []
+    with pytest.raises(RuntimeError, match="from is not to be had for to"):
+        build()
+    fault = "CodeBuild had a fault of its own: RuntimeError: from is not to be had for to"
+    assert outcomes == [Build(Outcome.DELAYED, fault)]

@@ -1,0 +1,97 @@
+"""A deployment of an older release becomes the shipped one in place."""
+
+from deployment import STACK, Checkout, keep_key, registry
+from sam import Json, Region
+from stage import TOKEN
+from traffic import COPIES, REVIEW, admit, builds, ecr_event, expected_images, stream_batch
+
+pytest_plugins = ["deployed"]
+
+# An older deployment: a table of repo and tag with neither stream nor index, a function, another URL.
+OLDER_TEMPLATE = """
+AWSTemplateFormatVersion: "2010-09-09"
+Transform: AWS::Serverless-2016-10-31
+Resources:
+  ImageListTable:
+    Type: AWS::DynamoDB::Table
+    Properties:
+      TableName: ImageListTable
+      AttributeDefinitions: [{AttributeName: repo, AttributeType: S}, {AttributeName: tag, AttributeType: S}]
+      KeySchema: [{AttributeName: repo, KeyType: HASH}, {AttributeName: tag, KeyType: RANGE}]
+      ProvisionedThroughput: {ReadCapacityUnits: 5, WriteCapacityUnits: 5}
+  ApiFunction:
+    Type: AWS::Serverless::Function
+    Properties:
+      Handler: index.handler
+      Runtime: python3.12
+      InlineCode: "def handler(event, context): ..."
+  OlderApi:
+    Type: AWS::ApiGatewayV2::Api
+    Properties: {Name: older, ProtocolType: HTTP}
+  OlderRoute:
+    Type: AWS::ApiGatewayV2::Route
+    Properties: {ApiId: !Ref OlderApi, RouteKey: POST /}
+"""
+
+
+def test_an_older_stack_is_upgraded_in_place_and_its_items_are_kept(built: Checkout, world: Region) -> None:
+    (built.folder / "older.yaml").write_text(OLDER_TEMPLATE)
+    region = built.deploy("cn-north-1", "--template-file", "older.yaml")
+    function_name = region.resource(STACK, "ApiFunction")
+    here = registry(region)
+    wanted = [(f"{here}/{repository}", tag) for _, repository, tag in (COPIES["containers/a"], COPIES["containers/b"])]
+    # Ours, but no pod needs it now; and what the older deployment named in its own way.
+    left_alone = [
+        (f"{here}/mirror/ghcr.io/org/tool", "v1"),
+        (f"{here}/gcr.io/google-samples/hello-app", "1.0"),
+        (f"{here}/quay/prometheus/busybox", "latest"),
+        ("docker.io/library/nginx", "latest"),
+        ("nginx", "latest"),
+    ]
+    for repo, tag in (*wanted, *left_alone):
+        region.client("dynamodb").put_item(TableName="ImageListTable", Item=key(repo, tag))
+    before = region.items()
+
+    built.deploy_china("cn-north-1")
+    keep_key(region, world)
+    assert region.items() == before
+    assert region.resource(STACK, "ApiFunction") == function_name
+    [route] = region.routes()
+    assert route["RouteKey"] == f"POST /{TOKEN}"
+
+    with built.start(region, "ApiFunction") as webhook:
+        assert admit(webhook, route["RouteKey"], REVIEW) == expected_images(region)
+    requested = by_key(region)
+    assert len(requested) == len(before) + 2
+    for source, repository, tag in COPIES.values():
+        item = requested[f"{here}/{repository}", tag]
+        assert (item["status"]["S"], item["source"]["S"]) == ("REQUESTED", source)
+    untouched = {home: key(*home) for home in left_alone}
+    assert {home: requested[home] for home in left_alone} == untouched
+
+    batch, started = stream_batch(region), builds(world)
+    assert len(batch["Records"]) == len(COPIES)
+    # Even an event that names them, as a stranger's write would bring.
+    strangers = [
+        {"eventName": "MODIFY", "dynamodb": {"Keys": key(*home), "SequenceNumber": str(number)}}
+        for number, home in enumerate(left_alone)
+    ]
+    with built.start(region, "ReconcilerFunction") as reconciler:
+        assert reconciler({"Records": [*batch["Records"], *strangers]}) == {"batchItemFailures": []}
+        assert reconciler(ecr_event("mirror/ghcr.io/org/tool", "v1")) == {}
+        assert reconciler(ecr_event("gcr.io/google-samples/hello-app", "1.0")) == {}
+        assert reconciler({"source": "aws.events"}) == {}
+    after = by_key(region)
+    assert {home: after[home] for home in left_alone} == untouched
+    ours = [item for home, item in after.items() if home not in untouched]
+    assert {item["status"]["S"] for item in ours} == {"COPYING"}
+    assert {item["build_id"]["S"] for item in ours} == builds(world) - started
+    assert len(ours) == len(COPIES)
+
+
+def key(repo: str, tag: str) -> Json:
+    return {"repo": {"S": repo}, "tag": {"S": tag}}
+
+
+def by_key(region: Region) -> dict[tuple[str, str], Json]:
+    return {(item["repo"]["S"], item["tag"]["S"]): item for item in region.items()}
