@@ -1,0 +1,90 @@
+"""By hand: many seeds, one seed with its history, the burst, or the week. Run as `python -m simulation --help` says."""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from multiprocessing import Pool
+
+from simulation.batches import seconds_to_copied
+from simulation.burst import run_burst
+from simulation.prices import DATE
+from simulation.seed import run_seed
+from simulation.week import Week, run_week
+
+
+def main() -> int:
+    """Run what the command line asks for; the result is 1 where an invariant does not hold."""
+    parser = argparse.ArgumentParser(prog="simulation", description=__doc__)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--seeds", type=int, metavar="N", help="run N seeds under faults (200)")
+    what.add_argument("--seed", type=int, metavar="K", help="run seed K and print its history")
+    what.add_argument("--burst", action="store_true", help="10,000 pods of 500 images, no faults")
+    what.add_argument("--week", action="store_true", help="a week of a busy fleet: calls, cost, time to COPIED")
+    what.add_argument("--batches", action="store_true", help="500 new images by builds that copy several each")
+    parser.add_argument("--first", type=int, default=0, metavar="K", help="the first of --seeds (0)")
+    parser.add_argument("--admissions", type=int, default=1_000_000, help="pods in --week (1,000,000)")
+    parser.add_argument("--images", type=int, default=5_000, help="distinct images in --week (5,000)")
+    parser.add_argument("--quota", type=int, default=20, help="CodeBuild's concurrent builds in --week (20)")
+    options = parser.parse_args()
+    if options.seed is not None:
+        return _replay(options.seed)
+    if options.burst:
+        print(run_burst())
+    elif options.week:
+        began = time.monotonic()
+        _print(run_week(admissions=options.admissions, images=options.images, quota=options.quota))
+        print(f"  simulated in {time.monotonic() - began:.0f} s")
+    elif options.batches:
+        _compare_batches()
+    else:
+        return _run(range(options.first, options.first + (options.seeds or 200)))
+    return 0
+
+
+def _run(seeds: range) -> int:
+    total: Counter[str] = Counter()
+    failed = []
+    with Pool() as pool:
+        for outcome in pool.imap(run_seed, seeds, chunksize=4):
+            total += outcome.counts
+            if outcome.violations:
+                failed.append(outcome.seed)
+    for name, count in sorted(total.items()):
+        print(f"{count:>10,} {name}")
+    if failed:
+        _replay(failed[0])
+        print(f"failed: {', '.join(map(str, failed))}; replay one by --seed")
+    else:
+        print(f"{len(seeds)} seeds: every promise was kept")
+    return 1 if failed else 0
+
+
+def _replay(seed: int) -> int:
+    outcome = run_seed(seed, keeps_history=True)
+    print(*outcome.history, sep="\n")
+    print(f"seed {seed}:", *(outcome.violations or ("every promise was kept",)), sep="\n  ")
+    return 1 if outcome.violations else 0
+
+
+def _print(week: Week) -> None:
+    print(f"{week.admissions:,} admissions, {week.images:,} images, CodeBuild quota {week.quota}")
+    print(f"  first admission to COPIED: p50 {week.median:,.0f} s, p99 {week.p99:,.0f} s; not yet {week.waiting:,}")
+    print(f"  builds: {week.builds:,}, {week.refreshes:,} of them refreshes of a tag or repeated copies")
+    for name, count in week.calls.items():
+        print(f"  {name:<32}{count:>12,}")
+    for name, usd in week.usd.items():
+        print(f"  {name:<32}{usd:>12.2f} USD")
+    print(f"  {'together':<32}{sum(week.usd.values()):>12.2f} USD a week, by the prices of {DATE}")
+
+
+def _compare_batches() -> None:
+    print("500 images requested at once, minutes to COPIED\nquota  batch    p50    p99")
+    for quota in (1, 20):
+        for batch in (1, 5, 10, 25, 50):
+            times = seconds_to_copied(images=500, quota=quota, batch=batch)
+            print(f"{quota:>5} {batch:>6} {times[250] / 60:>6.0f} {times[494] / 60:>6.0f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""The global account as China's side sees it: a secret with a key, rotated at any time, and clients of that key."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from image_mirror.aws import AccessKey, Patience
+from simulation.codebuild import CodeBuild
+from simulation.network import Client, refusal
+from simulation.world import World
+
+
+class Account:
+    """The key that AWS takes, and the one that the secret holds, which lags behind in a rotation."""
+
+    def __init__(self, world: World, project: CodeBuild) -> None:
+        self._world = world
+        self.project = project
+        self.valid = "key-0"
+        self._secret = "key-0"
+
+    def rotate(self, seconds: float) -> None:
+        """Make a new key; the secret tells it `seconds` later, and the old one is refused at once."""
+        self.valid = f"key-{int(self.valid[4:]) + 1}"
+        self._world.note("rotated", self.valid)
+        self._world.clock.after(seconds, self._tell)
+
+    def secret(self) -> dict[str, Any]:
+        """Answer GetSecretValue."""
+        entries = {"G_AWS_REGION": "us-west-2", "G_ACCESS_KEY": self._secret, "G_SECRET_KEY": "x"}
+        return {"SecretString": json.dumps(entries)}
+
+    def _tell(self) -> None:
+        self._secret = self.valid
+
+
+class Secrets(Client):
+    """The client of Secrets Manager."""
+
+    def __init__(self, world: World, account: Account, patience: Patience) -> None:
+        super().__init__(world, "Secrets Manager", patience, latency=0.01)
+        self._account = account
+
+    def get_secret_value(self, **_: Any) -> dict[str, Any]:
+        return self.call("GetSecretValue", self._account.secret)
+
+
+class Project(Client):
+    """The client of CodeBuild, across the Pacific, made of one key."""
+
+    def __init__(self, world: World, account: Account, patience: Patience, key: AccessKey) -> None:
+        super().__init__(world, "CodeBuild", patience, latency=0.25)
+        self._account = account
+        self._key = key.access_key_id
+
+    def start_build(self, **request: Any) -> dict[str, Any]:
+        variables = {entry["name"]: entry["value"] for entry in request["environmentVariablesOverride"]}
+        token = request["idempotencyToken"]
+
+        def start() -> dict[str, Any]:
+            return {"build": {"id": self._account.project.start(variables, token).build_id}}
+
+        return self._authorized("StartBuild", start)
+
+    def batch_get_builds(self, *, ids: list[str]) -> dict[str, Any]:
+        if not 1 <= len(ids) <= 100:
+            raise refusal("InvalidInputException", "BatchGetBuilds", "1 to 100 ids")
+        return self._authorized("BatchGetBuilds", lambda: self._account.project.describe(ids))
+
+    def _authorized(self, operation: str, effect: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        def authorized() -> dict[str, Any]:
+            if self._key != self._account.valid:
+                raise refusal("UnrecognizedClientException", operation)
+            return effect()
+
+        return self.call(operation, authorized)

@@ -1,0 +1,38 @@
+"""Virtual time, and the queue of what happens when. Events of one moment happen in the order in which they were set."""
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+
+MINUTE = 60.0
+HOUR = 60 * MINUTE
+
+
+class Clock:
+    """Seconds since the epoch, which pass only by `run` and `skip`."""
+
+    def __init__(self, start: float) -> None:
+        self.now = start
+        self._end = start
+        self._queue: list[tuple[float, int, Callable[[], object]]] = []
+        self._numbers = count()
+
+    def after(self, seconds: float, action: Callable[[], object]) -> None:
+        """Have `action` happen `seconds` from now."""
+        heappush(self._queue, (self.now + seconds, next(self._numbers), action))
+
+    def skip(self, seconds: float) -> bool:
+        """Let `seconds` pass at once where nothing else happens in them, and say whether they did."""
+        then = self.now + seconds
+        if then > self._end or (self._queue and self._queue[0][0] <= then):
+            return False
+        self.now = then
+        return True
+
+    def run(self, seconds: float) -> None:
+        """Let `seconds` pass, and all that happens in them happen."""
+        self._end = self.now + seconds
+        while self._queue and self._queue[0][0] <= self._end:
+            self.now, _, action = heappop(self._queue)
+            action()
+        self.now = self._end

@@ -1,0 +1,118 @@
+"""A whole fleet: the services, the two functions with their triggers as the template sets them up, and a cluster."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import cache
+from typing import Any
+
+from image_mirror import reconciler, webhook
+from image_mirror.settings import Settings
+from simulation.account import Account
+from simulation.clock import MINUTE
+from simulation.cluster import ApiServer
+from simulation.codebuild import CodeBuild
+from simulation.ecr import Registry
+from simulation.faults import NO_FAULTS, Faults
+from simulation.functions import Function, ReconcilerInstance, Services, WebhookInstance, deployed
+from simulation.ledger import Ledger
+from simulation.logs import watched
+from simulation.patterns import matches
+from simulation.sources import Sources
+from simulation.stream import Stream
+from simulation.table import Table
+from simulation.world import World
+from templates import sam_template
+
+REGISTRY = "123456789012.dkr.ecr.cn-northwest-1.amazonaws.com.cn"
+
+
+class Fleet:
+    """Everything that runs, wired together."""
+
+    def __init__(self, world: World, *, quota: int, **settings: str) -> None:
+        template = deepcopy(_resources())
+        events = template["ReconcilerFunction"]["Properties"]["Events"]
+        self._retries = int(template["ReconcilerFunction"]["Properties"]["EventInvokeConfig"]["MaximumRetryAttempts"])
+        self._hints = events["EcrHints"]["Properties"]["Pattern"]
+        self.world = world
+        self.settings = Settings.from_env(
+            {
+                "DDB_TABLE_NAME": "ImageListTable",
+                "GLOBAL_AKSK": "GlobalAKSK",
+                "G_PROJECT_NAME": "ImagePullProject",
+                "ECR_REGISTRY": REGISTRY,
+                **settings,
+            }
+        )
+        _give(self._hints, self.settings.mirror.prefix)
+        self.table = Table(world)
+        self.registry = Registry(world, self._hint)
+        self.sources = Sources(world)
+        self.project = CodeBuild(world, self.registry, self.sources, quota=quota)
+        self.account = Account(world, self.project)
+        services = Services(world, self.table, self.registry, self.account, self.settings)
+        self.webhook, self.reconciler = (
+            Function(services, kind, handler, float(template[name]["Properties"]["Timeout"]))
+            for kind, handler, name in (
+                (WebhookInstance, webhook.handler, "ApiFunction"),
+                (ReconcilerInstance, reconciler.handler, "ReconcilerFunction"),
+            )
+        )
+        self.ledger = Ledger(world, self.table, self.registry)
+        self.stream = Stream(world, events["Requests"]["Properties"], self.reconciler.invoke)
+        self.cluster = ApiServer(services, self.webhook, self.ledger)
+        self.table.listeners += [self.ledger.changed, self.stream.changed]
+        self._every = _minutes(events["EveryMinute"]["Properties"]["Schedule"])
+        self._tick()
+
+    def calm(self) -> None:
+        """End all faults but the clocks' difference."""
+        self.world.note("calm")
+        self.world.faults = NO_FAULTS
+
+    def _tick(self) -> None:
+        """Have the schedule's event arrive, and the next one after it."""
+        event = {"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}
+        self.world.deliver("schedule", lambda: self._invoke(event, self._retries), delay=0.0)
+        self.world.clock.after(self._every, self._tick)
+
+    def _hint(self, event: dict[str, Any]) -> None:
+        if matches(self._hints, event):
+            self._invoke(event, self._retries)
+
+    def _invoke(self, event: dict[str, Any], retries: int) -> None:
+        """Invoke the reconciler asynchronously: Lambda tries a failed event again."""
+
+        def done(answer: Any) -> None:
+            if answer is None and retries:
+                self.world.clock.after(MINUTE, lambda: self._invoke(event, retries - 1))
+
+        self.reconciler.invoke(event, done)
+
+
+@cache
+def _resources() -> dict[str, Any]:
+    resources: dict[str, Any] = sam_template()["Resources"]
+    return resources
+
+
+@contextmanager
+def running(seed: int, faults: Faults, *, quota: int, keeps_history: bool = False, **settings: str) -> Iterator[Fleet]:
+    """Run a fleet while the context lasts."""
+    world = World(seed, faults, keeps_history=keeps_history)
+    with watched(world), deployed(world):
+        yield Fleet(world, quota=quota, **settings)
+
+
+def _minutes(rate: str) -> float:
+    found = re.fullmatch(r"rate\((\d+) minutes?\)", rate)
+    assert found is not None, f"the schedule {rate!r} is not modelled"
+    return int(found[1]) * MINUTE
+
+
+def _give(pattern: dict[str, Any], prefix: str) -> None:
+    """Fill the parameter into the pattern, as CloudFormation does."""
+    [matcher] = pattern["detail"]["repository-name"]
+    matcher["prefix"] = matcher["prefix"]["Fn::Sub"].replace("${RepositoryPrefix}", prefix)

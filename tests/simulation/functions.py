@@ -1,0 +1,167 @@
+"""Lambda: instances of the two functions, each with its own clock and memory, which run the product's handlers."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from image_mirror import reconciler, webhook
+from image_mirror.copies import Copies
+from image_mirror.global_account import GlobalAccount
+from image_mirror.progress import Progress
+from image_mirror.promises import KnownRecords, Promises
+from image_mirror.records import Records
+from image_mirror.settings import Settings
+from simulation.account import Account, Project, Secrets
+from simulation.ecr import ECR, Registry
+from simulation.standins import installed
+from simulation.table import DynamoDB, Table
+from simulation.threads import CrashError, Process
+from simulation.world import World
+
+Done = Callable[[Any], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The services that instances are connected to, and the settings that they are told."""
+
+    world: World
+    table: Table
+    registry: Registry
+    account: Account
+    settings: Settings
+
+
+class Instance:
+    """An execution environment: a clock of its own, and what the product's `load` makes once."""
+
+    def __init__(self, services: Services) -> None:
+        self._world = services.world
+        self.calls: Counter[str] = Counter()  # to AWS, by service; its function counts them for all instances
+        self._fast = self._world.dice.choice((-0.5, 0.5)) * self._world.clocks_differ
+
+    def time(self) -> float:
+        """Tell the time as this instance's clock does."""
+        return self._world.clock.now + self._fast
+
+
+class WebhookInstance(Instance):
+    """The webhook's, made as `image_mirror.webhook.load` makes it."""
+
+    def __init__(self, services: Services) -> None:
+        super().__init__(services)
+        settings = services.settings
+        records = Records(_client(DynamoDB(services.world, services.table, webhook._PATIENCE)), settings.table)
+        self.loaded = webhook.Webhook(settings, Promises(records, settings.policy, KnownRecords()), self.time)
+
+
+class ReconcilerInstance(Instance):
+    """The reconciler's, made as `image_mirror.reconciler.load` makes it."""
+
+    def __init__(self, services: Services) -> None:
+        super().__init__(services)
+        world, settings, patience = services.world, services.settings, reconciler._PATIENCE
+        records = Records(_client(DynamoDB(world, services.table, patience)), settings.table)
+        account = GlobalAccount(
+            _client(Secrets(world, services.account, patience)),
+            settings.secret,
+            lambda key: _client(Project(world, services.account, patience, key)),
+            lambda: world.clock.now,
+        )
+        copies = Copies(_client(ECR(world, services.registry, patience)), account, settings)
+        self.loaded = records, Progress(records, copies, settings, self.time)
+
+
+class Function:
+    """One function: an idle instance takes the next event, or a new one does after its cold start."""
+
+    def __init__(
+        self, services: Services, kind: Callable[[Services], Instance], handler: Callable[..., Any], timeout: float
+    ) -> None:
+        self._services = services
+        self._world = services.world
+        self._kind = kind
+        self._handler = handler
+        self._timeout = timeout
+        self._idle: list[Instance] = []
+        self.seconds = 0.0  # that it has run, as they are billed
+        self.calls: Counter[str] = Counter()
+        self.running = 0
+        self.most_at_once = 0
+
+    def invoke(self, event: Any, done: Done) -> None:
+        """Run the handler on `event`; `done` gets what it returns, or None after a crash or the timeout."""
+        world = self._world
+        cold = 0.0 if self._idle else 0.4
+        instance = self._idle.pop() if self._idle else self._kind(self._services)
+        instance.calls = self.calls
+        process, began, ended = Process(instance), world.clock.now, False
+        self.running += 1
+        self.most_at_once = max(self.most_at_once, self.running)
+
+        def end(answer: Any) -> None:
+            nonlocal ended
+            if not ended:
+                ended = True
+                self.running -= 1
+                self.seconds += world.clock.now - began
+                done(answer)
+
+        def run() -> None:
+            try:
+                world.threads.sleep(cold)
+                deadline = began + cold + self._timeout
+                context = SimpleNamespace(get_remaining_time_in_millis=lambda: int((deadline - world.clock.now) * 1000))
+                answer = self._handler(event, context)
+            except CrashError:
+                end(None)
+                raise
+            except (ClientError, BotoCoreError) as error:
+                world.note("failed", self._handler.__module__, error)
+                answer = None
+            self._idle.append(instance)
+            end(answer)
+
+        def time_out() -> None:
+            if not ended:
+                world.note("timeout", self._handler.__module__)
+                world.counts["function timeouts"] += 1
+                world.threads.crash(process)
+                end(None)
+
+        world.counts[f"Lambda {self._handler.__module__.rpartition('.')[2]}"] += 1
+        world.threads.start(process, run)
+        if world.faults.crashes or world.faults.times_out:
+            world.clock.after(cold + self._timeout, time_out)
+
+    def recycle(self) -> None:
+        """Drop what is idle, as Lambda does now and then."""
+        self._idle.clear()
+
+
+@contextmanager
+def deployed(world: World) -> Iterator[None]:
+    """Have the product's handlers find the instance that they run on, in its time and on its threads."""
+
+    def loaded() -> Any:
+        return world.threads.process.instance.loaded
+
+    time = SimpleNamespace(time=lambda: world.threads.process.instance.time())
+    with (
+        installed(world.threads),
+        patch.object(webhook, "load", loaded),
+        patch.object(reconciler, "load", loaded),
+        patch.object(reconciler, "time", time),
+    ):
+        yield
+
+
+def _client(modelled: object) -> Any:
+    """Pass a modelled client where the type of a real one is asked for."""
+    return modelled

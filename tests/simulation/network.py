@@ -1,0 +1,77 @@
+"""One call to AWS as a function sees it: it takes time, may fail or crash at either end, and botocore tries again."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from botocore.exceptions import ClientError, ReadTimeoutError
+
+from image_mirror.aws import Patience
+from simulation.world import World
+
+Answer = TypeVar("Answer")
+
+
+def refusal(code: str, operation: str, message: str = "") -> ClientError:
+    """Return the error that a client raises for an error answer."""
+    return ClientError({"Error": {"Code": code, "Message": message}}, operation)
+
+
+class Client:
+    """What the modelled clients of all services have in common."""
+
+    def __init__(self, world: World, service: str, patience: Patience, latency: float) -> None:
+        self.world = world
+        self._service = service
+        self._patience = patience
+        self._latency = latency
+
+    def call(self, operation: str, effect: Callable[[], Answer]) -> Answer:
+        """Return what `effect`, which happens at one moment inside the call, returns; retry as botocore does."""
+        for attempt in range(1, self._patience.attempts + 1):
+            try:
+                return self._attempt(operation, effect)
+            except _FaultError as fault:
+                self.world.note("fault", operation, fault.error)
+                if attempt == self._patience.attempts:
+                    raise fault.error from None
+            self.world.threads.sleep(self.world.dice.uniform(0, 1))
+        raise AssertionError("a client tries at least once")
+
+    def _attempt(self, operation: str, effect: Callable[[], Answer]) -> Answer:
+        world, faults = self.world, self.world.faults
+        world.counts[f"{self._service} {operation}"] += 1
+        world.threads.process.instance.calls[self._service] += 1
+        self._may_crash(operation, "before")
+        world.threads.sleep(self._latency)
+        if world.happens(faults.throttled):
+            raise _FaultError(refusal("ThrottlingException", operation))
+        if world.happens(faults.fails_before):
+            raise _FaultError(refusal("InternalServerError", operation, "before"))
+        hangs = world.happens(faults.times_out)
+        if hangs and world.happens(0.5):
+            self._time_out(operation)
+        answer = effect()
+        if hangs:
+            self._time_out(operation)
+        self._may_crash(operation, "after")
+        if world.happens(faults.fails_after):
+            raise _FaultError(refusal("InternalServerError", operation, "after"))
+        return answer
+
+    def _time_out(self, operation: str) -> None:
+        self.world.threads.sleep(self._patience.read)
+        raise _FaultError(ReadTimeoutError(endpoint_url=f"{self._service} {operation}"))
+
+    def _may_crash(self, operation: str, side: str) -> None:
+        if self.world.happens(self.world.faults.crashes):
+            self.world.note("crash", side, operation)
+            self.world.counts["crashes"] += 1
+            self.world.threads.crash(self.world.threads.process)
+
+
+class _FaultError(Exception):
+    """An error of the network or the service, which botocore tries to get past; what the model answers it does not."""
+
+    def __init__(self, error: ClientError | ReadTimeoutError) -> None:
+        super().__init__(str(error))
+        self.error = error

@@ -1,0 +1,162 @@
+"""One seed: busy hours under faults, calm until all has settled, the next pod of every image; and what must hold."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from image_mirror.lifecycle import MOST_ATTEMPTS
+from image_mirror.record import Status
+from image_mirror.records import to_record
+from simulation.clock import HOUR, MINUTE
+from simulation.cluster import Pod
+from simulation.faults import FAULTS
+from simulation.fleet import Fleet, running
+from simulation.table import Key
+
+_BUSY = 3 * HOUR
+_LONGEST_CALM = 16 * HOUR  # five attempts with their back-offs, some behind an hour's wait or a full queue
+_SETTINGS = {"VERIFY_HOURS": "2", "REFRESH_HOURS": "1", "RETRY_FAILED_MINUTES": "30"}
+_VERIFIED = 2.2 * HOUR + 10 * MINUTE
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a seed came to: the invariants that did not hold, figures, and in a replay its history."""
+
+    seed: int
+    violations: tuple[str, ...]
+    counts: Counter[str]
+    history: tuple[str, ...]
+
+
+def run_seed(seed: int, *, keeps_history: bool = False) -> Outcome:
+    """Run one seed to its end."""
+    factor = (0.3, 1.0, 3.0)[seed % 3]
+    quota = (1, 2, 20)[seed // 3 % 3]
+    with running(seed, FAULTS.times(factor), quota=quota, keeps_history=keeps_history, **_SETTINGS) as fleet:
+        images = _populate(fleet)
+        fleet.world.clock.run(_BUSY)
+        fleet.calm()
+        _settle(fleet)
+        fleet.world.clock.run(_VERIFIED)
+        _settle(fleet)
+        check_promises(fleet, "at the end")
+        for image in images:
+            if fleet.cluster.key(image) in fleet.ledger.promised:
+                fleet.cluster.create(Pod((image,)))
+        fleet.world.clock.run(MINUTE)
+        _settle(fleet)
+        check_promises(fleet, "after the next pod", all_stand=True)
+        return Outcome(seed, tuple(fleet.world.violations), _figures(fleet), tuple(fleet.world.history))
+
+
+def _populate(fleet: Fleet) -> list[str]:
+    """Set up the images, and what pods and people do in the busy hours."""
+    world, dice, cluster = fleet.world, fleet.world.dice, fleet.cluster
+    images = [f"gcr.io/team/app{number}:1" for number in range(dice.randint(4, 16))]
+    images += [f"gcr.io/team/app{number}@sha256:{number:064}" for number in range(dice.randint(1, 4))]
+
+    def at_some_time(action: object, *arguments: object) -> None:
+        assert callable(action)
+        world.clock.after(dice.uniform(0, _BUSY), lambda: action(*arguments))
+
+    for image in images:
+        source = image
+        if world.happens(0.15):
+            fleet.sources.absent[source] = True
+            if world.happens(0.5):
+                at_some_time(fleet.sources.publish, source)
+        if "@" not in image and world.happens(0.3):
+            at_some_time(fleet.sources.move, source)
+        if "@" not in image and world.happens(0.1):
+            at_some_time(_push_as_a_stranger, fleet, image)
+    for _ in range(dice.randint(5, 15)):  # bursts, as rollouts make them
+        start = dice.uniform(0, _BUSY)
+        if world.happens(0.4):  # people delete what they are about to deploy anew
+            gone = cluster.key(dice.choice(images))
+            world.clock.after(start + dice.uniform(0, 20), lambda gone=gone: fleet.ledger.delete(gone))  # type: ignore[misc]
+        for _ in range(dice.randint(1, 15)):
+            pod = Pod(tuple(dice.sample(images, k=dice.randint(1, 3))), pull_always=world.happens(0.3))
+            world.clock.after(start + dice.uniform(0, 20), lambda pod=pod: cluster.create(pod))  # type: ignore[misc]
+    for _ in range(dice.randint(0, 3)):
+        at_some_time(fleet.account.rotate, dice.choice((0.0, 30.0, 900.0)))
+    for _ in range(5):
+        at_some_time(fleet.webhook.recycle)
+        at_some_time(fleet.reconciler.recycle)
+    return images
+
+
+def _push_as_a_stranger(fleet: Fleet, image: str) -> None:
+    home = fleet.cluster.home(image)
+    fleet.registry.push(home.repository, home.tag, f"sha256:{fleet.world.dice.getrandbits(256):064x}")
+
+
+def _settle(fleet: Fleet) -> None:
+    """Let time pass until nothing is under way, and complain where that takes too long."""
+    end = fleet.world.clock.now + _LONGEST_CALM
+    while _under_way(fleet):
+        if fleet.world.clock.now > end:
+            for key in _unsettled(fleet):
+                fleet.world.violated(f"{_name(key)}: stuck as {dict(fleet.table.items[key])}")
+            return
+        fleet.world.clock.run(5 * MINUTE)
+    fleet.world.clock.run(10)  # for the index to follow
+
+
+def _under_way(fleet: Fleet) -> bool:
+    return bool(_unsettled(fleet) or fleet.project.busy or not fleet.stream.idle)
+
+
+def _unsettled(fleet: Fleet) -> list[Key]:
+    return [
+        key for key, item in fleet.table.items.items() if to_record(item).status not in (Status.COPIED, Status.FAILED)
+    ]
+
+
+def check_promises(fleet: Fleet, when: str, *, all_stand: bool = False) -> None:
+    """Every promised image is COPIED, or FAILED with a reason after five real attempts, or was deleted behind our back.
+
+    With `all_stand` the last is no excuse: the next pod has asked for it again.
+    """
+    for key in fleet.ledger.promised:
+        item, repository = fleet.table.items.get(key), key[0].partition("/")[2]
+        held = fleet.registry.held(repository, key[1])
+        if item is None:
+            if all_stand or not fleet.ledger.deleted[key]:
+                fleet.world.violated(f"{_name(key)}: {when} it was promised and has no record")
+            continue
+        record = to_record(item)
+        if record.status is Status.COPIED and record.digest != held:
+            fleet.world.violated(f"{_name(key)}: {when} COPIED as {record.digest}, while ECR holds {held}")
+        if record.status is Status.FAILED:
+            real = [
+                build
+                for build in fleet.project.by_target.get((repository, key[1]), [])
+                if build.submitted >= record.requested_at / 1000 - fleet.world.clocks_differ
+                and (build.charges_an_attempt or (build.pushed and fleet.ledger.deleted[key]))
+            ]
+            if not record.error or record.attempts != MOST_ATTEMPTS or len(real) < MOST_ATTEMPTS:
+                fleet.world.violated(
+                    f"{_name(key)}: {when} FAILED after {len(real)} attempts of {record.attempts}: {record.error}"
+                )
+    for key, item in fleet.table.items.items():
+        due_at = to_record(item).due_at
+        if fleet.table.indexed(key) != due_at:
+            fleet.world.violated(f"{_name(key)}: {when} due at {due_at}, but {fleet.table.indexed(key)} in the index")
+
+
+def _figures(fleet: Fleet) -> Counter[str]:
+    counts = fleet.world.counts
+    counts["builds"] = len(fleet.project.builds)
+    counts["promises"] = len(fleet.ledger.promises)
+    counts["builds the table never knew"] = sum(
+        each not in fleet.ledger.recorded_builds for each in fleet.project.builds
+    )
+    counts["dead letters"] = fleet.stream.dead_letters
+    counts["seeds with two reconcilers at once"] = int(fleet.reconciler.most_at_once > 1)
+    for item in fleet.table.items.values():
+        counts[f"end as {item['status']['S']}"] += 1
+    return counts
+
+
+def _name(key: Key) -> str:
+    return f"{key[0].partition('/')[2]}:{key[1]}"

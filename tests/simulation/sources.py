@@ -1,0 +1,36 @@
+"""The registries that images come from: what each reference leads to, and which tags move."""
+
+import hashlib
+
+from image_mirror.reference import InvalidReferenceError, parse_reference
+from simulation.world import World
+
+
+class Sources:
+    """Every image exists, but for those that are `absent`; a tag's digest follows the number of its moves."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._moves: dict[str, int] = {}
+        self.absent: dict[str, bool] = {}
+
+    def digest(self, source: str) -> str | None:
+        """Return the digest that a canonical reference leads to now, or None where the registry knows none."""
+        if self.absent.get(source):
+            return None
+        try:
+            by_digest = parse_reference(source).digest
+        except InvalidReferenceError:
+            return None
+        content = f"{source} {self._moves.get(source, 0)}"
+        return by_digest or "sha256:" + hashlib.sha256(content.encode()).hexdigest()
+
+    def move(self, source: str) -> None:
+        """Point a tag at another image."""
+        self._world.note("moved", source)
+        self._moves[source] = self._moves.get(source, 0) + 1
+
+    def publish(self, source: str) -> None:
+        """Have an image appear that was absent."""
+        self._world.note("published", source)
+        self.absent.pop(source, None)

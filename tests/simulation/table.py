@@ -1,0 +1,177 @@
+"""DynamoDB: one table with its index, which lags behind, and its changes for whoever listens."""
+
+from bisect import bisect_right, insort
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from image_mirror.aws import Patience
+from simulation.expressions import ExpressionError, Item, Parsed, Scope, apply_update, parse_condition, parse_update
+from simulation.network import Client, refusal
+from simulation.world import World
+
+Key = tuple[str, str]
+Listener = Callable[[Key, Item | None, Item | None], None]
+_PAGE = 100  # far below DynamoDB's megabyte, so that there are pages to lose
+
+
+class Table:
+    """The items, by repo and tag; `listeners` are told of each change as it happens: its key, before and after."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.items: dict[Key, Item] = {}
+        self.listeners: list[Listener] = []
+        self._index: list[tuple[int, Key]] = []
+        self._indexed: dict[Key, int] = {}
+        self._pending: deque[tuple[float, Key, int | None]] = deque()
+
+    def get(self, request: dict[str, Any]) -> dict[str, Any]:
+        item = self.items.get(_key(request["Key"]))
+        self._world.counts["read units"] += 1
+        return {} if item is None else {"Item": dict(item)}
+
+    def put(self, request: dict[str, Any]) -> dict[str, Any]:
+        return self._write("PutItem", _key(request["Item"]), request, lambda _: dict(request["Item"]))
+
+    def update(self, request: dict[str, Any]) -> dict[str, Any]:
+        changes = parse_update(request["UpdateExpression"])
+        key = request["Key"]
+        return self._write("UpdateItem", _key(key), request, lambda scope: {**key, **apply_update(changes, scope)})
+
+    def delete(self, request: dict[str, Any]) -> dict[str, Any]:
+        return self._write("DeleteItem", _key(request["Key"]), request, lambda _: None)
+
+    def query(self, request: dict[str, Any], last: Item | None) -> dict[str, Any]:
+        """Return the page of what the key condition matches that begins behind the key `last`."""
+        self._let_index_follow()
+        start = bisect_right(self._index, (_due_at(last) or 0, _key(last))) if last else 0
+        condition = _checked(parse_condition(request["KeyConditionExpression"]), request)
+        values = request["ExpressionAttributeValues"]
+        until = bisect_right(self._index, (int(values[":now"]["N"]) + 1,))
+        page = []
+        for due_at, (repo, tag) in self._index[start : min(start + _PAGE, until)]:
+            item = {"due": {"S": "DUE"}, "due_at": {"N": str(due_at)}, "repo": {"S": repo}, "tag": {"S": tag}}
+            if not condition.holds(Scope(item, {}, values)):
+                raise ExpressionError("this index serves DUE up to :now, and the condition asks for something else")
+            page.append(item)
+        self._world.counts["read units"] += 1
+        more = start + _PAGE < until
+        return {"Items": page, **({"LastEvaluatedKey": page[-1]} if more else {})}
+
+    def indexed(self, key: Key) -> int | None:
+        """Return the item's due_at as the index has it now."""
+        self._let_index_follow()
+        return self._indexed.get(key)
+
+    def _write(
+        self, operation: str, key: Key, request: dict[str, Any], change: Callable[[Scope], Item | None]
+    ) -> dict[str, Any]:
+        before = self.items.get(key)
+        names, values = request.get("ExpressionAttributeNames", {}), request.get("ExpressionAttributeValues", {})
+        scope = Scope(before or {}, names, values)
+        parsed = [parse_condition(request["ConditionExpression"])]
+        parsed += [parse_update(request["UpdateExpression"])] if "UpdateExpression" in request else []
+        for each in parsed:
+            _checked(each, request, others=parsed)
+        self._world.counts["write units"] += 1
+        if not parsed[0].holds(scope):
+            error = refusal("ConditionalCheckFailedException", operation)
+            if request.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD" and before is not None:
+                error.response["Item"] = dict(before)  # type: ignore[typeddict-unknown-key]
+            raise error
+        after = change(scope)
+        if after is None:
+            self.items.pop(key, None)
+        else:
+            self.items[key] = after
+        if before != after:
+            self._world.note(operation, key[0].partition("/")[2], key[1], _brief(before), "->", _brief(after))
+            self._follow(key, before, after)
+            for listener in self.listeners:
+                listener(key, before, after)
+        return {}
+
+    def _follow(self, key: Key, before: Item | None, after: Item | None) -> None:
+        """Have the index follow later, in the order of the writes."""
+        old, new = _due_at(before), _due_at(after)
+        if old != new:
+            self._world.counts["write units"] += (old is not None) + (new is not None)
+            lag = self._world.dice.uniform(0, self._world.faults.index_lag)
+            latest = self._pending[-1][0] if self._pending else 0.0
+            self._pending.append((max(self._world.clock.now + lag, latest), key, new))
+
+    def _let_index_follow(self) -> None:
+        while self._pending and self._pending[0][0] <= self._world.clock.now:
+            _, key, due_at = self._pending.popleft()
+            old = self._indexed.pop(key, None)
+            if old is not None:
+                del self._index[bisect_right(self._index, (old, key)) - 1]
+            if due_at is not None:
+                self._indexed[key] = due_at
+                insort(self._index, (due_at, key))
+
+
+class DynamoDB(Client):
+    """The client, as far as the product uses it."""
+
+    def __init__(self, world: World, table: Table, patience: Patience) -> None:
+        super().__init__(world, "DynamoDB", patience, latency=0.005)
+        self._table = table
+
+    def get_item(self, **request: Any) -> dict[str, Any]:
+        if not request.get("ConsistentRead"):
+            raise ExpressionError("only consistent reads are modelled")
+        return self.call("GetItem", lambda: self._table.get(request))
+
+    def put_item(self, **request: Any) -> dict[str, Any]:
+        return self.call("PutItem", lambda: self._table.put(request))
+
+    def update_item(self, **request: Any) -> dict[str, Any]:
+        return self.call("UpdateItem", lambda: self._table.update(request))
+
+    def delete_item(self, **request: Any) -> dict[str, Any]:
+        return self.call("DeleteItem", lambda: self._table.delete(request))
+
+    def get_paginator(self, operation: str) -> "DynamoDB":
+        if operation != "query":
+            raise ExpressionError(f"no paginator of {operation} is modelled")
+        return self
+
+    def paginate(self, **request: Any) -> Iterator[dict[str, Any]]:
+        """Yield the pages, each by a call of its own when it is asked for."""
+        last = None
+        while True:
+            page = self.call("Query", partial(self._table.query, request, last))
+            yield page
+            last = page.get("LastEvaluatedKey")
+            if last is None:
+                return
+
+
+def _key(item: Item) -> Key:
+    return item["repo"]["S"], item["tag"]["S"]
+
+
+def _due_at(item: Item | None) -> int | None:
+    return int(item["due_at"]["N"]) if item and "due" in item and "due_at" in item else None
+
+
+def _brief(item: Item | None) -> str:
+    if item is None:
+        return "(none)"
+    return " ".join(f"{name}={_short(*item[name].values())}" for name in sorted(item) if name not in ("repo", "tag"))
+
+
+def _short(text: str) -> str:
+    return text if len(text) < 48 else text[:45] + "..."
+
+
+def _checked(parsed: Parsed, request: dict[str, Any], others: "list[Parsed] | None" = None) -> Parsed:
+    """Refuse placeholders that are missing or unused, as DynamoDB does."""
+    given = {*request.get("ExpressionAttributeNames", ()), *request.get("ExpressionAttributeValues", ())}
+    used = {name for each in others or [parsed] for name in each.used if name[0] in "#:"}
+    if given != used:
+        raise ExpressionError(f"placeholders given {sorted(given)}, used {sorted(used)}")
+    return parsed

@@ -1,0 +1,101 @@
+"""A week of a busy fleet: rollouts by day and night, popular images and rare ones, new images, and tags that move."""
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+from simulation.clock import HOUR
+from simulation.cluster import Pod
+from simulation.faults import NO_FAULTS
+from simulation.fleet import Fleet, running
+from simulation.prices import Usage, cost
+
+_WEEK = 7 * 24 * HOUR
+_ROLLOUT = 10  # pods of one image, within 20 s
+_MOVING = 0.2  # of all images: by a tag that moves twice a day, and always pulled
+_BORN_LATER = 0.4  # of all images: first used some time in the week, the others from its beginning
+_GIGABYTES = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Week:
+    """What a week came to: calls by service, times in seconds from the first admission to COPIED, USD by service."""
+
+    quota: int
+    admissions: int
+    images: int
+    calls: dict[str, int]
+    builds: int
+    refreshes: int
+    waiting: int
+    median: float
+    p99: float
+    usd: dict[str, float]
+
+
+def run_week(*, admissions: int, images: int, quota: int) -> Week:
+    """Run a week of `admissions` pods of `images` distinct images."""
+    with running(0, NO_FAULTS, quota=quota) as fleet:
+        _rollouts(fleet, admissions, images)
+        fleet.world.clock.run(_WEEK)
+        counts, times = fleet.world.counts, sorted(fleet.ledger.seconds_to_copied)
+        usage = Usage(
+            webhook_invocations=counts["Lambda webhook"],
+            webhook_seconds=fleet.webhook.seconds,
+            reconciler_invocations=counts["Lambda reconciler"],
+            reconciler_seconds=fleet.reconciler.seconds,
+            write_units=counts["write units"],
+            read_units=counts["read units"],
+            build_minutes=counts["build minutes"],
+            secret_calls=counts["Secrets Manager GetSecretValue"],
+            pushes=sum(build.pushed for build in fleet.project.builds.values()),
+            images=len(fleet.table.items),
+            image_gigabytes=_GIGABYTES,
+        )
+        assert not fleet.world.violations, fleet.world.violations[:5]
+        return Week(
+            quota=quota,
+            admissions=counts["pods"],
+            images=len(fleet.table.items),
+            calls={name: count for name, count in sorted(counts.items()) if name[0].isupper()},
+            builds=len(fleet.project.builds),
+            refreshes=len(fleet.project.builds) - len(fleet.project.by_target),
+            waiting=len(fleet.table.items) - len(times),
+            median=times[len(times) // 2],
+            p99=times[len(times) * 99 // 100],
+            usd=cost(usage),
+        )
+
+
+def _rollouts(fleet: Fleet, admissions: int, images: int) -> None:
+    """Set rollouts off all week; an image's share falls with its rank, as one over it."""
+    world, dice = fleet.world, fleet.world.dice
+    names = [f"gcr.io/team/app{number}:{'latest' if dice.random() < _MOVING else '1'}" for number in range(images)]
+    born = [dice.uniform(0, _WEEK) if dice.random() < _BORN_LATER else 0.0 for _ in names]
+    weights = list(accumulate(1 / rank for rank in range(1, images + 1)))
+    began, pause = world.clock.now, _WEEK * _ROLLOUT / (admissions - images * _ROLLOUT)
+
+    def roll_out() -> None:
+        elapsed = world.clock.now - began
+        # Four of five in the twelve hours of the day.
+        rate = 1.6 if elapsed % (24 * HOUR) < 12 * HOUR else 0.4
+        world.clock.after(dice.expovariate(rate / pause), roll_out)
+        [place] = dice.choices(range(images), cum_weights=weights)
+        while born[place] > elapsed:
+            [place] = dice.choices(range(images), cum_weights=weights)
+        begin(place)
+
+    def begin(place: int) -> None:
+        pod = Pod((names[place],), pull_always=names[place].endswith(":latest"))
+        for _ in range(_ROLLOUT):
+            world.clock.after(dice.uniform(0, 20), lambda: fleet.cluster.create(pod))
+
+    def move(place: int) -> None:
+        fleet.sources.move(names[place])
+        world.clock.after(12 * HOUR, lambda: move(place))
+
+    roll_out()
+    for place, name in enumerate(names):
+        # Its first rollout; chance alone would leave rare images out.
+        world.clock.after(born[place] + dice.uniform(0, HOUR), lambda place=place: begin(place))  # type: ignore[misc]
+        if name.endswith(":latest"):
+            world.clock.after(dice.uniform(0, 12 * HOUR), lambda place=place: move(place))  # type: ignore[misc]

@@ -1,0 +1,53 @@
+"""What every part of a simulation shares: clock, threads, dice, faults, what is counted and what is written down."""
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from random import Random
+
+from simulation.clock import Clock
+from simulation.faults import Faults
+from simulation.threads import Threads
+
+START = 1_800_000_000.0
+
+
+class World:
+    """One run. Two of one seed are the same to the last event. Only a replay writes its history down."""
+
+    def __init__(self, seed: int, faults: Faults, *, keeps_history: bool = False) -> None:
+        self.dice = Random(seed)
+        self.clock = Clock(START)
+        self.threads = Threads(self.clock)
+        self.faults = faults
+        self.clocks_differ = faults.clocks_differ
+        self.counts: Counter[str] = Counter()
+        self.violations: list[str] = []
+        self.history: list[str] = []
+        self._keeps_history = keeps_history
+
+    def happens(self, probability: float) -> bool:
+        """Throw the dice, or do not where there is nothing to decide."""
+        return probability > 0 and self.dice.random() < probability
+
+    def note(self, kind: str, *details: object) -> None:
+        """Write a line of history."""
+        if self._keeps_history:
+            moment = datetime.fromtimestamp(self.clock.now, UTC).strftime("%d %H:%M:%S.%f")[:-3]
+            self.history.append(f"{moment} {kind:<10} {' '.join(map(str, details))}")
+
+    def violated(self, invariant: str) -> None:
+        """Keep an invariant that does not hold, once."""
+        if invariant not in self.violations:
+            self.note("VIOLATION", invariant)
+            self.violations.append(invariant)
+
+    def deliver(self, event: str, action: Callable[[], object], *, delay: float) -> None:
+        """Have an event arrive: in time, or late, twice or never."""
+        copies = 2 if self.happens(self.faults.event_twice) else 1
+        if self.happens(self.faults.event_lost):
+            self.note("event lost", event)
+            copies = 0
+        for _ in range(copies):
+            late = self.dice.uniform(10, 900) if self.happens(self.faults.event_late) else 0.0
+            self.clock.after(delay + late, action)
