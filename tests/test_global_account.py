@@ -45,8 +45,9 @@ def rotate(cloud: Cloud, access_key_id: str = "AKIANEW") -> None:
     put_secret(cloud, json.dumps({"G_AWS_REGION": "us-west-2", "G_ACCESS_KEY": access_key_id, "G_SECRET_KEY": "s"}))
 
 
-def error(code: str, message: str = "message") -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": message}}, "StartBuild")
+def error(code: str, message: str = "message", status: int = 400) -> ClientError:
+    answer: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(answer, "StartBuild")
 
 
 def failing(*errors: Exception) -> Operation:
@@ -123,13 +124,7 @@ def test_whatever_stands_in_the_way_delays(account: GlobalAccount, cause: Except
     ("cause", "uncertain"),
     [
         pytest.param(ConnectTimeoutError(endpoint_url="https://x"), True, id="no answer"),
-        pytest.param(
-            ClientError(
-                {"Error": {"Code": "InternalFailure"}, "ResponseMetadata": {"HTTPStatusCode": 500}}, "StartBuild"
-            ),
-            True,
-            id="AWS broke",
-        ),
+        pytest.param(error("InternalFailure", status=500), True, id="AWS broke"),
         pytest.param(error("AccessDeniedException"), False, id="refused"),
     ],
 )
