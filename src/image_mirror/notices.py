@@ -52,4 +52,6 @@ def _fit(image: str, sentence: str, ending: str = "") -> str:
 
 def printable(text: str) -> str:
     """Escape what a terminal would act on or not show."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

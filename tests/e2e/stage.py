@@ -14,6 +14,7 @@ from pods import Json as Json
 from pods import pod as pod
 from pods import pods_of as pods_of
 from processes import wait_for
+from refusals import WEBHOOK, recorded, refused
 
 from image_mirror import webhook
 from image_mirror.cli.emulation import REGISTRY, Emulation, emulated_aws
@@ -61,9 +62,14 @@ def answer(event: Json) -> Json:
 
 @pytest.fixture
 def aws() -> Iterator[Emulation]:
-    """AWS emulated in this process, which the handler then finds; without a record."""
-    with emulated_aws() as emulation:
+    """AWS emulated in this process, which the handler then finds; without a record.
+
+    What the webhook calls in the course of the test, its own policy must allow.
+    """
+    with emulated_aws() as emulation, recorded() as recorder:
+        recorder.acting_as(WEBHOOK)  # what a test loads anew is the webhook
         yield emulation
+        assert refused(recorder.calls, REGISTRY) == []
 
 
 @pytest.fixture(scope="session")
