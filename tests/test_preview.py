@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from image_mirror.cli import app
 from image_mirror.cli.manifests import Manifests
-from image_mirror.cli.preview import Row, rows
+from image_mirror.cli.rows import Row, rows
 from image_mirror.images import new_images
 from image_mirror.mirror import Copy
 from image_mirror.review import Json, parse_review

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from image_mirror.cli.preview import Row, read_manifests, rows
+from image_mirror.cli.preview import read_manifests
+from image_mirror.cli.rows import Row, rows
 from reviews_data import MIRROR
 
 SAMPLES = Path(__file__).parent.parent / "samples"
