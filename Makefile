@@ -4,7 +4,7 @@ BIN := .venv/bin
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed; name one: make PYTHON=python3.12 ...")'
 REGIONS := cn-north-1 cn-northwest-1 us-west-2
 
-.PHONY: demo test e2e simulate check format clean
+.PHONY: demo test e2e simulate bench check format clean
 
 demo: .venv/.demo
 	$(BIN)/image-mirror demo
@@ -20,6 +20,10 @@ e2e: .venv/.dev .venv-sam/.done .venv-aws/.done .dynamodb-local/.done
 # The product's own code against a modelled AWS, in virtual time, under faults; each seed replays.
 simulate: .venv/.dev
 	$(BIN)/pytest --numprocesses auto tests/simulation
+
+# Ratios measured side by side in one run; docs/performance.md says what they mean.
+bench: .venv/.dev
+	PYTHONPATH=tests:tests/bench $(BIN)/python tests/bench
 
 check: .venv/.dev
 	$(BIN)/ruff check .

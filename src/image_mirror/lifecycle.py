@@ -61,23 +61,27 @@ class Remove:
 Step = Wait | Start | Inspect | Verify | Save | Remove
 
 
+def is_renewed(record: Record, now: int, *, by_digest: bool, pull_always: bool, policy: Policy) -> bool:
+    """Say whether a pod that needs the copy at `now` has it asked for again.
+
+    A FAILED copy is after `policy.retry_failed`; one by tag, for pods with imagePullPolicy Always, after
+    `policy.refresh`; an item with no status, from an older deployment, at once.
+    """
+    if record.status is Status.COPIED:
+        return pull_always and not by_digest and 0 < policy.refresh <= now - record.requested_at
+    if record.status is Status.FAILED:
+        return now - record.updated_at >= policy.retry_failed
+    return record.status is None
+
+
 def renewal(record: Record, fresh: Record, *, pull_always: bool, policy: Policy) -> Record | None:
     """Return what a pod that needs the copy makes of the `record` that stands, or None where it stays as it is.
 
-    `fresh` is the request that would be made now, were there no record. A FAILED copy is asked for again after
-    `policy.retry_failed`; one by tag, for pods with imagePullPolicy Always, after `policy.refresh`; an item with no
-    status, from an older deployment, at once.
+    `fresh` is the request that would be made now, were there no record.
     """
-    now = fresh.requested_at
-    adopted = record.status is None
-    retried = record.status is Status.FAILED and now - record.updated_at >= policy.retry_failed
-    refreshed = (
-        record.status is Status.COPIED
-        and pull_always
-        and not fresh.by_digest
-        and 0 < policy.refresh <= now - record.requested_at
-    )
-    return replace(fresh, digest=record.digest) if adopted or retried or refreshed else None
+    now, by_digest = fresh.requested_at, fresh.by_digest
+    renewed = is_renewed(record, now, by_digest=by_digest, pull_always=pull_always, policy=policy)
+    return replace(fresh, digest=record.digest) if renewed else None
 
 
 def next_step(record: Record, build: Build | None, now: int) -> Step:

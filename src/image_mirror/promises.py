@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.admission import Demand
-from image_mirror.lifecycle import renewal
+from image_mirror.lifecycle import is_renewed, renewal
 from image_mirror.record import Policy, Record, Status, request
 from image_mirror.records import Records
 from image_mirror.reference import Home
@@ -75,13 +75,15 @@ class Promises:
         for demand in demands:
             home = demand.copy.home
             record = self._known.get(home, now)
-            fresh = request(home, demand.copy.source, now)
-            if record is not None and self._renew(record, fresh, demand) is None:
+            if record is not None and not self._is_renewed(record, demand, now):
                 standing[home] = record
             elif seconds > 0:
+                fresh = request(home, demand.copy.source, now)
                 pending[self._threads.submit(step, demand, fresh, record)] = home
             else:
                 raise NotRecordedError("no time was left to record the pod's images")
+        if not pending:
+            return standing
         done, late = wait(pending, timeout=seconds)
         for future in late:
             future.cancel()
@@ -98,6 +100,10 @@ class Promises:
         if late:
             raise NotRecordedError(f"{len(late)} of {len(pending)} records were not written within {seconds:.2f} s")
         return standing
+
+    def _is_renewed(self, record: Record, demand: Demand, now: int) -> bool:
+        by_digest = demand.copy.home.digest is not None
+        return is_renewed(record, now, by_digest=by_digest, pull_always=demand.pull_always, policy=self._policy)
 
     def _renew(self, record: Record, fresh: Record, demand: Demand) -> Record | None:
         return renewal(record, fresh, pull_always=demand.pull_always, policy=self._policy)
