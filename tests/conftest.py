@@ -3,11 +3,13 @@
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 from moto import mock_aws
 
 from image_mirror.aws import Patience, connect
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
     from types_boto3_ecr import ECRClient
     from types_boto3_secretsmanager import SecretsManagerClient
+
+# Slow machines are no failures; and in CI the same commit gives the same examples, by hand each run tries others.
+hypothesis_settings.register_profile("project", deadline=None, derandomize=os.environ.get("CI") == "true")
+hypothesis_settings.load_profile("project")
 
 REGISTRY = "123456789012.dkr.ecr.cn-northwest-1.amazonaws.com.cn"
 ENVIRONMENT = {
