@@ -484,3 +484,10 @@ def test_a_digest_applied_without_the_tag_that_stood_beside_it_is_the_same_image
     live = create(made_pod({"a": f"gcr.io/x:1@{DIGEST}"}))
     again = update(applied(live, made_pod({"a": f"gcr.io/x@{DIGEST}"})), live, no_lookup)
     assert again.images == {"containers/a": f"{GCR}/x@{DIGEST}"}
+
+
+@pytest.mark.parametrize("older", ["mirror/team_a", "mirror/v1.0", "mirror/old"])
+def test_an_annotated_copy_below_a_longer_former_prefix_is_given_back(older: str) -> None:
+    standing = f"{REGISTRY}/{older}/gcr.io/x:1"
+    old = made_pod({"a": standing}, annotations=noted({"containers/a": "gcr.io/x:1"}))
+    assert update(applied(old, made_pod({"a": "gcr.io/x:1"})), old, no_lookup).images == {"containers/a": standing}

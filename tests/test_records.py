@@ -133,3 +133,11 @@ def test_what_is_due_comes_oldest_first_over_all_pages(records: Records) -> None
     records.create(replace(FULL, tag="later", due_at=9000))
     records.create(replace(FULL, tag="never", due_at=None))
     assert list(records.due(1028)) == [(REPO, str(number)) for number in range(29)]
+
+
+def test_an_adopted_item_is_due_whatever_it_held_before(cloud: Cloud, records: Records) -> None:
+    item = {"repo": {"S": REPO}, "tag": {"S": "1"}, "status": {"S": "NEW"}, "due_at": {"N": "3"}}
+    cloud.dynamodb.put_item(TableName="ImageListTable", Item=item)
+    found = records.create(FULL)
+    assert records.replace(found, FULL) is FULL
+    assert list(records.due(FULL.due_at or 0)) == [(REPO, "1")]

@@ -116,8 +116,8 @@ def started(record: Record, build_id: str, now: int) -> Record:
 def delayed(record: Record, reason: str, now: int, *, soon: bool = False) -> Record:
     """Return the record of a copy that has to wait through no fault of its source: no attempt is charged.
 
-    The wait doubles from one minute to an hour. With `soon` it stays at one to two minutes: where AWS is merely busy,
-    and where a start may have taken effect, for CodeBuild knows its token for five minutes only.
+    The wait doubles with each wait so far, from a minute to an hour. With `soon` it stays at one to two minutes: where
+    AWS is merely busy, and where a start may have taken effect, for CodeBuild knows its token for five minutes only.
     """
     pause = MINUTE + int(MINUTE * _spread(record)) if soon else min(MINUTE << min(record.waits, 6), _LONGEST_WAIT)
     return replace(

@@ -104,7 +104,10 @@ class Mirror:
             return False
         if self.stands_for(image, original):
             return True
-        return self._path_below_prefix(there) is None and _same_version(there, source)
+        below = self._path_below_prefix(there)
+        # An older prefix may have been a longer one, whose rest looks like a host.
+        own = below is None or below.endswith(f"/{path_in_home(source)}")
+        return own and _same_version(there, source)
 
     def _path_below_prefix(self, there: ImageReference) -> str | None:
         """Return the source's host and path that a copy's name says, or None for what is no copy below this prefix.

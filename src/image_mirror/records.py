@@ -117,7 +117,7 @@ def to_item(record: Record) -> Item:
         for name, value in asdict(record).items()
         if value is not None and value != "" and not (name in _NUMBERS and record.status is None)
     }
-    if record.due_at is not None:
+    if "due_at" in item:
         item["due"] = {"S": _DUE}
     return item
 
