@@ -189,14 +189,15 @@ def test_a_secret_made_later_is_found(cloud: Cloud, connections: Connections) ->
 class CountingSecrets:
     """Stands in for Secrets Manager: counts the readings, and fails while it has no text."""
 
-    def __init__(self, text: str | None) -> None:
+    def __init__(self, text: str | None, code: str = "InternalServiceError") -> None:
         self.text = text
+        self.code = code
         self.readings = 0
 
     def get_secret_value(self, **_: object) -> dict[str, str]:
         self.readings += 1
         if self.text is None:
-            raise error("InternalServiceError")
+            raise error(self.code)
         return {"SecretString": self.text}
 
 
@@ -206,6 +207,16 @@ def test_a_secret_that_cannot_be_read_is_read_once_for_all_that_wait(connections
     for _ in range(20):
         with pytest.raises(DelayedError, match="InternalServiceError"):
             account.call("StartBuild", failing())
+    assert secrets.readings == 1
+
+
+def test_all_that_wait_for_a_secret_learn_the_same_of_its_failure(connections: Connections) -> None:
+    secrets = CountingSecrets(None, "ThrottlingException")
+    account = GlobalAccount(secrets, "GlobalAKSK", connections, lambda: connections.now)  # type: ignore[arg-type]
+    for _ in range(2):
+        with pytest.raises(DelayedError, match="ThrottlingException") as caught:
+            account.call("StartBuild", failing())
+        assert caught.value.busy
     assert secrets.readings == 1
 
 

@@ -108,7 +108,8 @@ class GlobalAccount:
             if self._known is not None and self._is_recent(self._known, refused, now):
                 return self._known.client
             if self._failure is not None and now - self._failure[0] < _PAUSE:
-                raise DelayedError(str(self._failure[1]))
+                failed = self._failure[1]
+                raise DelayedError(str(failed), busy=failed.busy, uncertain=failed.uncertain)
             try:
                 latest = self._read()
             except DelayedError as error:
