@@ -4,7 +4,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # Slow machines are no failures; and in CI the same commit gives the same examples, by hand each run tries others.
 hypothesis_settings.register_profile("project", deadline=None, derandomize=os.environ.get("CI") == "true")
 hypothesis_settings.load_profile("project")
+
+pytest_plugins = ("operators",)
 
 REGISTRY = "123456789012.dkr.ecr.cn-northwest-1.amazonaws.com.cn"
 ENVIRONMENT = {
@@ -69,6 +71,33 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
         for handler in logging.getLogger(name).handlers:
             monkeypatch.setattr(handler, "stream", stream)
     return stream
+
+
+@pytest.fixture
+def published(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[], dict[str, list[float]]]:
+    """What CloudWatch would read in the functions' output since the last call: the values of each metric, by its name.
+
+    It publishes under the variables that the template gives both functions.
+    """
+    monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "ImageMirror")
+    monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "image-mirror")
+
+    def read() -> dict[str, list[float]]:
+        found: dict[str, list[float]] = {}
+        for line in capsys.readouterr().out.splitlines():
+            blob = json.loads(line)
+            [directive] = blob["_aws"]["CloudWatchMetrics"]
+            assert (directive["Namespace"], directive["Dimensions"]) == ("ImageMirror", [["service"]])
+            assert blob["service"] == "image-mirror"
+            names = [metric["Name"] for metric in directive["Metrics"]]
+            assert blob.keys() == {"_aws", "service", *names}, "nothing besides what is measured"
+            for name in names:
+                found.setdefault(name, []).extend(blob[name])
+        return found
+
+    return read
 
 
 @pytest.fixture

@@ -1,8 +1,27 @@
 """Clients are made in one place, each with the patience that its caller states."""
 
+import contextlib
+import http.server
+import ssl
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import SSLError
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
 from image_mirror import reconciler, webhook
 from image_mirror.aws import AccessKey, Patience, connect
 from image_mirror.progress import _RESERVE
+
+CONNECTIONS = 4
 
 
 def test_a_client_has_the_patience_that_is_asked_for(cloud: object) -> None:  # noqa: ARG001 - the environment it sets
@@ -28,3 +47,104 @@ def test_the_webhook_s_calls_fit_into_the_answer_of_the_shipped_configuration() 
 def test_the_reconciler_s_calls_fit_into_its_reserve() -> None:
     patience = reconciler._PATIENCE
     assert 2 * patience.attempts * (patience.connect + patience.read) <= _RESERVE
+
+
+def self_signed(folder: Path) -> Path:
+    """Make a certificate of localhost and its key, in one file."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path = folder / f"{certificate.serial_number}.pem"
+    path.write_bytes(certificate.public_bytes(pem) + secret)
+    return path
+
+
+@contextlib.contextmanager
+def table_over_tls(certificate: Path) -> Iterator[str]:
+    """Serve puts over TLS, answering none before CONNECTIONS of them are there, and yield the URL."""
+    together = threading.Barrier(CONNECTIONS)
+
+    class Table(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            together.wait(timeout=30)
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with http.server.ThreadingHTTPServer(("localhost", 0), Table) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"https://localhost:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    return self_signed(tmp_path)
+
+
+@pytest.fixture
+def trusting(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Make a client of a table at an endpoint, which trusts one certificate."""
+
+    def make(endpoint: str, trusted: Path) -> Any:
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "cn-northwest-1")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(trusted))
+        return connect("dynamodb", Patience(connect=10, read=30, attempts=1, connections=CONNECTIONS))
+
+    return make
+
+
+def put(client: Any) -> None:
+    client.put_item(TableName="t", Item={"repo": {"S": "r"}, "tag": {"S": "t"}})
+
+
+def test_a_client_reads_its_root_certificates_once_for_all_its_connections(
+    certificate: Path, trusting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    original = ssl.SSLContext.load_verify_locations
+
+    def load(self: ssl.SSLContext, *arguments: Any) -> None:
+        read.append(arguments[0])
+        original(self, *arguments)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", load)
+    with table_over_tls(certificate) as endpoint, ThreadPoolExecutor(CONNECTIONS) as threads:
+        client = trusting(endpoint, certificate)
+        list(threads.map(lambda _: put(client), range(CONNECTIONS)))
+    assert read == [str(certificate)]
+
+
+def test_a_server_that_no_root_vouches_for_is_refused_each_time(
+    certificate: Path, trusting: Any, tmp_path: Path
+) -> None:
+    with table_over_tls(certificate) as endpoint:
+        client = trusting(endpoint, self_signed(tmp_path))
+        for _ in range(2):
+            with pytest.raises(SSLError, match="certificate verify failed"):
+                put(client)

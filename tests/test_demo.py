@@ -91,9 +91,11 @@ def test_a_file_without_a_pod_says_so(tmp_path: Path) -> None:
 
 def test_it_needs_no_account_and_leaves_the_environment_alone() -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    clean["POWERTOOLS_METRICS_NAMESPACE"] = "ImageMirror"  # as on a machine where functions are developed
     command = [sys.executable, "-m", "image_mirror.cli", "demo", str(ROOT / "samples" / "nginx-gcr.yaml")]
     done = subprocess.run(command, env=clean, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+    assert "CloudWatchMetrics" not in done.stdout
 
 
 def test_the_emulated_table_is_the_template_s() -> None:

@@ -132,6 +132,43 @@ def test_a_call_that_may_have_taken_effect_is_told_apart(cause: ClientError, unc
     assert delayed_by("StartBuild", cause).uncertain is uncertain
 
 
+@pytest.mark.parametrize(
+    ("cause", "key"),
+    [
+        pytest.param(error("UnrecognizedClientException"), True, id="refused"),
+        pytest.param(error("AccessDeniedException"), True, id="not allowed"),
+        pytest.param(error("AccountLimitExceededException"), False, id="queue full"),
+        pytest.param(error("ResourceNotFoundException"), False, id="no project"),
+        pytest.param(ConnectTimeoutError(endpoint_url="https://x"), False, id="no answer"),
+    ],
+)
+def test_a_call_that_the_key_is_refused_for_is_told_apart(account: GlobalAccount, cause: Exception, key: bool) -> None:
+    with pytest.raises(DelayedError) as caught:
+        account.call("StartBuild", failing(cause, cause))
+    assert caught.value.key is key
+
+
+@pytest.mark.parametrize(
+    ("code", "key"),
+    [
+        pytest.param("ResourceNotFoundException", True, id="no such secret"),
+        pytest.param("InvalidRequestException", True, id="marked for deletion"),
+        pytest.param("AccessDeniedException", True, id="not to be read"),
+        pytest.param("ThrottlingException", False, id="throttled"),
+        pytest.param("InternalServiceError", False, id="AWS fails"),
+    ],
+)
+def test_a_secret_that_is_not_there_counts_as_a_missing_key_for_all_that_wait(
+    connections: Connections, code: str, key: bool
+) -> None:
+    secrets = CountingSecrets(None, code)
+    account = GlobalAccount(secrets, "GlobalAKSK", connections, lambda: connections.now)  # type: ignore[arg-type]
+    for _ in range(2):
+        with pytest.raises(DelayedError) as caught:
+            account.call("StartBuild", failing())
+        assert caught.value.key is key
+
+
 def test_a_bug_is_no_delay(account: GlobalAccount) -> None:
     with pytest.raises(KeyError):
         account.call("StartBuild", failing(KeyError("x")))
@@ -163,6 +200,7 @@ def test_a_secret_of_another_shape_delays_and_is_not_quoted(
         account.call("StartBuild", failing())
     assert f"the secret GlobalAKSK" in str(caught.value)  # noqa: F541
     assert message in str(caught.value)
+    assert caught.value.key
     logging.getLogger().exception("x", exc_info=caught.value)
     chain = [caught.value, caught.value.__cause__, caught.value.__context__]
     assert not any(SECRET_KEY in str(link) + str(getattr(link, "doc", "")) for link in chain)

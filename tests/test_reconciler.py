@@ -4,7 +4,7 @@ import io
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -276,6 +276,40 @@ def test_a_full_queue_ends_the_starts_of_a_run_and_leaves_the_rest_due(
     assert [record for record in after if record.waits == 0] == [r for r in made if r not in asked]
 
 
+def test_what_is_known_to_wait_for_capacity_is_not_read_again_until_there_is_some(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_self: Copies, _record: Record) -> str:
+        raise DelayedError("StartBuild: AWS answered AccountLimitExceededException", busy=True)
+
+    read: list[str] = []
+    client = reconciler.load()[0]._client
+    original = client.get_item
+
+    def get_item(**request: Any) -> Any:
+        read.append(request["Key"]["repo"]["S"].rpartition("/")[2])
+        return original(**request)
+
+    monkeypatch.setattr(client, "get_item", get_item)
+    monkeypatch.setattr(reconciler, "_CHUNK", 20)  # what is read at the least, to ask CodeBuild
+    monkeypatch.setattr(Copies, "start", full)
+    monkeypatch.setattr(Copies, "builds", lambda _self, ids: dict.fromkeys(ids, Build(Outcome.RUNNING)))
+    waiting = [stand(records, fresh(f"gcr.io/a{number:02}:1", HOUR - number * 1000)) for number in range(60)]
+    run(SCHEDULE)
+    assert len(read) == 60
+    # Meanwhile another run starts one of them: its build is looked up all the same.
+    elsewhere = replace(waiting[-1], status=Status.COPYING, build_id="ImagePullProject:1", due_at=now() - 1000)
+    assert records.replace(waiting[-1], elsewhere) is elsewhere
+    read.clear()
+    run(SCHEDULE)
+    assert 20 <= len(read) <= 29
+    assert "a59" in read
+    monkeypatch.setattr(Copies, "start", lambda _self, record: f"ImagePullProject:{record.repo[-2:]}")
+    run(SCHEDULE)
+    left = [standing(records, record) for record in waiting]
+    assert {record.status for record in left if not record.waits} == {Status.COPYING}
+
+
 def test_a_start_that_may_have_taken_effect_is_repeated_while_its_token_lasts(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -516,3 +550,221 @@ def test_no_secret_is_logged(cloud: Cloud, records: Records, logged: io.StringIO
     run(stream(stand(records, fresh("gcr.io/b:1"))))
     assert "gcr.io/team/app:1" in logged.getvalue()
     assert SECRET_KEY not in logged.getvalue()
+
+
+# ---- what is published ----
+
+Published = Callable[[], dict[str, list[float]]]
+NOTHING_DUE = {"OldestDue": [0], "Due": [0]}
+
+
+def test_a_copy_is_counted_from_its_request_to_its_arrival(
+    cloud: Cloud, records: Records, published: Published
+) -> None:
+    record = stand(records, fresh(age=60_000))
+    run(stream(record))
+    assert published() == {"CopiesRequested": [1], "BuildsStarted": [1]}
+    cloud.push("mirror/gcr.io/team/app", "1")
+    run(ecr_event())
+    arrived = published()
+    assert arrived.keys() == {"CopiesArrived", "TimeToCopied"}
+    assert 60_000 <= arrived["TimeToCopied"][0] < 90_000
+    run(ecr_event())
+    assert published() == {}, "the same event again"
+
+
+def test_the_minute_publishes_how_long_the_oldest_has_been_due(records: Records, published: Published) -> None:
+    run(SCHEDULE)
+    assert published() == NOTHING_DUE
+    for number, age in enumerate((3, 40, 12)):
+        stand(records, fresh(f"gcr.io/a:{number}", age * MINUTE))
+    stand(records, replace(fresh("gcr.io/a:later"), due_at=now() + HOUR))
+    run(SCHEDULE)
+    seen = published()
+    assert seen["Due"] == [3]
+    assert 40 * 60 <= seen["OldestDue"][0] < 41 * 60
+    assert seen["BuildsStarted"] == [3]
+
+
+def test_all_that_is_due_is_counted_over_all_rounds_of_a_run(records: Records, published: Published) -> None:
+    for number in range(150):
+        stand(records, replace(fresh(f"gcr.io/a:{number}", HOUR), status=Status.COPIED, digest=DIGEST))
+    run(SCHEDULE)
+    assert published() == {"OldestDue": [pytest.approx(3600, abs=60)], "Due": [150], "CopiesGone": [150]}
+
+
+def test_only_the_minute_says_what_is_due(records: Records, published: Published) -> None:
+    stand(records, fresh(age=HOUR))
+    run(ecr_event())
+    run(stream())
+    assert published() == {}
+
+
+def test_a_minute_that_cannot_read_what_is_due_says_nothing_of_it(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The alarm counts the silence as a failure."""
+
+    def due(_self: Records, _now: int) -> Iterator[tuple[str, str, int]]:
+        raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "x"}}, "Query")
+        yield
+
+    monkeypatch.setattr(Records, "due", due)
+    with pytest.raises(ClientError):
+        run(SCHEDULE)
+    assert published() == {}
+
+
+def test_what_was_counted_is_published_also_where_an_exception_ends_the_run(
+    records: Records, published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = stand(records, fresh(age=HOUR))
+
+    def due(_self: Records, _now: int) -> Iterator[tuple[str, str, int]]:
+        for _ in range(100):
+            yield record.repo, record.tag, now()
+        raise ClientError({"Error": {"Code": "InternalServerError", "Message": "x"}}, "Query")
+
+    monkeypatch.setattr(Records, "due", due)
+    with pytest.raises(ClientError):
+        run(SCHEDULE)
+    seen = published()
+    assert (seen["Due"], seen["BuildsStarted"]) == ([100], [1])
+
+
+@pytest.mark.parametrize(
+    ("build", "counted"),
+    [
+        pytest.param(Build(Outcome.RUNNING), {}, id="running"),
+        pytest.param(Build(Outcome.REFUSED, "NOT_FOUND: x"), {"AttemptsRefused": [1]}, id="refused"),
+        pytest.param(Build(Outcome.DELAYED, "RATE_LIMITED: x"), {"Waits": [1]}, id="rate limited"),
+        pytest.param(Build(Outcome.DELAYED, "TARGET_LOGIN: x"), {"KeyRefused": [1]}, id="China's key refused"),
+        pytest.param(Build(Outcome.COPIED), {"AttemptsRefused": [1]}, id="ended with nothing in ECR"),
+    ],
+)
+def test_what_a_build_came_to_is_counted(
+    cloud: Cloud,
+    records: Records,
+    monkeypatch: pytest.MonkeyPatch,
+    published: Published,
+    build: Build,
+    counted: dict[str, list[float]],
+) -> None:
+    cloud.ecr.create_repository(repositoryName="mirror/gcr.io/team/app")
+    stand(records, replace(fresh(), status=Status.COPYING, build_id="ImagePullProject:1"))
+    monkeypatch.setattr(Copies, "builds", lambda _self, ids: dict.fromkeys(ids, build))
+    run(SCHEDULE)
+    assert {name: values for name, values in published().items() if name not in NOTHING_DUE} == counted
+
+
+def test_the_last_attempt_is_counted_as_a_failure(
+    records: Records, monkeypatch: pytest.MonkeyPatch, published: Published
+) -> None:
+    stand(records, replace(fresh(), status=Status.COPYING, build_id="ImagePullProject:1", attempts=4))
+    refused = Build(Outcome.REFUSED, "NOT_FOUND: x")
+    monkeypatch.setattr(Copies, "builds", lambda _self, ids: dict.fromkeys(ids, refused))
+    run(SCHEDULE)
+    seen = published()
+    assert (seen["CopiesFailed"], seen["AttemptsRefused"]) == ([1], [1])
+
+
+@pytest.mark.parametrize(
+    ("cause", "counted"),
+    [
+        pytest.param(DelayedError("x", busy=True), "Busy", id="a full queue"),
+        pytest.param(DelayedError("x", key=True), "KeyRefused", id="the global key"),
+        pytest.param(DelayedError("x", uncertain=True), "Waits", id="the network"),
+    ],
+)
+@pytest.mark.parametrize("status", [Status.REQUESTED, Status.COPYING])
+def test_what_stands_in_the_way_of_a_call_is_counted_by_its_kind(
+    records: Records,
+    monkeypatch: pytest.MonkeyPatch,
+    published: Published,
+    status: Status,
+    cause: DelayedError,
+    counted: str,
+) -> None:
+    def fail(*_: object) -> None:
+        raise cause
+
+    monkeypatch.setattr(Copies, "start", fail)
+    monkeypatch.setattr(Copies, "builds", fail)
+    stand(records, replace(fresh(), status=status, build_id="ImagePullProject:1"))
+    run(SCHEDULE)
+    assert {name: values for name, values in published().items() if name not in NOTHING_DUE} == {counted: [1]}
+
+
+def test_a_missing_secret_is_counted_as_a_refused_key(cloud: Cloud, records: Records, published: Published) -> None:
+    cloud.secrets.delete_secret(SecretId="GlobalAKSK", ForceDeleteWithoutRecovery=True)
+    run(stream(stand(records, fresh())))
+    assert published() == {"CopiesRequested": [1], "KeyRefused": [1]}
+
+
+def test_a_write_that_lost_its_race_is_not_counted(
+    records: Records, monkeypatch: pytest.MonkeyPatch, published: Published
+) -> None:
+    record = stand(records, fresh())
+
+    def start(_self: Copies, given: Record) -> str:
+        records.replace(given, replace(given, status=Status.COPIED, digest=DIGEST))
+        return "ImagePullProject:1"
+
+    monkeypatch.setattr(Copies, "start", start)
+    run(stream(record))
+    assert published() == {"CopiesRequested": [1]}
+
+
+def test_a_step_that_fails_is_counted(records: Records, monkeypatch: pytest.MonkeyPatch, published: Published) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    record = stand(records, fresh())
+    monkeypatch.setattr(Copies, "start", fail)
+    run(stream(record))
+    assert published() == {"CopiesRequested": [1], "StepErrors": [1]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "counted"),
+    [
+        pytest.param({}, [1], id="new, or asked for again"),
+        pytest.param({"waits": 1, "updated_at": 9}, None, id="put off"),
+        pytest.param({"attempts": 1, "updated_at": 9}, None, id="an attempt refused"),
+        pytest.param({"updated_at": 9}, None, id="its older digest lost"),
+    ],
+)
+def test_the_stream_tells_requests_from_what_goes_on_waiting(
+    published: Published, changes: dict[str, Any], counted: list[float] | None
+) -> None:
+    run(stream(replace(fresh(), **changes)))
+    assert published().get("CopiesRequested") == counted
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        pytest.param({}, id="nothing"),
+        pytest.param({"requested_at": {"N": "1.5"}, "updated_at": {"N": "1.5"}, "attempts": {"S": "x"}}, id="nonsense"),
+    ],
+)
+def test_an_odd_item_in_the_stream_holds_nothing_up(
+    records: Records, published: Published, image: dict[str, Any]
+) -> None:
+    record = stand(records, fresh())
+    batch = stream(record)
+    batch["Records"][0]["dynamodb"]["NewImage"] = image
+    assert run(batch) == {"batchItemFailures": []}
+    assert published() == {"BuildsStarted": [1]}
+
+
+def test_nothing_secret_and_no_image_stands_in_what_is_published(
+    cloud: Cloud, records: Records, published: Published, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud.secrets.put_secret_value(SecretId="GlobalAKSK", SecretString=json.dumps({"G_SECRET_KEY": SECRET_KEY}))
+    run(stream(stand(records, fresh())))
+    out = capsys.readouterr().out
+    assert "KeyRefused" in out
+    assert SECRET_KEY not in out
+    assert "gcr.io" not in out
+    assert published() == {}

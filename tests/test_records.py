@@ -132,7 +132,7 @@ def test_what_is_due_comes_oldest_first_over_all_pages(records: Records) -> None
         records.create(replace(FULL, tag=str(number), due_at=1000 + number, error="x" * 100))
     records.create(replace(FULL, tag="later", due_at=9000))
     records.create(replace(FULL, tag="never", due_at=None))
-    assert list(records.due(1028)) == [(REPO, str(number)) for number in range(29)]
+    assert list(records.due(1028)) == [(REPO, str(number), 1000 + number) for number in range(29)]
 
 
 def test_an_adopted_item_is_due_whatever_it_held_before(cloud: Cloud, records: Records) -> None:
@@ -140,4 +140,25 @@ def test_an_adopted_item_is_due_whatever_it_held_before(cloud: Cloud, records: R
     cloud.dynamodb.put_item(TableName="ImageListTable", Item=item)
     found = records.create(FULL)
     assert records.replace(found, FULL) is FULL
-    assert list(records.due(FULL.due_at or 0)) == [(REPO, "1")]
+    assert list(records.due(FULL.due_at or 0)) == [(REPO, "1", FULL.due_at)]
+    cloud.dynamodb.update_item(
+        TableName="ImageListTable",
+        Key={"repo": {"S": REPO}, "tag": {"S": "1"}},
+        UpdateExpression="SET due_at = :half",
+        ExpressionAttributeValues={":half": {"N": "4.5"}},
+    )
+    assert list(records.due(4)) == []
+    assert list(records.due(5)) == [(REPO, "1", 4)], "written by hand, and listed all the same"
+
+
+def test_all_records_are_read_page_by_page_whatever_else_their_items_hold(cloud: Cloud, records: Records) -> None:
+    many = [replace(FULL, tag=str(number), error="x" * 10_000) for number in range(120)]
+    for record in many:
+        records.create(record)
+    foreign = {"owner": {"S": "me"}, "attempts": {"N": "1.5"}}
+    cloud.dynamodb.put_item(TableName="ImageListTable", Item={"repo": {"S": REPO}, "tag": {"S": "older"}, **foreign})
+    pages = list(records.pages())
+    assert len(pages) > 1
+    found = {record.tag: record for page in pages for record in page}
+    assert found.pop("older") == Record(repo=REPO, tag="older", attempts=1)
+    assert found == {record.tag: record for record in many}

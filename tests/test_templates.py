@@ -148,6 +148,7 @@ def test_each_function_has_the_time_that_it_needs() -> None:
 
 def test_the_conditions_say_what_their_names_say() -> None:
     assert TEMPLATE["Conditions"] == {
+        "AlarmsAreMailed": {"Fn::Not": [{"Fn::Equals": [{"Ref": "AlarmEmail"}, ""]}]},
         "CopiesExpire": {"Fn::Not": [{"Fn::Equals": [{"Ref": "ExpireDays"}, 0]}]},
         "OtherAccountsPull": {"Fn::Not": [{"Fn::Equals": [{"Ref": "PullAccounts"}, ""]}]},
     }
@@ -159,6 +160,7 @@ def test_the_webhook_has_the_memory_that_makes_it_fast() -> None:
 
 def test_every_setting_has_a_parameter_and_the_defaults_agree() -> None:
     variables: Json = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
+    variables = {name: value for name, value in variables.items() if not name.startswith("POWERTOOLS_")}
     assert set(variables) == set(settings_module._VARIABLES)
     environment = {
         "ECR_REGISTRY": "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn",

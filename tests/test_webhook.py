@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 
 from conftest import REGISTRY, Cloud
 from image_mirror import webhook
+from image_mirror.metrics import Counts
 from image_mirror.records import Records, to_record
 
 REVIEWS = Path(__file__).parent / "reviews"
@@ -279,3 +280,78 @@ def test_a_pod_of_two_thousand_images_is_recorded_over_several_attempts(cloud: C
     assert status == 200
     assert len(cloud.items()) == 2000
     assert answer["response"]["warnings"][-1] == "and 1990 more"
+
+
+# ---- what is published ----
+
+
+@pytest.mark.parametrize(
+    ("name", "rewrites"),
+    [
+        pytest.param("create-pod", {"Rewrites": [4]}, id="four images are pointed at ECR"),
+        pytest.param("create-pod-dry-run", {"Rewrites": [4]}, id="a dry run counts as it answers"),
+        pytest.param("label-update", {}, id="nothing is rewritten"),
+    ],
+)
+def test_an_admission_and_its_rewrites_are_published(
+    monkeypatch: pytest.MonkeyPatch, published: Callable[[], Any], name: str, rewrites: dict[str, list[float]]
+) -> None:
+    monkeypatch.setattr(webhook, "_counts", Counts())
+    assert call(event(review(name)))[0] == 200
+    assert published() == {"Admissions": [1], **rewrites}
+
+
+def test_an_image_pulled_from_elsewhere_by_a_rule_is_no_rewrite_to_ecr(
+    monkeypatch: pytest.MonkeyPatch, published: Callable[[], Any]
+) -> None:
+    monkeypatch.setenv("MIRROR_RULES", "k8s.gcr.io=registry.example.cn")
+    monkeypatch.setattr(webhook, "_counts", Counts())
+    assert "patch" in call(event(review("create-pod-from-deployment")))[1]["response"]
+    assert published() == {"Admissions": [1]}
+
+
+@pytest.mark.parametrize(
+    ("body", "broken", "metric"),
+    [
+        pytest.param("nonsense", None, "Refused", id="no review"),
+        pytest.param(json.dumps(review("create-pod")), "connect", "NotRecorded", id="the table refuses"),
+        pytest.param(json.dumps(review("create-pod")), "new_images", "Bugs", id="a bug"),
+    ],
+)
+def test_what_is_not_admitted_is_published_by_its_kind(
+    monkeypatch: pytest.MonkeyPatch, published: Callable[[], Any], body: str, broken: str | None, metric: str
+) -> None:
+    monkeypatch.setattr(webhook, "_counts", Counts())
+    if broken == "connect":
+        monkeypatch.setattr(webhook, "connect", lambda *_: Failing())
+    elif broken:
+        monkeypatch.setattr(webhook, broken, lambda *_: 1 / 0)
+    assert call(event(body))[0] in (400, 503)
+    assert published() == {metric: [1]}
+
+
+def test_settings_that_are_missing_count_as_a_bug(
+    monkeypatch: pytest.MonkeyPatch, published: Callable[[], Any]
+) -> None:
+    monkeypatch.setattr(webhook, "_counts", Counts())
+    monkeypatch.delenv("DDB_TABLE_NAME")
+    call(event(review("create-pod")))
+    assert published() == {"Bugs": [1]}
+
+
+def test_a_busy_instance_publishes_once_a_second(monkeypatch: pytest.MonkeyPatch, published: Callable[[], Any]) -> None:
+    now = 1000.0
+    monkeypatch.setattr(webhook, "_counts", Counts(lambda: now))
+    sent = event(review("create-pod-from-deployment"))
+    seen = []
+    for second in (0.0, 0.1, 0.9, 1.0, 1.5):
+        now = 1000 + second
+        call(sent)
+        seen.append(published())
+    assert seen == [
+        {"Admissions": [1], "Rewrites": [1]},
+        {},
+        {},
+        {"Admissions": [3], "Rewrites": [3]},
+        {},
+    ]

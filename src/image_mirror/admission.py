@@ -84,9 +84,11 @@ def _originals(
     review: Review, changes: Mapping[ImageField, str], rewritten: Iterable[ImageField], mirror: Mirror
 ) -> dict[str, str]:
     """Merge the originals of oldObject, of object and of this call; drop those that nothing stands for any more."""
+    new = {field.key: field.image for field in rewritten}
     before = original_images(review.old_object)
     merged = before | original_images(review.object)
-    new = {field.key: field.image for field in rewritten}
+    if not merged:  # as in nearly every new pod
+        return new
     old = {field.key: field.image for field in image_fields(review.old_object)}
     kept: dict[str, str] = {}
     for field in image_fields(review.object):

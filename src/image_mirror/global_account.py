@@ -31,6 +31,8 @@ _REFUSALS = frozenset(
         "UnrecognizedClientException",
     )
 )
+# GetSecretValue: there is no such secret, it is marked for deletion, or the role may not read it.
+_UNREADABLE = _REFUSALS | {"ResourceNotFoundException", "InvalidRequestException", "DecryptionFailure"}
 _BUSY = frozenset(("AccountLimitExceededException", "ThrottlingException", "Throttling", "TooManyRequestsException"))
 _SPOKEN = frozenset(
     ("AccessDeniedException", "InvalidInputException", "InvalidParameterException", "ResourceNotFoundException")
@@ -42,15 +44,16 @@ Answer = TypeVar("Answer")
 class DelayedError(Exception):
     """AWS, the network or the set-up stands in the way of a copy, not its source.
 
-    `busy`: only a matter of capacity. `uncertain`: the call may have taken effect all the same. The message is for
-    people and holds no secret.
+    `busy`: only a matter of capacity. `uncertain`: the call may have taken effect all the same. `key`: the key is
+    missing or was refused. The message is for people and holds no secret.
     """
 
-    def __init__(self, message: str, *, busy: bool = False, uncertain: bool = False) -> None:
+    def __init__(self, message: str, *, busy: bool = False, uncertain: bool = False, key: bool = False) -> None:
         """Keep beside the message what it means for the next try."""
         super().__init__(message)
         self.busy = busy
         self.uncertain = uncertain
+        self.key = key
 
 
 class _Known(NamedTuple):
@@ -95,7 +98,7 @@ class GlobalAccount:
                     raise
                 return operation(latest)
         except (ClientError, BotoCoreError) as error:
-            raise delayed_by(name, error) from error
+            raise delayed_by(name, error, about_key=_REFUSALS) from error
 
     def _client(self, refused: "CodeBuildClient | None" = None) -> "CodeBuildClient":
         """Return the client of the latest key; that of `refused` again where the secret still holds its key.
@@ -109,7 +112,7 @@ class GlobalAccount:
                 return self._known.client
             if self._failure is not None and now - self._failure[0] < _PAUSE:
                 failed = self._failure[1]
-                raise DelayedError(str(failed), busy=failed.busy, uncertain=failed.uncertain)
+                raise DelayedError(str(failed), busy=failed.busy, uncertain=failed.uncertain, key=failed.key)
             try:
                 latest = self._read()
             except DelayedError as error:
@@ -131,27 +134,37 @@ class GlobalAccount:
         try:
             text = self._secrets.get_secret_value(SecretId=self._name).get("SecretString", "")
         except (ClientError, BotoCoreError) as error:
-            raise delayed_by(f"reading the secret {self._name}", error) from error
+            raise delayed_by(f"reading the secret {self._name}", error, about_key=_UNREADABLE) from error
         try:
             entries = json.loads(text)
         except ValueError:
             entries = None  # and not "from" that error, which quotes the secret
         if not isinstance(entries, dict):
-            raise DelayedError(f"the secret {self._name} must be a JSON object with the entries {', '.join(_ENTRIES)}")
+            raise self._misshapen(f" must be a JSON object with the entries {', '.join(_ENTRIES)}")
         missing = [name for name in _ENTRIES if not isinstance(entries.get(name), str) or not entries[name].strip()]
         if missing:
-            raise DelayedError(f"the secret {self._name} lacks {', '.join(missing)}")
+            raise self._misshapen(f" lacks {', '.join(missing)}")
         region, access_key_id, secret_access_key = (entries[name].strip() for name in _ENTRIES)
         if not _REGION.fullmatch(region):
-            raise DelayedError(f"the secret {self._name}: G_AWS_REGION is no region; write one such as us-west-2")
+            raise self._misshapen(": G_AWS_REGION is no region; write one such as us-west-2")
         return AccessKey(region, access_key_id, secret_access_key)
 
+    def _misshapen(self, what: str) -> DelayedError:
+        return DelayedError(f"the secret {self._name}{what}", key=True)
 
-def delayed_by(name: str, error: ClientError | BotoCoreError) -> DelayedError:
-    """Describe an AWS error without what may hold a key: its code, and its message only for codes that quote none."""
+
+def delayed_by(
+    name: str, error: ClientError | BotoCoreError, *, about_key: frozenset[str] = frozenset()
+) -> DelayedError:
+    """Describe an AWS error without what may hold a key: its code, and its message only for codes that quote none.
+
+    `about_key` are the codes that say, of this call, that the key is missing or refused.
+    """
     if isinstance(error, ClientError):
         code = error.response["Error"]["Code"]
         message = f": {error.response['Error'].get('Message', '')[:300]}" if code in _SPOKEN else ""
         broken = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400) >= 500
-        return DelayedError(f"{name}: AWS answered {code}{message}", busy=code in _BUSY, uncertain=broken)
+        return DelayedError(
+            f"{name}: AWS answered {code}{message}", busy=code in _BUSY, uncertain=broken, key=code in about_key
+        )
     return DelayedError(f"{name}: {type(error).__name__}", uncertain=True)

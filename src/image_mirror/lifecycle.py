@@ -84,6 +84,21 @@ def renewal(record: Record, fresh: Record, *, pull_always: bool, policy: Policy)
     return replace(fresh, digest=record.digest) if renewed else None
 
 
+def asked_again(record: Record, now: int) -> Record | None:
+    """Return what an operator's wish to have the copy made now makes of `record`, or None where it stays as it is.
+
+    A FAILED copy is asked for anew. One that waits for its next attempt has it at once, and all others before it; it
+    keeps `requested_at`, since when pods have waited for it.
+    """
+    if record.status is Status.FAILED:
+        anew = replace(record, status=Status.REQUESTED, requested_at=now)
+    elif record.status is Status.REQUESTED and (record.due_at or 0) > now:
+        anew = record
+    else:
+        return None
+    return replace(anew, attempts=0, waits=0, error=None, updated_at=now, due_at=now)
+
+
 def next_step(record: Record, build: Build | None, now: int) -> Step:
     """Say what to do about `record` at `now`. Total: every record and every build has an answer.
 

@@ -23,7 +23,8 @@ from image_mirror.lifecycle import (
     unanswered,
     verified,
 )
-from image_mirror.record import Build, Record
+from image_mirror.metrics import Counts, Metric, of_change
+from image_mirror.record import Build, Outcome, Record
 from image_mirror.records import Records
 from image_mirror.settings import Settings
 
@@ -43,12 +44,13 @@ class Context(Protocol):
 
 
 class Run:
-    """One invocation: how long it may go on, and whether CodeBuild has said that it takes no more builds."""
+    """One invocation: how long it may go on, whether CodeBuild takes no more builds, and what is counted."""
 
     def __init__(self, context: Context) -> None:
         """Take Lambda's context."""
         self._context = context
         self.busy = False
+        self.counts = Counts()
 
     @property
     def over(self) -> bool:
@@ -67,6 +69,12 @@ class Progress:
         self._registry = settings.mirror.registry
         self._homes = f"{settings.mirror.registry}/{settings.mirror.prefix}/"
         self._clock = clock
+        # Each record last seen waiting for capacity, with its due_at then: whoever takes it a step on writes another.
+        self._waiting: dict[Key, int | None] = {}
+
+    def may_skip(self, key: Key, due_at: int, run: Run) -> bool:
+        """Whether a record need not be read in this run: it waits for capacity, and CodeBuild has none."""
+        return run.busy and self._waiting.get(key) == due_at
 
     def advance(self, keys: Sequence[Key], run: Run) -> list[Key]:
         """Take each record one step on, running builds looked up together. Return the keys that failed.
@@ -76,7 +84,7 @@ class Progress:
         with ThreadPoolExecutor(PARALLEL) as threads:
 
             def each(function: Callable[[Subject], None], subjects: Sequence[Subject]) -> list[Subject]:
-                outcomes = threads.map(lambda subject: None if run.over else _attempt(function, subject), subjects)
+                outcomes = threads.map(lambda subject: None if run.over else _attempt(function, subject, run), subjects)
                 return [subject for subject, error in zip(subjects, outcomes, strict=True) if error is not None]
 
             building: list[Record] = []
@@ -85,23 +93,24 @@ class Progress:
             concluded = each(lambda record: self._conclude(record, builds, run), building)
             return failed + [(record.repo, record.tag) for record in concluded]
 
-    def hint(self, repository: str, tag: str) -> None:
+    def hint(self, repository: str, tag: str, run: Run) -> None:
         """Look up in ECR what an event named, and write what ECR says where a record exists."""
         repo = f"{self._registry}/{repository}"
         record = self._records.get(repo, tag) if repo.startswith(self._homes) else None
         if record is not None:
-            self._write(record, hinted(record, self._copies.held(record), self._now(), self._policy))
+            self._write(record, hinted(record, self._copies.held(record), self._now(), self._policy), run)
 
     def _look(self, key: Key, run: Run, building: list[Record]) -> None:
         """Take the record's step, or note it where its build has to be looked up first."""
         record = self._records.get(*key)
+        self._waiting.pop(key, None)
         if record is None:
             return
         if not record.repo.startswith(self._homes):
             # Another prefix's or registry's, from before a change of parameters: not ours to judge, and not to be lost.
             if record.due_at is not None and record.due_at <= self._now():
                 _logger.warning("not served", extra={"home": record.push_target})
-                self._write(record, Save(postponed(record, self._now(), self._policy)))
+                self._write(record, Save(postponed(record, self._now(), self._policy)), run)
         elif isinstance(next_step(record, None, self._now()), Inspect):
             building.append(record)
         else:
@@ -123,34 +132,41 @@ class Progress:
     def _conclude(self, record: Record, builds: Mapping[str, Build | DelayedError], run: Run) -> None:
         build = builds.get(record.build_id or "")
         if isinstance(build, DelayedError):
-            self._write(record, Save(unanswered(record, str(build), self._now())))
+            self._write(record, Save(unanswered(record, str(build), self._now())), run, _wait(build))
         elif build is not None:
             self._take(record, build, run)
 
     def _take(self, record: Record, build: Build | None, run: Run) -> None:
-        step = next_step(record, build, self._now())
-        if isinstance(step, Start) and not run.busy:
+        step, wait = next_step(record, build, self._now()), _wait(build)
+        if isinstance(step, Start) and run.busy:
+            self._waiting[record.repo, record.tag] = record.due_at
+        elif isinstance(step, Start):
             try:
                 build_id = self._copies.start(record)
             except DelayedError as error:
                 run.busy = run.busy or error.busy
-                soon = error.busy or error.uncertain
+                soon, wait = error.busy or error.uncertain, _wait(error)
                 step = Save(delayed(record, str(error), self._now(), soon=soon))
             else:
                 step = Save(started(record, build_id, self._now()))
         elif isinstance(step, Verify):
             step = verified(record, self._copies.held(record), self._now(), self._policy)
-        self._write(record, step)
+        self._write(record, step, run, wait)
 
-    def _write(self, record: Record, step: Step) -> None:
+    def _write(self, record: Record, step: Step, run: Run, wait: Metric = Metric.WAITS) -> None:
+        """Write what the step says, and count what came of it where the write held; `wait` is what a wait counts as."""
         if isinstance(step, Save):
             written = self._records.replace(record, step.record) is step.record
         elif isinstance(step, Remove):
             written = self._records.remove(record)
         else:
             return
+        if not written:
+            return
         after = step.record if isinstance(step, Save) else None
-        if written and (after is None or after.status is not record.status):
+        for metric, value in of_change(record, after, wait).items():
+            run.counts.add(metric, value)
+        if after is None or after.status is not record.status:
             _logger.info(
                 "record changed",
                 extra={
@@ -167,11 +183,20 @@ class Progress:
         return int(self._clock() * 1000)
 
 
-def _attempt(function: Callable[[Subject], None], subject: Subject) -> Exception | None:
+def _wait(cause: DelayedError | Build | None) -> Metric:
+    """Return what a wait for this cause counts as."""
+    if isinstance(cause, DelayedError):
+        return Metric.KEY_REFUSED if cause.key else Metric.BUSY if cause.busy else Metric.WAITS
+    refused = cause is not None and cause.outcome is Outcome.DELAYED and cause.reason.startswith("TARGET_LOGIN")
+    return Metric.KEY_REFUSED if refused else Metric.WAITS
+
+
+def _attempt(function: Callable[[Subject], None], subject: Subject, run: Run) -> Exception | None:
     """Call `function`; one record's failure must not keep the others from their turn."""
     try:
         function(subject)
     except Exception as error:
+        run.counts.add(Metric.STEP_ERRORS)
         _logger.exception("step failed", extra={"record": str(subject)[:500]})
         return error
     return None

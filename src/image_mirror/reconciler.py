@@ -16,6 +16,7 @@ from aws_lambda_powertools import Logger
 from image_mirror.aws import Patience, connect
 from image_mirror.copies import Copies
 from image_mirror.global_account import GlobalAccount
+from image_mirror.metrics import Metric
 from image_mirror.progress import PARALLEL, Context, Key, Progress, Run
 from image_mirror.records import Records
 from image_mirror.settings import Settings
@@ -46,24 +47,51 @@ def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
     """
     records, progress = load()
     run = Run(context)
-    if "Records" in event:
-        return read_stream(event, progress, run)
-    if event.get("source") == "aws.ecr":
-        detail = event["detail"]
-        if detail.get("result") == "SUCCESS" and detail.get("image-tag"):
-            progress.hint(detail["repository-name"], detail["image-tag"])
+    try:
+        if "Records" in event:
+            return read_stream(event, progress, run)
+        if event.get("source") == "aws.ecr":
+            detail = event["detail"]
+            if detail.get("result") == "SUCCESS" and detail.get("image-tag"):
+                progress.hint(detail["repository-name"], detail["image-tag"], run)
+        else:
+            look_at_what_is_due(records, progress, run)
         return {}
-    due = records.due(int(time.time() * 1000))
-    while not run.over and (keys := list(islice(due, _CHUNK))):
-        progress.advance(keys, run)
-    return {}
+    finally:
+        run.counts.publish()
 
 
 def read_stream(event: Mapping[str, Any], progress: Progress, run: Run) -> dict[str, Any]:
     """Handle the keys of one batch, each once, and name the sequence numbers of those that failed."""
     numbers: dict[Key, list[str]] = {}
     for entry in event["Records"]:
-        keys = entry["dynamodb"]["Keys"]
-        numbers.setdefault((keys["repo"]["S"], keys["tag"]["S"]), []).append(entry["dynamodb"]["SequenceNumber"])
+        change = entry["dynamodb"]
+        keys = change["Keys"]
+        numbers.setdefault((keys["repo"]["S"], keys["tag"]["S"]), []).append(change["SequenceNumber"])
+        if _asks(change.get("NewImage", {})):
+            run.counts.add(Metric.COPIES_REQUESTED)
     failed = progress.advance(list(numbers), run)
     return {"batchItemFailures": [{"itemIdentifier": number} for key in failed for number in numbers[key]]}
+
+
+def look_at_what_is_due(records: Records, progress: Progress, run: Run) -> None:
+    """Take what the index says is due one step on, the oldest first, for as long as the run may go on."""
+    now = int(time.time() * 1000)
+    due = records.due(now)
+    some = list(islice(due, _CHUNK))
+    # Also where nothing is due: that it was looked at is what the alarm on the oldest waits to hear.
+    run.counts.add(Metric.OLDEST_DUE, max(0, now - some[0][2]) / 1000 if some else 0)
+    while True:
+        run.counts.add(Metric.DUE, len(some))
+        if not some or run.over:
+            return
+        keys = [(repo, tag) for repo, tag, due_at in some if not progress.may_skip((repo, tag), due_at, run)]
+        progress.advance(keys, run)
+        some = list(islice(due, _CHUNK))
+
+
+def _asks(item: Mapping[str, Any]) -> bool:
+    """Whether an item in the stream asks for a copy, new or anew: a wait or an attempt writes REQUESTED as well."""
+    none = {"N": "0"}
+    is_fresh = item.get("requested_at") is not None and item["requested_at"] == item.get("updated_at")
+    return is_fresh and item.get("attempts") == none and item.get("waits") == none

@@ -1,7 +1,7 @@
 """The table of copies (DynamoDB): typed items in, typed items out, and every write conditional on what was read."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 DUE_INDEX = "DueIndex"
 _DUE = "DUE"  # the index's one hash value: a record that is due has it, any other lacks it
 _NUMBERS = frozenset(("requested_at", "updated_at", "attempts", "waits", "due_at"))
-_KEYS = frozenset(("repo", "tag"))
+_TYPES = {field.name: "N" if field.name in _NUMBERS else "S" for field in fields(Record)}  # DynamoDB's
 _COMPARED = ("status", "requested_at", "updated_at", "attempts", "build_id", "digest")
 
 Item = dict[str, Any]
@@ -97,8 +97,18 @@ class Records:
             return False
         return True
 
-    def due(self, now: int) -> Iterator[tuple[str, str]]:
-        """Yield (repo, tag) of what the index says is due at `now` (milliseconds since the epoch), the oldest first."""
+    def pages(self) -> Iterator[list[Record]]:
+        """Yield all records in no order, a page of at most 1 MB at a time; the latest writes may be missing."""
+        pages = self._client.get_paginator("scan").paginate(
+            TableName=self._table,
+            ProjectionExpression=", ".join(f"#{name}" for name in _TYPES),
+            ExpressionAttributeNames={f"#{name}": name for name in _TYPES},  # some are DynamoDB's reserved words
+        )
+        for page in pages:
+            yield [to_record(item) for item in page["Items"]]
+
+    def due(self, now: int) -> Iterator[tuple[str, str, int]]:
+        """Yield (repo, tag, due_at) of what the index says is due at `now`, in milliseconds, the oldest first."""
         pages = self._client.get_paginator("query").paginate(
             TableName=self._table,
             IndexName=DUE_INDEX,
@@ -107,15 +117,16 @@ class Records:
         )
         for page in pages:
             for item in page["Items"]:
-                yield item["repo"]["S"], item["tag"]["S"]
+                # A fraction that someone wrote by hand must not end the listing for all others.
+                yield item["repo"]["S"], item["tag"]["S"], int(float(item["due_at"]["N"]))
 
 
 def to_item(record: Record) -> Item:
     """Return `record` as DynamoDB's typed attributes; what is None or empty is left out, as in an older item."""
     item: Item = {
-        name: {"N": str(value)} if name in _NUMBERS else {"S": str(value)}
-        for name, value in asdict(record).items()
-        if value is not None and value != "" and not (name in _NUMBERS and record.status is None)
+        name: {kind: str(value)}
+        for name, kind in _TYPES.items()
+        if (value := getattr(record, name)) is not None and value != "" and not (kind == "N" and record.status is None)
     }
     if "due_at" in item:
         item["due"] = {"S": _DUE}
@@ -124,16 +135,15 @@ def to_item(record: Record) -> Item:
 
 def to_record(item: Item) -> Record:
     """Read a record from typed attributes; what is missing, of another type or unknown counts as absent."""
-    record = Record(repo=item["repo"]["S"], tag=item["tag"]["S"])
     known: dict[str, Any] = {}
-    for name in asdict(record).keys() - _KEYS:
-        kind = "N" if name in _NUMBERS else "S"
+    for name, kind in _TYPES.items():
         text = item.get(name, {}).get(kind)
         if text is not None:
-            known[name] = int(text) if kind == "N" else text
-    if "status" in known:
-        known["status"] = Status(known["status"]) if known["status"] in Status.__members__ else None
-    return replace(record, **known)
+            known[name] = int(float(text)) if kind == "N" else text  # someone may have written a fraction by hand
+    status = known.pop("status", "")
+    if status in Status.__members__:
+        known["status"] = Status(status)
+    return Record(**known)
 
 
 def _still(old: Record) -> tuple[str, dict[str, str], Item]:

@@ -15,7 +15,7 @@ means the tag "latest".
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 DEFAULT_REGISTRY = "docker.io"
@@ -79,7 +79,7 @@ class ImageReference:
     @property
     def pinned(self) -> "ImageReference":
         """The same image without the tag that a digest makes meaningless; skopeo refuses both together."""
-        return replace(self, tag=None) if self.digest else self
+        return ImageReference(self.registry, self.repository, None, self.digest) if self.digest else self
 
 
 @dataclass(frozen=True, slots=True)

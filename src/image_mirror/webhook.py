@@ -11,12 +11,18 @@ from aws_lambda_powertools import Logger
 from image_mirror.admission import demands, make_patch, settle
 from image_mirror.aws import Patience, connect
 from image_mirror.images import exemption, new_images
+from image_mirror.metrics import Counts, Metric
+from image_mirror.mirror import Copy
 from image_mirror.promises import KnownRecords, NotRecordedError, Promises
 from image_mirror.records import Records
 from image_mirror.review import BadReviewError, Response, answer, parse_review, refuse, seconds_left, unavailable
 from image_mirror.settings import Settings
 
 _logger = Logger(service="webhook")
+_counts = Counts()
+# To write a line for each admission would cost half as much as the admission. What an instance has counted since its
+# latest line waits for its next admission, and is lost where Lambda takes the instance down before that.
+_PUBLISH_EVERY = 1.0
 # With timeoutSeconds 5 an answer has 1.25 s: a call that hangs ends soon enough to be tried once more, and to leave its
 # thread to the API server's next attempt.
 _PATIENCE = Patience(connect=0.3, read=0.5, attempts=2, connections=32)
@@ -42,6 +48,8 @@ class Webhook:
         now, left = int(seconds * 1000), seconds_left(event, seconds)
         standing = self._promises.make(demands(decisions), now=now, seconds=left, dry_run=review.dry_run)
         changes, warnings = settle(decisions, standing, self._settings.swap_when, policy, now)
+        if rewrites := sum(isinstance(decisions[field], Copy) for field in changes):
+            _counts.add(Metric.REWRITES, rewrites)
         return answer(review, make_patch(review, decisions, changes, mirror), warnings)
 
 
@@ -56,12 +64,16 @@ def load() -> Webhook:
 def handler(event: Mapping[str, Any], context: object) -> Response:  # noqa: ARG001 - Lambda's signature
     """Answer one request. The event is never logged: its path holds the token, its body may hold what pods keep."""
     try:
-        return load().answer(event)
+        response, counted = load().answer(event), Metric.ADMISSIONS
     except BadReviewError as error:
-        return refuse(error)
+        response, counted = refuse(error), Metric.REFUSED
     except NotRecordedError as error:
         _logger.warning("nothing promised", extra={"reason": str(error)})
-        return unavailable("the pod's images could not be recorded in time", retry=True)
+        response = unavailable("the pod's images could not be recorded in time", retry=True)
+        counted = Metric.NOT_RECORDED
     except Exception:  # a bug must not become a 500 without a stack in the log
         _logger.exception("bug")
-        return unavailable("the webhook failed; its log says why", retry=False)
+        response, counted = unavailable("the webhook failed; its log says why", retry=False), Metric.BUGS
+    _counts.add(counted)
+    _counts.publish(every=_PUBLISH_EVERY)
+    return response

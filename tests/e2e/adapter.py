@@ -35,8 +35,11 @@ class Gateway:
 
 
 @contextmanager
-def gateway(folder: Path, route: str, handler: Handler) -> Iterator[Gateway]:
-    """Serve `route` ("POST /token", as the template's RouteKey) on https://localhost while the context lasts."""
+def gateway(folder: Path, route: str, handler: Handler, host: str = "localhost") -> Iterator[Gateway]:
+    """Serve `route` ("POST /token", as the template's RouteKey) on https://localhost while the context lasts.
+
+    Its certificate is for `host`.
+    """
     key, certificate = folder / "gateway.key", folder / "gateway.pem"
     subprocess.run(
         [
@@ -50,9 +53,9 @@ def gateway(folder: Path, route: str, handler: Handler) -> Iterator[Gateway]:
                 "-days",
                 "2",
                 "-subj",
-                "/CN=localhost",
+                f"/CN={host[:64]}",
             ),
-            *("-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)),
+            *("-addext", f"subjectAltName=DNS:{host}", "-keyout", str(key), "-out", str(certificate)),
         ],
         check=True,
         capture_output=True,

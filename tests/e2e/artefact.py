@@ -15,10 +15,14 @@ from sam import KEY, Json, Region
 _PATIENCE = 60.0  # seconds
 
 # What Lambda's runtime does with a handler, for the events that come in, a line each. What the function prints is
-# its log; the answers go out apart from it.
+# its log; the answers go out apart from it. In Lambda nothing that is compiled there is kept: so nothing may be.
 _RUNTIME = """
 import importlib, json, os, sys
 folder, name, milliseconds = sys.argv[1:]
+def compiles_nothing(event, arguments):
+    if event == "compile" and str(arguments[1]).startswith(folder):
+        raise RuntimeError(f"{arguments[1]} is compiled at each cold start")
+sys.addaudithook(compiles_nothing)
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 sys.path.insert(0, folder)

@@ -1,7 +1,7 @@
 """moto as a server, run as `python cloud.py PORT`, with what the templates need of CloudFormation and moto lacks.
 
-That is the SAM transform (by AWS's own translator), China's partition, updates in the order of their dependencies, a
-table's update, and what cloud_resources.py defines.
+That is the SAM transform (by AWS's own translator), China's partition, updates in the order of their dependencies,
+resources that come and go with a condition, a table's update, and what cloud_resources.py defines.
 """
 
 import json
@@ -45,12 +45,22 @@ class Resources(ResourceMap):
 
     def update(self, template: Json, parameters: Json | None = None) -> None:
         """Make the stack what `template` says."""
-        before, after, given = self._resource_json_map, template["Resources"], parameters or {}
-        renewed = [name for name in given if given[name] != self.input_parameters.get(name)]
-        self._template, self._resource_json_map, self.input_parameters = template, after, given
+        before, given = self._resource_json_map, parameters or {}
+        stood = {name: each.get("Default") for name, each in self._template.get("Parameters", {}).items()}
+        stood |= self.input_parameters
+        renewed = [name for name in given if str(given[name]) != str(stood.get(name))]
+        renewed += [name for name, each in template.get("Conditions", {}).items() if _mentions(each, renewed)]
+        self._template, self.input_parameters = template, given
         self.load_mapping()
         self.load_parameters()
         self.load_conditions()
+        # moto lists what is not there for its condition as well, and stumbles over it.
+        after = {
+            name: each
+            for name, each in template["Resources"].items()
+            if "Condition" not in each or self.lazy_condition_map[each["Condition"]]
+        }
+        self._resource_json_map = after
         common = before.keys() & after.keys()
         self._outdated = {name for name in common if before[name] != after[name] or _mentions(after[name], renewed)}
         for name in after:
@@ -62,9 +72,12 @@ class Resources(ResourceMap):
                 self._delete_resource(gone, before[name])
 
 
-def _mentions(resource: Json, parameters: list[str]) -> bool:
+def _mentions(resource: Json, renewed: list[str]) -> bool:
+    """Say whether a resource or a condition depends on one of these parameters and conditions."""
     text = json.dumps(resource)
-    return any(f'"Ref": "{name}"' in text or f"${{{name}}}" in text for name in parameters)
+    return any(
+        f'"Ref": "{name}"' in text or f"${{{name}}}" in text or f'"Fn::If": ["{name}"' in text for name in renewed
+    )
 
 
 def apply(change_set: cloudformation.ChangeSet) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 from moto.apigatewayv2.models import apigatewayv2_backends
 from moto.awslambda.models import lambda_backends
+from moto.cloudwatch.models import Dimension, Metric, MetricDataQuery, MetricStat, cloudwatch_backends
 from moto.codebuild.models import codebuild_backends
 from moto.core.common_models import CloudFormationModel
 from moto.secretsmanager.models import secretsmanager_backends
+from moto.sns.models import sns_backends
 
 Json = dict[str, Any]
 
@@ -154,13 +156,67 @@ def project(properties: Json, account: str, region: str) -> Made:
     return Made(made["name"], lambda: backend.delete_project(made["name"]), {"Arn": made["arn"]})
 
 
+def alarm(properties: Json, account: str, region: str) -> Made:
+    """Make an alarm; Ref gives its name, and GetAtt its ARN."""
+    backend = cloudwatch_backends[account][region]
+    name = properties["AlarmName"]
+    made = backend.put_metric_alarm(
+        name=name,
+        namespace=properties.get("Namespace", ""),
+        metric_name=properties.get("MetricName", ""),
+        comparison_operator=properties["ComparisonOperator"],
+        evaluation_periods=properties["EvaluationPeriods"],
+        period=properties.get("Period", 0),
+        threshold=properties["Threshold"],
+        statistic=properties.get("Statistic", ""),
+        description=properties["AlarmDescription"],
+        dimensions=properties.get("Dimensions", []),
+        alarm_actions=list(filter(None, properties["AlarmActions"])),
+        metric_data_queries=[query(each) for each in properties.get("Metrics", ())] or None,
+        datapoints_to_alarm=properties.get("DatapointsToAlarm"),
+        ok_actions=list(filter(None, properties["OKActions"])),
+        treat_missing_data=properties["TreatMissingData"],
+    )
+    return Made(name, lambda: backend.delete_alarms([name]), {"Arn": made.alarm_arn})
+
+
+def query(properties: Json) -> MetricDataQuery:
+    """Return one of an alarm's metrics or expressions, as moto keeps them."""
+    given = properties.get("MetricStat")
+    absent: Any = None  # moto's own calls pass it where its types say text
+    measured = None
+    if given:
+        metric = given["Metric"]
+        dimensions = [Dimension(each["Name"], each["Value"]) for each in metric["Dimensions"]]
+        measured = MetricStat(
+            Metric(metric["MetricName"], metric["Namespace"], dimensions), given["Period"], given["Stat"], absent
+        )
+    return MetricDataQuery(
+        query_id=properties["Id"],
+        label=properties.get("Label", absent),
+        period=absent,
+        return_data=properties["ReturnData"],
+        expression=properties.get("Expression"),
+        metric_stat=measured,
+    )
+
+
+def subscription(properties: Json, account: str, region: str) -> Made:
+    """Subscribe to a topic; Ref gives the subscription's ARN."""
+    backend = sns_backends[account][region]
+    made = call(backend.subscribe, properties)
+    return Made(made.arn, lambda: backend.unsubscribe(made.arn))
+
+
 TYPES = (
     define("AWS::ApiGatewayV2::Api", api),
     define("AWS::ApiGatewayV2::Integration", integration),
     define("AWS::ApiGatewayV2::Route", route),
     define("AWS::ApiGatewayV2::Stage", stage),
+    define("AWS::CloudWatch::Alarm", alarm),
     define("AWS::CodeBuild::Project", project),
     define("AWS::Lambda::EventInvokeConfig", invoke_config),
+    define("AWS::SNS::Subscription", subscription),
     define("AWS::SecretsManager::Secret", secret),
 )
 """The types; moto knows of them once they are defined."""

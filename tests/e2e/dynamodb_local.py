@@ -1,4 +1,4 @@
-"""DynamoDB Local: the table in memory, with its real stream."""
+"""DynamoDB Local: the table in memory or in a folder, with its real stream."""
 
 import os
 from collections.abc import Iterator
@@ -15,15 +15,16 @@ _LIBRARIES = ROOT / ".dynamodb-local"
 
 
 @contextmanager
-def dynamodb_local(folder: Path) -> Iterator[str]:
-    """Run DynamoDB Local in memory and yield its URL."""
+def dynamodb_local(folder: Path, port: int | None = None, *, kept: bool = False) -> Iterator[str]:
+    """Run DynamoDB Local on a free port or on `port` and yield its URL; with `kept`, `folder` keeps the tables."""
     java = program("java", "a Java runtime, 17 or later")
     if not list(_LIBRARIES.glob("DynamoDBLocal-*.jar")):
         absent("DynamoDB Local is not here: make .dynamodb-local/.done (Maven fetches it)")
-    port = free_port()
+    port = port or free_port()
+    tables = ("-sharedDb", "-dbPath", folder) if kept else ("-inMemory",)
     command: list[str | Path] = [
         *(java, f"-Djava.library.path={_LIBRARIES}", "-cp", f"{_LIBRARIES}/*"),
-        *("software.amazon.dynamodb.services.local.main.ServerRunner", "-inMemory", "-port", str(port)),
+        *("software.amazon.dynamodb.services.local.main.ServerRunner", *tables, "-port", str(port)),
     ]
     with running(command, folder / "dynamodb.log", {**os.environ, "DDB_LOCAL_TELEMETRY": "0"}):
         wait_for(lambda: listening(port), "DynamoDB Local listens", 60)

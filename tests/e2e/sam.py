@@ -119,10 +119,15 @@ class Region:
         found: list[Json] = self.client("dynamodb").scan(TableName="ImageListTable")["Items"]
         return sorted(found, key=lambda item: (item["repo"]["S"], item["tag"]["S"]))
 
+    def code(self, stack: str, logical_id: str) -> Json:
+        """Return where the template has Lambda find a function's code: its S3Bucket and S3Key."""
+        template = self.client("cloudformation").get_template(StackName=stack)["TemplateBody"]
+        code: Json = template["Resources"][logical_id]["Properties"]["Code"]
+        return code
+
     def unpack(self, stack: str, logical_id: str, folder: Path) -> None:
         """Unpack into `folder` what the template gives Lambda as a function's code."""
-        template = self.client("cloudformation").get_template(StackName=stack)["TemplateBody"]
-        code = template["Resources"][logical_id]["Properties"]["Code"]
+        code = self.code(stack, logical_id)
         answer = self.client("s3").get_object(Bucket=code["S3Bucket"], Key=code["S3Key"])
         with zipfile.ZipFile(BytesIO(answer["Body"].read())) as archive:
             archive.extractall(folder)

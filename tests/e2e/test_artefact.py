@@ -1,8 +1,11 @@
 """What the SAM CLI has built is all that both functions need, from a pod's review to the record of its copies."""
 
 import json
+import subprocess
+from pathlib import Path
 
-from deployment import Checkout, registry
+import pytest
+from deployment import STACK, Checkout, registry
 from sam import Region
 from stage import TOKEN
 from traffic import COPIES, REVIEW, admit, builds, ecr_event, expected_images, stream_batch
@@ -19,6 +22,53 @@ MANIFEST = json.dumps(
         "layers": [],
     }
 )
+
+
+@pytest.fixture(scope="module")
+def artefact(china: Region, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What Lambda unpacks for the webhook."""
+    folder = tmp_path_factory.mktemp("artefact")
+    china.unpack(STACK, "ApiFunction", folder)
+    return folder
+
+
+def test_both_functions_have_the_same_artefact_so_it_is_uploaded_once(china: Region) -> None:
+    assert china.code(STACK, "ApiFunction") == china.code(STACK, "ReconcilerFunction")
+
+
+def test_each_module_is_compiled_for_the_runtime_whatever_its_source_s_time(artefact: Path) -> None:
+    sources = list(artefact.rglob("*.py"))
+    assert {"webhook.py", "reconciler.py", "session.py", "six.py"} <= {source.name for source in sources}
+    compiled = [source.parent / "__pycache__" / f"{source.stem}.cpython-313.pyc" for source in sources]
+    assert [path for path in compiled if not path.exists()] == []
+    # PEP 552: 1 stands for a hash that is not checked.
+    assert {path.read_bytes()[4:8] for path in compiled} == {(1).to_bytes(4, "little")}
+
+
+def test_tracebacks_name_the_files_where_lambda_has_them(artefact: Path, built: Checkout) -> None:
+    compiled = artefact / "image_mirror" / "__pycache__" / "webhook.cpython-313.pyc"
+    show = "import marshal, sys; print(marshal.loads(open(sys.argv[1], 'rb').read()[16:]).co_filename)"
+    answer = subprocess.run([built.python, "-c", show, compiled], capture_output=True, text=True, check=True)
+    assert answer.stdout == "/var/task/image_mirror/webhook.py\n"
+
+
+def test_the_artefact_holds_nothing_that_no_function_uses(artefact: Path) -> None:
+    package = {path.stem for path in (artefact / "image_mirror").iterdir()}
+    assert {"webhook", "reconciler"} <= package
+    assert "cli" not in package
+    services = {path.name for path in (artefact / "botocore" / "data").iterdir() if path.is_dir()}
+    assert services == {"codebuild", "dynamodb", "ecr", "secretsmanager"}
+    others = {path.name for path in artefact.iterdir() if not path.name.endswith(".dist-info")}
+    packages = {
+        "aws_lambda_powertools",
+        "botocore",
+        "dateutil",
+        "jmespath",
+        "six.py",
+        "typing_extensions.py",
+        "urllib3",
+    }
+    assert others == packages | {"image_mirror", "__pycache__"}
 
 
 def test_both_functions_run_from_the_artefact_alone(built: Checkout, china: Region, world: Region) -> None:

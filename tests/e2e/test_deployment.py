@@ -110,6 +110,36 @@ def test_the_minute_and_ecr_lead_to_the_reconciler(china: Region) -> None:
     assert not passes(pattern, ecr_event("mirror/gcr.io/a/b", None))
 
 
+def test_the_dashboard_and_the_alarms_stand_under_the_stack_s_name_and_mail_nobody(china: Region) -> None:
+    cloudwatch = china.client("cloudwatch")
+    [dashboard] = cloudwatch.list_dashboards()["DashboardEntries"]
+    assert dashboard["DashboardName"] == f"{STACK}-{china.name}" == china.outputs(STACK)["DashboardName"]
+    body = json.loads(cloudwatch.get_dashboard(DashboardName=dashboard["DashboardName"])["DashboardBody"])
+    alarms = cloudwatch.describe_alarms()["MetricAlarms"]
+    assert sorted(body["widgets"][0]["properties"]["alarms"]) == sorted(alarm["AlarmArn"] for alarm in alarms)
+    assert all(alarm["AlarmName"].startswith(f"{STACK}-") for alarm in alarms)
+    assert not any(alarm["AlarmActions"] + alarm["OKActions"] for alarm in alarms)
+    assert china.client("sns").list_topics()["Topics"] == []
+    text = json.dumps(body)
+    for name in ("ApiFunction", "ReconcilerFunction", "WebhookApi", "ImageListTable"):
+        assert f'"{china.resource(STACK, name)}"' in text
+    assert "$" not in text
+
+
+def test_with_an_address_each_alarm_is_mailed_when_it_rings_and_when_it_ends(built: Checkout, china: Region) -> None:
+    region = built.deploy(china.name, "--parameter-overrides", "AlarmEmail=ops@example.com")
+    try:
+        [topic] = [each["TopicArn"] for each in region.client("sns").list_topics()["Topics"]]
+        [subscription] = region.client("sns").list_subscriptions()["Subscriptions"]
+        assert (subscription["TopicArn"], subscription["Protocol"]) == (topic, "email")
+        assert subscription["Endpoint"] == "ops@example.com"
+        alarms = region.client("cloudwatch").describe_alarms()["MetricAlarms"]
+        assert len(alarms) == 5
+        assert all(alarm["AlarmActions"] == alarm["OKActions"] == [topic] for alarm in alarms)
+    finally:
+        built.deploy(china.name, "--parameter-overrides", 'AlarmEmail=""')
+
+
 def test_the_global_stack_has_the_project_and_the_key_for_china(china: Region, world: Region, push_key: Json) -> None:
     outputs = world.outputs(GLOBAL_STACK)
     [project] = world.client("codebuild").batch_get_projects(names=[outputs["ProjectName"]])["projects"]

@@ -69,21 +69,35 @@ def _replay(seed: int) -> int:
 
 def _print(week: Week) -> None:
     print(f"{week.admissions:,} admissions, {week.images:,} images, CodeBuild quota {week.quota}")
-    print(f"  first admission to COPIED: p50 {week.median:,.0f} s, p99 {week.p99:,.0f} s; not yet {week.waiting:,}")
+    print(f"  first admission to COPIED: p50 {_span(week.median)}, p99 {_span(week.p99)}; not yet {week.waiting:,}")
     print(f"  builds: {week.builds:,}, {week.refreshes:,} of them refreshes of a tag or repeated copies")
+    print(f"  DynamoDB's units: {week.write_units:,} written, {week.read_units:,} read")
     for name, count in week.calls.items():
         print(f"  {name:<32}{count:>12,}")
     for name, usd in week.usd.items():
         print(f"  {name:<32}{usd:>12.2f} USD")
-    print(f"  {'together':<32}{sum(week.usd.values()):>12.2f} USD a week, by the prices of {DATE}")
+    print(f"  {'together':<32}{sum(week.usd.values()):>12.2f} USD a week, by prices seen on {DATE}")
+
+
+def _span(seconds: float) -> str:
+    """Print a time in the unit that people would use."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _compare_batches() -> None:
-    print("500 images requested at once, minutes to COPIED\nquota  batch    p50    p99")
+    print("500 images requested at once, time to COPIED by what one build copies\n")
+    print(f"{'quota':>5} {'images':>6} {'at once':>7}    {'p50':>8} {'all':>8}   all, if copies at once share one line")
     for quota in (1, 20):
-        for batch in (1, 5, 10, 25, 50):
-            times = seconds_to_copied(images=500, quota=quota, batch=batch)
-            print(f"{quota:>5} {batch:>6} {times[250] / 60:>6.0f} {times[494] / 60:>6.0f}")
+        for batch, at_once in ((1, 1), (10, 1), (20, 1), (50, 1), (10, 4), (20, 4), (50, 4)):
+            alone, shared = (
+                seconds_to_copied(images=500, quota=quota, batch=batch, at_once=at_once, one_line=one_line)
+                for one_line in (False, True)
+            )
+            times = f"{_span(alone[250]):>8} {_span(alone[-1]):>8}   {_span(shared[-1]):>8}"
+            print(f"{quota:>5} {batch:>6} {at_once:>7}    {times}")
 
 
 if __name__ == "__main__":

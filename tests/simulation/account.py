@@ -23,6 +23,7 @@ class Account:
         """Make a new key; the secret tells it `seconds` later, and the old one is refused at once."""
         self.valid = f"key-{int(self.valid[4:]) + 1}"
         self._world.note("rotated", self.valid)
+        self._world.counts["keys rotated"] += 1
         self._world.clock.after(seconds, self._tell)
 
     def secret(self) -> dict[str, Any]:
@@ -70,6 +71,7 @@ class Project(Client):
     def _authorized(self, operation: str, effect: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         def authorized() -> dict[str, Any]:
             if self._key != self._account.valid:
+                self.world.counts["keys refused"] += 1
                 raise refusal("UnrecognizedClientException", operation)
             return effect()
 

@@ -14,6 +14,7 @@ from simulation.sources import Sources
 from simulation.world import World
 
 PROVISIONING = 40.0
+INSTALLING = 20.0  # skopeo, by apt
 TOKEN_HELD_FOR = 5 * MINUTE
 BUILD_TIMEOUT = HOUR
 QUEUE_TIMEOUT = 8 * HOUR
@@ -22,9 +23,9 @@ _REFUSALS = ("NOT_FOUND", "DENIED", "UNEXPLAINED")
 _EXITS = {result: code for code, result in EXIT_CODES.items()} | {"UNEXPLAINED": 1}
 
 
-def copying_time(dice: Random) -> float:
-    """Return how many seconds one copy takes once its build is provisioned."""
-    return 10 + dice.expovariate(1 / 35)
+def copying_time(dice: Random) -> tuple[float, float]:
+    """Return for how many seconds one copy asks to and fro across the border, and for how many it sends layers."""
+    return 10, dice.expovariate(1 / 35)
 
 
 @dataclass(slots=True)
@@ -110,18 +111,19 @@ class CodeBuild:
     def _begin(self, build: Build) -> None:
         world, faults, dice = self._world, self._world.faults, self._world.dice
         build.began = world.clock.now
-        copying = copying_time(dice)
+        ready = PROVISIONING + INSTALLING
+        copied = ready + sum(copying_time(dice))
         vanishes = world.happens(faults.build_vanishes)
         if world.happens(faults.build_hangs):
             self._end(build, BUILD_TIMEOUT, "TIMED_OUT", pushes=False, vanishes=vanishes)
         elif world.happens(faults.build_delayed):
-            self._end(build, PROVISIONING + 5, dice.choice(_DELAYS), pushes=False, vanishes=vanishes)
+            self._end(build, ready + 5, dice.choice(_DELAYS), pushes=False, vanishes=vanishes)
         elif world.happens(faults.build_refused):
-            self._end(build, PROVISIONING + 5, dice.choice(_REFUSALS), pushes=False, vanishes=vanishes)
+            self._end(build, ready + 5, dice.choice(_REFUSALS), pushes=False, vanishes=vanishes)
         elif world.happens(faults.build_fails_after_push):
-            self._end(build, PROVISIONING + copying, "UNREACHABLE", pushes=True, vanishes=vanishes)
+            self._end(build, copied, "UNREACHABLE", pushes=True, vanishes=vanishes)
         else:
-            self._end(build, PROVISIONING + copying, "COPIED", pushes=True, vanishes=vanishes)
+            self._end(build, copied, "COPIED", pushes=True, vanishes=vanishes)
 
     def _end(self, build: Build, seconds: float, result: str, *, pushes: bool, vanishes: bool) -> None:
         def conclude() -> None:
@@ -141,6 +143,7 @@ class CodeBuild:
 
     def _conclude(self, build: Build, ended: str) -> None:
         self._world.note("build", build.build_id, build.repository, build.tag, ended)
+        self._world.counts[f"builds that ended {ended}"] += 1
         build.ended, build.ended_at = ended, self._world.clock.now
         if build.began is not None:
             self._world.counts["build minutes"] += int(-(-(build.ended_at - build.began) // MINUTE))

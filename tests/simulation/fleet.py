@@ -52,7 +52,7 @@ class Fleet:
         self.sources = Sources(world)
         self.project = CodeBuild(world, self.registry, self.sources, quota=quota)
         self.account = Account(world, self.project)
-        services = Services(world, self.table, self.registry, self.account, self.settings)
+        self.services = services = Services(world, self.table, self.registry, self.account, self.settings)
         self.webhook, self.reconciler = (
             Function(services, kind, handler, float(template[name]["Properties"]["Timeout"]))
             for kind, handler, name in (
@@ -60,7 +60,7 @@ class Fleet:
                 (ReconcilerInstance, reconciler.handler, "ReconcilerFunction"),
             )
         )
-        self.ledger = Ledger(world, self.table, self.registry)
+        self.ledger = Ledger(world, self.table, self.registry, swap_when=self.settings.swap_when)
         self.stream = Stream(world, events["Requests"]["Properties"], self.reconciler.invoke)
         self.cluster = ApiServer(services, self.webhook, self.ledger)
         self.table.listeners += [self.ledger.changed, self.stream.changed]

@@ -27,10 +27,12 @@ class Promise:
 class Ledger:
     """Watches the table, and the answers as they reach the API server."""
 
-    def __init__(self, world: World, table: Table, registry: Registry) -> None:
+    def __init__(self, world: World, table: Table, registry: Registry, *, swap_when: str) -> None:
         self._world = world
         self._table = table
         self._registry = registry
+        # With SwapWhen=copied a warm cache may not know yet that the copy has arrived.
+        self._sent_within = WARM if swap_when == "copied" else 0.0
         self._withdrawn: dict[Key, float] = {}
         self._digest_since: dict[Key, float] = {}
         self._asked: dict[Key, float] = {}
@@ -43,6 +45,11 @@ class Ledger:
     def promised(self) -> list[Key]:
         """Every copy that a pod waits for and was promised rightly, in the order of the first promises."""
         return list(dict.fromkeys(promise.key for promise in self.promises if not promise.stale))
+
+    @property
+    def seconds_waited(self) -> list[float]:
+        """For how long each copy that has been asked for and is not there has been waited for."""
+        return [self._world.clock.now - since for since in self._asked.values()]
 
     def changed(self, key: Key, before: Item | None, after: Item | None) -> None:
         """Follow one change of the table."""
@@ -64,6 +71,10 @@ class Ledger:
             self._asked[key] = now
         if new == Status.COPIED and key in self._asked:
             self.seconds_to_copied.append(now - self._asked.pop(key))
+        if new == Status.FAILED and _of(after, "digest"):
+            self._world.violated(f"{_name(key)}: FAILED, though it has a digest")
+        if new == Status.COPIED and old in (Status.REQUESTED, Status.COPYING) and _of(after, "error"):
+            self._world.counts["refreshes given up"] += 1
         if new is not None and new != Status.FAILED and "due" not in (after or {}):
             self._world.violated(f"{_name(key)}: {new} without being due")
 
@@ -72,14 +83,17 @@ class Ledger:
         now, item = self._world.clock.now, self._table.items.get(key)
         stands = item is not None and _of(item, "status") != Status.FAILED
         if not stands:
-            self._world.counts["stale promises"] += 1
+            what = "a deletion" if item is None else "a failure"
+            self._world.counts[f"pods answered from a warm cache after {what}"] += 1
             if now - self._withdrawn.get(key, 0.0) > WARM:
                 self._world.violated(f"{_name(key)}: promised without a record")
+        elif _of(item, "status") == Status.COPIED and self._registry.held(key[0].partition("/")[2], key[1]) is None:
+            self._world.counts["pods sent to a copy before its deletion was known"] += 1
         self.promises.append(Promise(key, now, not stands))
 
     def keep(self, key: Key, asked_at: float) -> None:
         """Take note of a pod whose image stays as written, though it was asked for at `asked_at` and answered well."""
-        if key in self._digest_since and self._digest_since[key] < asked_at:
+        if key in self._digest_since and self._digest_since[key] < asked_at - self._sent_within:
             self._world.violated(f"{_name(key)}: has a digest, but a pod was not sent to it")
 
     def delete(self, key: Key) -> None:

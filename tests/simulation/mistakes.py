@@ -1,6 +1,6 @@
 """Mistakes that lose copies, made on purpose: what the simulation must find, or its silence would mean nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 from image_mirror import lifecycle
 from image_mirror.global_account import DelayedError
-from image_mirror.record import Record
+from image_mirror.record import Policy, Record, Status
 from image_mirror.records import Records
 from simulation.fleet import Fleet
 from simulation.functions import ReconcilerInstance, Services, WebhookInstance
@@ -17,24 +17,15 @@ from simulation.table import DynamoDB
 
 @contextmanager
 def starting_the_build_before_the_put() -> Iterator[None]:
-    """The webhook starts the build itself, and the record then says that it was started, not that it is to be done."""
+    """The webhook starts the build, and the record says afterwards that it was started, not that it is to be done."""
+    with _starting_in_the_webhook(lambda record: replace(record, due_at=None)):
+        yield
 
-    class Starting(WebhookInstance):
-        def __init__(self, services: Services) -> None:
-            super().__init__(services)
-            self.copies = ReconcilerInstance(services).loaded[1]._copies
 
-    put = Records.create
-
-    def create(self: Records, record: Record) -> Record:
-        instance: Any = _world(self).threads.process.instance
-        try:
-            build_id = instance.copies.start(record)
-        except DelayedError:
-            return put(self, record)
-        return put(self, replace(lifecycle.started(record, build_id, record.requested_at), due_at=None))
-
-    with patch("simulation.fleet.WebhookInstance", Starting), patch.object(Records, "create", create):
+@contextmanager
+def starting_before_the_put_and_following_all_the_same() -> Iterator[None]:
+    """The same order, but the record is due: all that is left of the mistake is what is started twice."""
+    with _starting_in_the_webhook(lambda record: record):
         yield
 
 
@@ -57,6 +48,53 @@ def forgetting_due_on_a_retry() -> Iterator[None]:
         return replace(refused(record, reason, now), due_at=None)
 
     with patch.object(lifecycle, "refused", forgetful):
+        yield
+
+
+@contextmanager
+def charging_waits_as_attempts() -> Iterator[None]:
+    """What the network, AWS or a rate limit did to a build counts as the source's refusal."""
+    with patch.object(lifecycle, "delayed", lifecycle.refused):
+        yield
+
+
+@contextmanager
+def failing_a_refresh_for_good() -> Iterator[None]:
+    """The fifth attempt of a refresh ends the copy that is there as well."""
+    refused = lifecycle.refused
+
+    def unforgiving(record: Record, reason: str, now: int) -> Record:
+        return replace(refused(replace(record, digest=None), reason, now), digest=record.digest)
+
+    with patch.object(lifecycle, "refused", unforgiving):
+        yield
+
+
+@contextmanager
+def leaving_pods_alone_while_a_refresh_runs() -> Iterator[None]:
+    """Pods are sent to a copy that arrived only while nothing is done about it."""
+    settled = property(lambda record: record.digest is None or record.status is Status.COPIED)
+    with patch.object(Record, "promised", settled):
+        yield
+
+
+@contextmanager
+def believing_in_a_copy_for_ever() -> Iterator[None]:
+    """A copy that ECR no longer holds keeps its record."""
+
+    def faithful(decide: Callable[..., lifecycle.Step]) -> Callable[..., lifecycle.Step]:
+        def decided(record: Record, held: str | None, now: int, policy: Policy) -> lifecycle.Step:
+            step = decide(record, held, now, policy)
+            if isinstance(step, lifecycle.Remove):
+                return lifecycle.Save(replace(record, updated_at=now, due_at=now + policy.verify))
+            return step
+
+        return decided
+
+    with (
+        patch("image_mirror.progress.verified", faithful(lifecycle.verified)),
+        patch("image_mirror.progress.hinted", faithful(lifecycle.hinted)),
+    ):
         yield
 
 
@@ -89,6 +127,29 @@ def putting_without_a_condition() -> Iterator[None]:
         return put(self, **{**request, "ConditionExpression": condition})
 
     with patch.object(DynamoDB, "put_item", put_anyway):
+        yield
+
+
+@contextmanager
+def _starting_in_the_webhook(written: Callable[[Record], Record]) -> Iterator[None]:
+    """Have the webhook start each new image's build, and put what `written` makes of the record that says so."""
+
+    class Starting(WebhookInstance):
+        def __init__(self, services: Services) -> None:
+            super().__init__(services)
+            self.copies = ReconcilerInstance(services).loaded[1]._copies
+
+    put = Records.create
+
+    def create(self: Records, record: Record) -> Record:
+        instance: Any = _world(self).threads.process.instance
+        try:
+            build_id = instance.copies.start(record)
+        except DelayedError:
+            return put(self, record)
+        return put(self, written(lifecycle.started(record, build_id, record.requested_at)))
+
+    with patch("simulation.fleet.WebhookInstance", Starting), patch.object(Records, "create", create):
         yield
 
 

@@ -1,7 +1,7 @@
 """One call to AWS as a function sees it: it takes time, may fail or crash at either end, and botocore tries again."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
@@ -11,9 +11,10 @@ from simulation.world import World
 Answer = TypeVar("Answer")
 
 
-def refusal(code: str, operation: str, message: str = "") -> ClientError:
-    """Return the error that a client raises for an error answer."""
-    return ClientError({"Error": {"Code": code, "Message": message}}, operation)
+def refusal(code: str, operation: str, message: str = "", *, status: int = 400) -> ClientError:
+    """Return the error that a client raises for an error answer of this HTTP status."""
+    answer: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(answer, operation)
 
 
 class Client:
@@ -44,9 +45,11 @@ class Client:
         self._may_crash(operation, "before")
         world.threads.sleep(self._latency)
         if world.happens(faults.throttled):
+            world.counts["calls throttled"] += 1
             raise _FaultError(refusal("ThrottlingException", operation))
         if world.happens(faults.fails_before):
-            raise _FaultError(refusal("InternalServerError", operation, "before"))
+            world.counts["calls failed before their effect"] += 1
+            raise _FaultError(refusal("InternalServerError", operation, "before", status=500))
         hangs = world.happens(faults.times_out)
         if hangs and world.happens(0.5):
             self._time_out(operation)
@@ -55,10 +58,12 @@ class Client:
             self._time_out(operation)
         self._may_crash(operation, "after")
         if world.happens(faults.fails_after):
-            raise _FaultError(refusal("InternalServerError", operation, "after"))
+            world.counts["calls failed after their effect"] += 1
+            raise _FaultError(refusal("InternalServerError", operation, "after", status=500))
         return answer
 
     def _time_out(self, operation: str) -> None:
+        self.world.counts["calls timed out"] += 1
         self.world.threads.sleep(self._patience.read)
         raise _FaultError(ReadTimeoutError(endpoint_url=f"{self._service} {operation}"))
 

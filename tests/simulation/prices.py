@@ -1,28 +1,46 @@
 """Published prices, and what a run would have cost by them.
 
-In USD, on demand, without free tiers, as listed for us-west-2 (Oregon) in 2025. The regions in China have lists of
-their own, in CNY; Oregon's stands in for them here.
+In USD, on demand, without free tiers. They are those of US East (N. Virginia); the regions in China have lists of
+their own, in CNY, for which these stand in here. Not counted, for it comes to cents: the table's storage, the
+schedule's events, mails of alarms, the answers that leave the API Gateway.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-DATE = "2025"
-PRICES: Mapping[str, float] = {
-    "HTTP API request": 1.00 / 1e6,
-    "Lambda invocation": 0.20 / 1e6,
-    "Lambda GB-second": 0.0000166667,
-    "DynamoDB write unit": 0.625 / 1e6,
-    "DynamoDB read unit": 0.125 / 1e6,
-    "CodeBuild minute": 0.005,  # BUILD_GENERAL1_SMALL, each build rounded up
-    "Secrets Manager call": 0.05 / 1e4,
-    "secret a month": 0.40,
-    "GB out to the internet": 0.09,  # a copy crosses from the global region to China
-    "ECR GB-month": 0.10,
-    "CloudWatch Logs GB": 0.50,
+from image_mirror.metrics import Metric
+from templates import sam_template
+
+
+class Price(NamedTuple):
+    """USD for one unit, and where and when that was listed."""
+
+    usd: float
+    listed: str
+
+
+DATE = "24 November 2026"
+"""When these were looked up: not on AWS's pages themselves, but in what quotes them, as of the date beside each."""
+PRICES: Mapping[str, Price] = {
+    "HTTP API request": Price(1.00 / 1e6, "AWS whitepaper on private APIs; go-cloud.io, 2026"),
+    "Lambda invocation": Price(0.20 / 1e6, "AWS whitepaper How AWS Pricing Works"),
+    "Lambda GB-second": Price(0.0000166667, "cloudchipr.com, 2024; AWS whitepaper How AWS Pricing Works"),
+    "DynamoDB write unit": Price(0.625 / 1e6, "airbyte.com, July 2025 (since November 2024)"),
+    "DynamoDB read unit": Price(0.125 / 1e6, "airbyte.com, July 2025 (since November 2024)"),
+    "CodeBuild minute": Price(0.005, "c3x.dev, undated: BUILD_GENERAL1_SMALL on Linux, each build rounded up"),
+    "Secrets Manager call": Price(0.05 / 1e4, "hivebook.wiki, undated"),
+    "secret a month": Price(0.40, "hivebook.wiki, undated"),
+    "GB out to the internet": Price(0.09, "cloudburn.io, March 2026: the first 10 TB a month"),
+    "ECR GB-month": Price(0.10, "cloudburn.io, March 2026"),
+    "CloudWatch Logs GB": Price(0.50, "factualminds.com, June 2026"),
+    "metric a month": Price(0.30, "signoz.io, February 2026: the first 10,000 of one's own"),
+    "alarm a month": Price(0.10, "api-evangelist/cloudwatch, May 2026: of standard resolution, by metric"),
+    "dashboard a month": Price(3.00, "factualminds.com, June 2026"),
 }
 _WEEKS_A_MONTH = 365.25 / 12 / 7
-_LOGGED = 600  # bytes that an invocation leaves in the log: Lambda's START, END and REPORT, and a line of its own
+# Bytes that an invocation leaves in the log: Lambda's START, END and REPORT, and a line of metrics or of its own.
+_LOGGED = 700
 _SECRETS = 2
 
 
@@ -35,7 +53,7 @@ class Usage:
     reconciler_invocations: int
     reconciler_seconds: float
     write_units: int
-    read_units: int
+    read_units: float
     build_minutes: int
     secret_calls: int
     pushes: int
@@ -44,17 +62,38 @@ class Usage:
 
 
 def cost(usage: Usage) -> dict[str, float]:
-    """Return what each service costs in USD."""
+    """Return what each service costs in USD for a week."""
     invocations = usage.webhook_invocations + usage.reconciler_invocations
     gigabyte_seconds = usage.webhook_seconds * 1.0 + usage.reconciler_seconds * 0.5  # MemorySize 1024 and 512
+    watching = _usd("metric a month", len(Metric)) + _monitoring()
     return {
-        "API Gateway": usage.webhook_invocations * PRICES["HTTP API request"],
-        "Lambda": invocations * PRICES["Lambda invocation"] + gigabyte_seconds * PRICES["Lambda GB-second"],
-        "DynamoDB": usage.write_units * PRICES["DynamoDB write unit"] + usage.read_units * PRICES["DynamoDB read unit"],
-        "Secrets Manager": usage.secret_calls * PRICES["Secrets Manager call"]
-        + _SECRETS * PRICES["secret a month"] / _WEEKS_A_MONTH,
-        "CloudWatch Logs": invocations * _LOGGED / 1e9 * PRICES["CloudWatch Logs GB"],
-        "CodeBuild": usage.build_minutes * PRICES["CodeBuild minute"],
-        "data transfer": usage.pushes * usage.image_gigabytes * PRICES["GB out to the internet"],
-        "ECR storage": usage.images * usage.image_gigabytes * PRICES["ECR GB-month"] / _WEEKS_A_MONTH,
+        "API Gateway": _usd("HTTP API request", usage.webhook_invocations),
+        "Lambda": _usd("Lambda invocation", invocations) + _usd("Lambda GB-second", gigabyte_seconds),
+        "DynamoDB": _usd("DynamoDB write unit", usage.write_units) + _usd("DynamoDB read unit", usage.read_units),
+        "Secrets Manager": _usd("Secrets Manager call", usage.secret_calls) + _a_week(_usd("secret a month", _SECRETS)),
+        "logs": _usd("CloudWatch Logs GB", invocations * _LOGGED / 1e9),
+        "metrics, alarms, dashboard": _a_week(watching),
+        "CodeBuild": _usd("CodeBuild minute", usage.build_minutes),
+        "data transfer": _usd("GB out to the internet", usage.pushes * usage.image_gigabytes),
+        "ECR storage": _a_week(_usd("ECR GB-month", usage.images * usage.image_gigabytes)),
     }
+
+
+def _usd(what: str, units: float) -> float:
+    return PRICES[what].usd * units
+
+
+def _a_week(usd_a_month: float) -> float:
+    return usd_a_month / _WEEKS_A_MONTH
+
+
+def _monitoring() -> float:
+    """Return what the template's alarms and dashboards cost a month; one on several metrics counts once for each."""
+    total = 0.0
+    for resource in sam_template()["Resources"].values():
+        if resource["Type"] == "AWS::CloudWatch::Alarm":
+            queries = resource["Properties"].get("Metrics", ())
+            total += _usd("alarm a month", sum("MetricStat" in query for query in queries) or 1)
+        elif resource["Type"] == "AWS::CloudWatch::Dashboard":
+            total += _usd("dashboard a month", 1)
+    return total

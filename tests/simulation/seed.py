@@ -32,7 +32,8 @@ def run_seed(seed: int, *, keeps_history: bool = False) -> Outcome:
     """Run one seed to its end."""
     factor = (0.3, 1.0, 3.0)[seed % 3]
     quota = (1, 2, 20)[seed // 3 % 3]
-    with running(seed, FAULTS.times(factor), quota=quota, keeps_history=keeps_history, **_SETTINGS) as fleet:
+    settings = {**_SETTINGS, "SWAP_WHEN": ("always", "always", "copied")[seed // 9 % 3]}
+    with running(seed, FAULTS.times(factor), quota=quota, keeps_history=keeps_history, **settings) as fleet:
         images = _populate(fleet)
         fleet.world.clock.run(_BUSY)
         fleet.calm()
@@ -65,6 +66,8 @@ def _populate(fleet: Fleet) -> list[str]:
             fleet.sources.absent[source] = True
             if world.happens(0.5):
                 at_some_time(fleet.sources.publish, source)
+        elif world.happens(0.15):
+            at_some_time(fleet.sources.withdraw, source)
         if "@" not in image and world.happens(0.3):
             at_some_time(fleet.sources.move, source)
         if "@" not in image and world.happens(0.1):

@@ -30,6 +30,11 @@ class Sources:
         self._world.note("moved", source)
         self._moves[source] = self._moves.get(source, 0) + 1
 
+    def withdraw(self, source: str) -> None:
+        """Have an image disappear."""
+        self._world.note("withdrawn", source)
+        self.absent[source] = True
+
     def publish(self, source: str) -> None:
         """Have an image appear that was absent."""
         self._world.note("published", source)

@@ -59,6 +59,7 @@ class Stream:
             return
         if self._world.happens(self._world.faults.event_lost):
             self._world.note("event lost", "stream", *key)
+            self._world.counts["stream entries never"] += 1
             return
         shard = self._shards[crc32("/".join(key).encode()) % _SHARDS]
         shard.entries.append(entry)
@@ -68,6 +69,7 @@ class Stream:
         if not shard.polled:
             shard.polled = True
             late = self._world.dice.uniform(10, 300) if self._world.happens(self._world.faults.event_late) else 0.0
+            self._world.counts["stream batches late"] += late > 0
             self._world.clock.after(delay + late, lambda: self._deliver(shard))
 
     def _deliver(self, shard: Shard) -> None:
@@ -85,6 +87,7 @@ class Stream:
             failed = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
             done = min(place for place, each in enumerate(batch) if each["dynamodb"]["SequenceNumber"] in failed)
         elif self._world.happens(self._world.faults.event_twice):
+            self._world.counts["stream batches twice"] += 1
             self._poll(shard, 0.2)
             return
         shard.failures = 0 if done else shard.failures + 1

@@ -6,19 +6,45 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from hashlib import sha256
+from multiprocessing import dummy
 from pathlib import Path
 
 import pytest
 
+from simulation import __main__ as command
 from simulation import mistakes
 from simulation.batches import seconds_to_copied
 from simulation.burst import run_burst
-from simulation.codebuild import PROVISIONING
+from simulation.codebuild import INSTALLING, PROVISIONING
+from simulation.faults import FAULTS
+from simulation.fleet import running
+from simulation.functions import WebhookInstance
 from simulation.seed import run_seed
 from simulation.week import run_week
 
 _SEEDS = 200
 _CHUNK = 25
+_WHAT_GOES_WRONG = (
+    "calls failed before their effect",
+    "calls failed after their effect",
+    "calls throttled",
+    "calls timed out",
+    "events twice",
+    "events late",
+    "events never",
+    "stream batches twice",
+    "stream batches late",
+    "stream entries never",
+    "builds that ended NOT_FOUND",
+    "builds that ended RATE_LIMITED",
+    "builds that ended FAULT",
+    "builds that ended TIMED_OUT",
+    "builds that ended VANISHED",
+    "keys rotated",
+    "keys refused",
+    "deleted behind our back",
+    "refreshes given up",
+)
 
 
 @pytest.mark.parametrize("first", range(0, _SEEDS, _CHUNK), ids=lambda first: f"seeds-{first}-to-{first + _CHUNK - 1}")
@@ -31,14 +57,43 @@ def test_every_promised_copy_arrives_whatever_fails(first: int) -> None:
             history = "\n".join(run_seed(seed, keeps_history=True).history)
             pytest.fail(f"{history}\n\nseed {seed}: " + "\n".join(outcome.violations))
     # The faults were there, and were survived.
+    assert [name for name in _WHAT_GOES_WRONG if not total[name]] == []
     assert total["crashes"] > 100
     assert total["end as COPIED"] > 200
     assert total["end as FAILED"] > 0
-    assert total["deleted behind our back"] > 0
     assert total["seeds with two reconcilers at once"] == _CHUNK
     # A lost answer to StartBuild costs a second build only where its token has run out meanwhile.
-    assert total["duplicate builds"] <= total["builds"] * 0.02
-    assert total["builds the table never knew"] <= total["builds"] * 0.03
+    assert total["duplicate builds"] <= total["builds"] * 0.005
+    assert total["builds the table never knew"] <= total["builds"] * 0.01
+    # Those who were answered from a warm cache are few, and no more than a minute behind: the ledger sees to that.
+    assert total["pods answered from a warm cache after a deletion"] <= total["promises"] * 0.01
+
+
+def test_the_clocks_of_the_functions_differ_by_two_seconds() -> None:
+    with running(0, FAULTS, quota=1) as fleet:
+        times = {WebhookInstance(fleet.services).time() for _ in range(20)}
+    assert max(times) - min(times) == 2
+
+
+def test_a_failing_seed_prints_its_history_and_replays(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "Pool", dummy.Pool)  # threads share the mistake and the output
+    with mistakes.putting_without_stream_and_schedule():
+        assert _main(monkeypatch, "--seeds", "2", "--first", "3") == 1
+        printed = capsys.readouterr().out
+        assert _main(monkeypatch, "--seed", "3") == 1
+        replayed = capsys.readouterr().out
+    assert "failed: 3, 4; replay one by --seed" in printed
+    assert replayed in printed
+    assert replayed.count("\n") > 100
+    assert "VIOLATION" in replayed
+    assert "stuck as" in replayed.splitlines()[-1]
+
+
+def _main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["simulation", *arguments])
+    return command.main()
 
 
 def test_ten_thousand_pods_of_five_hundred_images_make_five_hundred_copies() -> None:
@@ -81,24 +136,55 @@ def test_a_write_without_its_condition_is_found(
         assert any(run_seed(seed).violations for seed in range(most_seeds))
 
 
-def test_tokens_that_do_not_follow_from_the_record_show_as_duplicate_builds() -> None:
-    with mistakes.tokens_that_differ_by_call():
+@pytest.mark.parametrize(
+    ("mistake", "seen"),
+    [
+        pytest.param(mistakes.charging_waits_as_attempts, "FAILED after", id="fewer-than-five-real-attempts"),
+        pytest.param(mistakes.failing_a_refresh_for_good, "FAILED, though it has a digest", id="a-copy-in-use-fails"),
+        pytest.param(
+            mistakes.leaving_pods_alone_while_a_refresh_runs, "a pod was not sent to it", id="a-digest-stops-rewriting"
+        ),
+        pytest.param(mistakes.believing_in_a_copy_for_ever, "while ECR holds None", id="a-deleted-copy-stays-away"),
+    ],
+)
+def test_a_mistake_about_what_pods_are_told_is_found(
+    mistake: Callable[[], AbstractContextManager[None]], seen: str
+) -> None:
+    with mistake():
+        assert any(seen in violation for seed in range(3, 12) for violation in run_seed(seed).violations)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        pytest.param(mistakes.tokens_that_differ_by_call, id="tokens-that-do-not-follow-from-the-record"),
+        pytest.param(mistakes.starting_before_the_put_and_following_all_the_same, id="starts-before-the-put"),
+    ],
+)
+def test_what_starts_builds_twice_shows_as_duplicates(
+    mistake: Callable[[], AbstractContextManager[None]],
+) -> None:
+    with mistake():
         total = sum((run_seed(seed).counts for seed in range(2, 12, 3)), Counter[str]())
-    assert total["duplicate builds"] > total["builds"] * 0.02
+    assert total["duplicate builds"] > total["builds"] * 0.01
 
 
 def test_a_small_week_arrives_and_its_cost_follows_from_its_calls() -> None:
     week = run_week(admissions=3_000, images=50, quota=5)
     assert (week.images, week.waiting) == (50, 0)
-    assert PROVISIONING < week.median <= week.p99 < 1800
+    assert PROVISIONING + INSTALLING < week.median <= week.p99 < 1800
     assert week.calls["Lambda webhook"] == week.admissions
     assert week.usd["API Gateway"] == pytest.approx(week.admissions / 1e6)
     assert week.usd["CodeBuild"] >= week.builds * 0.005
 
 
-def test_batches_save_no_more_than_the_provisioning() -> None:
-    single, batched = (seconds_to_copied(images=500, quota=1, batch=batch) for batch in (1, 10))
-    assert single[-1] - batched[-1] == pytest.approx(450 * PROVISIONING)
+def test_batches_save_the_provisioning_and_what_is_copied_at_once() -> None:
+    single, batched, at_once, one_line = (
+        seconds_to_copied(images=500, quota=1, batch=batch, at_once=at_once, one_line=one_line)[-1]
+        for batch, at_once, one_line in ((1, 1, False), (10, 1, False), (10, 4, False), (10, 4, True))
+    )
+    assert single - batched == pytest.approx(450 * (PROVISIONING + INSTALLING))
+    assert at_once < one_line < batched
 
 
 def test_a_seed_is_the_same_run_in_every_process() -> None:

@@ -18,7 +18,10 @@ _GIGABYTES = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Week:
-    """What a week came to: calls by service, times in seconds from the first admission to COPIED, USD by service."""
+    """What a week came to: calls by service, seconds from the first admission to COPIED, USD by service.
+
+    `waiting` of the images were not COPIED at its end; the times count how long they had waited by then.
+    """
 
     quota: int
     admissions: int
@@ -27,6 +30,8 @@ class Week:
     builds: int
     refreshes: int
     waiting: int
+    read_units: int
+    write_units: int
     median: float
     p99: float
     usd: dict[str, float]
@@ -37,14 +42,16 @@ def run_week(*, admissions: int, images: int, quota: int) -> Week:
     with running(0, NO_FAULTS, quota=quota) as fleet:
         _rollouts(fleet, admissions, images)
         fleet.world.clock.run(_WEEK)
-        counts, times = fleet.world.counts, sorted(fleet.ledger.seconds_to_copied)
+        counts, waiting = fleet.world.counts, fleet.ledger.seconds_waited
+        # What is not there yet has waited for so long, and will for longer.
+        times = sorted([*fleet.ledger.seconds_to_copied, *waiting])
         usage = Usage(
             webhook_invocations=counts["Lambda webhook"],
             webhook_seconds=fleet.webhook.seconds,
             reconciler_invocations=counts["Lambda reconciler"],
             reconciler_seconds=fleet.reconciler.seconds,
             write_units=counts["write units"],
-            read_units=counts["read units"],
+            read_units=counts["half read units"] / 2,
             build_minutes=counts["build minutes"],
             secret_calls=counts["Secrets Manager GetSecretValue"],
             pushes=sum(build.pushed for build in fleet.project.builds.values()),
@@ -59,7 +66,9 @@ def run_week(*, admissions: int, images: int, quota: int) -> Week:
             calls={name: count for name, count in sorted(counts.items()) if name[0].isupper()},
             builds=len(fleet.project.builds),
             refreshes=len(fleet.project.builds) - len(fleet.project.by_target),
-            waiting=len(fleet.table.items) - len(times),
+            waiting=len(waiting),
+            read_units=counts["half read units"] // 2,
+            write_units=counts["write units"],
             median=times[len(times) // 2],
             p99=times[len(times) * 99 // 100],
             usd=cost(usage),

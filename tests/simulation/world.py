@@ -48,6 +48,9 @@ class World:
         if self.happens(self.faults.event_lost):
             self.note("event lost", event)
             copies = 0
+        self.counts["events twice"] += copies == 2
+        self.counts["events never"] += copies == 0
         for _ in range(copies):
             late = self.dice.uniform(10, 900) if self.happens(self.faults.event_late) else 0.0
+            self.counts["events late"] += late > 0
             self.clock.after(delay + late, action)

@@ -162,7 +162,8 @@ def http_event(review: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def emulated_aws() -> Iterator[Emulation]:
     """Emulate AWS, and nothing but AWS, while the context lasts; the caller's own account is out of reach."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    # With a namespace of Powertools', metrics would be printed in between.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "POWERTOOLS_"))}
     with mock.patch.dict(os.environ, kept | _ENVIRONMENT, clear=True), mock_aws():
         for function in (webhook, reconciler):
             function.load.cache_clear()

@@ -1,0 +1,154 @@
+"""What the functions count and measure. Powertools writes it to their logs, in CloudWatch's embedded metric format."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from enum import Enum
+
+from aws_lambda_powertools.metrics import EphemeralMetrics
+
+from image_mirror.record import Record, Status
+
+_NAMESPACE = "POWERTOOLS_METRICS_NAMESPACE"
+
+
+class Metric(Enum):
+    """A metric: its name in CloudWatch, its unit there, and what one value means. docs/operation.md has this table."""
+
+    ADMISSIONS = ("Admissions", "Count", "reviews answered 200, with a patch or without; dry runs too")
+    REWRITES = ("Rewrites", "Count", "images that these answers pointed at ECR")
+    NOT_RECORDED = (
+        "NotRecorded",
+        "Count",
+        "reviews answered 503 because the table did not take a record in time; the API server asks again",
+    )
+    REFUSED = ("Refused", "Count", "requests with the right token answered 400, for they were no AdmissionReview")
+    BUGS = (
+        "Bugs",
+        "Count",
+        "reviews answered 503 because the webhook or its settings are wrong; its log has the stack",
+    )
+    COPIES_REQUESTED = (
+        "CopiesRequested",
+        "Count",
+        "copies asked for, by the table's stream: new ones, refreshes, and failed ones asked for again",
+    )
+    BUILDS_STARTED = ("BuildsStarted", "Count", "copies that went from REQUESTED to COPYING")
+    COPIES_ARRIVED = (
+        "CopiesArrived",
+        "Count",
+        "copies that became COPIED because ECR holds them: first ones and refreshes",
+    )
+    COPIES_FAILED = ("CopiesFailed", "Count", "copies that became FAILED")
+    COPIES_GONE = ("CopiesGone", "Count", "copies whose record was removed because ECR no longer holds them")
+    ATTEMPTS_REFUSED = (
+        "AttemptsRefused",
+        "Count",
+        "builds that cost an attempt: the source refused, or the build ended without a copy",
+    )
+    WAITS = ("Waits", "Count", "times that a copy was put off at no cost, for any reason but the next two")
+    BUSY = ("Busy", "Count", "times that a copy was put off because AWS had no capacity: a full queue, throttling")
+    KEY_REFUSED = (
+        "KeyRefused",
+        "Count",
+        "times that a copy was put off because of either key: its secret is missing or misshapen, or AWS refused it",
+    )
+    STEP_ERRORS = (
+        "StepErrors",
+        "Count",
+        "records whose turn ended in an exception; the log has its stack, and they stay due",
+    )
+    TIME_TO_COPIED = (
+        "TimeToCopied",
+        "Milliseconds",
+        "from a copy's request to COPIED, for copies that arrived for the first time without having failed",
+    )
+    OLDEST_DUE = (
+        "OldestDue",
+        "Seconds",
+        "each minute, how long the record that is due longest has been due; 0 where none is",
+    )
+    DUE = ("Due", "Count", "each minute, the records found due; where the run's time ended, more lie behind them")
+
+    def __init__(self, label: str, unit: str, meaning: str) -> None:
+        """Keep the parts of the member's value."""
+        self.label = label
+        self.unit = unit
+        self.meaning = meaning
+
+
+class Counts:
+    """What one function has counted and measured and not yet published. Safe for threads."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        """Start empty. The clock, in seconds, has to go on while Lambda holds the instance still; monotonic may not."""
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._values: dict[Metric, list[float]] = {}
+        self._published_at = float("-inf")
+
+    def add(self, metric: Metric, value: float = 1) -> None:
+        """Count `value` more, or keep it as one measurement where the metric's unit is one of time."""
+        with self._lock:
+            values = self._values.get(metric)
+            if values is None:
+                self._values[metric] = [value]
+            elif metric.unit == "Count":
+                values[0] += value
+            else:
+                values.append(value)
+
+    def publish(self, *, every: float = 0.0) -> None:
+        """Write out what has been added, unless something was written less than `every` seconds ago. Raises nothing.
+
+        Where the environment has no POWERTOOLS_METRICS_NAMESPACE (a demonstration, a test), it is dropped.
+        """
+        now = self._clock()
+        with self._lock:
+            # A clock that was set back must not stop the publishing.
+            if not self._values or 0 <= now - self._published_at < every:
+                return
+            values, self._values, self._published_at = self._values, {}, now
+        if not os.environ.get(_NAMESPACE):
+            return
+        try:
+            _write(values)
+        except Exception:  # whatever is wrong with metrics must not become wrong with admissions
+            logging.getLogger(__name__).exception("metrics not published")
+
+
+def of_change(before: Record, after: Record | None, wait: Metric) -> dict[Metric, float]:
+    """Return what a change of a record that has been written adds to each metric.
+
+    `after` is None for a record that was removed because ECR holds no copy; `wait` is what a wait counts as.
+    """
+    if after is None:
+        return {Metric.COPIES_GONE: 1}
+    added: dict[Metric, float] = {}
+    became = after.status if after.status is not before.status else None
+    if became is Status.COPYING:
+        added[Metric.BUILDS_STARTED] = 1
+    elif became is Status.FAILED:
+        added[Metric.COPIES_FAILED] = 1
+    elif became is Status.COPIED and after.error is None:
+        added[Metric.COPIES_ARRIVED] = 1
+        if before.digest is None and before.status is not Status.FAILED and before.requested_at:
+            added[Metric.TIME_TO_COPIED] = max(0, after.updated_at - before.requested_at)
+    # The last attempt of a refresh leaves the older copy in use, with the reason and no count of attempts.
+    if after.attempts > before.attempts or (became is Status.COPIED and after.error is not None):
+        added[Metric.ATTEMPTS_REFUSED] = 1
+    if after.waits > before.waits:
+        added[wait] = 1
+    return added
+
+
+def _write(values: Mapping[Metric, list[float]]) -> None:
+    # One that shares nothing: what Powertools' Metrics keeps in its class would outlive a failure here.
+    blob = EphemeralMetrics()
+    for metric, some in values.items():
+        for value in some:
+            blob.add_metric(name=metric.label, unit=metric.unit, value=value)
+    if blob.metric_set:  # Powertools writes by itself at a metric's hundredth value
+        blob.flush_metrics()

@@ -1,0 +1,346 @@
+"""`image-mirror status`, `retry`, `forget` and `prune` as programs, on the deployed stacks and on a real cluster."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from control_plane import Cluster
+from deployment import GLOBAL_STACK, STACK, Checkout
+from dynamodb_local import create_table, dynamodb_local
+from event_source_mapping import EventSourceMapping
+from pods import COPIES, images, pod
+from processes import wait_for
+from sam import Json, Region
+from stage import emptied
+
+from image_mirror.images import ORIGINALS
+from image_mirror.record import Record, Status
+from image_mirror.records import Records
+from recorded import record, write
+from templates import ROOT
+
+pytest_plugins = ["deployed"]
+
+MANY = 5_000
+TABLE = "ImageListTable"
+# The emulated ECR knows no pull times, and what is pushed there is new: the command's clock is forty days ahead.
+_LATER = (
+    "import time; now = time.time; time.time = lambda: now() + 40 * 86_400; from image_mirror.cli import app; app()"
+)
+_CONFIG = """\
+[profile china]
+region = cn-northwest-1
+aws_access_key_id = testing
+aws_secret_access_key = testing
+[profile global]
+region = us-west-2
+aws_access_key_id = testing
+aws_secret_access_key = testing
+"""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Someone with both profiles, who runs `image-mirror` in a checkout."""
+
+    folder: Path
+    environment: Mapping[str, str]
+
+    @contextmanager
+    def started(self, *arguments: object, later: bool = False, **more: Any) -> Iterator[subprocess.Popen[str]]:
+        """Run the program while the context lasts; with `later` forty days from now."""
+        program = ["-c", _LATER] if later else ["-m", "image_mirror.cli"]
+        command = [sys.executable, *program, *map(str, arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+        process = subprocess.Popen(command, cwd=self.folder, env=self.environment, text=True, **pipes)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+    def run(self, *arguments: object, later: bool = False) -> subprocess.CompletedProcess[str]:
+        """Run the program to its end."""
+        with self.started(*arguments, later=later) as process:
+            out, err = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture
+def operator(checkout: Checkout, china: Region, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Operator:
+    assert china.outputs(STACK)["ImageListTableName"] == TABLE
+    config = tmp_path / "config"
+    config.write_text(_CONFIG)
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    environment = {
+        **os.environ,
+        "AWS_CONFIG_FILE": str(config),
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_ENDPOINT_URL": checkout.endpoint,
+        "PYTHONPATH": str(ROOT / "src"),
+        "IMAGE_MIRROR_CHINA_PROFILE": "china",
+        "IMAGE_MIRROR_GLOBAL_PROFILE": "global",
+    }
+    return Operator(checkout.folder, environment)
+
+
+@pytest.fixture
+def records(china: Region) -> Iterator[Records]:
+    """The stack's table, empty afterwards."""
+    dynamodb = china.client("dynamodb")
+    yield Records(dynamodb, TABLE)
+    keys = [{"repo": item["repo"], "tag": item["tag"]} for item in china.items()]
+    for start in range(0, len(keys), 25):
+        requests = [{"DeleteRequest": {"Key": key}} for key in keys[start : start + 25]]
+        dynamodb.batch_write_item(RequestItems={TABLE: requests})
+
+
+def statuses(records: Records) -> dict[Status | None, int]:
+    found: dict[Status | None, int] = {}
+    for each in (each for page in records.pages() for each in page):
+        found[each.status] = found.get(each.status, 0) + 1
+    return found
+
+
+@dataclass(frozen=True)
+class Local:
+    """The table in DynamoDB Local, which is quick and has a stream, and the operator who finds it there."""
+
+    operator: Operator
+    records: Records
+    client: Any
+    streams: Any
+    stream: str
+
+
+@pytest.fixture
+def local(operator: Operator, tmp_path: Path) -> Iterator[Local]:
+    key = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", "region_name": "cn-northwest-1"}
+    with dynamodb_local(tmp_path) as url:
+        make: Any = boto3.client
+        dynamodb, streams = (make(name, endpoint_url=url, **key) for name in ("dynamodb", "dynamodbstreams"))
+        stream = create_table(dynamodb, TABLE)
+        there = replace(operator, environment={**operator.environment, "AWS_ENDPOINT_URL_DYNAMODB": url})
+        yield Local(there, Records(dynamodb, TABLE), dynamodb, streams, stream)
+
+
+def test_five_thousand_records_are_shown_in_seconds_and_ctrl_c_ends_a_retry_of_them(local: Local) -> None:
+    half = MANY // 2
+    write(
+        local.client,
+        (
+            record(
+                f"gcr.io/project-{number}/{'component/' * (number % 9)}image:1",
+                Status.FAILED if number % 2 else Status.COPIED,
+                hours=number % 1_000 + 1,
+            )
+            for number in range(MANY)
+        ),
+    )
+    began = time.monotonic()
+    shown = local.operator.run("status")
+    assert time.monotonic() - began < 20, "it takes two seconds where nothing else runs"
+    assert (shown.returncode, len(shown.stdout.splitlines())) == (0, 1 + MANY)
+    assert shown.stderr == "5,000 records: 2,500 FAILED, 2,500 COPIED\n"
+    some = local.operator.run("status", "--output", "json", "--state", "FAILED", "gcr.io/project-1?/*")
+    assert {row["image"].split("/")[1] for row in json.loads(some.stdout)} == {f"project-{n}" for n in range(11, 20, 2)}
+
+    with local.operator.started("retry", "--failed") as first:
+        wait_for(lambda: statuses(local.records).get(Status.REQUESTED, 0) > 50, "the first are asked for again", 60)
+        first.send_signal(signal.SIGINT)
+        out, err = first.communicate(timeout=60)
+    done = statuses(local.records)[Status.REQUESTED]
+    assert first.returncode == 130
+    assert len(out.splitlines()) == done < half
+    assert err == f"Ended early: {half - done:,} of 2,500 images are as they were.\n"
+    rest = local.operator.run("retry", "--failed")
+    assert (rest.returncode, len(rest.stdout.splitlines())) == (0, half - done)
+    assert statuses(local.records) == {Status.COPIED: half, Status.REQUESTED: half}
+
+
+def test_one_image_is_shown_with_its_build_in_the_global_account(
+    operator: Operator, records: Records, world: Region
+) -> None:
+    project = world.outputs(GLOBAL_STACK)["ProjectName"]
+    build = world.client("codebuild").start_build(projectName=project)["build"]["id"]
+    records.create(record("gcr.io/x:1", Status.FAILED, build_id=build))
+    shown = operator.run("status", "gcr.io/x:1")
+    assert shown.returncode == 0, shown.stderr
+    assert re.search(r"^state +FAILED$", shown.stdout, re.MULTILINE)
+    assert f"\n{build}: " in shown.stdout
+    assert re.search(r"^  BUILD +SUCCEEDED", shown.stdout, re.MULTILINE)
+
+
+def test_watching_ends_by_ctrl_c_without_a_trace(operator: Operator, records: Records) -> None:
+    records.create(record("gcr.io/x:1", Status.COPYING))
+    with operator.started("status", "--watch") as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+        assert "gcr.io/x:1" in lines[1]
+        records.create(record("gcr.io/y:1", Status.REQUESTED))
+        assert process.stdout.readline().split()[1:] == ["REQUESTED", "gcr.io/y:1"]
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, "", "1 record: 1 COPYING\n")
+
+
+def test_a_terminal_is_drawn_anew_and_left_in_order(operator: Operator, records: Records) -> None:
+    records.create(record("gcr.io/x:1", Status.FAILED))
+    reader, writer = pty.openpty()
+    text = ""
+    with operator.started("status", "--watch", stdout=writer, stderr=writer) as process:
+        os.close(writer)
+        while "gcr.io/x:1" not in text:
+            text += os.read(reader, 10_000).decode()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        with suppress(OSError):  # so a terminal says that nobody is left
+            while True:
+                text += os.read(reader, 10_000).decode()
+    os.close(reader)
+    assert text.rstrip().endswith("\x1b[?25h"), "the cursor is shown again"
+    assert "Traceback" not in text
+
+
+def test_a_retry_has_the_stream_call_the_reconciler(local: Local) -> None:
+    seen: list[Json] = []
+
+    def function(event: Json) -> Json:
+        seen.extend(event["Records"])
+        return {"batchItemFailures": []}
+
+    waiting = record("gcr.io/waiting:1", Status.REQUESTED, attempts=2)
+    for each in (record("gcr.io/failed:1", Status.FAILED), waiting, record("gcr.io/there:1")):
+        local.records.create(each)
+    mapping = EventSourceMapping(local.streams, local.stream, function)
+    assert mapping.poll() == 1, "the one that waits, as it was first asked for"
+    seen.clear()
+    done = local.operator.run("retry", "gcr.io/failed:1", "gcr.io/waiting:1", "gcr.io/there:1")
+    assert done.returncode == 0, done.stderr
+    assert mapping.poll() == 2
+    assert [each["eventName"] for each in seen] == ["MODIFY", "MODIFY"]
+    assert local.operator.run("forget", "gcr.io/there:1").stdout == "gcr.io/there:1: forgotten\n"
+    assert local.operator.run("retry", "gcr.io/there:1").returncode == 1
+    assert mapping.poll() == 0, "who forgets asks for nothing"
+
+
+NAMES = ("tag", "digest", "source", "annotated", "init", "debug", "volume", "deployed", "ended", "unused")
+
+
+@pytest.fixture
+def copies(records: Records, china: Region) -> Iterator[dict[str, Record]]:
+    """Copies with their records: by name, the copy of gcr.io/NAME:1."""
+    ecr = china.client("ecr")
+    made: dict[str, Record] = {}
+    for name in NAMES:
+        ecr.create_repository(repositoryName=f"mirror/gcr.io/{name}")
+        digest = _push(ecr, f"mirror/gcr.io/{name}", name)
+        made[name] = record(f"gcr.io/{name}:1", digest=digest)
+        records.create(made[name])
+    yield made
+    for name in NAMES:
+        ecr.delete_repository(repositoryName=f"mirror/gcr.io/{name}", force=True)
+
+
+def _push(ecr: Any, repository: str, content: str) -> str:
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+        "config": {"size": 7_000_000},
+        "layers": [{"digest": content}],
+    }
+    answer = ecr.put_image(repositoryName=repository, imageManifest=json.dumps(manifest), imageTag="1")
+    digest: str = answer["image"]["imageId"]["imageDigest"]
+    return digest
+
+
+def held(china: Region) -> set[str]:
+    ecr = china.client("ecr")
+    return {name for name in NAMES if ecr.describe_images(repositoryName=f"mirror/gcr.io/{name}")["imageDetails"]}
+
+
+def recorded(records: Records) -> set[str]:
+    return {each.source.removeprefix("gcr.io/").removesuffix(":1") for page in records.pages() for each in page}
+
+
+def test_what_a_real_cluster_runs_is_never_removed(
+    operator: Operator, records: Records, copies: dict[str, Record], china: Region, cluster: Cluster
+) -> None:
+    program, _, kubeconfig = cluster._command
+    path = f"{Path(program).parent}{os.pathsep}{operator.environment['PATH']}"
+    there = replace(operator, environment={**operator.environment, "PATH": path})
+    annotated = pod("annotated", "example.com/moved:1")
+    annotated["metadata"]["annotations"] = {ORIGINALS: json.dumps({"containers/c0": "gcr.io/annotated:1"})}
+    inner = pod(
+        "inner", f"{COPIES}/gcr.io/tag:1", f"{COPIES}/gcr.io/digest@{copies['digest'].digest}", "gcr.io/source:1"
+    )
+    inner["spec"]["initContainers"] = [{"name": "i", "image": "gcr.io/init:1"}]
+    inner["spec"]["volumes"] = [{"name": "v", "image": {"reference": "gcr.io/volume:1"}}]
+    template = {"metadata": {"labels": {"app": "d"}}, "spec": pod("d", f"{COPIES}/gcr.io/deployed:1")["spec"]}
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "d"},
+        "spec": {"selector": {"matchLabels": {"app": "d"}}, "template": template},
+    }
+    with emptied(cluster):
+        for each in (annotated, inner, deployment, pod("ended", f"{COPIES}/gcr.io/ended:1")):
+            cluster.apply(each)
+        ended = json.dumps({"status": {"phase": "Succeeded"}})
+        cluster.kubectl("patch", "pod", "ended", "--subresource=status", "--type=merge", "-p", ended)
+        debugger = {"spec": {"ephemeralContainers": [{"name": "e", "image": "gcr.io/debug:1"}]}}
+        cluster.kubectl("patch", "pod", "inner", "--subresource=ephemeralcontainers", "-p", json.dumps(debugger))
+        assert images(cluster.get("pod", "inner"))["e"] == "gcr.io/debug:1"
+        wait_for(lambda: cluster.get("pods", "-l", "app=d")["items"], "the deployment has its pod")
+
+        shown = there.run("prune", "--unused-days", 30, "--kubeconfig", kubeconfig, "--output", "json", later=True)
+        assert shown.returncode == 0, shown.stderr
+        assert {row["image"] for row in json.loads(shown.stdout)} == {"gcr.io/ended:1", "gcr.io/unused:1"}
+        assert f"3 pods run in the cluster ({kubeconfig})." in shown.stderr
+        assert "8 that nobody has pulled stay, for a cluster runs them." in shown.stderr
+
+        began = time.monotonic()
+        done = there.run("prune", "--unused-days", 30, "--kubeconfig", kubeconfig, "--yes", later=True)
+        assert done.returncode == 0, done.stderr
+        assert time.monotonic() - began > 65, "the webhook's memory has passed"
+    assert "Removed 2 copies of 14.0 MB." in done.stderr
+    assert held(china) == recorded(records) == set(NAMES) - {"ended", "unused"}
+
+
+def test_ctrl_c_while_prune_waits_puts_every_record_back(
+    operator: Operator, records: Records, copies: dict[str, Record], china: Region
+) -> None:
+    with operator.started("prune", "--unused-days", 30, "--no-cluster", "--yes", later=True) as process:
+        wait_for(lambda: not recorded(records), "the records are removed", 60)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out.count("kept: the command has ended early") == len(NAMES)
+    assert "Traceback" not in err
+    after = {each.source: each for page in records.pages() for each in page}
+    assert {replace(each, due_at=0) for each in after.values()} == {replace(each, due_at=0) for each in copies.values()}
+    assert held(china) == set(NAMES)
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["retry", "--failed"], ["forget", "*"], ["prune", "--unused-days", "9"]]
+)
+def test_no_network_is_told_on_one_line(command: list[str], operator: Operator) -> None:
+    away = replace(operator, environment={**operator.environment, "AWS_ENDPOINT_URL": "http://localhost:1"})
+    done = away.run(*command)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "see to the network" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,110 @@
+"""What `image-mirror webhook-config` prints, applied by kubectl to a real control plane, and what it does there."""
+
+import base64
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from subprocess import run
+
+import pytest
+import yaml
+from adapter import Gateway
+from control_plane import Cluster
+from pods import COPIES, Json, images, pod
+from stage import answer, configured, emptied, output_path
+
+NAME = "mutatingwebhookconfiguration"
+SOURCE = "gcr.io/a/b:1"
+
+
+def printed(gate: Gateway, *options: str) -> str:
+    command = [sys.executable, "-m", "image_mirror.cli", "webhook-config", "--url", gate.url + output_path(), *options]
+    return run(command, check=True, capture_output=True, text=True).stdout
+
+
+@contextmanager
+def in_force(cluster: Cluster, gate: Gateway, text: str) -> Iterator[None]:
+    """Apply what was printed, and let the API server trust the gateway."""
+    configuration = yaml.safe_load(text)
+    [webhook] = configuration["webhooks"]
+    webhook["clientConfig"]["caBundle"] = base64.b64encode(gate.certificate).decode()
+    with emptied(cluster), configured(cluster, gate, configuration):
+        yield
+
+
+@pytest.fixture
+def other(cluster: Cluster) -> Iterator[str]:
+    cluster.kubectl("create", "namespace", "other")
+    yield "other"
+    cluster.kubectl("delete", "pod", "-n", "other", "--all", "--force", "--grace-period=0")
+    cluster.kubectl("delete", "namespace", "other", "--wait=false")
+    # No namespace controller runs, so it is left behind without its finalizer.
+    cluster.kubectl("replace", "--raw", "/api/v1/namespaces/other/finalize", "-f", "-", stdin=_FINAL)
+
+
+_FINAL = '{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}, "spec": {"finalizers": []}}'
+
+
+NAMESPACES = ("--exclude-namespaces", "kube-system,on,1", "--namespaces", "y,no")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param((), id="as-shipped"),
+        pytest.param(("--failure-policy", "Fail", "--timeout", "30", *NAMESPACES), id="all-options"),
+    ],
+)
+def test_kubectl_takes_it_as_it_is_and_the_api_server_keeps_it(
+    cluster: Cluster, gate: Gateway, options: tuple[str, ...]
+) -> None:
+    text = printed(gate, *options)
+    try:
+        applied = cluster.kubectl("apply", "-f", "-", stdin=text)
+        assert applied.stderr == ""
+        kept = cluster.get(NAME, "image-mirror")
+    finally:
+        cluster.kubectl("delete", NAME, "image-mirror", "--ignore-not-found")
+    expected: Json = yaml.safe_load(text)["webhooks"][0]
+    assert kept["webhooks"] == [{**expected, "matchPolicy": "Equivalent"}]  # the one field that is left to its default
+    again = cluster.try_kubectl("apply", "--dry-run=server", "-f", "-", stdin=text)
+    assert again.returncode == 0
+
+
+@pytest.mark.usefixtures("aws")
+@pytest.mark.parametrize("option", [("--namespaces", "default"), ("--exclude-namespaces", "kube-system,other")])
+def test_only_the_namespaces_that_are_meant_are_rewritten(
+    cluster: Cluster, gate: Gateway, other: str, option: tuple[str, str]
+) -> None:
+    with in_force(cluster, gate, printed(gate, *option)):
+        for namespace in ("default", other):
+            cluster.apply({**pod("p", SOURCE), "metadata": {"name": "p", "namespace": namespace}})
+        assert images(cluster.get("pod", "p")) == {"c0": f"{COPIES}/{SOURCE}"}
+        assert images(cluster.get("pod", "p", "-n", other)) == {"c0": SOURCE}
+
+
+@pytest.mark.usefixtures("aws")
+def test_with_fail_no_pod_starts_while_the_webhook_is_down_but_where_it_is_left_out(
+    cluster: Cluster, gate: Gateway, other: str
+) -> None:
+    text = printed(gate, "--failure-policy", "Fail", "--exclude-namespaces", f"kube-system,{other}", "--timeout", "2")
+    asked: list[str] = []
+
+    def down(event: Json) -> Json:
+        asked.append(event["queryStringParameters"]["timeout"])
+        return {"statusCode": 500, "body": ""}
+
+    with in_force(cluster, gate, text):
+        gate.handler = down
+        refused = cluster.try_kubectl("create", "-f", "-", stdin=_as_yaml(pod("p", SOURCE)))
+        assert refused.returncode != 0
+        assert 'failed calling webhook "pods.image-mirror.webhook"' in refused.stderr
+        assert asked == ["2s"]
+        cluster.apply({**pod("p", SOURCE), "metadata": {"name": "p", "namespace": other}})
+        assert images(cluster.get("pod", "p", "-n", other)) == {"c0": SOURCE}
+        gate.handler = answer
+
+
+def _as_yaml(value: Json) -> str:
+    text: str = yaml.safe_dump(value)
+    return text

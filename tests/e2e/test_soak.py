@@ -1,0 +1,106 @@
+"""Mixed load over HTTP while the table goes away and comes back: all that pods were promised is recorded.
+
+SOAK_SECONDS says how long the load lasts besides the restart (30).
+"""
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import pytest
+from adapter import gateway
+from dynamodb_local import create_table, dynamodb_local
+from processes import free_port
+from soak import Client
+from stage import answer, route
+
+from image_mirror import webhook
+from image_mirror.cli.emulation import REGISTRY
+from image_mirror.record import Record, Status
+from image_mirror.records import to_record
+
+TABLE = "ImageListTable"
+CLIENTS = 6
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The port on which a webhook, which has just started, looks for the table."""
+    found = free_port()
+    environment = {
+        "AWS_ENDPOINT_URL_DYNAMODB": f"http://localhost:{found}",
+        "AWS_DEFAULT_REGION": "cn-northwest-1",
+        "AWS_ACCESS_KEY_ID": "soak",
+        "AWS_SECRET_ACCESS_KEY": "soak",
+        "DDB_TABLE_NAME": TABLE,
+        "ECR_REGISTRY": REGISTRY,
+        "GLOBAL_AKSK": "none",
+        "G_PROJECT_NAME": "none",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    webhook.load.cache_clear()
+    yield found
+    webhook.load.cache_clear()
+
+
+@dataclass(frozen=True)
+class Told:
+    """What all clients were told up to a moment: how often each status, and how many promises."""
+
+    statuses: Counter[int]
+    promises: int
+
+
+def told(clients: list[Client]) -> Told:
+    return Told(
+        sum((client.statuses for client in clients), Counter()), sum(len(client.promised) for client in clients)
+    )
+
+
+def test_no_promise_is_lost_when_the_table_restarts_under_load(port: int, tmp_path: Path) -> None:
+    half, ended = float(os.environ.get("SOAK_SECONDS", "30")) / 2, threading.Event()
+    with gateway(tmp_path, route(), answer) as gate, ThreadPoolExecutor(CLIENTS) as pool:
+        clients = [Client(gate, number) for number in range(CLIENTS)]
+        try:
+            with dynamodb_local(tmp_path, port, kept=True) as url:
+                create_table(boto3.client("dynamodb", endpoint_url=url), TABLE)
+                runs = [pool.submit(client.run, lambda: not ended.is_set()) for client in clients]
+                time.sleep(half)
+            gone = told(clients)
+            with dynamodb_local(tmp_path, port, kept=True) as url:
+                back = told(clients)
+                time.sleep(half)
+                ended.set()
+                for run in runs:
+                    run.result()
+                pages = boto3.client("dynamodb", endpoint_url=url).get_paginator("scan").paginate(TableName=TABLE)
+                records = [to_record(item) for page in pages for item in page["Items"]]
+        finally:
+            ended.set()
+    end = told(clients)
+    print(
+        f"\n{end.statuses}, {end.promises} promises, {len(records)} records; the table went at {gone}, back at {back}"
+    )
+    check_records(clients, records)
+    assert end.statuses.keys() == {200, 400, 503}
+    assert back.statuses[503] > gone.statuses[503], "the restart was not noticed: the test proves nothing"
+    assert 0 < gone.promises < end.promises
+    assert back.promises < end.promises, "nothing was promised any more once the table was back"
+
+
+def check_records(clients: list[Client], records: list[Record]) -> None:
+    """What pods were sent to is recorded as it was asked for; what dry runs named is not."""
+    sources = {record.push_target: record.source for record in records}
+    for client in clients:
+        lost = {image for image, source in client.promised.items() if sources.get(image) != source}
+        assert not lost, f"promised to client {client.number} and not recorded: {sorted(lost)}"
+        assert not client.foreseen & sources.keys(), "a dry run wrote records"
+    assert any(client.foreseen for client in clients)
+    assert {record.status for record in records} == {Status.REQUESTED}
