@@ -4,7 +4,7 @@ BIN := .venv/bin
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed; name one: make PYTHON=python3.12 ...")'
 REGIONS := cn-north-1 cn-northwest-1 us-west-2
 
-.PHONY: demo test e2e simulate bench check format clean
+.PHONY: demo test e2e simulate fuzz bench docs check format clean
 
 demo: .venv/.demo
 	$(BIN)/image-mirror demo
@@ -21,14 +21,25 @@ e2e: .venv/.dev .venv-sam/.done .venv-aws/.done .dynamodb-local/.done
 simulate: .venv/.dev
 	$(BIN)/pytest --numprocesses auto tests/simulation
 
-# Ratios measured side by side in one run; docs/performance.md says what they mean.
-bench: .venv/.dev
-	PYTHONPATH=tests:tests/bench $(BIN)/python tests/bench
+# Hostile input, which coverage leads; hypothesis has its share in `make test`. Longer: make fuzz FUZZ_SECONDS=600
+FUZZ_SECONDS ?= 20
+fuzz: .venv/.dev
+	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
+
+# Ratios measured side by side in one run; docs/performance.md says what they mean. ARGS=--write puts them there,
+# ARGS=--help tells of others. What is absent (podman, skopeo, docker-registry) has no row, for the reason that is given.
+bench: .venv/.dev .venv-aws/.done
+	PATH="$(CURDIR)/.venv-aws/bin:$$PATH" PYTHONPATH=tests:tests/e2e $(BIN)/python -m bench $(ARGS)
+
+# What is in docs/ out of the code: the reference of all commands, and the README's picture of a terminal.
+docs: .venv/.dev
+	$(BIN)/python tests/commands_page.py
+	WRITE=1 $(BIN)/pytest --quiet --numprocesses 0 tests/test_picture.py
 
 check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy src/image_mirror tests
+	$(BIN)/mypy src/image_mirror src/bundle.py tests
 	$(BIN)/cfn-lint --regions $(REGIONS) -- sam-template.yaml image-pulling.yaml
 
 format: .venv/.dev

@@ -1,8 +1,11 @@
 """Ratios measured side by side: each round runs the reference and the subject in turn, and the median ratio counts."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
+
+Cost = TypeVar("Cost")
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,23 @@ class Row:
         """Whether the median is where it should be."""
         return self.median <= self.reach if self.at_most else self.median >= self.reach
 
+    @property
+    def goal(self) -> str:
+        """The ratio to reach, in words."""
+        return f"{'at most' if self.at_most else 'at least'} {self.reach:g}x"
+
+
+def take_turns(contestants: Mapping[str, Callable[[], Cost]], rounds: int) -> list[dict[str, Cost]]:
+    """Return what each of them cost in each round, by name. Each round another one is first."""
+    names = list(contestants)
+    costs = []
+    for number in range(rounds):
+        first = number % len(names)
+        costs.append({name: contestants[name]() for name in names[first:] + names[:first]})
+    return costs
+
 
 def compare(subject: Callable[[], float], reference: Callable[[], float], rounds: int) -> tuple[float, ...]:
-    """Return subject's cost by reference's for each round. Both cost any unit; they take turns at being first."""
-    ratios = []
-    for number in range(rounds):
-        if number % 2:
-            cost = subject()
-            ratios.append(cost / reference())
-        else:
-            base = reference()
-            ratios.append(subject() / base)
-    return tuple(ratios)
+    """Return subject's cost by reference's for each round. Both cost any unit."""
+    costs = take_turns({"reference": reference, "subject": subject}, rounds)
+    return tuple(cost["subject"] / cost["reference"] for cost in costs)
