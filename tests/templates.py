@@ -1,7 +1,9 @@
 """Reads the CloudFormation templates as plain data, `!Ref X` as {"Ref": "X"}, and carries out their functions."""
 
+import copy
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,12 @@ _Loader.add_multi_constructor("!", _construct)
 
 
 def load_template(name: str) -> dict[str, Any]:
-    template = yaml.load((ROOT / name).read_text(encoding="utf-8"), Loader=_Loader)
+    return copy.deepcopy(_parsed((ROOT / name).read_text(encoding="utf-8")))
+
+
+@cache
+def _parsed(text: str) -> dict[str, Any]:
+    template = yaml.load(text, Loader=_Loader)
     assert isinstance(template, dict)
     return template
 

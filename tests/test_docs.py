@@ -2,16 +2,22 @@
 
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
+import commands_page
 from image_mirror.cli import app
 from templates import ROOT, load_template, sam_template
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+BY_HAND = (ROOT / "docs" / "by-hand.md").read_text(encoding="utf-8")
+COMMANDS: Mapping[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 # What differs from run to run: the builds' IDs.
 _VARYING = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -35,6 +41,10 @@ def test_a_transcript_is_real_output(page: str, command: str, output: str, monke
     assert _VARYING.sub("ID", result.output) == _VARYING.sub("ID", output)
 
 
+def test_the_reference_of_the_commands_is_what_the_code_says() -> None:
+    assert commands_page.PAGE.read_text(encoding="utf-8") == commands_page.page(), "run: make docs"
+
+
 def test_the_first_screen_shows_the_main_job() -> None:
     assert next(command for page, command, _ in transcripts() if page == "README.md").startswith("demo ")
 
@@ -52,12 +62,31 @@ def test_each_parameter_is_explained_with_its_default(template: str) -> None:
 
 def test_each_output_that_the_readme_names_exists() -> None:
     outputs = set(sam_template()["Outputs"]) | set(load_template("image-pulling.yaml")["Outputs"])
-    for name in ("APIGatewayURL", "ImagePushUserName", "ImagePullUserName", "BuildLogGroup", "WebhookLogGroup"):
+    for name in ("APIGatewayURL", "CopiesPrefix", "ReconcilerLogGroup", "DeadLetterQueueUrl", "WebhookLogGroup"):
         assert name in README
         assert name in outputs
-    for name in ("ReconcilerLogGroup", "DeadLetterQueueUrl"):
-        assert name in README
-        assert name in outputs
+    for name in re.findall(r"'?<([A-Z][A-Za-z]+)>'?", README + BY_HAND):
+        assert name in outputs, name
+
+
+def commands_named() -> list[tuple[str, str, tuple[str, ...]]]:
+    """Each `image-mirror` command that a page tells its reader to run: page, command, options."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for name, rest in re.findall(r"image-mirror ([a-z-]+)\b([^`\n|]*)", text):
+            if name in COMMANDS or rest.startswith(" --"):
+                found.append((page.name, name, tuple(sorted(re.findall(r"(?<=\s)--[a-z-]+", rest)))))
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize(("page", "command", "options"), commands_named(), ids=str)
+def test_each_command_that_a_page_names_has_the_options_it_is_given(
+    page: str, command: str, options: tuple[str, ...]
+) -> None:
+    assert command in COMMANDS, page
+    known = {option for parameter in COMMANDS[command].params for option in parameter.opts} | {"--help"}
+    assert set(options) <= known, page
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
@@ -76,7 +105,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_the_placeholder_and_the_commands_of_the_readme_are_those_of_the_files() -> None:
     assert "<WEB-HOOK-URL>" in (ROOT / "mutating-webhook.yaml").read_text()
-    assert "sed 's|<WEB-HOOK-URL>|<APIGatewayURL>|' mutating-webhook.yaml | kubectl apply -f -" in README
+    assert "sed 's|<WEB-HOOK-URL>|<APIGatewayURL>|' mutating-webhook.yaml | kubectl apply -f -" in BY_HAND
     makefile = (ROOT / "Makefile").read_text()
     for target in ("demo", "test", "check"):
         assert f"make {target}" in README

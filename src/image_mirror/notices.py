@@ -40,7 +40,9 @@ def at_most_ten(warnings: Sequence[str]) -> list[str]:
 
 def _fit(image: str, sentence: str, ending: str = "") -> str:
     """Join the three, the sentence cut at its end and the image in its middle where they would be too long."""
-    name = printable(image) or "''"
+    # No more than this of either end is ever shown; an image may be as long as a request.
+    ends = image if len(image) <= 2 * _LONGEST else image[:_LONGEST] + image[-_LONGEST:]
+    name = printable(ends) or "''"
     longest = _LONGEST - min(len(name), _SHORTEST_NAME) - len(ending)
     sentence = (sentence if len(sentence) <= longest else sentence[:longest].rstrip()) + ending
     room = _LONGEST - len(sentence)

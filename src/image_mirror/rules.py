@@ -105,12 +105,19 @@ class Rules:
             table.setdefault((rule.prefix.wildcard, rule.prefix.host), []).append(rule)
         return table
 
+    @cached_property
+    def _most_labels(self) -> int:
+        """How many labels the longest host behind a wildcard has."""
+        return max((rule.prefix.host.count(".") + 1 for rule in self.entries if rule.prefix.wildcard), default=0)
+
     def match(self, reference: ImageReference) -> Rule | None:
         """Return the rule that decides about `reference`, or None. Hosts are compared without case, as DNS does."""
         host, path = reference.registry.lower(), tuple(reference.repository.split("/"))
         keys = [(False, host)]
         labels = host.split(".")
-        keys += [(True, ".".join(labels[start:])) for start in range(1, len(labels))]
+        # No rule can name a longer ending, and a hostile host has five hundred labels.
+        first = max(1, len(labels) - self._most_labels)
+        keys += [(True, ".".join(labels[start:])) for start in range(first, len(labels))]
         for key in keys:
             for rule in self._by_host.get(key, ()):
                 if path[: len(rule.prefix.path)] == rule.prefix.path:

@@ -4,10 +4,19 @@ from typing import Annotated
 
 import typer
 
+from image_mirror.cli.connect import connect
+from image_mirror.cli.doctor import doctor
+from image_mirror.cli.failures import reported
+from image_mirror.cli.forget import forget
 from image_mirror.cli.preview import preview
+from image_mirror.cli.prune import prune
+from image_mirror.cli.retry import retry
+from image_mirror.cli.status import status
+from image_mirror.cli.warm import warm
+from image_mirror.cli.webhook_config import webhook_config
 
 # Without rich_markup_mode errors are single lines, which survive a pipe, not boxes that wrap.
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.callback()
@@ -15,14 +24,15 @@ def main() -> None:
     """Mirror container images into ECR for Kubernetes clusters in AWS China."""
 
 
-app.command()(preview)
+for command in (connect, doctor, preview, warm, webhook_config, status, retry, forget, prune):
+    app.command()(reported(command))
 
 
 @app.command()
 def demo(
     files: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FILE]...", help="Manifests, or AdmissionReviews as JSON; by default the samples."),
+        typer.Argument(metavar="FILE", help="Manifests, or AdmissionReviews as JSON; by default the samples."),
     ] = None,
 ) -> None:
     """Run the main job on emulated AWS: what users see, and each copy's way. No account, no network, no Docker.

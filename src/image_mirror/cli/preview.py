@@ -1,10 +1,7 @@
 """`image-mirror preview`: what the webhook would make of manifests, decided by its own code, without any network."""
 
-import json
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
-from enum import StrEnum
 from errno import ENOENT
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -12,6 +9,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from image_mirror.cli.manifests import Manifests, Problem
+from image_mirror.cli.output import Output, OutputOption, as_json
 from image_mirror.cli.rows import listing, rows, table
 from image_mirror.mirror import Mirror
 from image_mirror.rules import DEFAULT_RULES, parse_rules
@@ -21,15 +19,7 @@ _STDIN = "-"
 _SUFFIXES = (".json", ".yaml", ".yml")  # as kubectl reads a directory: these files of it, and not those below
 _EXAMPLE_REGISTRY = "123456789012.dkr.ecr.cn-northwest-1.amazonaws.com.cn"
 
-
 Parsed = TypeVar("Parsed")
-
-
-class Output(StrEnum):
-    """How the images are printed."""
-
-    TABLE = "table"
-    JSON = "json"
 
 
 def preview(
@@ -39,7 +29,7 @@ def preview(
     rules: Annotated[str, typer.Option(envvar="MIRROR_RULES", help="The rules to decide by.")] = DEFAULT_RULES,
     registry: Annotated[str, typer.Option(metavar="HOST", help="The ECR registry of the copies.")] = _EXAMPLE_REGISTRY,
     prefix: Annotated[str, typer.Option(help="What the names of the copies' repositories begin with.")] = "mirror",
-    output: Annotated[Output, typer.Option(help="How the images are printed.")] = Output.TABLE,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Show what the images in manifests become, and which rule decides. Nothing is called, nothing is changed.
 
@@ -75,7 +65,7 @@ def preview(
         raise typer.Exit(2)
     found = list(rows(manifests, mirror))
     if output is Output.JSON:
-        typer.echo(json.dumps([asdict(row) for row in found], indent=2))
+        typer.echo(as_json(found))
     elif found:
         for line in listing(found) if sys.stdout.isatty() else table(found):
             typer.echo(line)

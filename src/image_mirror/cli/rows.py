@@ -8,6 +8,7 @@ from itertools import groupby
 import typer
 
 from image_mirror.cli.manifests import FoundPod, Manifests
+from image_mirror.cli.output import aligned
 from image_mirror.images import SKIP_LABEL, ImageField, exemption, image_fields
 from image_mirror.mirror import Copy, Keep, Mirror
 from image_mirror.notices import printable
@@ -45,12 +46,8 @@ def rows(manifests: Manifests, mirror: Mirror) -> Iterator[Row]:
 def table(found: Iterable[Row]) -> Iterator[str]:
     """Yield a heading and one aligned line for each image, however long: for a pipe, a file, a document."""
     lines = [["FILE", "DOCUMENT", "OBJECT", "FIELD", "IMAGE", "BECOMES", "DECIDED BY"]]
-    for row in found:
-        texts = (row.file, str(row.document), f"{row.kind}/{row.name}", row.field, *_told(row))
-        lines.append([printable(text) for text in texts])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        yield "  ".join(map(str.ljust, line, widths)).rstrip()
+    lines += [[row.file, str(row.document), f"{row.kind}/{row.name}", row.field, *_told(row)] for row in found]
+    yield from aligned(lines)
 
 
 def listing(found: Iterable[Row]) -> Iterator[str]:

@@ -1,0 +1,69 @@
+"""The two AWS accounts as an operator reaches them: by profiles of the AWS CLI, or by its environment variables."""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from image_mirror.cli.failures import NoAnswerError
+
+if TYPE_CHECKING:
+    from botocore.session import Session
+
+
+@dataclass(frozen=True)
+class Account:
+    """One side: `side` is china or global, as in the names of its options; `profile` and `region` may be left open.
+
+    The region is the option's; else the named profile's own, for one variable cannot serve two accounts; else that of
+    AWS_REGION or AWS_DEFAULT_REGION, or of the default profile.
+    """
+
+    side: str
+    profile: str | None = None
+    given_region: str | None = None
+
+    def __str__(self) -> str:
+        """Name the account in errors."""
+        return f"{self.side} account (profile {self.profile})" if self.profile else f"{self.side} account"
+
+    @cached_property
+    def region(self) -> str:
+        """The region's name. Raises NoAnswerError where none is set, or where it lies on the other side."""
+        session, environ = self._session, os.environ
+        own = session.get_scoped_config().get("region") if self.profile else None
+        around = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+        region = self.given_region or own or around or session.get_config_variable("region")
+        if not region:
+            raise NoAnswerError(f"{self}: no region is set; give --{self.side}-region, or set it in the profile")
+        if region.startswith("cn-") is not (self.side == "china"):
+            there = "in China (cn-north-1 or cn-northwest-1)" if self.side == "china" else "outside China"
+            raise NoAnswerError(f"{self}: {region} is not {there}; give --{self.side}-profile or --{self.side}-region")
+        return str(region)
+
+    def client(self, service: str) -> Any:
+        """Make a client of `service`, whose errors name this account. Raises NoAnswerError, BotoCoreError."""
+        from botocore.config import Config
+
+        region = self.region
+        if self._session.get_credentials() is None:
+            raise NoAnswerError(f"{self}: no credentials are found; give --{self.side}-profile, or set AWS_PROFILE")
+        patience = Config(
+            connect_timeout=5,
+            read_timeout=30,
+            retries={"mode": "standard", "total_max_attempts": 3},
+            max_pool_connections=32,
+        )
+        client = self._session.create_client(service, region_name=region, config=patience)
+        client.meta.events.register("after-call", self._sign)
+        return client
+
+    @cached_property
+    def _session(self) -> "Session":
+        from botocore.session import Session  # not above: it would slow down --help, and each completion in a shell
+
+        return Session(profile=self.profile)
+
+    def _sign(self, parsed: dict[str, Any], **_: object) -> None:
+        if "Error" in parsed:
+            parsed["Account"] = str(self)

@@ -1,0 +1,60 @@
+"""A Kubernetes cluster as the operator reaches it: by kubectl, which knows every way to log in to one."""
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from image_mirror.cli.failures import NoAnswerError
+from image_mirror.notices import printable
+from image_mirror.review import Json
+
+_TIMEOUT = "30s"  # of one request; a long list comes in chunks of 500
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """One cluster: a kubeconfig file and a context in it; None leaves either to kubectl, KUBECONFIG included."""
+
+    kubeconfig: Path | None = None
+    context: str | None = None
+
+    def __str__(self) -> str:
+        """Name the cluster in errors."""
+        where = str(self.kubeconfig) if self.kubeconfig else "kubectl's own configuration"
+        return f"{where}, context {self.context}" if self.context else where
+
+    def get(self, *what: str) -> Json:
+        """Return what `kubectl get` answers as JSON; several objects come as a List. Raises NoAnswerError."""
+        return self._get("--output=json", *what)
+
+    def version(self) -> Json:
+        """Return what the API server says of its version. Raises NoAnswerError."""
+        return self._get("--raw=/version")
+
+    def _get(self, form: str, *what: str) -> Json:
+        kubectl = shutil.which("kubectl")
+        if kubectl is None:
+            raise NoAnswerError("kubectl is not on PATH; install it, for the cluster is asked by it")
+        if self.kubeconfig and not os.access(self.kubeconfig, os.R_OK):
+            raise NoAnswerError(f"--kubeconfig {self.kubeconfig}: there is no such file, or it cannot be read")
+        options = [f"--request-timeout={_TIMEOUT}"]
+        options += [f"--kubeconfig={self.kubeconfig}"] if self.kubeconfig else []
+        options += [f"--context={self.context}"] if self.context else []
+        command = [kubectl, "get", form, *options, *what]  # no shell reads it
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        if done.returncode != 0:
+            lines = [line for line in done.stderr.splitlines() if line.strip()]
+            said = printable(lines[-1] if lines else f"kubectl ended with {done.returncode}")
+            asked = " ".join(what) or form
+            raise NoAnswerError(f"the cluster ({self}): {said}; does `kubectl get {asked}` work for you?")
+        answer: Json = json.loads(done.stdout)
+        return answer
+
+    def pods(self) -> list[Json]:
+        """Return the pods of all namespaces that run or will run. Raises NoAnswerError."""
+        living = "--field-selector=status.phase!=Succeeded,status.phase!=Failed"
+        pods: list[Json] = self.get("pods", "--all-namespaces", living)["items"]
+        return pods

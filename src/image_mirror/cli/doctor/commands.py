@@ -1,0 +1,34 @@
+"""Commands that remedies quote, complete with the account's profile and region, so that they can be pasted."""
+
+import shlex
+from functools import partial
+from typing import Protocol
+
+from image_mirror.cli.accounts import Account
+from image_mirror.cli.stacks import Stack
+
+
+class AwsCommand(Protocol):
+    """Makes a command of the AWS CLI for one account."""
+
+    def __call__(self, service: str, operation: str, *arguments: str) -> str:
+        """Return the command in backquotes, quoted for a shell."""
+
+
+def aws_of(account: Account) -> AwsCommand:
+    """Return what makes commands for `account`."""
+    return partial(_aws, account)
+
+
+def log_of(stack: Stack, output: str) -> str:
+    """Return the command that shows the log whose group is in `output`. Raises NoAnswerError."""
+    return aws_of(stack.account)("logs", "tail", "--since", "1h", stack.output(output))
+
+
+def where_of(account: Account) -> list[str]:
+    """Return the options that name the account to the AWS and the SAM CLI."""
+    return [*(("--profile", account.profile) if account.profile else ()), "--region", account.region]
+
+
+def _aws(account: Account, service: str, operation: str, *arguments: str) -> str:
+    return f"`{shlex.join(['aws', service, operation, *where_of(account), *arguments])}`"

@@ -1,0 +1,172 @@
+"""Judges a cluster: its version, and its webhook configurations against the shipped one. Pure.
+
+What an operator may choose by `image-mirror webhook-config` is told and is no fault. What the API server fills in where
+a configuration says nothing is no difference.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from image_mirror.cli.doctor.findings import Finding, fail, fine, unless, warn
+from image_mirror.cli.doctor.webhook import masked
+from image_mirror.cli.webhook_manifest import CONTROL_PLANE, NAMESPACE
+from image_mirror.images import SKIP_LABEL
+from image_mirror.review import Json
+
+VERSION, CONFIGURATION = "cluster version", "webhook configuration"
+
+_OLDEST = (1, 30)  # matchConditions
+_LONG = 10  # seconds
+# admissionregistration.k8s.io/v1: what the API server fills in.
+_DEFAULTS: Json = {
+    "failurePolicy": "Fail",
+    "matchPolicy": "Equivalent",
+    "matchConditions": [],
+    "namespaceSelector": {},
+    "objectSelector": {},
+    "reinvocationPolicy": "Never",
+    "timeoutSeconds": 10,
+}
+_COMPARED = ("admissionReviewVersions", "rules", "sideEffects", "reinvocationPolicy", "matchPolicy", "matchConditions")
+_APPLY = "`image-mirror webhook-config | kubectl apply -f -`"
+
+
+def judge_version(version: Json) -> Sequence[Finding]:
+    """Judge what the API server says at /version."""
+    number = tuple(int("".join(filter(str.isdigit, version.get(part, ""))) or 0) for part in ("major", "minor"))
+    told = version.get("gitVersion", "unknown")
+    if number < _OLDEST:
+        return [fail(VERSION, f"{told}: it has no matchConditions", "upgrade the cluster to 1.30 or later")]
+    return [fine(VERSION, told)]
+
+
+def judge_configurations(configurations: Sequence[Json], shipped: Json) -> Sequence[Finding]:
+    """Judge all MutatingWebhookConfigurations of a cluster by the shipped one, whose URL is the stack's."""
+    [wanted] = shipped["webhooks"]
+    url, name = wanted["clientConfig"]["url"], shipped["metadata"]["name"]
+    ours = [
+        (configuration["metadata"]["name"], webhook)
+        for configuration in configurations
+        for webhook in configuration.get("webhooks") or ()
+        if configuration["metadata"]["name"] == name
+        or webhook["name"] == wanted["name"]
+        or _host(webhook) == urlsplit(url).netloc
+    ]
+    if not ours:
+        return [fail(CONFIGURATION, "the cluster has none for this webhook: no pod is rewritten", _APPLY)]
+    findings = [found for holder, webhook in ours for found in _judge(holder, webhook, wanted)]
+    if len(ours) > 1:
+        names = ", ".join(dict.fromkeys(holder for holder, _ in ours))
+        findings.append(
+            warn(
+                CONFIGURATION,
+                f"{len(ours)} webhooks in {names} are for this project: each pod is sent to each",
+                "keep one, and delete the older: `kubectl delete mutatingwebhookconfiguration <its name>`",
+            )
+        )
+    return findings
+
+
+def _judge(holder: str, webhook: Json, wanted: Json) -> Sequence[Finding]:
+    is_now, wanted = _DEFAULTS | webhook, _DEFAULTS | wanted
+    url = wanted["clientConfig"]["url"]
+    client = is_now.get("clientConfig", {})
+
+    def faults() -> Iterator[Finding]:
+        if client.get("url") != url:
+            yield fail(CONFIGURATION, f"{holder} {_other_place(client, url)}: no pod is rewritten", _APPLY)
+        if client.get("caBundle"):
+            yield warn(
+                CONFIGURATION,
+                f"{holder} has a caBundle, and trusts nothing else: API Gateway's certificates are of public CAs",
+                f"unless a proxy stands between, leave it out: {_APPLY}",
+            )
+        differ = [each for each in _COMPARED if _normal(each, is_now.get(each)) != _normal(each, wanted.get(each))]
+        if differ:
+            shown = "; ".join(f"{each} {_difference(each, is_now, wanted)}" for each in differ)
+            yield fail(CONFIGURATION, f"{holder} differs from the shipped one: {shown}", _APPLY)
+        for selector in ("namespaceSelector", "objectSelector"):
+            if not set(map(_expression, wanted[selector]["matchExpressions"])) <= set(_expressions(is_now[selector])):
+                yield warn(CONFIGURATION, f"{holder}: {selector} does not leave {SKIP_LABEL}=true out", _APPLY)
+        if is_now["timeoutSeconds"] >= _LONG:
+            yield warn(
+                CONFIGURATION,
+                f"{holder} lets each pod wait {is_now['timeoutSeconds']} seconds while the endpoint hangs",
+                "`image-mirror webhook-config --timeout 5 | kubectl apply -f -`",
+            )
+        if is_now["failurePolicy"] == "Fail" and _asks_for(CONTROL_PLANE, is_now["namespaceSelector"]):
+            yield warn(
+                CONFIGURATION,
+                f"{holder} has failurePolicy Fail for {CONTROL_PLANE} too: while the webhook is down, a cluster may "
+                "not come up again",
+                f"`image-mirror webhook-config --failure-policy Fail --exclude-namespaces {CONTROL_PLANE} | "
+                "kubectl apply -f -`",
+            )
+
+    chosen = f"failurePolicy {is_now['failurePolicy']}, {is_now['timeoutSeconds']} seconds"
+    more = set(_expressions(is_now["namespaceSelector"])) - set(_expressions(wanted["namespaceSelector"]))
+    if more:
+        chosen += "; namespaces: " + "; ".join(sorted(f"{key} {operator} {values}" for key, operator, values in more))
+    return unless(faults(), fine(CONFIGURATION, f"{holder} is the shipped one, with {chosen}"))
+
+
+def _other_place(client: Json, url: str) -> str:
+    if "service" in client:
+        service = client["service"]
+        return f"asks the Service {service.get('namespace')}/{service.get('name')}, not {masked(url)}"
+    stands = client.get("url", "")
+    if urlsplit(stands).netloc == urlsplit(url).netloc:
+        return f"asks {masked(url)} with another path, so another token, than the stack's"
+    return f"asks {masked(stands)}, not {masked(url)}"
+
+
+def _host(webhook: Json) -> str:
+    return urlsplit(str(webhook.get("clientConfig", {}).get("url", ""))).netloc
+
+
+def _normal(name: str, value: Any) -> Any:
+    """Return a field's value so that what means the same is equal."""
+    if name == "rules":
+        lists = ("apiGroups", "apiVersions", "operations", "resources")
+        rules = ([*(sorted(each.get(part) or ()) for part in lists), [each.get("scope", "*")]] for each in value or ())
+        return sorted(rules)
+    if name == "matchConditions":
+        return {(each["name"], " ".join(each["expression"].split())) for each in value or ()}
+    return value
+
+
+def _difference(name: str, is_now: Json, wanted: Json) -> str:
+    if name == "matchConditions":
+        stands, right = (dict(_normal(name, each.get(name))) for each in (is_now, wanted))
+        parts = [
+            ("lack", right.keys() - stands.keys()),
+            ("have besides", stands.keys() - right.keys()),
+            ("have another", {each for each in right.keys() & stands.keys() if right[each] != stands[each]}),
+        ]
+        return ", ".join(f"{verb} {' and '.join(sorted(names))}" for verb, names in parts if names)
+    if name == "rules":
+        return "are others"
+    return f"is {_shown(is_now.get(name))}, not {_shown(wanted.get(name))}"
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _expression(expression: Json) -> tuple[str, str, str]:
+    return expression["key"], expression["operator"], ", ".join(sorted(expression.get("values") or ()))
+
+
+def _expressions(selector: Json) -> list[tuple[str, str, str]]:
+    labels = [(key, "In", value) for key, value in (selector.get("matchLabels") or {}).items()]
+    return labels + [_expression(each) for each in selector.get("matchExpressions") or ()]
+
+
+def _asks_for(namespace: str, selector: Json) -> bool:
+    """Say whether the pods of a namespace, known by its name alone, are sent."""
+    for key, operator, values in _expressions(selector):
+        names = values.split(", ")
+        if key == NAMESPACE and ((operator == "NotIn") == (namespace in names)) and operator in ("In", "NotIn"):
+            return False
+    return True

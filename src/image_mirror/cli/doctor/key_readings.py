@@ -1,0 +1,44 @@
+"""The calls about the two keys: what keeps them, whose they are, and what can be done with them.
+
+They raise what botocore raises.
+"""
+
+import threading
+from collections.abc import Sequence
+
+from image_mirror.aws import AccessKey
+from image_mirror.cli.accounts import Account
+from image_mirror.cli.doctor.readings import or_none
+from image_mirror.cli.key_proof import Verdict, can_copy, can_push
+from image_mirror.review import Json
+
+_ONE_AT_A_TIME = threading.Lock()  # the session behind both calls is made for one thread
+
+
+def secret_text(account: Account, name: str) -> str | None:
+    """Return a secret's text, "" for one that has none."""
+    client = account.client("secretsmanager")
+    return or_none(lambda: client.get_secret_value(SecretId=name).get("SecretString", ""))
+
+
+def user_keys(account: Account, user: str) -> Sequence[Json] | None:
+    """Return what ListAccessKeys says; a user has at most two."""
+    return or_none(lambda: account.client("iam").list_access_keys(UserName=user)["AccessKeyMetadata"])
+
+
+def last_use(account: Account, key_id: str) -> Json:
+    """Return when a key was last used, and for which service."""
+    found: Json = account.client("iam").get_access_key_last_used(AccessKeyId=key_id)["AccessKeyLastUsed"]
+    return found
+
+
+def global_call(key: AccessKey, project: str) -> Verdict:
+    """Call with the key for the global account what it is there for."""
+    with _ONE_AT_A_TIME:
+        return can_copy(key, project)
+
+
+def china_call(key: AccessKey) -> Verdict:
+    """Call with the key for China what it is there for."""
+    with _ONE_AT_A_TIME:
+        return can_push(key)

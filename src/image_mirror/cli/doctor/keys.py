@@ -1,0 +1,134 @@
+"""Judges the two access keys: the secret that each lies in, the key itself, and what came of a call with it. Pure."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from image_mirror.aws import AccessKey
+from image_mirror.cli.access_keys import shown
+from image_mirror.cli.doctor.findings import Finding, fail, fine, unless, warn
+from image_mirror.cli.key_proof import Outcome, Verdict
+from image_mirror.cli.times import span
+from image_mirror.review import Json
+
+_OLD = timedelta(days=90)
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}")
+_KEY_ID = re.compile(r"\w{16,128}", re.ASCII)  # IAM: accessKeyIdType
+_CONNECT = "`image-mirror connect` makes a key and stores it"
+_ROTATE = "`image-mirror connect --rotate` makes a new key, tries it, and removes the old one"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One of the two keys: what findings about its secret, itself and a call with it are called; the secret's entries
+    for the region, the key's ID and the key."""
+
+    secret: str
+    key: str
+    call: str
+    entries: tuple[str, str, str]
+
+
+GLOBAL_KEY = Kind(
+    *("GlobalAKSK: secret", "GlobalAKSK: key", "GlobalAKSK: call"), ("G_AWS_REGION", "G_ACCESS_KEY", "G_SECRET_KEY")
+)
+"""The key for the global account, kept in China."""
+CHINA_KEY = Kind(
+    *("ImagePullSecret: secret", "ImagePullSecret: key", "ImagePullSecret: call"),
+    ("Region", "AccessKey", "AccessSecretKey"),
+)
+"""The key for China, kept in the global account."""
+
+
+def read_key(kind: Kind, text: str | None) -> tuple[AccessKey | None, str]:
+    """Return the key in a secret's text, None for no secret; or None and what is wrong, which quotes nothing of it."""
+    if text is None:
+        return None, "does not exist, or is marked for deletion"
+    try:
+        entries = json.loads(text)
+    except ValueError:
+        entries = None
+    if not isinstance(entries, dict):
+        return None, f"is no JSON object with the entries {', '.join(kind.entries)}"
+    values = [entries.get(name) for name in kind.entries]
+    lacking = [name for name, value in zip(kind.entries, values, strict=True) if not _filled(value)]
+    if lacking:
+        return None, f"holds nothing in {', '.join(lacking)}"
+    region, key_id, secret = (str(value).strip() for value in values)
+    if not _REGION.fullmatch(region):
+        return None, f"holds no region in {kind.entries[0]}"
+    if not _KEY_ID.fullmatch(key_id):
+        return None, f"holds no access key ID in {kind.entries[1]}"
+    return AccessKey(region, key_id, secret), ""
+
+
+def judge_secret(kind: Kind, name: str, text: str | None, region: str | None) -> Sequence[Finding]:
+    """Judge the secret `name` (or its ARN) by its text, None where there is none.
+
+    `region` is what it has to say, None where that is not known.
+    """
+    if name.startswith("arn:"):
+        name = name.rpartition(":")[2].rpartition("-")[0]  # Secrets Manager adds a hyphen and six characters
+    key, problem = read_key(kind, text)
+    if key is None:
+        return [fail(kind.secret, f"the secret {name} {problem}", _CONNECT)]
+    if region is not None and key.region != region:
+        found = f"{kind.entries[0]} in the secret {name} is {key.region}, the stack's region is {region}"
+        return [fail(kind.secret, found, "`image-mirror connect` corrects it")]
+    return [fine(kind.secret, f"{name} has its three entries, for {key.region}")]
+
+
+def judge_key(
+    kind: Kind, user: str, key: AccessKey, listed: Sequence[Json] | None, used: Json | None, now: datetime
+) -> Sequence[Finding]:
+    """Judge a key by what IAM lists of `user`, None for no such user, and by when it was last used, if known."""
+    name = f"key {shown(key.access_key_id)}"
+    if listed is None:
+        return [fail(kind.key, f"the user {user} does not exist", f"deploy its stack again, then: {_CONNECT}")]
+    own = next((each for each in listed if each["AccessKeyId"] == key.access_key_id), None)
+    if own is None:
+        return [fail(kind.key, f"{name} is none of {user}'s: it is deleted, or another user's", _CONNECT)]
+    age = now - own["CreateDate"]
+
+    def faults() -> Iterator[Finding]:
+        if own["Status"] != "Active":
+            yield fail(kind.key, f"{name} of {user} is {own['Status']}", _CONNECT)
+        if age > _OLD:
+            yield warn(kind.key, f"{name} of {user} is {age.days} days old", _ROTATE)
+        for other in listed:
+            if other is not own and other["Status"] == "Active":
+                yield warn(
+                    kind.key,
+                    f"{user} has a second active key, {shown(other['AccessKeyId'])}, which the secret does not hold",
+                    "`image-mirror connect` says what to do about it; during a rotation it is as it should be",
+                )
+
+    return unless(faults(), fine(kind.key, f"{name} of {user}: active, {age.days} days old, {_use(used, now)}"))
+
+
+def judge_call(kind: Kind, verdict: Verdict) -> Sequence[Finding]:
+    """Judge what came of a call that was made with the key."""
+    match verdict.outcome:
+        case Outcome.WORKS:
+            return [fine(kind.call, f"AWS answers: {verdict.said}")]
+        case Outcome.REFUSED:
+            return [fail(kind.call, f"AWS does not take the key: {verdict.said}", _CONNECT)]
+    again = "no other key would fare better: deploy its user's stack again, or see to the organization's policies"
+    return [fail(kind.call, f"AWS takes the key, and denies it what it is for: {verdict.said}", again)]
+
+
+def _filled(value: Any) -> bool:
+    # "<" stands in what is copied from instructions.
+    return isinstance(value, str) and bool(value.strip()) and "<" not in value
+
+
+def _use(used: Json | None, now: datetime) -> str:
+    if used is None:
+        return "its last use is not known"
+    if "LastUsedDate" not in used:
+        return "never used"
+    ago = int((now - used["LastUsedDate"]).total_seconds() * 1000)
+    return f"last used {span(ago)} ago ({used.get('ServiceName', 'N/A')})"

@@ -1,0 +1,101 @@
+"""What stands between a command and its answer, told with its remedy; and the exit codes of all commands.
+
+0    done, and all is well
+1    done, and something that was asked about is not well
+2    an option, an argument or a file is wrong; nothing was done
+3    AWS or the cluster could not be asked, or refused
+130  ended by Ctrl-C
+"""
+
+from collections.abc import Callable
+from enum import IntEnum
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import typer
+from botocore import exceptions as aws
+from botocore.exceptions import BotoCoreError, ClientError
+
+from image_mirror.notices import printable
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+_LOG_IN = "log in again (aws sso login, or whatever fills the profile), or name another profile"
+_KEYS_REFUSED = frozenset(
+    (
+        "AuthFailure",
+        "IncompleteSignature",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    )
+)
+_EXPIRED = frozenset(("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"))
+_DENIED = frozenset(("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"))
+_THROTTLED = frozenset(("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"))
+
+
+class ExitCode(IntEnum):
+    """What a command ends with, beside 0."""
+
+    NOT_WELL = 1
+    WRONG_INPUT = 2
+    NO_ANSWER = 3
+
+
+class NoAnswerError(Exception):
+    """AWS or the cluster could not be asked, or refused. The message names what, and the remedy; it holds no secret."""
+
+
+def reported(command: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Make `command` end with one line on standard error and exit code 3 where AWS or the cluster gives no answer."""
+
+    @wraps(command)
+    def guarded(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        try:
+            return command(*arguments, **options)
+        except NoAnswerError as error:
+            message = str(error)
+        except (BotoCoreError, ClientError) as error:
+            message = remedy(error)
+        typer.echo(f"Error: {message}", err=True)
+        raise typer.Exit(ExitCode.NO_ANSWER)
+
+    return guarded
+
+
+def remedy(error: BotoCoreError | ClientError) -> str:
+    """Say on one line what AWS's error was about and what to do."""
+    return printable(_refusal(error) if isinstance(error, ClientError) else _unsent(error))
+
+
+def _refusal(error: ClientError) -> str:
+    code = error.response["Error"]["Code"]
+    message = error.response["Error"].get("Message", "").rstrip(". ")
+    account = error.response.get("Account", "AWS")  # set by accounts.py
+    said = f"{account}: {error.operation_name}: {code}: {message}"
+    if code in _KEYS_REFUSED:
+        return f"{said}; AWS does not take this profile's access key: correct it, or name another profile"
+    if code in _EXPIRED:
+        return f"{said}; {_LOG_IN}"
+    if code in _DENIED:
+        return f"{said}; have this permission granted to you, or name another profile"
+    if code in _THROTTLED:
+        return f"{said}; AWS is asked too often just now: try again in a minute"
+    return said
+
+
+def _unsent(error: BotoCoreError) -> str:
+    if isinstance(error, aws.ProfileNotFound):
+        return f"{error}; `aws configure list-profiles` prints those there are"
+    if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError):
+        return f"{error}; name a profile that has them, or set AWS_PROFILE"
+    if isinstance(error, aws.TokenRetrievalError | aws.SSOError | aws.UnauthorizedSSOTokenError):
+        return f"{error}; {_LOG_IN}"
+    if isinstance(error, aws.CredentialRetrievalError):
+        return f"{error}; see to what fills this profile"
+    if isinstance(error, aws.HTTPClientError | aws.ConnectionError):
+        return f"{error}; see to the network, and to HTTPS_PROXY where there is a proxy"
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,88 @@
+"""What the two deployed stacks say of themselves: outputs and parameters, by one call of CloudFormation each."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from image_mirror.cli.accounts import Account
+from image_mirror.cli.failures import NoAnswerError
+from image_mirror.mirror import Mirror
+from image_mirror.rules import parse_rules
+from image_mirror.settings import parse_prefix, parse_registry
+
+_DEFAULT = "image-mirror"
+_SAMCONFIG = Path("samconfig.toml")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A deployed stack: where, its name, CloudFormation's status, its outputs and the values of its parameters."""
+
+    account: Account
+    name: str
+    status: str
+    outputs: Mapping[str, str]
+    parameters: Mapping[str, str]
+
+    def output(self, name: str) -> str:
+        """Return an output. Raises NoAnswerError for one that this stack lacks."""
+        return self._entry("output", self.outputs, name)
+
+    def parameter(self, name: str) -> str:
+        """Return a parameter's value. Raises NoAnswerError for one that this stack lacks."""
+        return self._entry("parameter", self.parameters, name)
+
+    def _entry(self, kind: str, entries: Mapping[str, str], name: str) -> str:
+        if name not in entries:
+            raise NoAnswerError(
+                f"{self.account}: the stack {self.name} has no {kind} {name}: it is an older release's, or none of "
+                "this project's; deploy it again, or name the right one"
+            )
+        return entries[name]
+
+
+def china_stack(account: Account, name: str | None) -> Stack:
+    """Read China's stack: the one named, else the one that samconfig.toml in the working directory names."""
+    return _read(account, name or _configured() or _DEFAULT, "--stack-name")
+
+
+def global_stack(account: Account, name: str) -> Stack:
+    """Read the global stack. Raises NoAnswerError."""
+    return _read(account, name, "--global-stack-name")
+
+
+def mirror_of(stack: Stack) -> Mirror:
+    """Return the mirror that China's stack deploys: where copies go, and which images are copied."""
+    registry, _, prefix = stack.output("CopiesPrefix").rstrip("/").partition("/")
+    rules = parse_rules(stack.parameter("MirrorRules"))
+    return Mirror(parse_registry(registry), parse_prefix(prefix), rules)
+
+
+def _read(account: Account, name: str, option: str) -> Stack:
+    try:
+        [found] = account.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ValidationError":
+            raise
+        raise NoAnswerError(
+            f"{account}: there is no stack {name!r} in {account.region}; deploy it, or name it by {option}, its region "
+            f"by --{account.side}-region"
+        ) from error
+    return Stack(account, name, found["StackStatus"], _texts(found, "Output"), _texts(found, "Parameter"))
+
+
+def _texts(found: Mapping[str, Any], kind: str) -> dict[str, str]:
+    return {each[f"{kind}Key"]: each[f"{kind}Value"] for each in found.get(f"{kind}s", ())}
+
+
+def _configured() -> str | None:
+    try:
+        config = tomllib.loads(_SAMCONFIG.read_text(encoding="utf-8"))
+        name = config["default"]["deploy"]["parameters"]["stack_name"]
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
+    return name if isinstance(name, str) else None

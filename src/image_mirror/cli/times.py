@@ -1,0 +1,37 @@
+"""Times of records as people and programs read them. All come in as milliseconds since the epoch, 0 for none."""
+
+from datetime import UTC, datetime
+
+from image_mirror.record import HOUR, MINUTE
+
+
+def span(milliseconds: int) -> str:
+    """Print a length of time in its two largest units: 45s, 12m, 3h15m, 2d4h."""
+    if milliseconds < HOUR:
+        return f"{milliseconds // MINUTE}m" if milliseconds >= MINUTE else f"{max(0, milliseconds) // 1000}s"
+    large, small, unit, names = (24 * HOUR, HOUR, 24, "dh") if milliseconds >= 48 * HOUR else (HOUR, MINUTE, 60, "hm")
+    rest = milliseconds // small % unit
+    return f"{milliseconds // large}{names[0]}" + (f"{rest}{names[1]}" if rest else "")
+
+
+def utc(milliseconds: int | None) -> str | None:
+    """Print a time for programs; None for none."""
+    made = _date(milliseconds or 0)
+    return made.isoformat(timespec="seconds").replace("+00:00", "Z") if made else None
+
+
+def moment(then: int, now: int) -> str:
+    """Print a time in this machine's time zone, and how far away it is."""
+    made = _date(then)
+    if made is None:
+        return "-"
+    away = f"in {span(then - now)}" if then > now else f"{span(now - then)} ago"
+    return f"{made.astimezone().isoformat(timespec='seconds')} ({away})"
+
+
+def _date(milliseconds: int) -> datetime | None:
+    """Return the time, or None for none and for what a hand has written that is no time."""
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
+    except (OverflowError, ValueError, OSError):
+        return None

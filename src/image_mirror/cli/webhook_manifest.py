@@ -1,0 +1,96 @@
+"""The shipped mutating-webhook.yaml with its URL and an operator's choices filled in: as an object, and as text.
+
+The text keeps the file's comments, which no YAML library does: known lines are exchanged. That it then says what the
+object says is checked each time, so that a line that changed in the file cannot go unnoticed.
+"""
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from image_mirror.cli.failures import NoAnswerError
+from image_mirror.review import Json
+
+FILE = "mutating-webhook.yaml"
+NAMESPACE = "kubernetes.io/metadata.name"
+"""The label that the API server gives each namespace: its name."""
+CONTROL_PLANE = "kube-system"
+
+_FIRST_LINE = (
+    "# Put the stack's output APIGatewayURL in place of <WEB-HOOK-URL>, then: kubectl apply -f mutating-webhook.yaml\n"
+)
+_URL = "      url: <WEB-HOOK-URL>\n"
+_POLICY = "    failurePolicy: Ignore\n"
+_TIMEOUT = "    timeoutSeconds: 5\n"
+_LEFT_OUT = f'        # - {{key: {NAMESPACE}, operator: NotIn, values: ["{CONTROL_PLANE}"]}}\n'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What an operator may choose; what is left alone stays as shipped.
+
+    `namespaces` are the only ones whose pods are sent to the webhook, or empty; pods of those `excluded` are not sent.
+    """
+
+    failure_policy: Literal["Ignore", "Fail"] = "Ignore"
+    timeout: int = 5
+    namespaces: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+
+    @property
+    def stops_the_control_plane(self) -> bool:
+        """Whether the control plane's own pods do not start while the webhook is down."""
+        asked = not self.namespaces or CONTROL_PLANE in self.namespaces
+        return self.failure_policy == "Fail" and asked and CONTROL_PLANE not in self.excluded
+
+
+SHIPPED = Choices()
+
+
+def shipped_configuration(url: str, choices: Choices = SHIPPED) -> Json:
+    """Return the MutatingWebhookConfiguration as an object, as `kubectl apply` is given it."""
+    configuration: Json = yaml.safe_load(_shipped())
+    [webhook] = configuration["webhooks"]
+    webhook["clientConfig"]["url"] = url
+    webhook["failurePolicy"] = choices.failure_policy
+    webhook["timeoutSeconds"] = choices.timeout
+    webhook["namespaceSelector"]["matchExpressions"] += _expressions(choices)
+    return configuration
+
+
+def shipped_text(url: str, choices: Choices = SHIPPED) -> str:
+    """Return the same as YAML, with the file's comments."""
+    expressions = "".join(
+        # JSON is YAML, and quoted: a namespace may be called "on" or "1", which YAML would not take for a text.
+        f"        - {{key: {each['key']}, operator: {each['operator']}, values: {json.dumps(each['values'])}}}\n"
+        for each in _expressions(choices)
+    )
+    text = _shipped()
+    for line, becomes in (
+        (_FIRST_LINE, ""),
+        (_URL, f"      url: {json.dumps(url)}\n"),
+        (_POLICY, f"    failurePolicy: {choices.failure_policy}\n"),
+        (_TIMEOUT, f"    timeoutSeconds: {choices.timeout}\n"),
+        (_LEFT_OUT, expressions or _LEFT_OUT),
+    ):
+        text = text.replace(line, becomes)
+    if yaml.safe_load(text) != shipped_configuration(url, choices):
+        raise RuntimeError(f"{FILE} has other lines than those that are exchanged here")
+    return text
+
+
+def _expressions(choices: Choices) -> list[Json]:
+    chosen = (("In", choices.namespaces), ("NotIn", choices.excluded))
+    return [{"key": NAMESPACE, "operator": operator, "values": list(names)} for operator, names in chosen if names]
+
+
+def _shipped() -> str:
+    """Read the file: the wheel's own, in a checkout the one at its top."""
+    for place in (files("image_mirror.cli").joinpath(FILE), Path(__file__).parents[3].joinpath(FILE)):
+        if place.is_file():
+            return place.read_text(encoding="utf-8")
+    raise NoAnswerError(f"this installation lacks its file {FILE}; install image-mirror anew")

@@ -1,0 +1,126 @@
+"""ECR as its documentation describes it where moto differs: pull times, tags that share an image, indexes.
+
+A tag that goes leaves its image to the image's other tags; with the last one the image goes. An index's images have no
+tag of their own, and stay undeletable while the index stands (BatchDeleteImage: ImageReferencedByManifestList).
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+Json = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Image:
+    """One image: its tags, its size, when it was pushed and last pulled, and the digests that an index refers to."""
+
+    digest: str
+    tags: list[str]
+    size: int
+    pushed: datetime
+    pulled: datetime | None
+    children: list[str] = field(default_factory=list)
+
+    def details(self) -> Json:
+        """Return an entry of DescribeImages."""
+        shown: Json = {
+            "imageDigest": self.digest,
+            "imageSizeInBytes": self.size,
+            "imagePushedAt": self.pushed,
+            "imageManifestMediaType": INDEX if self.children else MANIFEST,
+        }
+        if self.tags:
+            shown["imageTags"] = list(self.tags)
+        if self.pulled:
+            shown["lastRecordedPullTime"] = self.pulled
+        return shown
+
+
+class Registry:
+    """Repositories by name, each with its images by digest; pages are of `page` entries."""
+
+    def __init__(self, page: int = 2) -> None:
+        self.repositories: dict[str, dict[str, Image]] = {}
+        self.page = page
+        self.failing: dict[str, str] = {}
+        """Tags that ECR does not delete, each with its failure code."""
+
+    def push(
+        self,
+        repository: str,
+        *tags: str,
+        days: float = 100,
+        pulled: float | None = None,
+        size: int = 1_000_000,
+        content: str = "",
+        children: tuple[Image, ...] = (),
+    ) -> Image:
+        """Have an image, pushed so many days ago and pulled `pulled` days ago."""
+        digest = "sha256:" + hashlib.sha256(f"{repository} {tags} {content}".encode()).hexdigest()
+        image = Image(digest, list(tags), size, ago(days), None if pulled is None else ago(pulled))
+        image.children = [child.digest for child in children]
+        self.repositories.setdefault(repository, {})[digest] = image
+        return image
+
+    def tags(self) -> set[str]:
+        """List what stands, as repository:tag."""
+        return {
+            f"{name}:{tag}" for name, images in self.repositories.items() for i in images.values() for tag in i.tags
+        }
+
+    def untagged(self, repository: str) -> set[str]:
+        """List the digests of the repository's untagged images."""
+        return {image.digest for image in self.repositories[repository].values() if not image.tags}
+
+    def describe_repositories(self, asked: Json) -> Json:
+        """Answer DescribeRepositories."""
+        names = sorted(self.repositories)
+        return self._paged("repositories", [{"repositoryName": name} for name in names], asked)
+
+    def describe_images(self, asked: Json) -> Json:
+        """Answer DescribeImages, for all images."""
+        if asked["repositoryName"] not in self.repositories:
+            return {"Error": {"Code": "RepositoryNotFoundException", "Message": "not here"}}
+        images = self.repositories[asked["repositoryName"]].values()
+        return self._paged("imageDetails", [image.details() for image in images], asked)
+
+    def batch_delete_image(self, asked: Json) -> Json:
+        """Answer BatchDeleteImage."""
+        assert len(asked["imageIds"]) <= 100, "ECR takes 100 at once"
+        images = self.repositories[asked["repositoryName"]]
+        failures = []
+        for wanted in asked["imageIds"]:
+            code = self._delete(images, **wanted)
+            if code:
+                failures.append({"imageId": wanted, "failureCode": code, "failureReason": "so it is"})
+        return {"imageIds": [], "failures": failures}
+
+    def _delete(self, images: dict[str, Image], imageTag: str = "", imageDigest: str = "") -> str | None:  # noqa: N803
+        if imageTag in self.failing:
+            return self.failing[imageTag]
+        found = [image for image in images.values() if imageTag in image.tags or image.digest == imageDigest]
+        if not found:
+            return "ImageNotFound"
+        [image] = found
+        last = imageDigest or image.tags == [imageTag]
+        if last and any(image.digest in other.children for other in images.values()):
+            return "ImageReferencedByManifestList"
+        if imageTag:
+            image.tags.remove(imageTag)
+        if imageDigest or not image.tags:
+            del images[image.digest]
+        return None
+
+    def _paged(self, key: str, entries: list[Json], asked: Json) -> Json:
+        start = int(asked.get("nextToken", 0))
+        end = start + self.page
+        return {key: entries[start:end], **({"nextToken": str(end)} if end < len(entries) else {})}
+
+
+def ago(days: float) -> datetime:
+    """Return the time so many days ago."""
+    return datetime.now(UTC) - timedelta(days=days)

@@ -1,0 +1,135 @@
+"""How commands reach the two accounts and their stacks, and what they say where they cannot."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from botocore.exceptions import ClientError
+
+from conftest import REGISTRY
+from image_mirror.cli.accounts import Account
+from image_mirror.cli.failures import NoAnswerError, remedy, reported
+from image_mirror.cli.stacks import china_stack, global_stack, mirror_of
+from operators import CHINA_OUTPUTS, Operated
+
+
+@pytest.mark.parametrize(
+    ("environ", "account", "region"),
+    [
+        pytest.param({}, Account("china", "china"), "cn-northwest-1", id="the-profiles-own"),
+        pytest.param({}, Account("china", "china", "cn-north-1"), "cn-north-1", id="the-option-comes-first"),
+        pytest.param({"AWS_REGION": "cn-north-1"}, Account("global", "global"), "us-west-2", id="not-the-other-sides"),
+        pytest.param({"AWS_REGION": "cn-north-1"}, Account("china"), "cn-north-1", id="of-the-environment"),
+        pytest.param({"AWS_DEFAULT_REGION": "cn-north-1"}, Account("china"), "cn-north-1", id="by-its-older-name"),
+    ],
+)
+@pytest.mark.usefixtures("operated")
+def test_the_region_is_the_options_or_the_profiles_or_the_environments(
+    environ: dict[str, str], account: Account, region: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert account.region == region
+
+
+@pytest.mark.parametrize(
+    ("account", "words"),
+    [
+        pytest.param(
+            Account("global", "china"), "cn-northwest-1 is not outside China; give --global-profile", id="china"
+        ),
+        pytest.param(Account("china", "global"), "us-west-2 is not in China", id="global"),
+    ],
+)
+@pytest.mark.usefixtures("operated")
+def test_a_profile_of_the_other_side_is_told_from_its_region(account: Account, words: str) -> None:
+    with pytest.raises(NoAnswerError, match="account") as caught:
+        account.client("dynamodb")
+    assert words in str(caught.value)
+
+
+@pytest.mark.usefixtures("operated")
+def test_no_region_anywhere_names_the_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    with pytest.raises(NoAnswerError, match="no region is set; give --china-region"):
+        _ = Account("china").region
+
+
+@pytest.mark.usefixtures("operated")
+def test_the_stack_says_what_commands_need() -> None:
+    stack = china_stack(Account("china", "china"), None)
+    assert stack.output("ImageListTableName") == "ImageListTable"
+    mirror = mirror_of(stack)
+    assert (mirror.registry, mirror.prefix) == (REGISTRY, "mirror")
+    assert [str(rule) for rule in mirror.rules.entries][:2] == ["docker.io", "gcr.io"]
+    assert global_stack(Account("global", "global"), "image-pulling").output("GlobalRegion") == "us-west-2"
+
+
+def test_the_stacks_name_is_samconfigs_where_there_is_one(
+    operated: Operated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operated.deploy("sam-template.yaml", "cn-northwest-1", "other", {**CHINA_OUTPUTS, "GlobalSecret": "Other"})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "samconfig.toml").write_text('[default.deploy.parameters]\nstack_name = "other"\n')
+    account = Account("china", "china")
+    assert china_stack(account, None).output("GlobalSecret") == "Other"
+    assert china_stack(account, "image-mirror").output("GlobalSecret") == "GlobalAKSK"
+
+
+@pytest.mark.usefixtures("operated")
+def test_a_stack_that_is_not_there_is_told_with_the_options_that_name_another() -> None:
+    with pytest.raises(NoAnswerError) as caught:
+        china_stack(Account("china", "china"), "nowhere")
+    assert "no stack 'nowhere' in cn-northwest-1" in str(caught.value)
+    assert "--stack-name" in str(caught.value)
+    assert "--china-region" in str(caught.value)
+
+
+def test_an_output_that_is_missing_is_told_as_an_older_release(operated: Operated) -> None:
+    operated.deploy("sam-template.yaml", "cn-northwest-1", "image-mirror", {"APIGatewayURL": "https://x"})
+    with pytest.raises(NoAnswerError, match="no output ImageListTableName: it is an older release's"):
+        china_stack(Account("china", "china"), None).output("ImageListTableName")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        pytest.param("AccessDenied", "have this permission granted", id="denied"),
+        pytest.param("InvalidClientTokenId", "does not take this profile's access key", id="wrong-key"),
+        pytest.param("ExpiredToken", "log in again", id="expired"),
+        pytest.param("Throttling", "try again in a minute", id="throttled"),
+    ],
+)
+@pytest.mark.usefixtures("operated")
+def test_a_refusal_names_the_account_and_the_remedy(code: str, words: str, refuse: Callable[..., None]) -> None:
+    refuse("cloudformation", "DescribeStacks", code, "No.")
+    with pytest.raises(ClientError) as caught:
+        china_stack(Account("china", "china"), None)
+    message = remedy(caught.value)
+    assert message.startswith(f"china account (profile china): DescribeStacks: {code}: No; ")
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        pytest.param(
+            {"IMAGE_MIRROR_X": "no-such"}, "config profile (no-such) could not be found", id="no-such-profile"
+        ),
+        pytest.param({"AWS_ENDPOINT_URL": "http://localhost:1"}, "see to the network", id="no-network"),
+    ],
+)
+@pytest.mark.usefixtures("operated")
+def test_a_command_without_an_answer_ends_with_one_line_and_3(
+    changes: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = changes.pop("IMAGE_MIRROR_X", "china")
+    for name, value in changes.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(typer.Exit) as ended:
+        reported(lambda: china_stack(Account("china", profile), None))()
+    printed = capsys.readouterr()
+    assert (ended.value.exit_code, printed.out, printed.err.count("\n")) == (3, "", 1)
+    assert words in printed.err
