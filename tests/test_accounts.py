@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import typer
 from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 
 from conftest import REGISTRY
 from image_mirror.cli.accounts import Account
@@ -133,3 +134,13 @@ def test_a_command_without_an_answer_ends_with_one_line_and_3(
     printed = capsys.readouterr()
     assert (ended.value.exit_code, printed.out, printed.err.count("\n")) == (3, "", 1)
     assert words in printed.err
+
+
+def test_a_page_of_a_proxy_in_the_place_of_aws_is_told_without_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    def answered_by_a_proxy() -> None:
+        raise ResponseParserError("<html>the whole page</html>")
+
+    with pytest.raises(typer.Exit) as ended:
+        reported(answered_by_a_proxy)()
+    assert ended.value.exit_code == 3
+    assert capsys.readouterr().err.startswith("Error: what answered is not AWS, a proxy perhaps")

@@ -258,7 +258,7 @@ def test_what_does_not_exist_has_failed_and_not_been_skipped(well: Operated, ans
     ("arguments", "words"),
     [
         pytest.param(["--output", "yaml"], "--output", id="output"),
-        pytest.param(["--kubeconfig", "/nowhere/config"], "there is no such file", id="kubeconfig"),
+        pytest.param(["--kubeconfig", "/nowhere/config"], "does not exist", id="kubeconfig"),
         pytest.param(["extra"], "unexpected extra argument", id="argument"),
     ],
 )

@@ -37,6 +37,14 @@ MIRROR = Mirror(REGISTRY, "mirror", parse_rules(DEFAULT_RULES))
 Json = dict[str, Any]
 
 
+@pytest.fixture(autouse=True)
+def kubeconfigs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files for --kubeconfig, in the working directory; what is in them, kubectl alone would know."""
+    for name in "abfg":
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def registry(operated: Operated, answer: Callable[[str, str, Reply], None]) -> Registry:  # noqa: ARG001 - the AWS it is of
     """An ECR in place of moto's."""

@@ -83,7 +83,5 @@ def test_a_cluster_that_gives_no_answer_is_told(
 @pytest.mark.usefixtures("operated")
 def test_a_kubeconfig_that_is_not_there_is_named() -> None:
     result = warm("--kubeconfig", "no-such-file")
-    assert result.exit_code == 3
-    assert (
-        "kubectl is not on PATH" in result.stderr or "--kubeconfig no-such-file: there is no such file" in result.stderr
-    )
+    assert result.exit_code == 2
+    assert "'no-such-file' does not exist" in result.stderr

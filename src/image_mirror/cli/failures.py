@@ -60,6 +60,12 @@ def reported(command: Callable[Arguments, Result]) -> Callable[Arguments, Result
             message = str(error)
         except (BotoCoreError, ClientError) as error:
             message = remedy(error)
+        except Exception as error:
+            from botocore.parsers import ResponseParserError  # no BotoCoreError; it quotes the whole answer
+
+            if not isinstance(error, ResponseParserError):
+                raise
+            message = "what answered is not AWS, a proxy perhaps: see to the network, and to HTTPS_PROXY"
         typer.echo(f"Error: {message}", err=True)
         raise typer.Exit(ExitCode.NO_ANSWER)
 

@@ -29,7 +29,15 @@ GlobalRegion = Annotated[
 ]
 GlobalStackName = Annotated[str, typer.Option(metavar="NAME", help="The stack in the global region.")]
 Kubeconfig = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="The cluster, by a file as kubectl takes it.", show_default=False)
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        readable=True,
+        help="The cluster, by a file as kubectl takes it.",
+        show_default=False,
+    ),
 ]
 KubeContext = Annotated[
     str | None, typer.Option("--context", metavar="NAME", help="The context in it, where not the current one.")

@@ -128,7 +128,7 @@ class China:
         return triggers.judge_mapping(mappings, stream, self._aws, self._reconciler_log)
 
     def _judge_lag(self, metrics: Mapping[tuple[str, str], Sequence[float]]) -> Sequence[Finding]:
-        return triggers.judge_lag(metrics[self._named(_RECONCILER), "IteratorAge"])
+        return triggers.judge_lag(metrics.get((self._named(_RECONCILER), "IteratorAge"), ()))
 
     def _judge_letters(self, attributes: Json | None) -> Sequence[Finding]:
         return triggers.judge_letters(attributes, self._queue, self._aws, self._reconciler_log)

@@ -1,6 +1,5 @@
 """`image-mirror doctor`: what is wrong with a deployment, and how to mend it."""
 
-import os
 import sys
 
 import typer
@@ -56,9 +55,6 @@ def doctor(
     Exits with 1 where something failed, with 2 where an option is wrong, with 3 where neither account answers.
     Warnings and what is skipped change nothing about that.
     """
-    if kubeconfig and not os.access(kubeconfig, os.R_OK):
-        problem = f"{kubeconfig}: there is no such file, or it cannot be read"
-        raise typer.BadParameter(problem, param_hint="--kubeconfig")
     # Here, for it imports what makes AWS's clients.
     from image_mirror.cli.doctor.asking import SharedAccount
     from image_mirror.cli.doctor.examination import examination

@@ -37,7 +37,13 @@ def prune(
     kubeconfigs: Annotated[
         list[Path] | None,
         typer.Option(
-            "--kubeconfig", metavar="FILE", help="A cluster that pulls copies; once for each.", show_default=False
+            "--kubeconfig",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            help="A cluster that pulls copies; once for each.",
+            show_default=False,
         ),
     ] = None,
     contexts: Annotated[
