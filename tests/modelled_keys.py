@@ -138,6 +138,8 @@ class Service:
         return {"AccessKey": {"AccessKeyId": name, "SecretAccessKey": f"secret of {name}"}}
 
     def _delete_access_key(self, AccessKeyId: str, **_: str) -> None:  # noqa: N803
+        if AccessKeyId not in self.aws.keys:
+            raise ClientError({"Error": {"Code": "NoSuchEntity"}}, "DeleteAccessKey")
         del self.aws.keys[AccessKeyId]
 
     def _describe_secret(self, **_: str) -> Json:

@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from image_mirror import reconciler, webhook
 from image_mirror.aws import AccessKey, Patience, connect
-from image_mirror.progress import _RESERVE
+from image_mirror.run import RESERVE
 
 CONNECTIONS = 4
 
@@ -46,7 +46,7 @@ def test_the_webhook_s_calls_fit_into_the_answer_of_the_shipped_configuration() 
 
 def test_the_reconciler_s_calls_fit_into_its_reserve() -> None:
     patience = reconciler._PATIENCE
-    assert 2 * patience.attempts * (patience.connect + patience.read) <= _RESERVE
+    assert 2 * patience.attempts * (patience.connect + patience.read) <= RESERVE
 
 
 def self_signed(folder: Path) -> Path:

@@ -621,8 +621,9 @@ def test_what_was_counted_is_published_also_where_an_exception_ends_the_run(
     record = stand(records, fresh(age=HOUR))
 
     def due(_self: Records, _now: int) -> Iterator[tuple[str, str, int]]:
-        for _ in range(100):
-            yield record.repo, record.tag, now()
+        yield record.repo, record.tag, now()
+        for number in range(99):  # gone meanwhile, each of them
+            yield record.repo, f"gone-{number}", now()
         raise ClientError({"Error": {"Code": "InternalServerError", "Message": "x"}}, "Query")
 
     monkeypatch.setattr(Records, "due", due)

@@ -9,10 +9,10 @@ import pytest
 
 from image_mirror import settings as settings_module
 from image_mirror.images import SKIP_LABEL
-from image_mirror.progress import _RESERVE
 from image_mirror.records import DUE_INDEX
 from image_mirror.reference import PREFIX
 from image_mirror.rules import DEFAULT_RULES, parse_rules
+from image_mirror.run import RESERVE
 from image_mirror.settings import Settings
 from templates import ROOT, sam_template, webhook_configuration
 
@@ -140,7 +140,7 @@ def test_each_function_has_its_own_role_and_the_gateway_reaches_the_webhook_alon
 
 def test_each_function_has_the_time_that_it_needs() -> None:
     reconciler = RESOURCES["ReconcilerFunction"]["Properties"]
-    assert reconciler["Timeout"] >= 2 * _RESERVE, "or it would do nothing"
+    assert reconciler["Timeout"] >= 2 * RESERVE, "or it would do nothing"
     assert RESOURCES["ApiFunction"]["Properties"]["Timeout"] >= 5
     assert RESOURCES["WebhookIntegration"]["Properties"]["TimeoutInMillis"] >= 5000
     assert reconciler["Events"]["Requests"]["Properties"]["MaximumRetryAttempts"] > 0, "-1 would hold the stream up"

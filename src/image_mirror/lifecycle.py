@@ -8,7 +8,8 @@
                         '--------- pod, later ------------------------'                 |
                         '--------- pod with imagePullPolicy Always (refresh) -----------'
 
-A copy that is gone from ECR takes its record with it, so that the next pod asks again. A record with a digest is one
+Operators ask again for what has failed or waits (`asked_again`), and remove records. A copy that is gone from ECR takes
+its record with it, so that the next pod asks again. A record with a digest is one
 whose copy has arrived: it keeps it through a refresh and never becomes FAILED. Every record but a FAILED one has
 `due_at`, the time at which it is looked at even if no event says so. All times are milliseconds since the epoch.
 """

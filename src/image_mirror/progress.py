@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from aws_lambda_powertools import Logger
 
@@ -23,39 +23,17 @@ from image_mirror.lifecycle import (
     unanswered,
     verified,
 )
-from image_mirror.metrics import Counts, Metric, of_change
+from image_mirror.metrics import Metric, of_change
 from image_mirror.record import Build, Outcome, Record
 from image_mirror.records import Records
+from image_mirror.run import Run
 from image_mirror.settings import Settings
 
 PARALLEL = 8
-_RESERVE = 45.0  # seconds: two calls that time out twice each; what is cut off beyond that stays due
 _logger = Logger(service="reconciler", child=True)
 
 Key = tuple[str, str]
 Subject = TypeVar("Subject")
-
-
-class Context(Protocol):
-    """The part of Lambda's context that is used."""
-
-    def get_remaining_time_in_millis(self) -> int:
-        """Return how long the function may still run."""
-
-
-class Run:
-    """One invocation: how long it may go on, whether CodeBuild takes no more builds, and what is counted."""
-
-    def __init__(self, context: Context) -> None:
-        """Take Lambda's context."""
-        self._context = context
-        self.busy = False
-        self.counts = Counts()
-
-    @property
-    def over(self) -> bool:
-        """Whether what is left has to stay due for the next run."""
-        return self._context.get_remaining_time_in_millis() / 1000 < _RESERVE
 
 
 class Progress:

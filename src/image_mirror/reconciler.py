@@ -17,8 +17,9 @@ from image_mirror.aws import Patience, connect
 from image_mirror.copies import Copies
 from image_mirror.global_account import GlobalAccount
 from image_mirror.metrics import Metric
-from image_mirror.progress import PARALLEL, Context, Key, Progress, Run
+from image_mirror.progress import PARALLEL, Key, Progress
 from image_mirror.records import Records
+from image_mirror.run import Context, Run
 from image_mirror.settings import Settings
 
 Logger(service="reconciler")  # configures what the other modules' child loggers write

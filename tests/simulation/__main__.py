@@ -69,7 +69,9 @@ def _replay(seed: int) -> int:
 
 def _print(week: Week) -> None:
     print(f"{week.admissions:,} admissions, {week.images:,} images, CodeBuild quota {week.quota}")
-    print(f"  first admission to COPIED: p50 {_span(week.median)}, p99 {_span(week.p99)}; not yet {week.waiting:,}")
+    for times, which in ((week.times, "all images"), (week.later_times, "those first used after a day")):
+        print(f"  first admission to COPIED, {which}: p50 {_span(times.median)}, p99 {_span(times.p99)}")
+    print(f"  not yet COPIED: {week.waiting:,}")
     print(f"  builds: {week.builds:,}, {week.refreshes:,} of them refreshes of a tag or repeated copies")
     print(f"  DynamoDB's units: {week.write_units:,} written, {week.read_units:,} read")
     for name, count in week.calls.items():

@@ -34,7 +34,7 @@ def run_burst(*, pods: int = 10_000, images: int = 500, bursts: int = 10, quota:
             start = number * bursts // pods * MINUTE
             clock.after(start + dice.uniform(0, 30), lambda image=image: fleet.cluster.create(Pod((image,))))  # type: ignore[misc]
         clock.run(3 * HOUR)
-        times = sorted(fleet.ledger.seconds_to_copied)
+        times = fleet.ledger.seconds_to_copied()
         return Figures(
             violations=tuple(fleet.world.violations),
             statuses=Counter(item["status"]["S"] for item in fleet.table.items.values()),

@@ -39,7 +39,7 @@ class Ledger:
         self.promises: list[Promise] = []
         self.deleted: Counter[Key] = Counter()
         self.recorded_builds: set[str] = set()
-        self.seconds_to_copied: list[float] = []
+        self._arrivals: list[tuple[float, float]] = []
 
     @property
     def promised(self) -> list[Key]:
@@ -47,9 +47,15 @@ class Ledger:
         return list(dict.fromkeys(promise.key for promise in self.promises if not promise.stale))
 
     @property
-    def seconds_waited(self) -> list[float]:
-        """For how long each copy that has been asked for and is not there has been waited for."""
-        return [self._world.clock.now - since for since in self._asked.values()]
+    def waiting(self) -> int:
+        """How many copies have been asked for and are not there."""
+        return len(self._asked)
+
+    def seconds_to_copied(self, since: float = 0.0) -> list[float]:
+        """Return, sorted, how long each copy asked for after `since` was waited for; so far, where it is not there."""
+        now = self._world.clock.now
+        waits = [*self._arrivals, *((asked, now - asked) for asked in self._asked.values())]
+        return sorted(seconds for asked, seconds in waits if asked >= since)
 
     def changed(self, key: Key, before: Item | None, after: Item | None) -> None:
         """Follow one change of the table."""
@@ -70,7 +76,8 @@ class Ledger:
         if new == Status.REQUESTED and (before is None or old in (None, Status.FAILED)):
             self._asked[key] = now
         if new == Status.COPIED and key in self._asked:
-            self.seconds_to_copied.append(now - self._asked.pop(key))
+            asked = self._asked.pop(key)
+            self._arrivals.append((asked, now - asked))
         if new == Status.FAILED and _of(after, "digest"):
             self._world.violated(f"{_name(key)}: FAILED, though it has a digest")
         if new == Status.COPIED and old in (Status.REQUESTED, Status.COPYING) and _of(after, "error"):

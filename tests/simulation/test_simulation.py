@@ -172,7 +172,8 @@ def test_what_starts_builds_twice_shows_as_duplicates(
 def test_a_small_week_arrives_and_its_cost_follows_from_its_calls() -> None:
     week = run_week(admissions=3_000, images=50, quota=5)
     assert (week.images, week.waiting) == (50, 0)
-    assert PROVISIONING + INSTALLING < week.median <= week.p99 < 1800
+    assert PROVISIONING + INSTALLING < week.times.median <= week.times.p99 < 1800
+    assert week.later_times.p99 <= week.times.p99
     assert week.calls["Lambda webhook"] == week.admissions
     assert week.usd["API Gateway"] == pytest.approx(week.admissions / 1e6)
     assert week.usd["CodeBuild"] >= week.builds * 0.005

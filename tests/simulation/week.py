@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 from itertools import accumulate
+from math import nan
+from typing import NamedTuple
 
 from simulation.clock import HOUR
 from simulation.cluster import Pod
@@ -16,11 +18,24 @@ _BORN_LATER = 0.4  # of all images: first used some time in the week, the others
 _GIGABYTES = 0.2
 
 
+class _Times(NamedTuple):
+    """In seconds."""
+
+    median: float
+    p99: float
+
+    @classmethod
+    def of(cls, times: list[float]) -> "_Times":
+        """Read both from times that are sorted; there are none where no image is that late."""
+        return cls(times[len(times) // 2], times[len(times) * 99 // 100]) if times else cls(nan, nan)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Week:
-    """What a week came to: calls by service, seconds from the first admission to COPIED, USD by service.
+    """What a week came to: calls by service, times from the first admission to COPIED, USD by service.
 
-    `waiting` of the images were not COPIED at its end; the times count how long they had waited by then.
+    `waiting` of the images were not COPIED at its end; the times count how long they had waited by then. `later_times`
+    are of the images first used after the first day, when the fleet that was there has been copied.
     """
 
     quota: int
@@ -32,8 +47,8 @@ class Week:
     waiting: int
     read_units: int
     write_units: int
-    median: float
-    p99: float
+    times: "_Times"
+    later_times: "_Times"
     usd: dict[str, float]
 
 
@@ -41,10 +56,9 @@ def run_week(*, admissions: int, images: int, quota: int) -> Week:
     """Run a week of `admissions` pods of `images` distinct images."""
     with running(0, NO_FAULTS, quota=quota) as fleet:
         _rollouts(fleet, admissions, images)
+        began = fleet.world.clock.now
         fleet.world.clock.run(_WEEK)
-        counts, waiting = fleet.world.counts, fleet.ledger.seconds_waited
-        # What is not there yet has waited for so long, and will for longer.
-        times = sorted([*fleet.ledger.seconds_to_copied, *waiting])
+        counts, ledger = fleet.world.counts, fleet.ledger
         usage = Usage(
             webhook_invocations=counts["Lambda webhook"],
             webhook_seconds=fleet.webhook.seconds,
@@ -66,11 +80,11 @@ def run_week(*, admissions: int, images: int, quota: int) -> Week:
             calls={name: count for name, count in sorted(counts.items()) if name[0].isupper()},
             builds=len(fleet.project.builds),
             refreshes=len(fleet.project.builds) - len(fleet.project.by_target),
-            waiting=len(waiting),
+            waiting=ledger.waiting,
             read_units=counts["half read units"] // 2,
             write_units=counts["write units"],
-            median=times[len(times) // 2],
-            p99=times[len(times) * 99 // 100],
+            times=_Times.of(ledger.seconds_to_copied()),
+            later_times=_Times.of(ledger.seconds_to_copied(began + 24 * HOUR)),
             usd=cost(usage),
         )
 
@@ -79,7 +93,7 @@ def _rollouts(fleet: Fleet, admissions: int, images: int) -> None:
     """Set rollouts off all week; an image's share falls with its rank, as one over it."""
     world, dice = fleet.world, fleet.world.dice
     names = [f"gcr.io/team/app{number}:{'latest' if dice.random() < _MOVING else '1'}" for number in range(images)]
-    born = [dice.uniform(0, _WEEK) if dice.random() < _BORN_LATER else 0.0 for _ in names]
+    born = [dice.uniform(0, _WEEK - 2 * HOUR) if dice.random() < _BORN_LATER else 0.0 for _ in names]
     weights = list(accumulate(1 / rank for rank in range(1, images + 1)))
     began, pause = world.clock.now, _WEEK * _ROLLOUT / (admissions - images * _ROLLOUT)
 
