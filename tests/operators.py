@@ -113,8 +113,8 @@ def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     refused: dict[tuple[str, str], dict[str, str]] = {}
     client = Account.client
 
-    def refusing(self: Account, service: str) -> Any:
-        made = client(self, service)
+    def refusing(self: Account, service: str, *key: Any) -> Any:
+        made = client(self, service, *key)
 
         def answer(model: Any, **_: object) -> tuple[Any, dict[str, Any]] | None:
             error = refused.get((service, model.name))
@@ -150,8 +150,8 @@ def answer(
     replies: dict[tuple[str, str], Reply] = {}
     client = Account.client
 
-    def answering(self: Account, service: str) -> Any:
-        made = client(self, service)
+    def answering(self: Account, service: str, *key: Any) -> Any:
+        made = client(self, service, *key)
 
         def reply(model: Any, params: dict[str, Any], **_: object) -> tuple[Any, dict[str, Any]] | None:
             if (service, model.name) not in replies:

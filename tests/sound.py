@@ -208,6 +208,8 @@ class Answers:
         yield "sqs", "GetQueueAttributes", lambda _: {"Attributes": self.queue()}
         yield "service-quotas", "GetServiceQuota", lambda _: {"Quota": {"Value": self.quota}}
         yield "iam", "SimulatePrincipalPolicy", self._simulate
+        yield "codebuild", "ListBuildsForProject", self._list_builds
+        yield "codebuild", "BatchGetBuilds", self._get_builds
 
     def _summaries(self) -> list[Json]:
         names = ("LogicalResourceId", "PhysicalResourceId")
@@ -220,12 +222,26 @@ class Answers:
             times = [datetime.now(UTC) - timedelta(minutes=5)] * len(values)
             yield {"Id": f"m{number}", "Timestamps": times, "Values": values, "StatusCode": "Complete"}
 
+    def _list_builds(self, asked: Json) -> Json:
+        """The first page. As CodeBuild does, it refuses an order where there are more builds than fit on one."""
+        ids = [each["id"] for each in self.builds]
+        if "sortOrder" in asked and len(ids) > _PAGE:
+            return {"Error": {"Code": "InvalidInputException", "Message": "Too many builds to sort."}}
+        if self.project is None:
+            return _NOT_FOUND
+        return {"ids": ids[:_PAGE], **({"nextToken": "more"} if len(ids) > _PAGE else {})}
+
+    def _get_builds(self, asked: Json) -> Json:
+        assert len(asked["ids"]) <= _PAGE
+        return {"builds": [each for each in self.builds if each["id"] in asked["ids"]]}
+
     def _simulate(self, asked: Json) -> Json:
         assert asked["ResourceArns.member.1"].endswith(f"{ACCOUNT}:repository/mirror/image-mirror-doctor")
         actions = [value for name, value in asked.items() if name.startswith("ActionNames.member.")]
         return {"EvaluationResults": self.simulated(actions)}
 
 
+_PAGE = 100  # builds
 _METRICS = ("Invocations", "Errors", "Throttles", "IteratorAge")
 
 

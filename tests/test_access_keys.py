@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -24,7 +25,7 @@ def user_key(name: str, *, active: bool = True, hours: float = 24, used: bool = 
 
 OLD, NEW, STRAY = user_key("OLD"), user_key("NEW"), user_key("STRAY")
 LOST = user_key("LOST", used=False)
-LOST_NOW = user_key("LOST", hours=1, used=False)
+MINUTES_AGO, DAYS_AGO = NOW - timedelta(minutes=20), NOW - timedelta(hours=25)
 INACTIVE = user_key("INACTIVE", active=False)
 UNUSED = user_key("UNUSED", used=False)
 
@@ -41,7 +42,28 @@ UNUSED = user_key("UNUSED", used=False)
         pytest.param([], Given(), False, True, Plan(Take.NEW), id="rotated-with-none-yet"),
         pytest.param([OLD, NEW], Given("OLD", "NEW"), True, True, Plan(Take.PENDING, retire=OLD), id="cut-off-early"),
         pytest.param(
-            [OLD, NEW], Given("NEW", None, "OLD"), True, True, Plan(Take.CURRENT, retire=OLD), id="cut-off-late"
+            [OLD, NEW],
+            Given("NEW", None, "OLD", MINUTES_AGO),
+            True,
+            True,
+            Plan(Take.CURRENT, retire=OLD),
+            id="cut-off-late",
+        ),
+        pytest.param(
+            [OLD, NEW],
+            Given("NEW", None, "OLD", DAYS_AGO),
+            True,
+            True,
+            Plan(Take.NEW, discard=OLD, retire=NEW),
+            id="cut-off-late-and-another-begun-days-later",
+        ),
+        pytest.param(
+            [OLD, NEW],
+            Given("NEW", None, "OLD", DAYS_AGO),
+            False,
+            True,
+            None,
+            id="what-was-given-before-makes-no-room-where-the-new-key-does-not-work",
         ),
         pytest.param(
             [OLD], Given("OLD", None, "OLD"), True, True, Plan(Take.NEW, retire=OLD), id="written-anew-by-hand"
@@ -51,10 +73,9 @@ UNUSED = user_key("UNUSED", used=False)
         pytest.param([OLD, STRAY], Given("OLD"), True, False, Plan(Take.CURRENT, left=(STRAY,)), id="a-stray"),
         pytest.param([OLD, STRAY], Given("OLD"), True, True, None, id="a-stray-in-use-is-not-deleted"),
         pytest.param([OLD, STRAY], Given("FOREIGN"), False, False, None, id="nor-is-either-of-two"),
-        pytest.param([OLD, LOST], Given("OLD"), True, True, Plan(Take.NEW, LOST, OLD), id="a-lost-key-makes-room"),
-        pytest.param([OLD, LOST_NOW], Given("OLD"), True, True, None, id="unless-its-use-may-not-be-known-yet"),
+        pytest.param([OLD, LOST], Given("OLD"), True, True, None, id="nor-is-one-without-a-known-use"),
         pytest.param(
-            [OLD, INACTIVE], Given("OLD"), True, True, Plan(Take.NEW, INACTIVE, OLD), id="an-inactive-one-too"
+            [OLD, INACTIVE], Given("OLD"), True, True, Plan(Take.NEW, INACTIVE, OLD), id="an-inactive-one-makes-room"
         ),
         pytest.param(
             [INACTIVE, STRAY],
@@ -102,8 +123,8 @@ def run_as_told(sides: list[Aws], *, rotate: bool) -> None:
             return run(sides, rotate=rotate)
         except NotWellError as error:
             for problem, side in itertools.product(error.problems, sides):
-                [ending] = re.findall(r"the one that ends in (\w+)", problem)
-                for name in [name for name in side.keys if name.endswith(ending) and side.name in problem]:
+                ending, *_ = re.findall(rf"--user-name {side.name} .*?the one that ends in (\w+)", problem) or ["none"]
+                for name in [name for name in side.keys if name.endswith(ending)]:
                     side.client("iam").delete_access_key(AccessKeyId=name)
     raise AssertionError("what was told was done, and does not help")
 
@@ -188,7 +209,7 @@ def test_a_rotation_that_is_cut_off_is_ended_by_one_more_and_begins_no_second_on
         run(sides, rotate=True)
     sides[side].cut = -1
     pass_time(sides, hours=5)
-    run(sides, rotate=True)
+    run_as_told(sides, rotate=True)
     assert all(each.works() and len(each.keys) == 1 for each in sides)
     assert not {each.current() for each in sides} & set(first)
     is_lost = (cut == 0 and takes_effect) or cut == 1  # a key that was made and is in no secret
@@ -196,14 +217,50 @@ def test_a_rotation_that_is_cut_off_is_ended_by_one_more_and_begins_no_second_on
     assert (sides[side].made, sides[1 - side].made) == (3 if is_lost or had_ended else 2, 3 if had_ended else 2)
 
 
-def test_a_key_that_another_put_beside_it_is_never_deleted() -> None:
+@pytest.mark.parametrize("hours", [1, 25])
+@pytest.mark.parametrize("cut_side", [0, 1])
+def test_a_rotation_asked_for_a_day_after_one_that_lacks_its_end_makes_new_keys(cut_side: int, hours: int) -> None:
+    sides = both(0)
+    run(sides, rotate=False)
+    side = sides[cut_side]
+    side.calls, side.cut, side.error = 0, 3, KeyboardInterrupt()  # its old key is to be deleted
+    with suppress(KeyboardInterrupt):
+        run(sides, rotate=True)
+    side.cut = -1
+    assert len(side.keys) == 2
+    given_ = [each.current() for each in sides]
+    pass_time(sides, hours=hours)
+    run(sides, rotate=True)
+    assert all(each.works() and list(each.keys) == [each.current()] for each in sides)
+    assert [each.current() != before for each, before in zip(sides, given_, strict=True)] == [hours > 24] * 2
+
+
+def test_a_link_whose_key_is_old_is_rotated_while_the_other_ones_rotation_is_ended() -> None:
+    [ending, old] = sides = both(0)
+    run(sides, rotate=False)
+    pass_time(sides, hours=720)
+    ending.calls, ending.cut = 0, 3
+    with suppress(CutOff):
+        run([ending], rotate=True)
+    ending.cut = -1
+    before = [each.current() for each in sides]
+    run(sides, rotate=True)
+    assert (ending.current(), len(ending.keys)) == (before[0], 1)
+    assert (old.current() != before[1], len(old.keys)) == (True, 1)
+
+
+@pytest.mark.parametrize("is_used", [True, False])
+def test_a_key_that_another_put_beside_it_is_never_deleted(is_used: bool) -> None:
     [side, other] = both(0)
     run([side, other], rotate=False)
     made = side.client("iam").create_access_key()["AccessKey"]
-    side.prove(AccessKey("", made["AccessKeyId"], made["SecretAccessKey"]))
+    if is_used:
+        side.prove(AccessKey("", made["AccessKeyId"], made["SecretAccessKey"]))
     pass_time([side, other], hours=720)
+    use = "last used" if is_used else "no use known"
+    delete = rf"delete-access-key --user-name user --access-key-id '<the one that ends in {made['AccessKeyId'][-4:]}>'"
     with pytest.raises(
-        NotWellError, match=r"has two keys, .*: \.\.\.\w+ \(active, .*\), in the secret and .*last used"
+        NotWellError, match=rf"has two keys, .*: \.\.\.\w+ \(active, .*\), in the secret and .*{use}.*{delete}"
     ):
         run([side, other], rotate=True)
     run([side, other], rotate=False)
@@ -223,6 +280,64 @@ def test_what_somebody_else_puts_into_the_secret_is_not_taken_away() -> None:
     assert len(side.keys) == 2
 
 
+def put_back(side: Aws, name: str) -> None:
+    """Let the secret give a key again that it gave before, as another operator or a stack's update does."""
+    entries = {"Region": "cn-north-1", "AccessKey": name, "AccessSecretKey": f"secret of {name}"}
+    side.client("secretsmanager").put_secret_value(SecretString=json.dumps(entries))
+
+
+def test_an_old_key_that_is_given_again_while_builds_are_waited_for_is_not_deleted() -> None:
+    side = both(0)[0]
+    run([side], rotate=False)
+    old = side.current()
+    link = replace(side.link(), wait_for_users=lambda _: put_back(side, old))
+    renewal = key_renewal.prepare(examine(link, rotate=True), lambda _: None)
+    renewal.prove()
+    renewal.give()
+    with pytest.raises(NotWellError, match=r"somebody else has changed it just now; key .* is left alone"):
+        renewal.retire()
+    assert side.current() == old
+    assert side.works()
+
+
+def test_an_old_key_in_the_way_that_is_given_again_is_not_deleted() -> None:
+    side = both(0)[0]
+    run([side], rotate=False)
+    old = side.current()
+    side.calls, side.cut = 0, 3
+    with suppress(CutOff):
+        run([side], rotate=True)
+    side.cut = -1
+    pass_time([side], hours=25)
+    finding = examine(side.link(), rotate=True)
+    put_back(side, old)
+    with pytest.raises(NotWellError, match=r"somebody else has changed it just now; key .* is left alone"):
+        key_renewal.prepare(finding, lambda _: None)
+    assert side.works()
+
+
+def test_what_somebody_else_gives_while_a_new_key_is_tried_is_not_overwritten() -> None:
+    side = both(0)[0]
+    run([side], rotate=False)
+    renewal = key_renewal.prepare(examine(side.link(), rotate=True), lambda _: None)
+    renewal.prove()
+    put_back(side, "AKIAOTHER")
+    with pytest.raises(NotWellError, match=r"somebody else has changed it just now; key .* is not given"):
+        renewal.give()
+    assert side.current() == "AKIAOTHER"
+
+
+def test_an_old_key_that_somebody_else_deletes_meanwhile_is_as_it_is_to_be() -> None:
+    side = both(0)[0]
+    said: list[str] = []
+    run([side], rotate=False)
+    old = side.current()
+    link = replace(side.link(), wait_for_users=lambda _: side.client("iam").delete_access_key(AccessKeyId=old))
+    connection.renew([examine(link, rotate=True)], said.append)
+    assert said[-1] == f"user (china): key {shown(old)} is deleted already"
+    assert list(side.keys) == [side.current()]
+
+
 def test_a_key_that_waits_since_before_the_secret_was_written_by_hand_is_not_given_any_more() -> None:
     side = both(0)[0]
     run([side], rotate=False)
@@ -231,7 +346,7 @@ def test_a_key_that_waits_since_before_the_secret_was_written_by_hand_is_not_giv
     pass_time([side], hours=5)
     for _ in range(2):  # so that it is not the version before the current one either
         write_again(side)
-    run([side], rotate=True)
+    run_as_told([side], rotate=True)
     assert waiting not in side.keys
     assert side.works()
 

@@ -1,5 +1,7 @@
 """How commands reach the two accounts and their stacks, and what they say where they cannot."""
 
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,10 +11,12 @@ from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
 from conftest import REGISTRY
+from image_mirror.cli import cluster
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.failures import NoAnswerError, remedy, reported
+from image_mirror.cli.failures import NoAnswerError, passing, reported
 from image_mirror.cli.stacks import china_stack, global_stack, mirror_of
-from operators import CHINA_OUTPUTS, Operated
+from operators import CHINA_OUTPUTS, TOKEN, Operated
+from recorded import run
 
 
 @pytest.mark.parametrize(
@@ -48,6 +52,37 @@ def test_a_profile_of_the_other_side_is_told_from_its_region(account: Account, w
     with pytest.raises(NoAnswerError, match="account") as caught:
         account.client("dynamodb")
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "region", "words"),
+    [
+        pytest.param("--china-region", "us-west-2", "--china-region: us-west-2 is not in China", id="china"),
+        pytest.param("--global-region", "cn-north-1", "--global-region: cn-north-1 is not outside China", id="global"),
+    ],
+)
+@pytest.mark.usefixtures("operated")
+def test_an_option_with_a_region_of_the_other_side_is_wrong_input(option: str, region: str, words: str) -> None:
+    result = run("doctor", option, region)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in result.stderr
+
+
+@pytest.mark.usefixtures("operated")
+def test_a_profile_of_the_other_side_leaves_a_command_without_an_answer() -> None:
+    result = run("status", "--china-profile", "global")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "us-west-2 is not in China" in result.stderr
+
+
+def test_a_wrong_rule_of_the_stack_is_told_with_its_remedy(operated: Operated) -> None:
+    operated.deploy(
+        "sam-template.yaml", "cn-northwest-1", "image-mirror", CHINA_OUTPUTS, WebhookToken=TOKEN, MirrorRules="gcr.io ="
+    )
+    result = run("forget", "gcr.io/x:1")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr.startswith("Error: china account (profile china): MirrorRules of the stack image-mirror: ")
+    assert result.stderr.endswith("; deploy it again with the rule corrected\n")
 
 
 @pytest.mark.usefixtures("operated")
@@ -101,6 +136,7 @@ def test_an_output_that_is_missing_is_told_as_an_older_release(operated: Operate
         pytest.param("InvalidClientTokenId", "does not take this profile's access key", id="wrong-key"),
         pytest.param("ExpiredToken", "log in again", id="expired"),
         pytest.param("Throttling", "try again in a minute", id="throttled"),
+        pytest.param("ResourceNotFoundException", "`image-mirror doctor` may say what is wrong", id="of-no-remedy"),
     ],
 )
 @pytest.mark.usefixtures("operated")
@@ -108,7 +144,7 @@ def test_a_refusal_names_the_account_and_the_remedy(code: str, words: str, refus
     refuse("cloudformation", "DescribeStacks", code, "No.")
     with pytest.raises(ClientError) as caught:
         china_stack(Account("china", "china"), None)
-    message = remedy(caught.value)
+    message = passing(caught.value) or ""
     assert message.startswith(f"china account (profile china): DescribeStacks: {code}: No; ")
     assert words in message
 
@@ -134,6 +170,44 @@ def test_a_command_without_an_answer_ends_with_one_line_and_3(
     printed = capsys.readouterr()
     assert (ended.value.exit_code, printed.out, printed.err.count("\n")) == (3, "", 1)
     assert words in printed.err
+
+
+def test_what_stands_in_an_error_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    def spoilt() -> None:
+        raise NoAnswerError("the stack \x1b[2J\nx")
+
+    with pytest.raises(typer.Exit):
+        reported(spoilt)()
+    assert capsys.readouterr().err == "Error: the stack \\x1b[2J\\nx\n"
+
+
+def test_a_mistake_of_our_own_is_not_hidden() -> None:
+    def mistaken() -> None:
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        reported(mistaken)()
+    assert passing(KeyError("x")) is None
+
+
+def test_kubectl_that_never_ends_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text("#!/bin/sh\nexec sleep 60\n")
+    kubectl.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(cluster, "_WITHIN", 0.5)
+    began = time.monotonic()
+    with pytest.raises(NoAnswerError, match=r"kubectl has not ended within 0.5 s; run `kubectl get pods"):
+        cluster.Cluster().pods()
+    assert time.monotonic() - began < 30
+
+
+def test_the_list_of_commands_is_whole_and_in_the_order_in_which_an_operator_meets_them() -> None:
+    listed = run("--help").stdout.partition("Commands:")[2]
+    lines = [line.split(None, 1) for line in listed.strip().splitlines()]
+    names = "connect webhook-config doctor preview warm status retry forget prune demo"
+    assert [name for name, _ in lines] == names.split()
+    assert all(line.endswith(".") and not line.endswith("...") for _, line in lines)
 
 
 def test_a_page_of_a_proxy_in_the_place_of_aws_is_told_without_the_page(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,12 @@
 """`image-mirror connect` on two emulated accounts, whose services take a key only if IAM has it, as AWS's do."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +15,9 @@ from moto.cloudformation.models import cloudformation_backends
 from moto.iam.models import AccessKeyLastUsed, iam_backends
 from typer.testing import CliRunner, Result
 
-from image_mirror import aws
 from image_mirror.aws import AccessKey
 from image_mirror.cli import app, connection, key_link, key_proof, key_renewal
+from image_mirror.cli.accounts import Account
 from image_mirror.cli.builds_underway import still_underway, underway_since
 from operators import CHINA_OUTPUTS, GLOBAL_OUTPUTS, PULL_USER, PUSH_USER, TOKEN, Operated
 
@@ -96,8 +98,12 @@ def accounts(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> Accounts:
     operated.cloud.secrets.delete_secret(SecretId="GlobalAKSK", ForceDeleteWithoutRecovery=True)
     found = Accounts(operated)
 
-    def connect_as_aws(service: str, patience: Any, key: AccessKey) -> Any:
-        client = aws.connect(service, patience, key)
+    make = Account.client
+
+    def client_as_of_aws(account: Account, service: str, key: AccessKey | None = None) -> Any:
+        client = make(account, service, key)
+        if key is None:
+            return client
 
         def answer(**_: object) -> Any:
             error = found.verdict(key)
@@ -106,7 +112,7 @@ def accounts(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> Accounts:
         client.meta.events.register("before-call", answer)
         return client
 
-    monkeypatch.setattr(key_proof, "connect", connect_as_aws)
+    monkeypatch.setattr(Account, "client", client_as_of_aws)
     monkeypatch.setattr(key_proof, "_PAUSE", 0.01)
     for module in (key_link, key_renewal):
         monkeypatch.setattr(module, "PATIENCE", 0.3)
@@ -419,7 +425,7 @@ def test_a_stacks_secret_that_is_gone_is_told(accounts: Accounts) -> None:
     assert accounts.ids() == [[], []]
 
 
-def test_two_keys_that_nobody_can_account_for_are_named_and_one_that_nobody_uses_makes_room(accounts: Accounts) -> None:
+def test_two_keys_that_nobody_can_account_for_are_named_and_an_inactive_one_makes_room(accounts: Accounts) -> None:
     ids = [accounts.operated.china_iam.create_access_key(UserName=PUSH_USER)["AccessKey"]["AccessKeyId"] for _ in "12"]
     done = accounts.connect()
     assert done.exit_code == 1
@@ -427,11 +433,15 @@ def test_two_keys_that_nobody_can_account_for_are_named_and_one_that_nobody_uses
     assert (
         f"--profile china --user-name {PUSH_USER} --access-key-id '<the one that ends in {ids[0][-4:]}>'" in done.stderr
     )
+    assert f"`aws iam list-access-keys --profile china --user-name {PUSH_USER}` prints the IDs" in done.stderr
     assert accounts.ids() == [ids, []]
-    accounts.age(PUSH_USER, hours=5, used=False)
+    accounts.age(PUSH_USER, hours=1000, used=False)
+    assert accounts.connect().exit_code == 1
+    assert accounts.ids() == [ids, []]
+    accounts.operated.china_iam.update_access_key(UserName=PUSH_USER, AccessKeyId=ids[0], Status="Inactive")
     done = accounts.connect()
     assert done.exit_code == 0
-    assert f"key ...{ids[0][-4:]} (active, made" in done.stdout
+    assert f"key ...{ids[0][-4:]} (inactive, made" in done.stdout
     assert accounts.ids()[0] == [ids[1], accounts.secret("ImagePullSecret")["AccessKey"]]
 
 
@@ -454,9 +464,54 @@ def test_an_old_key_is_deleted_only_when_the_builds_that_began_with_it_have_ende
     done = accounts.connect("--rotate")
     assert done.exit_code == 0
     assert f"{PUSH_USER} (china): deleted key ...{push[-4:]}" in done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert "An earlier rotation is ended, and no further key was made" in last
+    assert f"{PUSH_USER} (china) and {PULL_USER} (global)" in last
     assert accounts.ids()[0] == [first[1]]
     assert pull not in accounts.ids()[1]
     assert accounts.ids()[1] == [second[-1]]
+
+
+def test_a_rotation_days_after_one_that_builds_held_up_makes_new_keys(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts.connect()
+    [[oldest], _] = accounts.ids()
+    monkeypatch.setattr(connection, "underway_since", lambda *_: ["ImagePullProject:1"])
+    monkeypatch.setattr(connection, "_LONGEST_WAIT", 0.0)
+    assert accounts.connect("--rotate").exit_code == 1
+    before = accounts.ids()
+    assert before[0][0] == oldest
+
+    class DaysLater(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(days=2)
+
+    monkeypatch.setattr(key_link, "datetime", DaysLater)
+    planned = accounts.connect("--rotate", "--dry-run").stdout
+    assert f"{PUSH_USER} (china): delete key ...{oldest[-4:]}, once no build needs it" in planned
+    assert accounts.connect("--rotate").exit_code == 1  # its builds still run: nothing is touched
+    assert accounts.ids() == before
+    monkeypatch.setattr(connection, "underway_since", lambda *_: [])
+    done = accounts.connect("--rotate")
+    assert (done.exit_code, done.stderr, done.stdout.splitlines()[-1]) == (0, "", "Both accounts are connected.")
+    assert accounts.ids() == accounts.given()
+    assert not {*before[0], *before[1]} & {*accounts.ids()[0], *accounts.ids()[1]}
+
+
+def test_a_key_is_tried_by_its_own_accounts_profile_and_by_no_other(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    accounts.connect()
+    config = tmp_path / "config"
+    elsewhere = "endpoint_url = http://localhost:1\nca_bundle = /no/such/file\n"
+    config.write_text(f"{Path(os.environ['AWS_CONFIG_FILE']).read_text()}\n[default]\n{elsewhere}")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    for profile in ("no-such-profile", "default"):
+        monkeypatch.setenv("AWS_PROFILE", profile)
+        done = accounts.connect("--china-profile", "china", "--global-profile", "global")
+        assert (done.exit_code, done.stderr) == (0, "")
 
 
 def test_ctrl_c_says_how_things_stand_and_a_second_run_goes_on(

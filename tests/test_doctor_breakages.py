@@ -65,7 +65,7 @@ def examine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Answer
             "latest_builds": lambda *_: found.builds,
             "build_quota": lambda _: found.quota,
             "global_call": lambda *_: found.verdicts["global"],
-            "china_call": lambda _: found.verdicts["china"],
+            "china_call": lambda *_: found.verdicts["china"],
         }
         for name, reply in replies.items():
             monkeypatch.setattr(readings if hasattr(readings, name) else key_readings, name, reply)
@@ -81,7 +81,7 @@ def examine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Answer
 def test_where_all_is_well_each_finding_says_so(examine: Callable[[Answers], list[Finding]]) -> None:
     findings = examine(Answers())
     assert [each for each in findings if each.state is not State.OK] == []
-    assert len(findings) == 26
+    assert len(findings) == 27
 
 
 def configured(name: str, **changes: Any) -> Callable[[Answers], None]:
@@ -131,6 +131,11 @@ def waiting(found: Answers) -> None:
     due(1, Status.REQUESTED, 3)(found)
 
 
+def missing_webhook_and_late_stream(found: Answers) -> None:
+    found.resources.pop("ApiFunction")
+    found.metrics[RECONCILER, "IteratorAge"] = [90_000.0]
+
+
 def other_filter(found: Answers) -> None:
     found.mappings[0]["FilterCriteria"] = {"Filters": [{"Pattern": '{"eventName":["REMOVE"]}'}]}
 
@@ -178,8 +183,8 @@ BREAKAGES = [
         lambda found: found.change_china(status="DELETE_FAILED"),
         "china stack",
         "failed",
-        "is DELETE_FAILED",
-        "describe-stack-events",
+        "takes no update",
+        "delete the stack again",
         id="half-deleted",
     ),
     pytest.param(
@@ -189,6 +194,31 @@ BREAKAGES = [
         "is UPDATE_IN_PROGRESS",
         "wait",
         id="under-way",
+    ),
+    pytest.param(
+        lambda found: found.change_china(status="UPDATE_ROLLBACK_FAILED"),
+        "china stack",
+        "failed",
+        "takes no other",
+        "continue-update-rollback --profile china --region cn-northwest-1 --stack-name image-mirror",
+        id="half-rolled-back",
+    ),
+    pytest.param(
+        lambda found: found.change_world(status="ROLLBACK_COMPLETE"),
+        "global stack",
+        "failed",
+        "its creation was undone",
+        "delete the stack, deploy again",
+        id="never-created-abroad",
+    ),
+    pytest.param(
+        lambda found: found.change_china(MirrorRules="gcr.io, quay.io/, *"),
+        "MirrorRules",
+        "failed",
+        "rule 'quay.io/': ",
+        "sam deploy --profile china --region cn-northwest-1 --stack-name image-mirror --parameter-overrides "
+        """'MirrorRules="<all rules, this one corrected>"'""",
+        id="a-wrong-rule",
     ),
     pytest.param(
         lambda found: found.change_world(RepositoryPrefix="other"),
@@ -420,7 +450,7 @@ BREAKAGES = [
         "table",
         "failed",
         "has no index DueIndex",
-        "deploy China's stack",
+        "deploy China's stack again; where that finds no changes",
         id="no-index",
     ),
     pytest.param(
@@ -494,6 +524,14 @@ BREAKAGES = [
         "up to 90 seconds old",
         "reconciler",
         id="a-late-stream",
+    ),
+    pytest.param(
+        missing_webhook_and_late_stream,
+        "stream lag",
+        "warning",
+        "up to 90 seconds old",
+        "reconciler",
+        id="a-late-stream-beside-a-missing-function",
     ),
     pytest.param(
         lambda found: found.rules[SCHEDULE].update(State="DISABLED"),

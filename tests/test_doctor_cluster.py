@@ -2,17 +2,29 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from image_mirror.cli.accounts import Account
+from image_mirror.cli.cluster import Cluster
+from image_mirror.cli.doctor.applying import apply_of
 from image_mirror.cli.doctor.configuration import judge_configurations, judge_version
 from image_mirror.cli.doctor.findings import Finding, State
+from image_mirror.cli.stacks import Stack
 from image_mirror.cli.webhook_manifest import Choices, shipped_configuration
 from image_mirror.review import Json
-from operators import TOKEN, URL
+from operators import PROFILES, TOKEN, URL
 
 SHIPPED = shipped_configuration(URL)
+WHERE = "--china-profile=china --china-region=cn-north-1 --stack-name=mirror | kubectl apply --context=shop -f -`"
+
+
+@pytest.fixture(autouse=True)
+def profiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "aws-config").write_text(PROFILES)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws-config"))
 
 
 def applied(change: Callable[[Json], object] = lambda _: None, choices: Choices | None = None) -> Json:
@@ -26,7 +38,8 @@ def applied(change: Callable[[Json], object] = lambda _: None, choices: Choices 
 
 
 def judged(*configurations: Json) -> list[Finding]:
-    return list(judge_configurations(configurations, SHIPPED))
+    stack = Stack(Account("china", "china", "cn-north-1"), "mirror", "CREATE_COMPLETE", {}, {})
+    return list(judge_configurations(configurations, SHIPPED, apply_of(stack, Cluster(context="shop"))))
 
 
 def setting(**values: Any) -> Callable[[Json], None]:
@@ -146,7 +159,41 @@ def test_a_difference_is_named(change: Callable[[Json], object], state: str, wor
 def test_without_a_configuration_the_command_that_makes_it_is_named(configurations: list[Json]) -> None:
     [finding] = judged(*configurations)
     assert finding.state is State.FAILED
-    assert "image-mirror webhook-config | kubectl apply -f -" in (finding.remedy or "")
+    assert finding.remedy == f"`image-mirror webhook-config {WHERE}"
+
+
+@pytest.mark.parametrize(
+    ("choices", "change", "options"),
+    [
+        pytest.param(
+            Choices(failure_policy="Fail", timeout=8, excluded=("kube-system", "shop")),
+            removing("matchConditions"),
+            "--failure-policy=Fail --timeout=8 --exclude-namespaces=kube-system,shop ",
+            id="all-of-them",
+        ),
+        pytest.param(Choices(namespaces=("shop",)), setting(sideEffects="None"), "--namespaces=shop ", id="namespaces"),
+        pytest.param(
+            Choices(timeout=20, excluded=("shop",)), lambda _: None, "--exclude-namespaces=shop ", id="but-the-timeout"
+        ),
+        pytest.param(
+            Choices(failure_policy="Fail", namespaces=("kube-system", "shop")),
+            lambda _: None,
+            "--failure-policy=Fail --namespaces=shop ",
+            id="but-the-control-plane",
+        ),
+        pytest.param(
+            Choices(failure_policy="Fail", namespaces=("kube-system",)),
+            lambda _: None,
+            "--failure-policy=Fail --exclude-namespaces=kube-system ",
+            id="but-the-control-plane-alone",
+        ),
+    ],
+)
+def test_what_was_chosen_is_kept_by_the_remedy(
+    choices: Choices, change: Callable[[Json], object], options: str
+) -> None:
+    [finding] = judged(applied(change, choices))
+    assert finding.remedy == f"`image-mirror webhook-config {options}{WHERE}"
 
 
 def test_an_older_configuration_under_another_name_is_found_by_its_url() -> None:

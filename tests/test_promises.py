@@ -207,7 +207,7 @@ def test_a_table_that_hangs_means_no_promise_in_time(records: CountingRecords, p
 
 
 def test_no_time_left_means_no_round_trip(records: CountingRecords, promises: Promises) -> None:
-    with pytest.raises(NotRecordedError, match="no time was left"):
+    with pytest.raises(NotRecordedError, match=r"1 of 1 records were not written"):
         make(promises, demand(), seconds=0)
     assert records.calls == []
 
@@ -256,3 +256,14 @@ def test_a_record_that_failed_meanwhile_is_forgotten() -> None:
     known.put(wish.copy.home, record, NOW)
     known.put(wish.copy.home, replace(record, status=Status.FAILED), NOW + MINUTE)
     assert known.get(wish.copy.home, NOW) is None
+
+
+def test_what_is_asked_for_past_the_deadline_is_not_begun(
+    records: CountingRecords, promises: Promises, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A review of very many images: to hand them all to threads may take longer than there is.
+    times = iter([0.0, 0.1, 0.2, 5.0, 5.0, 5.0])
+    monkeypatch.setattr("image_mirror.promises.monotonic", lambda: next(times))
+    with pytest.raises(NotRecordedError, match=r"[234] of 4 records were not written within 1\.00 s"):
+        make(promises, *(demand(f"gcr.io/a:{number}") for number in range(4)), seconds=1)
+    assert len(records.calls) <= 2

@@ -138,7 +138,7 @@ def test_with_yes_records_go_first_then_the_webhooks_memory_and_then_the_images(
     waited.meanwhile = lambda: seen.append((standing(records), len(store.tags())))
     assert outcomes("--yes", "--no-cluster") == {"gcr.io/never:1": REMOVED, "gcr.io/old:1": REMOVED}
     assert seen == [({"gcr.io/pulled:1", "gcr.io/new:1"}, 4)]
-    assert waited[0] * 1000 >= promises._KNOWN_FOR + 10_000
+    assert waited[0] * 1000 >= promises._KNOWN_FOR + 60_000, "what it has answered, the API server stores within 60 s"
     assert store.tags() == {"mirror/gcr.io/pulled:1", "mirror/gcr.io/new:1"}
     assert standing(records) == {"gcr.io/pulled:1", "gcr.io/new:1"}
 
@@ -196,6 +196,16 @@ def test_images_without_a_record_are_shown_and_go_and_what_has_another_name_does
             ["--unused-days", "30", "--yes"],
             "--yes: name each cluster that pulls these copies",
             id="yes-without-cluster",
+        ),
+        pytest.param(
+            ["--unused-days", "30", "--no-cluster", "--kubeconfig", "a"],
+            "--no-cluster: leave it out where a cluster is named",
+            id="no-cluster-and-a-cluster",
+        ),
+        pytest.param(
+            ["--unused-days", "30", "--yes", "--no-cluster", "--context", "a"],
+            "--no-cluster: leave it out where a cluster is named",
+            id="no-cluster-and-a-context",
         ),
         pytest.param(
             ["--unused-days", "30", "--kubeconfig", "a", "--kubeconfig", "b", "--context", "x"],
@@ -542,6 +552,68 @@ def test_what_ecr_does_not_remove_is_told_and_has_its_record_again(
     assert sum(outcome == REMOVED for outcome in found.values()) == len(found) - 1 == 151
     assert {source for source in standing(records) if "many" in source} == {"gcr.io/many:7"}
     assert len(waited) == 1
+
+
+def many(records: Records, registry: Registry) -> set[str]:
+    """Have more copies in one repository than one request removes."""
+    for number in range(150):
+        have(records, registry, record(f"gcr.io/many:{number}", hours=2_000))
+    return {f"gcr.io/many:{number}" for number in range(150)}
+
+
+@pytest.mark.parametrize(
+    ("takes_effect", "gone"),
+    [
+        pytest.param(False, 100, id="the-second-request-is-refused"),
+        pytest.param(True, 150, id="the-second-answer-is-lost"),
+    ],
+)
+@pytest.mark.usefixtures("waited")
+def test_an_error_between_two_requests_puts_back_the_records_of_what_stays_and_no_other(
+    takes_effect: bool,
+    gone: int,
+    registry: Registry,
+    records: Records,
+    answer: Callable[[str, str, Reply], None],
+) -> None:
+    all_of_them = many(records, registry)
+    requests = iter(range(9))
+
+    def second_fails(asked: Json) -> Json:
+        first = next(requests) == 0
+        done = registry.batch_delete_image(asked) if first or takes_effect else {}
+        return done if first else {"Error": {"Code": "ThrottlingException", "Message": "slow down"}}
+
+    answer("ecr", "BatchDeleteImage", second_fails)
+    found = outcomes("--yes", "--no-cluster", code=3)
+    removed = {name for name, outcome in found.items() if outcome == REMOVED}
+    kept = {name for name, outcome in found.items() if outcome == "kept: the command has ended early"}
+    assert (len(removed), kept) == (gone, all_of_them - removed)
+    assert {name.removeprefix("mirror/") for name in registry.tags()} == kept
+    assert standing(records) == kept
+
+
+@pytest.mark.usefixtures("waited")
+def test_where_ecr_does_not_even_say_what_is_left_the_outcome_says_so_and_the_reconciler_has_to_look(
+    registry: Registry, records: Records, answer: Callable[[str, str, Reply], None], refuse: Callable[..., None]
+) -> None:
+    all_of_them = many(records, registry)
+    requests = iter(range(9))
+
+    def second_is_lost(asked: Json) -> Json:
+        done = registry.batch_delete_image(asked)
+        if next(requests) == 0:
+            return done
+        refuse("ecr", "DescribeImages")
+        return {"Error": {"Code": "ServerException", "Message": "lost"}}
+
+    answer("ecr", "BatchDeleteImage", second_is_lost)
+    found = outcomes("--yes", "--no-cluster", code=3)
+    doubtful = {name for name, outcome in found.items() if outcome.startswith("perhaps removed: ECR gave no answer")}
+    assert len(doubtful) == 50
+    assert {name for name, outcome in found.items() if outcome == REMOVED} == all_of_them - doubtful
+    assert standing(records) == doubtful
+    assert all(abs((each.due_at or 0) - now()) < 60_000 for page in records.pages() for each in page)
 
 
 @pytest.mark.usefixtures("waited")

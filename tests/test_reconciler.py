@@ -639,7 +639,7 @@ def test_what_was_counted_is_published_also_where_an_exception_ends_the_run(
         pytest.param(Build(Outcome.RUNNING), {}, id="running"),
         pytest.param(Build(Outcome.REFUSED, "NOT_FOUND: x"), {"AttemptsRefused": [1]}, id="refused"),
         pytest.param(Build(Outcome.DELAYED, "RATE_LIMITED: x"), {"Waits": [1]}, id="rate limited"),
-        pytest.param(Build(Outcome.DELAYED, "TARGET_LOGIN: x"), {"KeyRefused": [1]}, id="China's key refused"),
+        pytest.param(Build(Outcome.DELAYED, "TARGET_LOGIN", key=True), {"KeyRefused": [1]}, id="China's key refused"),
         pytest.param(Build(Outcome.COPIED), {"AttemptsRefused": [1]}, id="ended with nothing in ECR"),
     ],
 )

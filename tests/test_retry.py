@@ -134,6 +134,23 @@ def test_a_dry_run_says_the_same_and_writes_nothing(records: Records) -> None:
     assert stands(records, COPIED) == COPIED
 
 
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]], ids=["written", "dry-run"])
+def test_what_the_stack_no_longer_serves_is_told_and_not_written(
+    dry_run: list[str], records: Records, operated: Operated
+) -> None:
+    old = replace(FAILED, repo=f"{REGISTRY}/mirrors/gcr.io/broken")
+    there = replace(COPIED, repo=f"{REGISTRY}/before/gcr.io/fine")
+    write(operated.cloud.dynamodb, [old, there])
+    result = run("retry", *dry_run, old.push_target, there.push_target)
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [
+        f"gcr.io/broken:1: left, for its copy's name, {old.push_target}, does not begin with {REGISTRY}/mirror/, "
+        "which alone is served now; `image-mirror forget` removes its record",
+        "gcr.io/fine:1: it is there; after `image-mirror forget` the next pod has it copied anew",
+    ]
+    assert stands(records, old) == old
+
+
 @pytest.mark.parametrize("command", ["retry", "forget"])
 @pytest.mark.usefixtures("records")
 def test_an_image_without_a_record_ends_with_1_and_the_others_are_done(command: str) -> None:
@@ -165,24 +182,24 @@ def test_wrong_input_is_named_and_nothing_is_written(arguments: list[str], words
     assert (stands(records, FAILED), stands(records, COPIED)) == (FAILED, COPIED)
 
 
-def test_what_is_forgotten_is_gone_and_what_is_on_its_way_needs_yes(records: Records) -> None:
+def test_what_is_forgotten_is_gone_and_what_is_on_its_way_needs_force(records: Records) -> None:
     named = [each.source or each.push_target for each in ALL]
     result = run("forget", *named)
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
     assert lines == [
         "gcr.io/broken:1: forgotten",
-        "quay.io/waiting:1: left, for pods may wait for it; --yes forgets it all the same",
-        "quay.io/due:1: left, for pods may wait for it; --yes forgets it all the same",
-        f"docker.io/library/nginx:1.27: left, for its build {BUILD} runs; --yes forgets it all the same",
-        f"docker.io/library/redis:7: left, for its build {BUILD} runs; --yes forgets it all the same",
+        "quay.io/waiting:1: left, for pods may wait for it; --force forgets it all the same",
+        "quay.io/due:1: left, for pods may wait for it; --force forgets it all the same",
+        f"docker.io/library/nginx:1.27: left, for its build {BUILD} runs; --force forgets it all the same",
+        f"docker.io/library/redis:7: left, for its build {BUILD} runs; --force forgets it all the same",
         "docker.io/library/redis:6: forgotten",
         "gcr.io/fine:1: forgotten",
         f"{OLDER.push_target}: forgotten",
     ]
     for before, line in zip(ALL, lines, strict=True):
         assert stands(records, before) == (None if line.endswith("forgotten") else before)
-    result = run("forget", "--yes", "*")
+    result = run("forget", "--force", "*")
     assert result.exit_code == 0
     assert f"docker.io/library/nginx:1.27: forgotten; its build {BUILD} goes on" in result.stdout.splitlines()
     assert list(records.pages()) == [[]]
@@ -287,21 +304,34 @@ def test_ctrl_c_tells_what_is_done_and_what_is_not(
 ) -> None:
     write(operated.cloud.dynamodb, [record(f"gcr.io/broken:{number}", Status.FAILED) for number in range(40)])
 
-    def interrupted(futures: Any) -> Any:
-        for count, future in enumerate(as_completed(futures)):
-            if count == 5:
-                raise KeyboardInterrupt
-            yield future
+    begun, replace_ = iter(range(40)), Records.replace
+    held, interrupting = threading.Event(), threading.Event()
 
+    def held_back(self: Records, *arguments: Any) -> Any:
+        """Let ten writes be done; those that are begun then end after Ctrl-C, and no more may begin."""
+        if next(begun) >= 10:
+            held.set()
+            assert interrupting.wait(60)
+        return replace_(self, *arguments)
+
+    def interrupted(futures: Any) -> Any:
+        done = as_completed(futures)
+        for _ in range(10):
+            yield next(done)
+        assert held.wait(60)
+        # Released only once the command has taken back what has not begun.
+        threading.Timer(1, interrupting.set).start()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Records, "replace", held_back)
     monkeypatch.setattr(terminal, "as_completed", interrupted)
     result = run("retry", "--failed")
     assert result.exit_code == 130
     done = result.stdout.splitlines()
     pages = [each for page in records.pages() for each in page if each.source.startswith("gcr.io/broken")]
     assert len(done) == sum(each.status is Status.REQUESTED for each in pages)
-    assert 5 <= len(done) <= 40
-    if len(done) < 40:
-        assert f"Ended early: {40 - len(done)} of 40 images are as they were." in result.stderr
+    assert 10 < len(done) <= 10 + terminal.PARALLEL
+    assert f"Ended early: {40 - len(done)} of 40 images are as they were." in result.stderr
     assert "Traceback" not in result.output
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
+from botocore.parsers import ResponseParserError
 from rich.console import Console
 
 from conftest import REGISTRY
@@ -379,6 +380,25 @@ def test_watching_in_a_pipe_tells_each_change_once_until_ctrl_c(
     ]
     assert "Note: not read anew: Could not connect to the endpoint URL" in result.stderr
     assert "Traceback" not in result.output
+
+
+@pytest.mark.usefixtures("table")
+def test_a_proxys_page_does_not_end_the_watching(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter(range(3))
+
+    def proxy(_: Records) -> None:
+        raise ResponseParserError("<html>")
+
+    def sleep(_: float) -> None:
+        if next(looks) == 2:
+            raise KeyboardInterrupt
+        monkeypatch.setattr(Records, "pages", proxy)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    result = run("status", "--watch")
+    assert result.exit_code == 130
+    assert result.stderr.count("Note: not read anew: what answered is not AWS, a proxy perhaps") == 2
+    assert "<html>" not in result.output
 
 
 def test_one_image_can_be_watched_from_before_it_is_recorded(table: Operated, monkeypatch: pytest.MonkeyPatch) -> None:

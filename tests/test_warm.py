@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
+from botocore.exceptions import EndpointConnectionError
+from botocore.parsers import ResponseParserError
 from typer.testing import CliRunner, Result
 
 from conftest import REGISTRY
@@ -155,6 +157,57 @@ def test_the_waiting_ends_with_the_time_that_is_given(operated: Operated, monkey
     result = run("-", "--timeout", "1", stdin=manifest("gcr.io/a/b:1"))
     assert (result.exit_code, len(operated.cloud.items())) == (1, 1)
     assert result.stdout.splitlines()[1].startswith("REQUESTED  gcr.io/a/b:1")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(EndpointConnectionError(endpoint_url="https://dynamodb"), id="no-network"),
+        pytest.param(ResponseParserError("<html>"), id="a-proxy"),
+    ],
+)
+def test_reads_that_fail_while_waiting_are_told_once_and_the_waiting_goes_on(
+    error: Exception, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = Records.get
+    looks = iter(range(6))
+
+    def unreachable(_: Records, *__: str) -> Record | None:
+        raise error
+
+    def sleep(seconds: float) -> None:
+        look = next(looks)
+        monkeypatch.setattr(Records, "get", get)
+        if look < 5:
+            if look == 2:
+                reconciler.sleep(seconds)
+            monkeypatch.setattr(Records, "get", get if look == 2 else unreachable)
+        else:
+            reconciler.sleep(seconds)
+
+    wait_by(monkeypatch, sleep)
+    result = run("-", stdin=manifest("gcr.io/a/b:1", "gcr.io/a/c:1"))
+    assert result.exit_code == 0, result.output
+    assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == ["COPIED", "COPIED"]
+    told = [line for line in result.stderr.splitlines() if line.startswith("Note: not read anew, and tried again: ")]
+    assert len(told) == 2, "looks 0 and 1 fail, 2 does not, 3 and 4 do"
+    assert "<html>" not in result.stderr
+
+
+def test_an_older_deployments_record_is_planned_as_what_would_be_asked_for(operated: Operated) -> None:
+    Records(operated.cloud.dynamodb, "ImageListTable").create(
+        Record(repo=home("gcr.io/a/b:1").repo, tag=home("gcr.io/a/b:1").tag)
+    )
+    result = run("-", "--dry-run", stdin=manifest("gcr.io/a/b:1"))
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == ["NEW"]
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+@pytest.mark.usefixtures("reconciler")
+def test_images_that_are_left_alone_are_told_in_both_forms(output: str) -> None:
+    result = run("-", "--output", output, stdin=manifest("gcr.io/a/b:1", "my.registry/x"))
+    assert "my.registry/x stays as written: no rule names it" in result.stderr.splitlines()
 
 
 def test_a_record_that_vanishes_is_told(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> None:

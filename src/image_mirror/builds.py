@@ -42,7 +42,9 @@ def read_build(build: Mapping[str, Any]) -> Build:
     if status == "FAULT":
         return _delay(f"CodeBuild had a fault of its own: {message}")
     if phase in _BEFORE_COMMANDS:
-        return _delay(f"the build {_VERBS.get(str(status), 'failed')} in phase {phase}: {message}")
+        # The buildspec's secrets are read before its first command.
+        key = "secrets manager" in message.lower() or "secretsmanager" in message.lower()
+        return _delay(f"the build {_VERBS.get(str(status), 'failed')} in phase {phase}: {message}", key=key)
     if status == "TIMED_OUT":
         return _refusal("the build ran out of time; BuildTimeoutMinutes allows more")
     if status == "STOPPED":
@@ -57,7 +59,9 @@ def read_build(build: Mapping[str, Any]) -> Build:
     reason = exported.get("COPY_REASON") or message
     if result is None:
         return _refusal(f"the build failed without a known reason: {reason}")
-    return (_refusal if result in _REFUSALS else _delay)(f"{result}: {reason}")
+    if result in _REFUSALS:
+        return _refusal(f"{result}: {reason}")
+    return _delay(f"{result}: {reason}", key=result == "TARGET_LOGIN")
 
 
 _VERBS = {"TIMED_OUT": "ran out of time", "STOPPED": "was stopped"}
@@ -76,8 +80,8 @@ def _refusal(reason: str) -> Build:
     return Build(Outcome.REFUSED, _one_line(reason))
 
 
-def _delay(reason: str) -> Build:
-    return Build(Outcome.DELAYED, _one_line(reason))
+def _delay(reason: str, *, key: bool = False) -> Build:
+    return Build(Outcome.DELAYED, _one_line(reason), key)
 
 
 def _one_line(text: str) -> str:

@@ -24,7 +24,7 @@ from image_mirror.lifecycle import (
     verified,
 )
 from image_mirror.metrics import Metric, of_change
-from image_mirror.record import Build, Outcome, Record
+from image_mirror.record import Build, Record
 from image_mirror.records import Records
 from image_mirror.run import Run
 from image_mirror.settings import Settings
@@ -163,10 +163,9 @@ class Progress:
 
 def _wait(cause: DelayedError | Build | None) -> Metric:
     """Return what a wait for this cause counts as."""
-    if isinstance(cause, DelayedError):
-        return Metric.KEY_REFUSED if cause.key else Metric.BUSY if cause.busy else Metric.WAITS
-    refused = cause is not None and cause.outcome is Outcome.DELAYED and cause.reason.startswith("TARGET_LOGIN")
-    return Metric.KEY_REFUSED if refused else Metric.WAITS
+    if cause is not None and cause.key:
+        return Metric.KEY_REFUSED
+    return Metric.BUSY if isinstance(cause, DelayedError) and cause.busy else Metric.WAITS
 
 
 def _attempt(function: Callable[[Subject], None], subject: Subject, run: Run) -> Exception | None:

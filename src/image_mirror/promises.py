@@ -4,6 +4,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from time import monotonic
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -69,22 +70,24 @@ class Promises:
         returned as they would be, and nothing is written. What is recorded in time is remembered, so that the API
         server's next attempt finds less to do. Raises NotRecordedError.
         """
+        deadline = monotonic() + seconds
         standing: dict[Home, Record] = {}
         step = self._foresee if dry_run else self._record
         pending: dict[Future[Record], Home] = {}
+        unasked = 0
         for demand in demands:
             home = demand.copy.home
             record = self._known.get(home, now)
             if record is not None and not self._is_renewed(record, demand, now):
                 standing[home] = record
-            elif seconds > 0:
+            elif monotonic() < deadline:
                 fresh = request(home, demand.copy.source, now)
                 pending[self._threads.submit(step, demand, fresh, record)] = home
-            else:
-                raise NotRecordedError("no time was left to record the pod's images")
-        if not pending:
+            else:  # what has been asked for is still to be awaited or called off
+                unasked += 1
+        if not pending and not unasked:
             return standing
-        done, late = wait(pending, timeout=seconds)
+        done, late = wait(pending, timeout=max(0.0, deadline - monotonic()))
         for future in late:
             future.cancel()
         for future in done:
@@ -97,8 +100,11 @@ class Promises:
                 future.result()
             except (ClientError, BotoCoreError) as error:
                 raise NotRecordedError(f"the table refused a record: {type(error).__name__}: {error}") from error
-        if late:
-            raise NotRecordedError(f"{len(late)} of {len(pending)} records were not written within {seconds:.2f} s")
+        if late or unasked:
+            count = len(late) + unasked
+            raise NotRecordedError(
+                f"{count} of {len(pending) + unasked} records were not written within {seconds:.2f} s"
+            )
         return standing
 
     def _is_renewed(self, record: Record, demand: Demand, now: int) -> bool:

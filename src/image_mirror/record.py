@@ -78,10 +78,14 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What CodeBuild says of one build; `reason` is one line for people, without secrets."""
+    """What CodeBuild says of one build; `reason` is one line for people, without secrets.
+
+    `key` tells of a delay that lasts until someone mends a key or a secret in the global account.
+    """
 
     outcome: Outcome
     reason: str = ""
+    key: bool = False
 
 
 def request(home: Home, source: ImageReference, now: int) -> Record:

@@ -459,7 +459,8 @@ def test_a_cluster_without_a_configuration_and_one_that_is_not_there(
     code, findings = operation.doctor(*kubeconfig)
     [finding] = of(findings, "webhook configuration")
     assert (finding["state"], code) == ("failed", 1)
-    assert "webhook-config | kubectl apply -f -" in finding["remedy"]
+    assert f"webhook-config --china-region={operation.china.name}" in finding["remedy"]
+    assert f"kubectl apply --kubeconfig={kubeconfig[1]} --context=x -f -`" in finding["remedy"]
     code, findings = operation.doctor(*kubeconfig[:2], "--context", "no-such")
     assert of(findings, "cluster version")[0]["state"] == "failed"
     assert "no-such" in of(findings, "cluster version")[0]["found"]

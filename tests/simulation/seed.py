@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from unittest.mock import patch
 
 from image_mirror.lifecycle import MOST_ATTEMPTS
 from image_mirror.record import Status
@@ -33,7 +34,11 @@ def run_seed(seed: int, *, keeps_history: bool = False) -> Outcome:
     factor = (0.3, 1.0, 3.0)[seed % 3]
     quota = (1, 2, 20)[seed // 3 % 3]
     settings = {**_SETTINGS, "SWAP_WHEN": ("always", "always", "copied")[seed // 9 % 3]}
-    with running(seed, FAULTS.times(factor), quota=quota, keeps_history=keeps_history, **settings) as fleet:
+    with (
+        # So that what is due fills several rounds of a run, as a real fleet's does.
+        patch("image_mirror.reconciler._CHUNK", 3),
+        running(seed, FAULTS.times(factor), quota=quota, keeps_history=keeps_history, **settings) as fleet,
+    ):
         images = _populate(fleet)
         fleet.world.clock.run(_BUSY)
         fleet.calm()

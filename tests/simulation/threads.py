@@ -48,6 +48,10 @@ class Threads:
         """The process that runs now."""
         return self._thread().process
 
+    def now(self) -> float:
+        """Return the clock's seconds."""
+        return self._clock.now
+
     def start(self, process: Process, function: Callable[[], object]) -> None:
         """Run `function` in a thread of its own, from this moment of the clock on."""
 

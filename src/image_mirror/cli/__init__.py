@@ -6,7 +6,7 @@ import typer
 
 from image_mirror.cli.connect import connect
 from image_mirror.cli.doctor import doctor
-from image_mirror.cli.failures import reported
+from image_mirror.cli.failures import ExitCode, reported
 from image_mirror.cli.forget import forget
 from image_mirror.cli.preview import preview
 from image_mirror.cli.prune import prune
@@ -24,11 +24,22 @@ def main() -> None:
     """Mirror container images into ECR for Kubernetes clusters in AWS China."""
 
 
-for command in (connect, doctor, preview, warm, webhook_config, status, retry, forget, prune):
-    app.command()(reported(command))
+# In the order in which an operator meets them; each with its line in the list, whole where Typer would cut the help's.
+for command, line in (
+    (connect, "Let the two accounts reach each other."),
+    (webhook_config, "Print the cluster's webhook configuration."),
+    (doctor, "Look at both accounts and say what is wrong."),
+    (preview, "Show what the images in manifests become."),
+    (warm, "Copy images before anyone deploys them."),
+    (status, "Show every copy and how it stands."),
+    (retry, "Have failed and waiting copies made now."),
+    (forget, "Remove records, so that copies are made anew."),
+    (prune, "Show copies that nobody pulls, or remove them."),
+):
+    app.command(short_help=line)(reported(command))
 
 
-@app.command()
+@app.command(short_help="Run the main job on emulated AWS.")
 def demo(
     files: Annotated[
         list[str] | None,
@@ -43,5 +54,5 @@ def demo(
         from image_mirror.cli.demo import run
     except ModuleNotFoundError as error:
         typer.echo(f"Error: {error.name} is not installed; install image-mirror with its demo extra", err=True)
-        raise typer.Exit(2) from error
+        raise typer.Exit(ExitCode.WRONG_INPUT) from error
     run(files)

@@ -2,7 +2,7 @@
 
 A user has at most two (IAM's quota). Of one that is in the secret no more, nobody knows for sure who else has it: so a
 key is removed only when it was this secret's own and another has proven to work in its place, or when nobody can be
-using it: it is inactive, or AWS has known of no use of it for hours.
+using it, for it is inactive.
 """
 
 from collections.abc import Iterable
@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 MOST = 2
-# IAM's guide says of last-accessed data that they appear within four hours, and of a key's last use no time at all.
-_USE_IS_KNOWN_AFTER = timedelta(hours=4)
+# Within this time, who asks for new keys goes on with a rotation; afterwards they mean another one.
+_STILL_THE_SAME_ROTATION = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,19 @@ class UserKey:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The IDs of the keys that versions of the secret give: what is read, what waits to become that, what it was."""
+    """The IDs of the keys that versions of the secret give: what is read, what waits to become that, what it was.
+
+    `since` is when that which is read was written.
+    """
 
     current: str | None = None
     pending: str | None = None
     previous: str | None = None
+    since: datetime | None = None
+
+    def is_fresh(self, now: datetime) -> bool:
+        """Whether the current key is that of a rotation which is going on, or has just been."""
+        return self.since is not None and now - self.since < _STILL_THE_SAME_ROTATION
 
 
 class Take(Enum):
@@ -90,6 +98,7 @@ def plan(keys: Iterable[UserKey], given: Given, *, works: bool, rotate: bool, no
 
     `works` says that the secret's current key was tried. Raises NoRoomError. A rotation that was cut off is gone on
     with: from its pending key, or, where the new key is in the secret already, with the removal of the previous one.
+    Where that new key has been there for a day, it is itself replaced, and the one before it makes room.
     """
     listed = {key.access_key_id: key for key in keys}
     current = listed.get(given.current or "")
@@ -103,20 +112,16 @@ def plan(keys: Iterable[UserKey], given: Given, *, works: bool, rotate: bool, no
     retire = current if rotate else None
     if pending is not None and pending.is_active:
         return Plan(Take.PENDING, retire=retire, left=_without(listed, pending, retire))
-    if stands and previous is not None:
+    if stands and previous is not None and given.is_fresh(now):
         return Plan(Take.CURRENT, retire=previous, left=_without(listed, current, previous))
     if len(listed) < MOST:
         return Plan(Take.NEW, retire=retire, left=_without(listed, retire))
-    spare = next((key for key in listed.values() if _nobody_uses(key, given, now)), None)
+    spare = previous if stands else None
+    spare = spare or next((key for key in listed.values() if not key.is_active), None)
     if spare is None:
         raise NoRoomError(listed.values())
     retire = None if retire is spare else retire
     return Plan(Take.NEW, discard=spare, retire=retire, left=_without(listed, spare, retire))
-
-
-def _nobody_uses(key: UserKey, given: Given, now: datetime) -> bool:
-    unused = key.last_used is None and now - key.made_at > _USE_IS_KNOWN_AFTER
-    return not key.is_active or (unused and key.access_key_id != given.current)
 
 
 def _without(listed: dict[str, UserKey], *keys: UserKey | None) -> tuple[UserKey, ...]:

@@ -5,15 +5,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from image_mirror.cli.failures import NoAnswerError
 
 if TYPE_CHECKING:
     from botocore.session import Session
 
+    from image_mirror.aws import AccessKey
+
 
 @dataclass(frozen=True)
 class Account:
     """One side: `side` is china or global, as in the names of its options; `profile` and `region` may be left open.
+
+    Raises typer.BadParameter for a region that is given and lies on the other side.
 
     The region is the option's; else the named profile's own, for one variable cannot serve two accounts; else that of
     AWS_REGION or AWS_DEFAULT_REGION, or of the default profile.
@@ -22,6 +28,12 @@ class Account:
     side: str
     profile: str | None = None
     given_region: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse the option's value before anything is done; what a profile or the environment says is read later."""
+        if self.given_region and not self._holds(self.given_region):
+            cause = f"{self.given_region} is not {self._there}"
+            raise typer.BadParameter(cause, param_hint=f"--{self.side}-region")
 
     def __str__(self) -> str:
         """Name the account in errors."""
@@ -36,17 +48,20 @@ class Account:
         region = self.given_region or own or around or session.get_config_variable("region")
         if not region:
             raise NoAnswerError(f"{self}: no region is set; give --{self.side}-region, or set it in the profile")
-        if region.startswith("cn-") is not (self.side == "china"):
-            there = "in China (cn-north-1 or cn-northwest-1)" if self.side == "china" else "outside China"
-            raise NoAnswerError(f"{self}: {region} is not {there}; give --{self.side}-profile or --{self.side}-region")
+        if not self._holds(region):
+            options = f"--{self.side}-profile or --{self.side}-region"
+            raise NoAnswerError(f"{self}: {region} is not {self._there}; give {options}")
         return str(region)
 
-    def client(self, service: str) -> Any:
-        """Make a client of `service`, whose errors name this account. Raises NoAnswerError, BotoCoreError."""
+    def client(self, service: str, key: "AccessKey | None" = None) -> Any:
+        """Make a client of `service`, whose errors name this account. Raises NoAnswerError, BotoCoreError.
+
+        It signs with `key`, in that key's region, where one is given.
+        """
         from botocore.config import Config
 
-        region = self.region
-        if self._session.get_credentials() is None:
+        region = key.region if key else self.region
+        if key is None and self._session.get_credentials() is None:
             raise NoAnswerError(f"{self}: no credentials are found; give --{self.side}-profile, or set AWS_PROFILE")
         patience = Config(
             connect_timeout=5,
@@ -54,9 +69,22 @@ class Account:
             retries={"mode": "standard", "total_max_attempts": 3},
             max_pool_connections=32,
         )
-        client = self._session.create_client(service, region_name=region, config=patience)
+        client = self._session.create_client(
+            service,
+            region_name=region,
+            aws_access_key_id=key.access_key_id if key else None,
+            aws_secret_access_key=key.secret_access_key if key else None,
+            config=patience,
+        )
         client.meta.events.register("after-call", self._sign)
         return client
+
+    @property
+    def _there(self) -> str:
+        return "in China (cn-north-1 or cn-northwest-1)" if self.side == "china" else "outside China"
+
+    def _holds(self, region: str) -> bool:
+        return region.startswith("cn-") is (self.side == "china")
 
     @cached_property
     def _session(self) -> "Session":

@@ -1,12 +1,13 @@
 """Copies on their way: asked for until each has arrived or failed, and shown meanwhile."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import typer
 
+from image_mirror.cli.failures import passing
 from image_mirror.notices import printable
 from image_mirror.record import Record, Status
 from image_mirror.records import Records
@@ -61,8 +62,12 @@ def arrival(home: Home, source: str, record: Record | None, waited: float) -> Ar
 def followed(
     records: Records, standing: Standing, describe: Callable[[Standing], list[Arrival]], sleep: Callable[[float], None]
 ) -> Iterator[list[Arrival]]:
-    """Yield how all copies stand, first by `standing` and then by a look at each that has not ended, until all have."""
+    """Yield how all copies stand, first by `standing` and then by a look at each that has not ended, until all have.
+
+    Where AWS gives no answer the latest records stand; standard error says so when it begins.
+    """
     latest = dict(standing)
+    told = False
     with ThreadPoolExecutor(_PARALLEL) as threads:
         while True:
             arrivals = describe(latest)
@@ -71,8 +76,32 @@ def followed(
             if not pending:
                 return
             sleep(max(_SHORTEST, len(pending) / _LOOKS_A_SECOND))
-            looked = threads.map(lambda home: records.get(home.repo, home.tag), pending)
-            latest |= dict(zip(pending, looked, strict=True))
+            looked, trouble = _look(records, pending, threads)
+            latest |= looked
+            if trouble and not told:
+                typer.echo(f"Note: not read anew, and tried again: {trouble}", err=True)
+            told = trouble is not None
+
+
+def _look(records: Records, homes: Sequence[Home], threads: ThreadPoolExecutor) -> tuple[Standing, str | None]:
+    """Read the records of `homes`. After the first that cannot be read, which is told, no other is asked for."""
+    found: dict[Home, Record | None] = {}
+    troubles: list[str] = []
+
+    def read(home: Home) -> None:
+        if troubles:
+            return
+        try:
+            found[home] = records.get(home.repo, home.tag)
+        except Exception as error:
+            trouble = passing(error)
+            if trouble is None:
+                raise
+            troubles.append(trouble)
+
+    for _ in threads.map(read, homes):
+        pass
+    return found, troubles[0] if troubles else None
 
 
 class Lines:

@@ -11,6 +11,7 @@ from image_mirror.notices import printable
 from image_mirror.review import Json
 
 _TIMEOUT = "30s"  # of one request; a long list comes in chunks of 500
+_WITHIN = 300  # seconds for all of them, and for a plugin that logs in
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,16 @@ class Cluster:
         options += [f"--kubeconfig={self.kubeconfig}"] if self.kubeconfig else []
         options += [f"--context={self.context}"] if self.context else []
         command = [kubectl, "get", form, *options, *what]  # no shell reads it
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        asked = " ".join(what) or form
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_WITHIN)  # noqa: S603
+        except subprocess.TimeoutExpired as error:
+            said = f"kubectl has not ended within {_WITHIN} s"
+            wait = "if a login waits for you there, log in first"
+            raise NoAnswerError(f"the cluster ({self}): {said}; run `kubectl get {asked}`: {wait}") from error
         if done.returncode != 0:
             lines = [line for line in done.stderr.splitlines() if line.strip()]
             said = printable(lines[-1] if lines else f"kubectl ended with {done.returncode}")
-            asked = " ".join(what) or form
             raise NoAnswerError(f"the cluster ({self}): {said}; does `kubectl get {asked}` work for you?")
         answer: Json = json.loads(done.stdout)
         return answer

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
-from image_mirror.cli.access_keys import NotWellError
+from image_mirror.cli.access_keys import NotWellError, Take
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.failures import ExitCode, NoAnswerError
 from image_mirror.cli.options import (
@@ -50,12 +50,17 @@ def connect(
 
     --rotate makes new keys, and deletes the old ones once the new ones work and are in their places. An old key for
     China is deleted when the builds that began with it have ended: after 15 minutes of waiting the command ends with 1,
-    and deletes the key when it is run again. Keys that nobody can account for are named, and not deleted.
+    and deletes the key when it is run again. Within a day that only ends the rotation: no further key is made, and it
+    says so; run it once more for yet newer keys.
+
+    A user may have two keys. Where both are there and a new one is to be made, the one that the secret gave before
+    makes room, or an inactive one. An active key that nobody can account for is never deleted, but named, with the
+    command that deletes it.
 
     Ctrl-C at any time: what works goes on working, and the same command goes on from there.
 
-    Exits with 1 where the stacks do not fit together, where a key is refused, or where an old one could not be deleted
-    yet, with 3 where AWS does not answer or refuses.
+    Exits with 1 where the stacks do not fit together, where a key is refused, where there is no room for a new one, or
+    where an old one could not be deleted yet, with 3 where AWS does not answer or refuses.
     """
     from image_mirror.cli.connection import examined, renew
 
@@ -83,6 +88,13 @@ def connect(
     with _told_how_to_go_on():
         renew(findings, lambda line: typer.echo(printable(line)))
     typer.echo("Both accounts are connected.")
+    # One with which a rotation goes on that has already given its new key.
+    kept = [finding.link.whose for finding in findings if rotate and finding.plan.take is Take.CURRENT]
+    if kept:
+        typer.echo(
+            "An earlier rotation is ended, and no further key was made, for the new ones are less than a day old: "
+            f"{printable(' and '.join(kept))}. For yet newer keys, run this again."
+        )
 
 
 def _not_well(error: NotWellError) -> typer.Exit:

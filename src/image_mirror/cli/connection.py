@@ -75,7 +75,7 @@ def _for_pushing(china: Stack, world: Stack) -> Link:
         iam=china.account.client("iam"),
         secret=secret,
         region=china.account.region,
-        prove=can_push,
+        prove=lambda key: can_push(china.account, key),
         wait_for_users=wait_for_builds,
     )
 
@@ -90,7 +90,7 @@ def _for_copying(china: Stack, world: Stack) -> Link:
         iam=world.account.client("iam"),
         secret=KeySecret(china.account, china.output("GlobalSecret"), names, of_a_stack=None),
         region=world.output("GlobalRegion"),
-        prove=lambda key: can_copy(key, project),
+        prove=lambda key: can_copy(world.account, key, project),
         # The function that holds the old key reads the secret again as soon as AWS refuses it.
         wait_for_users=lambda _: None,
     )

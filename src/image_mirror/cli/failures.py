@@ -22,19 +22,21 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 _LOG_IN = "log in again (aws sso login, or whatever fills the profile), or name another profile"
-_KEYS_REFUSED = frozenset(
+KEYS_REFUSED = frozenset(
     (
         "AuthFailure",
         "IncompleteSignature",
+        "IncompleteSignatureException",
         "InvalidClientTokenId",
         "InvalidSignatureException",
         "SignatureDoesNotMatch",
         "UnrecognizedClientException",
     )
 )
-_EXPIRED = frozenset(("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"))
-_DENIED = frozenset(("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"))
+EXPIRED = frozenset(("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"))
+DENIED = frozenset(("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"))
 _THROTTLED = frozenset(("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"))
+_REMEDIED = KEYS_REFUSED | EXPIRED | DENIED | _THROTTLED
 
 
 class ExitCode(IntEnum):
@@ -57,19 +59,32 @@ def reported(command: Callable[Arguments, Result]) -> Callable[Arguments, Result
         try:
             return command(*arguments, **options)
         except NoAnswerError as error:
-            message = str(error)
-        except (BotoCoreError, ClientError) as error:
-            message = remedy(error)
+            message = printable(str(error))
         except Exception as error:
-            from botocore.parsers import ResponseParserError  # no BotoCoreError; it quotes the whole answer
-
-            if not isinstance(error, ResponseParserError):
+            told = passing(error)
+            if told is None:
                 raise
-            message = "what answered is not AWS, a proxy perhaps: see to the network, and to HTTPS_PROXY"
+            message = told
         typer.echo(f"Error: {message}", err=True)
         raise typer.Exit(ExitCode.NO_ANSWER)
 
     return guarded
+
+
+def passing(error: Exception) -> str | None:
+    """Say on one line what AWS's error was about and what to do; None for an error that is not AWS's or the network's.
+
+    Whoever asks again and again goes on after the former.
+    """
+    from botocore.parsers import ResponseParserError  # no BotoCoreError; not above: it would slow down --help
+
+    if isinstance(error, ClientError) and error.response["Error"]["Code"] not in _REMEDIED:
+        return f"{remedy(error)}; `image-mirror doctor` may say what is wrong"
+    if isinstance(error, BotoCoreError | ClientError):
+        return remedy(error)
+    if isinstance(error, ResponseParserError):  # which quotes the whole answer
+        return "what answered is not AWS, a proxy perhaps: see to the network, and to HTTPS_PROXY"
+    return None
 
 
 def remedy(error: BotoCoreError | ClientError) -> str:
@@ -82,11 +97,11 @@ def _refusal(error: ClientError) -> str:
     message = error.response["Error"].get("Message", "").rstrip(". ")
     account = error.response.get("Account", "AWS")  # set by accounts.py
     said = f"{account}: {error.operation_name}: {code}: {message}"
-    if code in _KEYS_REFUSED:
+    if code in KEYS_REFUSED:
         return f"{said}; AWS does not take this profile's access key: correct it, or name another profile"
-    if code in _EXPIRED:
+    if code in EXPIRED:
         return f"{said}; {_LOG_IN}"
-    if code in _DENIED:
+    if code in DENIED:
         return f"{said}; have this permission granted to you, or name another profile"
     if code in _THROTTLED:
         return f"{said}; AWS is asked too often just now: try again in a minute"

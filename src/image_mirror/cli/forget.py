@@ -20,7 +20,7 @@ def forget(
         list[str],
         typer.Argument(metavar="IMAGE|GLOB", help="As in a manifest, by the copy in ECR, or a pattern, quoted."),
     ],
-    yes: Annotated[bool, typer.Option("--yes", help="Forget also what is asked for or being copied now.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Forget also what is asked for or being copied now.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
     china_profile: ChinaProfile = None,
     china_region: ChinaRegion = None,
@@ -34,29 +34,29 @@ def forget(
     The copies stay in ECR, and pods go on pulling them; `image-mirror prune` removes what nobody pulls. The webhook
     remembers a record for a minute: a pod that comes within it is still sent to the copy, and asks for none.
 
-    A copy that is on its way needs --yes: pods may wait for it, and once its record is gone nobody starts its build, or
-    looks after the one that runs. Pods that wait get it only if that build succeeds, or if another pod asks anew.
+    A copy that is on its way needs --force: pods may wait for it, and once its record is gone nobody starts its build,
+    or looks after the one that runs. Pods that wait get it only if that build succeeds, or if another pod asks anew.
 
     Prints a line for each image. Exits with 1 where one has no record or was left.
     """
     stack = china_stack(Account("china", china_profile, china_region), stack_name)
     records = Records(stack.account.client("dynamodb"), stack.output("ImageListTableName"))
     found = named(images, records, mirror_of(stack))
-    step = (lambda record: _foresee(record, yes)) if dry_run else (lambda record: _forget(records, record, yes))
+    step = (lambda record: _foresee(record, force)) if dry_run else (lambda record: _forget(records, record, force))
     each_image("forgetting", step, found)
 
 
-def _foresee(record: Record, yes: bool) -> Outcome:
-    return _kept(record, yes) or Outcome("would be forgotten")
+def _foresee(record: Record, force: bool) -> Outcome:
+    return _kept(record, force) or Outcome("would be forgotten")
 
 
-def _forget(records: Records, record: Record, yes: bool) -> Outcome:
+def _forget(records: Records, record: Record, force: bool) -> Outcome:
     """Remove the record, whatever the reconciler writes meanwhile, and say what came of it."""
     standing: Record | None = record
     for _ in range(_MOST_RACES):
         if standing is None:
             return Outcome("its record is gone already")
-        kept = _kept(standing, yes)
+        kept = _kept(standing, force)
         if kept is not None:
             return kept
         if records.remove(standing):
@@ -66,12 +66,12 @@ def _forget(records: Records, record: Record, yes: bool) -> Outcome:
     return Outcome("left, for its record changes all the time; try again", well=False)
 
 
-def _kept(record: Record, yes: bool) -> Outcome | None:
-    """Say why the record is not removed without --yes, or return None where it is."""
-    if yes:
+def _kept(record: Record, force: bool) -> Outcome | None:
+    """Say why the record is not removed without --force, or return None where it is."""
+    if force:
         return None
     if record.status is Status.COPYING:
-        return Outcome(f"left, for its build {record.build_id} runs; --yes forgets it all the same", well=False)
+        return Outcome(f"left, for its build {record.build_id} runs; --force forgets it all the same", well=False)
     if record.status is Status.REQUESTED and record.digest is None:
-        return Outcome("left, for pods may wait for it; --yes forgets it all the same", well=False)
+        return Outcome("left, for pods may wait for it; --force forgets it all the same", well=False)
     return None

@@ -48,15 +48,21 @@ class Link:
         if verdict.outcome is Outcome.DENIED:
             raise NotWellError(
                 f"key {shown(key.access_key_id)} of {self.whose} is taken, but denied what it is for: {verdict.said}; "
-                "no other key would fare better: deploy that user's stack again, or see to the organization's policies"
+                "no other key would fare better: deploy that user's stack again, or see to the organisation's policies"
             )
         return verdict
 
     def delete_by_hand(self, access_key_id: str) -> str:
         """Return the command that deletes a key."""
-        which = f"--access-key-id '<the one that ends in {access_key_id[-4:]}>'"
+        return self._iam("delete-access-key", f" --access-key-id '<the one that ends in {access_key_id[-4:]}>'")
+
+    def list_by_hand(self) -> str:
+        """Return the command that prints the IDs of the user's keys."""
+        return self._iam("list-access-keys")
+
+    def _iam(self, operation: str, more: str = "") -> str:
         profile = f" --profile {shlex.quote(self.owner.profile)}" if self.owner.profile else ""
-        return f"`aws iam delete-access-key{profile} --user-name {self.user} {which}`"
+        return f"`aws iam {operation}{profile} --user-name {self.user}{more}`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +98,12 @@ class Finding:
         else:
             yield f"{secret}: key {shown(gives)} of {whose} {self.verdict.outcome.value}: {self.verdict.said}"
         if plan.discard:
-            yield f"{whose}: key {plan.discard.story} is used by nobody, and there may be two only"
+            before = ", which the secret gave before," * plan.discard.is_active
+            yield f"{whose}: key {plan.discard.story}{before} is in the way of a new one"
         if plan.take is Take.PENDING and self.key:
             yield f"{secret}: key {shown(self.key.access_key_id)}, made by an earlier run, waits in it"
         elif plan.take is Take.CURRENT and plan.retire:
-            yield f"{whose}: key {plan.retire}, which the secret gave before, is still there"
+            yield f"{whose}: key {plan.retire}, which the secret gave until less than a day ago, is still there"
         for key in plan.left:
             yield f"{whose}: key {key.story} stays: {self._why_left(key)}"
 
@@ -105,7 +112,7 @@ class Finding:
         whose, plan = self.link.whose, self.plan
         name = f"key {shown(self.key.access_key_id)}" if self.key else "the new key"
         if plan.discard:
-            yield f"{whose}: delete key {plan.discard}"
+            yield f"{whose}: delete key {plan.discard}{', once no build needs it' * plan.discard.is_active}"
         if self.key is None:
             yield f"{whose}: make a key"
         if plan.take is not Take.CURRENT or self.is_misplaced:
@@ -132,13 +139,16 @@ def examine(link: Link, *, rotate: bool) -> Finding:
 def one_rotation(findings: Sequence[Finding]) -> list[Finding]:
     """Keep a rotation that only lacks its end from beginning anew for the key that has seen its end already.
 
-    New keys are given only when all are there. So where one link's old key is all that is left to do, a link that has
-    no old key is not one that has yet to begin.
+    New keys are given only when all are there. So where one link's old key is all that is left to do, a link that was
+    given its key in the same time, and has no old one, is not one that has yet to begin.
     """
     if not any(each.plan.take is Take.CURRENT and each.plan.retire for each in findings):
         return list(findings)
+    now = datetime.now(UTC)
     return [
-        _planned(each.link, each.keys, each.held, each.verdict, rotate=each.plan.take is not Take.NEW)
+        _planned(each.link, each.keys, each.held, each.verdict, rotate=False)
+        if each.plan.take is Take.NEW and each.held.given.is_fresh(now)
+        else each
         for each in findings
     ]
 
@@ -156,10 +166,11 @@ def _planned(link: Link, keys: tuple[UserKey, ...], held: Held, verdict: Verdict
 
 def _no_room(link: Link, held: Held, keys: tuple[UserKey, ...]) -> str:
     stories = [f"{key.story}{', in the secret' * (key.access_key_id == held.given.current)}" for key in keys]
-    [doubtful, *_] = [key.access_key_id for key in keys if key.access_key_id != held.given.current]
+    doubtful = [key.access_key_id for key in keys if key.access_key_id != held.given.current]
     return (
         f"{link.whose} has two keys, the most there may be, and neither can be deleted safely: "
-        f"{' and '.join(stories)}; where nothing uses it, {link.delete_by_hand(doubtful)}, then run this again"
+        f"{' and '.join(stories)}; where nothing uses it, {' or '.join(map(link.delete_by_hand, doubtful))} "
+        f"({link.list_by_hand()} prints the IDs), then run this again"
     )
 
 

@@ -7,22 +7,13 @@ from typing import NamedTuple
 
 from botocore.exceptions import ClientError
 
-from image_mirror.aws import AccessKey, Patience, connect
+from image_mirror.aws import AccessKey
+from image_mirror.cli.accounts import Account
+from image_mirror.cli.failures import DENIED, KEYS_REFUSED
 from image_mirror.notices import printable
 
-_PATIENCE = Patience(connect=5, read=30, attempts=3)
 _PAUSE = 3.0  # seconds between two tries
 _NO_BUILD = "00000000-0000-0000-0000-000000000000"
-_REFUSED = frozenset(
-    (
-        "IncompleteSignatureException",
-        "InvalidClientTokenId",
-        "InvalidSignatureException",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
-    )
-)
-_DENIED = frozenset(("AccessDenied", "AccessDeniedException"))
 
 
 class Outcome(Enum):
@@ -40,16 +31,16 @@ class Verdict(NamedTuple):
     said: str
 
 
-def can_push(key: AccessKey) -> Verdict:
+def can_push(china: Account, key: AccessKey) -> Verdict:
     """Log in to ECR in the key's region. Raises ClientError (for what is not about the key), BotoCoreError."""
-    return _tried(f"ECR login in {key.region}", lambda: connect("ecr", _PATIENCE, key).get_authorization_token())
+    return _tried(f"ECR login in {key.region}", lambda: china.client("ecr", key).get_authorization_token())
 
 
-def can_copy(key: AccessKey, project: str) -> Verdict:
+def can_copy(world: Account, key: AccessKey, project: str) -> Verdict:
     """Ask for a build of `project` that there is not. Raises as `can_push`."""
     builds = [f"{project}:{_NO_BUILD}"]
     what = f"BatchGetBuilds of {project} in {key.region}"
-    return _tried(what, lambda: connect("codebuild", _PATIENCE, key).batch_get_builds(ids=builds))
+    return _tried(what, lambda: world.client("codebuild", key).batch_get_builds(ids=builds))
 
 
 def patiently(prove: Callable[[], Verdict], seconds: float) -> Verdict:
@@ -67,9 +58,9 @@ def _tried(what: str, call: Callable[[], object]) -> Verdict:
         call()
     except ClientError as error:
         code = error.response["Error"]["Code"]
-        if code in _REFUSED:
+        if code in KEYS_REFUSED:
             return Verdict(Outcome.REFUSED, f"{what}: {code}")  # its message quotes the request
-        if code in _DENIED:
+        if code in DENIED:
             return Verdict(Outcome.DENIED, printable(f"{what}: {code}: {error.response['Error'].get('Message', '')}"))
         raise
     return Verdict(Outcome.WORKS, what)

@@ -49,8 +49,9 @@ class Held:
     @property
     def given(self) -> Given:
         """The IDs of the keys that it gives."""
-        ids = (version and version.key.access_key_id for version in (self.current, self.pending, self.previous))
-        return Given(*(each or None for each in ids))
+        ids = [version and version.key.access_key_id for version in (self.current, self.pending, self.previous)]
+        current, pending, previous = (each or None for each in ids)
+        return Given(current, pending, previous, self.current.made_at if self.current else None)
 
 
 class KeySecret:

@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from image_mirror.cli.failures import ExitCode
 from image_mirror.cli.manifests import Manifests, Problem
 from image_mirror.cli.output import Output, OutputOption, as_json
 from image_mirror.cli.rows import listing, rows, table
@@ -62,7 +63,7 @@ def preview(
     if manifests.problems:
         for problem in manifests.problems:
             typer.echo(f"Error: {problem}", err=True)
-        raise typer.Exit(2)
+        raise typer.Exit(ExitCode.WRONG_INPUT)
     found = list(rows(manifests, mirror))
     if output is Output.JSON:
         typer.echo(as_json(found))

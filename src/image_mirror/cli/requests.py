@@ -29,7 +29,7 @@ def planned(records: Records, found: Wanted) -> list[Arrival]:
     planned = []
     for (home, copy), record in zip(found.copies.items(), standing, strict=True):
         told = arrival(home, str(copy.source), record, 0)
-        if record is None:
+        if record is None or record.status is None:  # an older deployment's record is asked for anew
             told = replace(told, state="NEW", reason=None)
         elif told.ended and not told.arrived:
             told = replace(told, state="NEW", reason=f"it failed before: {told.reason}")

@@ -38,19 +38,36 @@ def retry(
     CodeBuild is full, in its turn. What is being copied, and what is there already, stays as it is. Pods that wait for
     the copy get it without being made anew; new pods kept the image they name while the record said FAILED.
 
-    Prints a line for each image. Exits with 1 where one has no record.
+    What lies under a registry or a prefix that the stack no longer serves is left, for no build is started for it.
+
+    Prints a line for each image. Exits with 1 where one has no record, lies under what is no longer served, is gone
+    meanwhile, or changes all the time.
     """
     if failed == bool(images):
         raise typer.BadParameter("name images, or else --failed")
     stack = china_stack(Account("china", china_profile, china_region), stack_name)
     records = Records(stack.account.client("dynamodb"), stack.output("ImageListTableName"))
+    mirror = mirror_of(stack)
     if failed:
         found = Named([record for record in all_records(records) if record.status is Status.FAILED], [])
     else:
-        found = named(images or [], records, mirror_of(stack))
+        found = named(images or [], records, mirror)
     if failed and not found.records:
         typer.echo("No copy is FAILED.", err=True)
-    each_image("asking again", _foresee if dry_run else lambda record: _retry(records, record), found)
+    served = f"{mirror.registry}/{mirror.prefix}/"
+
+    def step(record: Record) -> Outcome:
+        if not record.repo.startswith(served) and record.status is not Status.COPIED:
+            return _unserved(record, served)
+        return _foresee(record) if dry_run else _retry(records, record)
+
+    each_image("asking again", step, found)
+
+
+def _unserved(record: Record, served: str) -> Outcome:
+    """Say why nothing is written: the reconciler leaves such a record alone, and builds nothing for it."""
+    said = f"left, for its copy's name, {record.push_target}, does not begin with {served}, which alone is served now"
+    return Outcome(f"{said}; `image-mirror forget` removes its record", well=False)
 
 
 def _foresee(record: Record) -> Outcome:

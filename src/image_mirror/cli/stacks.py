@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.failures import NoAnswerError
 from image_mirror.mirror import Mirror
-from image_mirror.rules import parse_rules
+from image_mirror.rules import RuleError, parse_rules
 from image_mirror.settings import parse_prefix, parse_registry
 
 _DEFAULT = "image-mirror"
@@ -56,9 +56,17 @@ def global_stack(account: Account, name: str) -> Stack:
 
 
 def mirror_of(stack: Stack) -> Mirror:
-    """Return the mirror that China's stack deploys: where copies go, and which images are copied."""
+    """Return the mirror that China's stack deploys: where copies go, and which images are copied.
+
+    Raises NoAnswerError; also for a wrong rule, for CloudFormation takes any text as one.
+    """
     registry, _, prefix = stack.output("CopiesPrefix").rstrip("/").partition("/")
-    rules = parse_rules(stack.parameter("MirrorRules"))
+    try:
+        rules = parse_rules(stack.parameter("MirrorRules"))
+    except RuleError as error:
+        raise NoAnswerError(
+            f"{stack.account}: MirrorRules of the stack {stack.name}: {error}; deploy it again with the rule corrected"
+        ) from error
     return Mirror(parse_registry(registry), parse_prefix(prefix), rules)
 
 

@@ -145,11 +145,11 @@ def _told_how_to_go_on() -> Iterator[None]:
 
 
 def _print(arrivals: list[Arrival], found: Wanted, output: Output) -> None:
+    for sentence in found.left.values():
+        typer.echo(printable(sentence), err=True)
     if output is Output.JSON:
         typer.echo(as_json(arrivals))
         return
-    for sentence in found.left.values():
-        typer.echo(printable(sentence), err=True)
     if not arrivals:
         typer.echo("No image to copy.", err=True)
         return

@@ -2,7 +2,8 @@
 
 `examination` is the whole: `china`, `abroad`, `credentials` and `cluster` say what is asked and who judges it, by
 `asking`, which asks everything at once; `readings`, `key_readings` and `posting` make the calls; `agreement`, `keys`,
-`project`, `table`, `triggers`, `functions`, `webhook` and `configuration` judge the answers; `report` prints findings.
+`project`, `table`, `triggers`, `functions`, `webhook` and `configuration` judge the answers; `commands` and
+`applying` make the commands that remedies quote; `report` prints findings.
 """
 
 from image_mirror.cli.doctor.command import doctor

@@ -1,4 +1,4 @@
-"""Judges the two stacks: that each is whole and of this release, and that they mean the same place. Pure."""
+"""Judges the two stacks: that each is whole and of this release, its rules are some, and both mean the same. Pure."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from image_mirror.cli.doctor.commands import aws_of, where_of
 from image_mirror.cli.doctor.findings import Finding, fail, fine, unless, warn
 from image_mirror.cli.stacks import Stack
+from image_mirror.rules import RuleError, parse_rules
 
-CHINA_STACK, GLOBAL_STACK, AGREEMENT = "china stack", "global stack", "both stacks"
+CHINA_STACK, GLOBAL_STACK, AGREEMENT, RULES = "china stack", "global stack", "both stacks", "MirrorRules"
 
 # What this release's templates have, and doctor and the other commands read.
 CHINA_OUTPUTS = (
@@ -41,6 +42,16 @@ def judge_stack(topic: str, stack: Stack, outputs: Sequence[str]) -> Sequence[Fi
             )
 
     return unless(faults(), fine(topic, f"{where} is {stack.status}"))
+
+
+def judge_rules(china: Stack) -> Sequence[Finding]:
+    """Judge the rules, of which CloudFormation takes any text. Raises NoAnswerError where the stack has none."""
+    try:
+        parse_rules(china.parameter("MirrorRules"))
+    except RuleError as error:
+        whole = 'MirrorRules="<all rules, this one corrected>"'
+        return [fail(RULES, f"{error}; so no pod is rewritten and nothing is copied", _deploy_china(china, whole))]
+    return [fine(RULES, "each rule is understood")]
 
 
 def judge_agreement(china: Stack, world: Stack) -> Sequence[Finding]:
@@ -97,11 +108,25 @@ def _unsound(topic: str, stack: Stack, found: str) -> Finding:
         )
     if stack.status.endswith("_IN_PROGRESS") and stack.status != "REVIEW_IN_PROGRESS":
         return warn(topic, found, "wait until it has ended, then run this again")
-    if stack.status == "ROLLBACK_COMPLETE":
+    if stack.status in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED"):
+        kept = " (and the empty table that is kept)" if topic == CHINA_STACK else ""
         return fail(
             topic,
             f"{found}: its creation was undone",
-            f"see the first failure in {events}, delete the stack (and the empty table that is kept), deploy again",
+            f"see the first failure in {events}, mend it, delete the stack{kept}, deploy again",
+        )
+    if stack.status == "UPDATE_ROLLBACK_FAILED":
+        go_on = aws_of(stack.account)("cloudformation", "continue-update-rollback", "--stack-name", stack.name)
+        return fail(
+            topic,
+            f"{found}: its last update could be undone in part only, and it takes no other",
+            f"see the first failure in {events}, mend it, then {go_on}, wait, and deploy again",
+        )
+    if stack.status == "DELETE_FAILED":
+        return fail(
+            topic,
+            f"{found}: a part of it is deleted, and it takes no update",
+            f"see the first failure in {events}, mend it, delete the stack again, then deploy it",
         )
     return fail(topic, found, f"see the first failure in {events}, mend it, and deploy again")
 

@@ -10,26 +10,14 @@ from typing import Any, Generic, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
+from image_mirror.aws import AccessKey
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.doctor.findings import Finding, State
-from image_mirror.cli.failures import NoAnswerError, remedy
+from image_mirror.cli.failures import DENIED, EXPIRED, KEYS_REFUSED, NoAnswerError, remedy
 from image_mirror.cli.terminal import bar
 from image_mirror.notices import printable
 
-_DENIED = frozenset(("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"))
-_UNKNOWN = frozenset(  # to whoever answers: it does not say how the account is
-    (
-        "AuthFailure",
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "IncompleteSignature",
-        "InvalidClientTokenId",
-        "InvalidSignatureException",
-        "RequestExpired",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
-    )
-)
+_UNKNOWN = KEYS_REFUSED | EXPIRED  # to whoever answers: it does not say how the account is
 _ACTION = re.compile(r"not authorized to perform: ([a-z0-9-]+:[A-Za-z]+)")
 
 T = TypeVar("T")
@@ -48,9 +36,11 @@ class SharedAccount(Account):
         """Whether anything that was asked of this account has been answered, and not refused."""
         return self._reached.is_set()
 
-    def client(self, service: str) -> Any:
-        """Return the one client of `service`. Raises NoAnswerError, BotoCoreError."""
+    def client(self, service: str, key: AccessKey | None = None) -> Any:
+        """Return the one client of `service`; with a `key`, a new one. Raises NoAnswerError, BotoCoreError."""
         with self._lock:
+            if key:
+                return super().client(service, key)
             if service not in self._clients:
                 made = super().client(service)
                 made.meta.events.register("after-call", self._note)
@@ -169,4 +159,4 @@ def _unanswered(what: str | None, error: Exception) -> Exception:
 
 def _is_denied(error: Mapping[str, Any]) -> bool:
     # Some services have codes of their own for it, and the same words.
-    return error.get("Code") in _DENIED or _ACTION.search(error.get("Message", "")) is not None
+    return error.get("Code") in DENIED or _ACTION.search(error.get("Message", "")) is not None

@@ -16,14 +16,6 @@ from image_mirror.review import Json
 # Logical IDs of the template; those of the rules are what SAM makes of its events' names.
 _API, _RECONCILER = "ApiFunction", "ReconcilerFunction"
 _EVERY_MINUTE, _ECR_HINTS = "ReconcilerFunctionEveryMinute", "ReconcilerFunctionEcrHints"
-_PUSHING = (
-    "ecr:BatchCheckLayerAvailability",
-    "ecr:BatchGetImage",
-    "ecr:CompleteLayerUpload",
-    "ecr:InitiateLayerUpload",
-    "ecr:PutImage",
-    "ecr:UploadLayerPart",
-)
 
 
 class China:
@@ -104,17 +96,20 @@ class China:
         return readings.statuses(self._account, self._table_name, keys)
 
     def _read_metrics(self) -> Mapping[tuple[str, str], Sequence[float]]:
-        return readings.metrics(self._account, [self._named(_API), self._named(_RECONCILER)], self._now)
+        found = self._resources.answer()
+        # Of those that there are: one that is missing is not to hide how the other does.
+        names = [name for each in (_API, _RECONCILER) if (name := found.get(each))]
+        return readings.metrics(self._account, names, self._now) if names else {}
 
     def _simulate(self) -> Mapping[str, Sequence[Json]]:
         registry, _, prefix = self._stack.output("CopiesPrefix").partition("/")
         number, region = registry.partition(".")[0], self._account.region
         below = f"arn:aws-cn:ecr:{region}:{number}:repository/{prefix}image-mirror-doctor"
-        actions = ["ecr:CreateRepository", "ecr:TagResource", "ecr:DescribeImages"]
-        actions += ["ecr:PutLifecyclePolicy"] if self._stack.parameter("ExpireDays") != "0" else []
-        actions += ["ecr:SetRepositoryPolicy"] if self._stack.parameter("PullAccounts") else []
+        actions = functions.creating(self._stack.parameter("ExpireDays"), self._stack.parameter("PullAccounts"))
         user = self._stack.output("ImagePushUserName")
-        asked = {user: (f"arn:aws-cn:iam::{number}:user/{user}", list(_PUSHING))}
+        asked: dict[str, tuple[str, Sequence[str]]] = {
+            user: (f"arn:aws-cn:iam::{number}:user/{user}", functions.PUSHING)
+        }
         if found := self._reconciler.answer():
             asked["the reconciler's role"] = (found["Configuration"]["Role"], actions)
         return {who: readings.simulated(self._account, *what, below) for who, what in asked.items()}

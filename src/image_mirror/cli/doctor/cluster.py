@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from image_mirror.cli.cluster import Cluster
 from image_mirror.cli.doctor import configuration
+from image_mirror.cli.doctor.applying import apply_of
 from image_mirror.cli.doctor.asking import Asker, Question, examine
 from image_mirror.cli.doctor.findings import Finding
 from image_mirror.cli.stacks import Stack
@@ -16,6 +17,7 @@ class Asked:
 
     def __init__(self, asker: Asker, cluster: Cluster) -> None:
         """Ask for its version and its webhook configurations."""
+        self._cluster = cluster
         self._version = asker.ask(configuration.VERSION, cluster.version)
         self._configurations = asker.ask(
             configuration.CONFIGURATION, lambda: cluster.get("mutatingwebhookconfigurations")["items"]
@@ -25,7 +27,8 @@ class Asked:
         """Yield the findings about the cluster, by the URL of China's stack."""
 
         def judge(found: Sequence[Json], stack: Stack) -> Sequence[Finding]:
-            return configuration.judge_configurations(found, shipped_configuration(stack.output("APIGatewayURL")))
+            shipped = shipped_configuration(stack.output("APIGatewayURL"))
+            return configuration.judge_configurations(found, shipped, apply_of(stack, self._cluster))
 
         yield from examine(configuration.VERSION, configuration.judge_version, self._version, required=True)
         yield from examine(configuration.CONFIGURATION, judge, self._configurations, china)

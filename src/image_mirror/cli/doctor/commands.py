@@ -1,4 +1,4 @@
-"""Commands that remedies quote, complete with the account's profile and region, so that they can be pasted."""
+"""What remedies quote: commands, complete with the account's profile and region, so that they can be pasted."""
 
 import shlex
 from functools import partial
@@ -6,6 +6,14 @@ from typing import Protocol
 
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.stacks import Stack
+
+AGAIN = "deploy China's stack again"
+# CloudFormation compares templates, not what there is: it sees no change where somebody deleted or changed a part.
+REVERT = (
+    "where that finds no changes, a part was changed by hand: `aws cloudformation create-change-set` with "
+    "--deployment-mode REVERT_DRIFT undoes it"
+)
+RESTORE = f"{AGAIN}; {REVERT}"
 
 
 class AwsCommand(Protocol):

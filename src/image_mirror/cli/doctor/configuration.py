@@ -5,12 +5,14 @@ a configuration says nothing is no difference.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from image_mirror.cli.doctor.applying import Apply, choices_of, expression, expressions, without_the_control_plane
 from image_mirror.cli.doctor.findings import Finding, fail, fine, unless, warn
 from image_mirror.cli.doctor.webhook import masked
-from image_mirror.cli.webhook_manifest import CONTROL_PLANE, NAMESPACE
+from image_mirror.cli.webhook_manifest import CONTROL_PLANE, NAMESPACE, SHIPPED
 from image_mirror.images import SKIP_LABEL
 from image_mirror.review import Json
 
@@ -29,7 +31,6 @@ _DEFAULTS: Json = {
     "timeoutSeconds": 10,
 }
 _COMPARED = ("admissionReviewVersions", "rules", "sideEffects", "reinvocationPolicy", "matchPolicy", "matchConditions")
-_APPLY = "`image-mirror webhook-config | kubectl apply -f -`"
 
 
 def judge_version(version: Json) -> Sequence[Finding]:
@@ -41,8 +42,11 @@ def judge_version(version: Json) -> Sequence[Finding]:
     return [fine(VERSION, told)]
 
 
-def judge_configurations(configurations: Sequence[Json], shipped: Json) -> Sequence[Finding]:
-    """Judge all MutatingWebhookConfigurations of a cluster by the shipped one, whose URL is the stack's."""
+def judge_configurations(configurations: Sequence[Json], shipped: Json, apply: Apply) -> Sequence[Finding]:
+    """Judge all MutatingWebhookConfigurations of a cluster by the shipped one, whose URL is the stack's.
+
+    `apply` returns the command that applies the shipped one with the choices that are to be kept.
+    """
     [wanted] = shipped["webhooks"]
     url, name = wanted["clientConfig"]["url"], shipped["metadata"]["name"]
     ours = [
@@ -54,8 +58,8 @@ def judge_configurations(configurations: Sequence[Json], shipped: Json) -> Seque
         or _host(webhook) == urlsplit(url).netloc
     ]
     if not ours:
-        return [fail(CONFIGURATION, "the cluster has none for this webhook: no pod is rewritten", _APPLY)]
-    findings = [found for holder, webhook in ours for found in _judge(holder, webhook, wanted)]
+        return [fail(CONFIGURATION, "the cluster has none for this webhook: no pod is rewritten", apply(SHIPPED))]
+    findings = [found for holder, webhook in ours for found in _judge(holder, webhook, wanted, apply)]
     if len(ours) > 1:
         names = ", ".join(dict.fromkeys(holder for holder, _ in ours))
         findings.append(
@@ -68,44 +72,45 @@ def judge_configurations(configurations: Sequence[Json], shipped: Json) -> Seque
     return findings
 
 
-def _judge(holder: str, webhook: Json, wanted: Json) -> Sequence[Finding]:
+def _judge(holder: str, webhook: Json, wanted: Json, apply: Apply) -> Sequence[Finding]:
     is_now, wanted = _DEFAULTS | webhook, _DEFAULTS | wanted
     url = wanted["clientConfig"]["url"]
     client = is_now.get("clientConfig", {})
+    choices = choices_of(is_now)
+    again = apply(choices)
 
     def faults() -> Iterator[Finding]:
         if client.get("url") != url:
-            yield fail(CONFIGURATION, f"{holder} {_other_place(client, url)}: no pod is rewritten", _APPLY)
+            yield fail(CONFIGURATION, f"{holder} {_other_place(client, url)}: no pod is rewritten", again)
         if client.get("caBundle"):
             yield warn(
                 CONFIGURATION,
                 f"{holder} has a caBundle, and trusts nothing else: API Gateway's certificates are of public CAs",
-                f"unless a proxy stands between, leave it out: {_APPLY}",
+                f"unless a proxy stands between, leave it out: {again}",
             )
         differ = [each for each in _COMPARED if _normal(each, is_now.get(each)) != _normal(each, wanted.get(each))]
         if differ:
             shown = "; ".join(f"{each} {_difference(each, is_now, wanted)}" for each in differ)
-            yield fail(CONFIGURATION, f"{holder} differs from the shipped one: {shown}", _APPLY)
+            yield fail(CONFIGURATION, f"{holder} differs from the shipped one: {shown}", again)
         for selector in ("namespaceSelector", "objectSelector"):
-            if not set(map(_expression, wanted[selector]["matchExpressions"])) <= set(_expressions(is_now[selector])):
-                yield warn(CONFIGURATION, f"{holder}: {selector} does not leave {SKIP_LABEL}=true out", _APPLY)
+            if not set(map(expression, wanted[selector]["matchExpressions"])) <= set(expressions(is_now[selector])):
+                yield warn(CONFIGURATION, f"{holder}: {selector} does not leave {SKIP_LABEL}=true out", again)
         if is_now["timeoutSeconds"] >= _LONG:
             yield warn(
                 CONFIGURATION,
                 f"{holder} lets each pod wait {is_now['timeoutSeconds']} seconds while the endpoint hangs",
-                "`image-mirror webhook-config --timeout 5 | kubectl apply -f -`",
+                apply(replace(choices, timeout=SHIPPED.timeout)),
             )
         if is_now["failurePolicy"] == "Fail" and _asks_for(CONTROL_PLANE, is_now["namespaceSelector"]):
             yield warn(
                 CONFIGURATION,
                 f"{holder} has failurePolicy Fail for {CONTROL_PLANE} too: while the webhook is down, a cluster may "
                 "not come up again",
-                f"`image-mirror webhook-config --failure-policy Fail --exclude-namespaces {CONTROL_PLANE} | "
-                "kubectl apply -f -`",
+                apply(without_the_control_plane(choices)),
             )
 
     chosen = f"failurePolicy {is_now['failurePolicy']}, {is_now['timeoutSeconds']} seconds"
-    more = set(_expressions(is_now["namespaceSelector"])) - set(_expressions(wanted["namespaceSelector"]))
+    more = set(expressions(is_now["namespaceSelector"])) - set(expressions(wanted["namespaceSelector"]))
     if more:
         chosen += "; namespaces: " + "; ".join(sorted(f"{key} {operator} {values}" for key, operator, values in more))
     return unless(faults(), fine(CONFIGURATION, f"{holder} is the shipped one, with {chosen}"))
@@ -154,18 +159,9 @@ def _shown(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _expression(expression: Json) -> tuple[str, str, str]:
-    return expression["key"], expression["operator"], ", ".join(sorted(expression.get("values") or ()))
-
-
-def _expressions(selector: Json) -> list[tuple[str, str, str]]:
-    labels = [(key, "In", value) for key, value in (selector.get("matchLabels") or {}).items()]
-    return labels + [_expression(each) for each in selector.get("matchExpressions") or ()]
-
-
 def _asks_for(namespace: str, selector: Json) -> bool:
     """Say whether the pods of a namespace, known by its name alone, are sent."""
-    for key, operator, values in _expressions(selector):
+    for key, operator, values in expressions(selector):
         names = values.split(", ")
         if key == NAMESPACE and ((operator == "NotIn") == (namespace in names)) and operator in ("In", "NotIn"):
             return False

@@ -34,14 +34,14 @@ def examination(
         GLOBAL_KEY,
         End(china_account, china.stack, "GlobalSecret"),
         End(global_account, world.stack, "ImagePullUserName"),
-        lambda key: key_readings.global_call(key, world.stack.answer().output("ProjectName")),
+        lambda key: key_readings.global_call(global_account, key, world.stack.answer().output("ProjectName")),
     )
     for_pushing = Credentials(
         asker,
         CHINA_KEY,
         End(global_account, world.stack, "ImagePullSecretArn"),
         End(china_account, china.stack, "ImagePushUserName"),
-        key_readings.china_call,
+        lambda key: key_readings.china_call(china_account, key),
     )
     call = asker.ask(webhook.CALL, lambda: call_webhook(china.stack.answer()))
     asked = Asked(asker, cluster) if cluster else None
@@ -50,6 +50,7 @@ def examination(
     def findings() -> Iterator[Finding]:
         yield from china.stack_findings()
         yield from world.stack_findings()
+        yield from examine(agreement.RULES, agreement.judge_rules, china.stack)
         yield from examine(agreement.AGREEMENT, agreement.judge_agreement, china.stack, world.stack)
         yield from for_copying.findings()
         yield from for_pushing.findings()

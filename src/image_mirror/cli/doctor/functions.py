@@ -2,21 +2,30 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from image_mirror.cli.doctor.commands import AwsCommand
+from image_mirror.cli.doctor.commands import RESTORE, AwsCommand
 from image_mirror.cli.doctor.findings import Finding, fail, fine, unless, warn
 from image_mirror.review import Json
 
 WEBHOOK, RECONCILER = "webhook function", "reconciler function"
 ROOM, PERMISSIONS = "Lambda concurrency", "ECR permissions"
 
+PUSHING = (
+    "ecr:BatchCheckLayerAvailability",
+    "ecr:BatchGetImage",
+    "ecr:CompleteLayerUpload",
+    "ecr:InitiateLayerUpload",
+    "ecr:PutImage",
+    "ecr:UploadLayerPart",
+)
+"""What the push user needs in a repository."""
+
 _NEW_ACCOUNT = 10  # concurrent executions; others have 1,000
-_AGAIN = "deploy China's stack again"
 
 
 def judge_function(topic: str, function: Json | None, aws: AwsCommand) -> Sequence[Finding]:
     """Judge what GetFunction says, None where there is no such function."""
     if function is None:
-        return [fail(topic, "it does not exist", _AGAIN)]
+        return [fail(topic, "it does not exist", RESTORE)]
     made = function["Configuration"]
     name = made["FunctionName"]
     state, update = made.get("State", "Active"), made.get("LastUpdateStatus", "Successful")
@@ -25,11 +34,11 @@ def judge_function(topic: str, function: Json | None, aws: AwsCommand) -> Sequen
     def faults() -> Iterator[Finding]:
         if state not in ("Active", "Inactive"):  # Lambda wakes an inactive one by itself
             why = made.get("StateReason", "no reason is given")
-            (judged, then) = (warn, "wait, then run this again") if state == "Pending" else (fail, _AGAIN)
+            (judged, then) = (warn, "wait, then run this again") if state == "Pending" else (fail, RESTORE)
             yield judged(topic, f"{name} is {state}: {why}", then)
         if update not in ("Successful", "InProgress"):
             why = made.get("LastUpdateStatusReason", "no reason is given")
-            yield fail(topic, f"the last update of {name}: {update}: {why}", _AGAIN)
+            yield fail(topic, f"the last update of {name}: {update}: {why}", RESTORE)
         if reserved == 0:
             lift = aws("lambda", "delete-function-concurrency", "--function-name", name)
             yield fail(topic, f"{name} is stopped: its reserved concurrency is 0", lift)
@@ -49,7 +58,8 @@ def judge_runs(topic: str, sums: Mapping[str, float], log: str) -> Sequence[Find
             yield warn(
                 topic,
                 f"Lambda turned {throttles} runs of the last hour away for want of concurrency",
-                "ask for more under Service Quotas (Lambda, Concurrent executions)",
+                "lift what is reserved for it, if anything is; else ask for more under Service Quotas (Lambda, "
+                "Concurrent executions)",
             )
         if topic == RECONCILER and not runs:
             yield warn(
@@ -76,13 +86,22 @@ def judge_room(settings: Json) -> Sequence[Finding]:
     return [fine(ROOM, f"{total} functions at once, {free} of them not reserved")]
 
 
+def creating(expire_days: str, pull_accounts: str) -> tuple[str, ...]:
+    """Return what the reconciler's role needs in a repository, by two parameters of China's stack."""
+    return (
+        *("ecr:CreateRepository", "ecr:TagResource", "ecr:DescribeImages"),
+        *(("ecr:PutLifecyclePolicy",) if expire_days != "0" else ()),
+        *(("ecr:SetRepositoryPolicy",) if pull_accounts else ()),
+    )
+
+
 def judge_permissions(results: Mapping[str, Sequence[Json]]) -> Sequence[Finding]:
     """Judge what SimulatePrincipalPolicy says of each, the reconciler's role and the push user, by their names."""
     denied = [
         fail(
             PERMISSIONS,
             f"{who} may not {result['EvalActionName']} ({result['EvalDecision']})",
-            f"{_AGAIN}; where that does not help, a permissions boundary or an organisation's policy denies it",
+            f"{RESTORE}; where neither helps, a permissions boundary or an organisation's policy denies it",
         )
         for who, evaluated in results.items()
         for result in evaluated

@@ -3,7 +3,6 @@
 They raise what botocore raises.
 """
 
-import threading
 from collections.abc import Sequence
 
 from image_mirror.aws import AccessKey
@@ -11,8 +10,6 @@ from image_mirror.cli.accounts import Account
 from image_mirror.cli.doctor.readings import or_none
 from image_mirror.cli.key_proof import Verdict, can_copy, can_push
 from image_mirror.review import Json
-
-_ONE_AT_A_TIME = threading.Lock()  # the session behind both calls is made for one thread
 
 
 def secret_text(account: Account, name: str) -> str | None:
@@ -32,13 +29,11 @@ def last_use(account: Account, key_id: str) -> Json:
     return found
 
 
-def global_call(key: AccessKey, project: str) -> Verdict:
+def global_call(account: Account, key: AccessKey, project: str) -> Verdict:
     """Call with the key for the global account what it is there for."""
-    with _ONE_AT_A_TIME:
-        return can_copy(key, project)
+    return can_copy(account, key, project)
 
 
-def china_call(key: AccessKey) -> Verdict:
+def china_call(account: Account, key: AccessKey) -> Verdict:
     """Call with the key for China what it is there for."""
-    with _ONE_AT_A_TIME:
-        return can_push(key)
+    return can_push(account, key)

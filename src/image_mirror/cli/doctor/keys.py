@@ -116,7 +116,7 @@ def judge_call(kind: Kind, verdict: Verdict) -> Sequence[Finding]:
             return [fine(kind.call, f"AWS answers: {verdict.said}")]
         case Outcome.REFUSED:
             return [fail(kind.call, f"AWS does not take the key: {verdict.said}", _CONNECT)]
-    again = "no other key would fare better: deploy its user's stack again, or see to the organization's policies"
+    again = "no other key would fare better: deploy its user's stack again, or see to the organisation's policies"
     return [fail(kind.call, f"AWS takes the key, and denies it what it is for: {verdict.said}", again)]
 
 

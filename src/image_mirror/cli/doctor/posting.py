@@ -11,7 +11,9 @@ from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
+from image_mirror.cli.doctor.commands import AGAIN
 from image_mirror.cli.doctor.dry_run import copied_image, dry_run_review
+from image_mirror.cli.failures import NoAnswerError
 from image_mirror.cli.stacks import Stack, mirror_of
 from image_mirror.review import Json
 
@@ -53,7 +55,7 @@ def call_webhook(stack: Stack) -> Call:
     """Try the webhook of China's stack. Raises NoAnswerError for an output that the stack lacks."""
     try:
         image = copied_image(mirror_of(stack))
-    except ValueError:  # rules that are none: the webhook says so itself, by 503
+    except (NoAnswerError, ValueError):  # the findings about the stack and its rules say so
         image = None
     review = dry_run_review(image or _COPIED_BY_NO_RULE)
     # SwapWhen=copied: the pod keeps the image that it names until the copy is there.
@@ -81,7 +83,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def _post(url: str, body: bytes) -> Reply | Silence:
     host = urlsplit(url).netloc
     if not url.startswith(_SCHEME):
-        return Silence("the stack's output APIGatewayURL is no https:// URL", "deploy China's stack again")
+        return Silence("the stack's output APIGatewayURL is no https:// URL", AGAIN)
     headers = {"Content-Type": "application/json", "User-Agent": "image-mirror-doctor"}
     request = urllib.request.Request(f"{url}?timeout=10s", body, headers)  # noqa: S310 - https, as said above
     opener = urllib.request.build_opener(_NoRedirect)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from image_mirror.cli.doctor.commands import AwsCommand
+from image_mirror.cli.doctor.commands import REVERT, AwsCommand
 from image_mirror.cli.doctor.findings import Finding, fail, fine, skip, unless, warn
 from image_mirror.review import Json
 
@@ -21,17 +21,18 @@ _STANDARD = "aws/codebuild/standard:"
 def judge_project(name: str, project: Json | None, registry: str, prefix: str) -> Sequence[Finding]:
     """Judge the project, None where there is none, by the template; copies go to `registry` below `prefix`."""
     again = "deploy the global stack again from this release's image-pulling.yaml"
+    restore = f"{again}; {REVERT}"
     if project is None:
-        return [fail(PROJECT, f"there is no project {name}", again)]
+        return [fail(PROJECT, f"there is no project {name}", restore)]
     environment = project["environment"]
     variables = {each["name"]: each["value"] for each in environment.get("environmentVariables", ())}
 
     def faults() -> Iterator[Finding]:
         if environment.get("privilegedMode"):
-            yield warn(PROJECT, f"{name} runs privileged, which copying does not need", again)
+            yield warn(PROJECT, f"{name} runs privileged, which copying does not need", restore)
         missing = [each for each in (*_GIVEN, "TARGET_REGISTRY", "REPOSITORY_PREFIX") if each not in variables]
         if missing:
-            yield fail(PROJECT, f"{name} has no variables {', '.join(missing)}", again)
+            yield fail(PROJECT, f"{name} has no variables {', '.join(missing)}", restore)
         target = variables.get("TARGET_REGISTRY", registry)
         if not fnmatchcase(registry, target):
             yield fail(PROJECT, f"{name} copies to {target}, not to {registry}", f"{again}, for this account in China")
@@ -46,7 +47,11 @@ def judge_project(name: str, project: Json | None, registry: str, prefix: str) -
         if image.startswith(_STANDARD) and version.isdigit() and int(version) < _FIRST_FIT:
             yield fail(PROJECT, f"{name} runs on {image}, whose skopeo is too old", again)
         if limit := project.get("concurrentBuildLimit"):
-            yield warn(PROJECT, f"{name} has a limit of its own, {limit} builds, past which none is queued", again)
+            yield warn(
+                PROJECT,
+                f"{name} has a limit of its own, {limit} builds, past which StartBuild fails and none is queued",
+                restore,
+            )
 
     return unless(faults(), fine(PROJECT, f"{name} is as the template has it"))
 
@@ -70,7 +75,7 @@ def judge_quota(value: float | None, waiting: int, aws: AwsCommand) -> Sequence[
     if value < 1:
         return [fail(QUOTA, f"{found}: no copy can be made", more)]
     if value <= 1 or waiting > value:
-        return [warn(QUOTA, f"{found}, and {waiting} copies wait: they are made one after the other", more)]
+        return [warn(QUOTA, f"{found}, and {waiting} copies wait: no more are made at the same time", more)]
     return [fine(QUOTA, f"{found}, {waiting} copies wait")]
 
 

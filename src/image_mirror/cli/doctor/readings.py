@@ -145,9 +145,10 @@ def project(account: Account, name: str) -> Json | None:
 
 
 def latest_builds(account: Account, name: str) -> Sequence[Json] | None:
-    """Return the latest builds of a project, at most a hundred."""
+    """Return the latest builds of a project, at most a hundred: one page, and as many as BatchGetBuilds takes."""
     client = account.client("codebuild")
-    ids = or_none(lambda: client.list_builds_for_project(projectName=name, sortOrder="DESCENDING")["ids"][:100])
+    # The latest come first; with more than 100 builds, asking for that order is an error.
+    ids = or_none(lambda: client.list_builds_for_project(projectName=name)["ids"])
     if not ids:
         return ids
     found: Sequence[Json] = client.batch_get_builds(ids=ids)["builds"]

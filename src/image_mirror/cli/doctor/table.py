@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from image_mirror.cli.doctor.commands import AGAIN, RESTORE
 from image_mirror.cli.doctor.findings import Finding, fail, fine, unless, warn
 from image_mirror.cli.times import span
 from image_mirror.record import HOUR, MINUTE
@@ -24,25 +25,26 @@ _VIEWS = ("NEW_IMAGE", "NEW_AND_OLD_IMAGES")  # either has what the reconciler r
 
 def judge_table(name: str, table: Json | None) -> Sequence[Finding]:
     """Judge what DescribeTable says, None where there is no such table."""
-    again = "deploy China's stack again"
     if table is None:
-        remedy = f"restore it under this name from a backup, or {again} with another TableName"
+        remedy = f"restore it under this name from a backup, or {AGAIN} with another TableName"
         return [fail(TABLE, f"there is no table {name}", remedy)]
 
     def faults() -> Iterator[Finding]:
         if table["TableStatus"] not in ("ACTIVE", "UPDATING"):
             yield fail(TABLE, f"{name} is {table['TableStatus']}", "see to the table in DynamoDB's console")
         if _keys(table) != _KEYS:
-            yield fail(TABLE, f"{name} has other keys than repo and tag", f"{again} with another TableName")
+            yield fail(TABLE, f"{name} has other keys than repo and tag", f"{AGAIN} with another TableName")
         index = next((each for each in table.get("GlobalSecondaryIndexes", ()) if each["IndexName"] == DUE_INDEX), None)
         if index is None or _keys(index) != _INDEX_KEYS:
-            yield fail(TABLE, f"{name} has no index {DUE_INDEX} of due and due_at: nothing that waits is found", again)
+            yield fail(
+                TABLE, f"{name} has no index {DUE_INDEX} of due and due_at: nothing that waits is found", RESTORE
+            )
         elif index.get("IndexStatus") != "ACTIVE":
             found = f"the index {DUE_INDEX} of {name} is {index.get('IndexStatus')}: nothing that waits is found"
             yield warn(TABLE, found, "wait until DynamoDB has built it")
         stream = table.get("StreamSpecification", {})
         if not stream.get("StreamEnabled") or stream.get("StreamViewType") not in _VIEWS:
-            yield fail(TABLE, f"{name} has no stream of new images: copies start a minute late", again)
+            yield fail(TABLE, f"{name} has no stream of new images: copies start a minute late", RESTORE)
 
     return unless(faults(), fine(TABLE, f"{name} is {table['TableStatus']}, with its index and its stream"))
 

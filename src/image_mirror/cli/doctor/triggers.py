@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from image_mirror.cli.doctor.commands import AwsCommand
+from image_mirror.cli.doctor.commands import RESTORE, AwsCommand
 from image_mirror.cli.doctor.findings import Finding, fail, fine, unless, warn
 from image_mirror.review import Json
 
@@ -15,7 +15,6 @@ STREAM_FILTER = {"eventName": ["INSERT", "MODIFY"], "dynamodb": {"NewImage": {"s
 RATE = "rate(1 minute)"
 
 _LATE = 60_000  # milliseconds
-_AGAIN = "deploy China's stack again"
 
 
 def ecr_pattern(prefix: str) -> Json:
@@ -40,7 +39,7 @@ def judge_mapping(mappings: Sequence[Json], stream: str | None, aws: AwsCommand,
     mapping = next((each for each in mappings if stream and each.get("EventSourceArn") == stream), None)
     if mapping is None:
         found = "the reconciler reads another table's stream" if mappings else "nothing reads the table's stream"
-        return [fail(STREAM, f"{found}: copies start a minute late", _AGAIN)]
+        return [fail(STREAM, f"{found}: copies start a minute late", RESTORE)]
     patterns = [each.get("Pattern", "") for each in mapping.get("FilterCriteria", {}).get("Filters", ())]
     enable = aws("lambda", "update-event-source-mapping", "--enabled", "--uuid", mapping["UUID"])
     state, result = mapping.get("State", "unknown"), mapping.get("LastProcessingResult", "not known")
@@ -53,9 +52,9 @@ def judge_mapping(mappings: Sequence[Json], stream: str | None, aws: AwsCommand,
         if result.upper().startswith("PROBLEM"):
             yield warn(STREAM, f"its last result: {result}", f"see the reconciler's log: {log}")
         if [_parsed(each) for each in patterns] != [STREAM_FILTER]:
-            yield warn(STREAM, "its filter is not the template's: the reconciler runs too often or too late", _AGAIN)
+            yield warn(STREAM, "its filter is not the template's: the reconciler runs too often or too late", RESTORE)
         if "ReportBatchItemFailures" not in mapping.get("FunctionResponseTypes", ()):
-            yield warn(STREAM, "it does not report single failures: one bad record repeats its whole batch", _AGAIN)
+            yield warn(STREAM, "it does not report single failures: one bad record repeats its whole batch", RESTORE)
 
     return unless(faults(), fine(STREAM, f"it is {state}, its last result: {result}"))
 
@@ -91,7 +90,7 @@ def judge_rule(
     """
     without = "copies are not looked after" if topic == SCHEDULE else "copies are noticed a minute later"
     if rule is None:
-        return [fail(topic, f"its rule does not exist: {without}", _AGAIN)]
+        return [fail(topic, f"its rule does not exist: {without}", RESTORE)]
     name = rule["Name"]
     stands: Any = rule.get("ScheduleExpression") if isinstance(wanted, str) else _parsed(rule.get("EventPattern", ""))
 
@@ -100,11 +99,11 @@ def judge_rule(
             yield fail(topic, f"{name} is {rule.get('State')}: {without}", aws("events", "enable-rule", "--name", name))
         if stands != wanted:
             shown = wanted if isinstance(wanted, str) else wanted["detail"]["repository-name"]
-            yield fail(topic, f"{name} has {_shown(stands)}, not {_shown(shown)}: {without}", _AGAIN)
+            yield fail(topic, f"{name} has {_shown(stands)}, not {_shown(shown)}: {without}", RESTORE)
         if function not in [each["Arn"] for each in targets]:
-            yield fail(topic, f"{name} does not call the reconciler: {without}", _AGAIN)
+            yield fail(topic, f"{name} does not call the reconciler: {without}", RESTORE)
         if not _lets(policy, rule["Arn"]):
-            yield fail(topic, f"{name} may not call the reconciler: {without}", _AGAIN)
+            yield fail(topic, f"{name} may not call the reconciler: {without}", RESTORE)
 
     return unless(faults(), fine(topic, f"{name} is ENABLED and calls the reconciler"))
 
@@ -112,14 +111,15 @@ def judge_rule(
 def judge_letters(attributes: Json | None, queue: str, aws: AwsCommand, log: str) -> Sequence[Finding]:
     """Judge the queue of stream batches that could not be handled, None where there is none."""
     if attributes is None:
-        return [fail(LETTERS, "the queue does not exist", _AGAIN)]
+        return [fail(LETTERS, "the queue does not exist", RESTORE)]
     count = int(attributes["ApproximateNumberOfMessages"])
     if count:
+        purge = aws("sqs", "purge-queue", "--queue-url", queue)
         return [
             warn(
                 LETTERS,
                 f"{count} batches of the stream could not be handled; the schedule finds their records all the same",
-                f"see the reconciler's log of that time: {log}; then {aws('sqs', 'purge-queue', '--queue-url', queue)}",
+                f"see the reconciler's log of that time, by --since further back if need be: {log}; then {purge}",
             )
         ]
     return [fine(LETTERS, "none")]

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from image_mirror.cli.doctor.commands import AGAIN
 from image_mirror.cli.doctor.findings import Finding, fail, fine, warn
 from image_mirror.cli.doctor.posting import Call, Reply, Silence
 from image_mirror.review import Json
 
 CALL = "webhook call"
 
-_SLOW = 5.0  # seconds: the shipped timeoutSeconds
+SLOW = 5.0
+"""In seconds: the shipped timeoutSeconds, after which an API server goes on without the webhook."""
 # What API Gateway says in China while the account has no ICP licence: an HTTP API the first, a REST API the second.
 _NO_LICENCE: tuple[Json, ...] = ({"message": "Forbidden"}, {"Message": None})
 
@@ -35,14 +37,14 @@ def judge_call(call: Call, copies: str, log: str) -> Sequence[Finding]:
     response = answer.get("response") if isinstance(answer, dict) else None
     if not isinstance(response, dict) or response.get("uid") != call.review["request"]["uid"]:
         found = f"200 {took}, but not the answer to this review: something else answers in its place"
-        return [fail(CALL, found, "see whether a proxy stands between (HTTPS_PROXY); else deploy China's stack again")]
+        return [fail(CALL, found, f"see whether a proxy stands between (HTTPS_PROXY); else {AGAIN}")]
     images = _patched(response)
     if call.is_rewritten and not any(image.startswith(copies) for image in images):
         found = f"it answers {took}, but sends the pod to {images[0] if images else 'its source'}, not to {copies}"
-        return [fail(CALL, found, f"deploy China's stack again, and see the webhook's log: {log}")]
-    if reply.seconds > _SLOW:
+        return [fail(CALL, found, f"{AGAIN}, and see the webhook's log: {log}")]
+    if reply.seconds > SLOW:
         remedy = f"run this again, for a first call is slower; if it stays so, see the network and the log: {log}"
-        return [warn(CALL, f"it answers well, but only {took}", remedy)]
+        return [warn(CALL, f"it answers well, but only {took}; an API server waits {SLOW:.0f}, as shipped", remedy)]
     what = f"sends the pod to {copies}" if call.is_rewritten else "leaves the pod as it is, as it has to"
     return [fine(CALL, f"it answers a dry run {took}, and {what}")]
 
@@ -62,7 +64,7 @@ def _refused(reply: Reply, log: str) -> Finding:
             remedy = "see to the proxy or firewall; run this from a machine in the cluster's network"
         case 404:
             found = "404: the API has no such path; the stack's output APIGatewayURL has another token than its route"
-            remedy = "deploy China's stack again with a new WebhookToken, and apply the new webhook configuration"
+            remedy = f"{AGAIN} with a new WebhookToken, and apply the new webhook configuration"
         case 429:
             found = "429: API Gateway throttles the URL"
             remedy = "raise ThrottlingRate and ThrottlingBurst of China's stack, or find out who calls it so often"
@@ -77,7 +79,7 @@ def _refused(reply: Reply, log: str) -> Finding:
             remedy = f"see the finding about its function; {see_log}"
         case status:
             found = f"{status}: the webhook does not understand the review, so it is another release's"
-            remedy = f"deploy China's stack again from this release; {see_log}"
+            remedy = f"{AGAIN} from this release; {see_log}"
     return fail(CALL, found, remedy)
 
 

@@ -26,7 +26,9 @@ from image_mirror.records import Records
 if TYPE_CHECKING:
     from image_mirror.review import Json
 
-_WEBHOOK_FORGETS = 70  # seconds: it remembers a record for 60, and has answered within ten
+# Seconds. The webhook remembers a record for 60; what it answers last belongs to a request that the API server may take
+# 60 more to store (--request-timeout), and only then do the clusters tell of the pod; ten for their clocks.
+_WEBHOOK_FORGETS = 130
 _FEWEST_DAYS = 2  # ECR may be a day late in recording a pull
 
 
@@ -55,7 +57,12 @@ def prune(
             show_default=False,
         ),
     ] = None,
-    no_cluster: Annotated[bool, typer.Option("--no-cluster", help="No cluster is to be asked.")] = False,
+    no_cluster: Annotated[
+        bool,
+        typer.Option(
+            "--no-cluster", help="No cluster is to be asked; a pod made in the minute before may lose its copy."
+        ),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it they are only shown.")] = False,
     output: OutputOption = Output.TABLE,
     china_profile: ChinaProfile = None,
@@ -74,12 +81,14 @@ def prune(
     by then, unless it names the copies themselves.
 
     Also shown are images under the mirror's names that have no record: `image-mirror forget` left them, or an older
-    deployment. What is being copied stays, and what lies under other names.
+    deployment. What is being copied stays, and what lies under other names. Where two stacks in one region share a
+    prefix, do not use it: the copies of the one have no record in the table of the other.
 
-    Removing takes a minute and more. The records go first; then the webhook's memory of them has to pass, while Ctrl-C
-    puts them back. Then what was asked for, pulled or started meanwhile is left, and the rest goes: the tag, the image
-    where no other tag is its, and the untagged images in the same repositories that nobody has used for so long and to
-    which no index refers. Sizes are ECR's: of an image for several platforms the largest one's.
+    Removing takes more than two minutes. The records go first; then the webhook's memory of them has to pass, and the
+    requests that it has answered by it, while Ctrl-C puts the records back. Then what was asked for, pulled or started
+    meanwhile is left, and the rest goes: the tag, the image where no other tag is its, and the untagged images in the
+    same repositories that nobody has used for so long and to which no index refers. Sizes are ECR's: of an image for
+    several platforms the largest one's.
 
     \b
     --output json prints a list of objects, one for each copy, with the keys
@@ -89,14 +98,20 @@ def prune(
       bytes      its size
       last_pull  in ISO 8601 and UTC; null where ECR has recorded none
       pushed     likewise
-      outcome    "would be removed", "removed", or "kept: " and the reason
+      outcome    "would be removed", "removed" or "gone already";
+                 "kept: " and the reason;
+                 "kept, without its record, " and why it was not put back;
+                 "perhaps removed: " where ECR gave no answer
 
-    Exits with 1 where one could not be removed; standard error says which.
+    Exits with 1 where ECR did not remove one, or where a record was not put back; its outcome says why.
     """
     clusters = _clusters(kubeconfigs or [], contexts or [])
     if unused_days < _FEWEST_DAYS:
         cause = f"{unused_days} is too few: ECR may be a day late in recording a pull; give {_FEWEST_DAYS} or more"
         raise typer.BadParameter(cause, param_hint="--unused-days")
+    if no_cluster and clusters:
+        cause = "leave it out where a cluster is named by --kubeconfig or --context"
+        raise typer.BadParameter(cause, param_hint="--no-cluster")
     if yes and not clusters and not no_cluster:
         cause = "name each cluster that pulls these copies, by --kubeconfig or --context; or say --no-cluster"
         raise typer.BadParameter(cause, param_hint="--yes")
@@ -158,7 +173,7 @@ def _held(ecr: Any, mirror: Mirror) -> list[Tag]:
 def _remove(pruning: Pruning, going: Sequence[Unused], clusters: Sequence[Cluster], mirror: Mirror) -> None:
     try:
         pruning.take_records(going)
-        typer.echo(f"Waiting for {_WEBHOOK_FORGETS} s, until the webhook remembers none of them.", err=True)
+        typer.echo(f"Waiting for {_WEBHOOK_FORGETS} s, until no pod is sent to them any more.", err=True)
         pause("waiting", _WEBHOOK_FORGETS)
         pruning.remove_images(going, _ask(clusters, mirror))
     finally:

@@ -1,11 +1,15 @@
-"""Takes unused copies away, in an order in which no pod is ever sent to a copy that goes.
+"""Takes unused copies away, in an order in which no pod loses its copy that has pulled it or that a cluster knows.
 
 First the record goes. The webhook answers by a record for a minute after it has read it, so that minute is let pass.
 Then whatever was asked for, pushed, pulled or started meanwhile stays, and has its record again; the rest leaves ECR.
+
+A pod that was sent to a copy shortly before, and has not pulled it yet, is known to its cluster alone: so the clusters
+are asked once more; where none is asked, such a pod loses its copy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
     from image_mirror.record import Record
 
 REMOVED = Outcome("removed")
+_IN_DOUBT = Outcome(
+    "perhaps removed: ECR gave no answer; a record that stands again goes once the reconciler has looked", well=False
+)
 ENDED_EARLY = Outcome("kept: the command has ended early")
 _REFERRED = "ImageReferencedByManifestList"
 _MOST_IDS = 100  # of one BatchDeleteImage
@@ -98,16 +105,8 @@ class Pruning:
                 going.append(one.tag.name)
             else:
                 self.outcomes[one.tag.key] = kept
-        for failure in self._delete(repo, "imageTag", going):
-            name = failure["imageId"].get("imageTag", "")
-            said = f"{failure['failureCode']}: {failure.get('failureReason', '')}"
-            referred = failure["failureCode"] == _REFERRED
-            why = "an index in its repository refers to it" if referred else f"ECR did not remove it: {said}"
-            self.outcomes[repo, name] = Outcome(f"kept: {why}", well=referred)
-        for name in going:
-            if (repo, name) not in self.outcomes:
-                self._taken.pop((repo, name), None)
-                self.outcomes[repo, name] = REMOVED
+        for names in _batches(going):
+            self._remove_tags(repo, names)
         if going:
             self._sweep(repo, found, running)
 
@@ -124,19 +123,46 @@ class Pruning:
             return Outcome("kept: a cluster runs it now")
         return None
 
+    def _remove_tags(self, repo: str, names: Sequence[str]) -> None:
+        try:
+            failures = self._delete(repo, "imageTag", names)
+        except Exception:
+            self._look_again(repo, names)
+            raise
+        kept: dict[str, Outcome] = {}
+        for failure in failures:
+            said = f"{failure['failureCode']}: {failure.get('failureReason', '')}"
+            referred = failure["failureCode"] == _REFERRED
+            why = "an index in its repository refers to it" if referred else f"ECR did not remove it: {said}"
+            kept[failure["imageId"].get("imageTag", "")] = Outcome(f"kept: {why}", well=referred)
+        self._settle(repo, names, kept)
+
+    def _look_again(self, repo: str, names: Sequence[str]) -> None:
+        """Settle what a request without a good answer has removed all the same; what stays has no outcome yet."""
+        try:
+            held = {tag.name for tag in tags(repo, images(self._ecr, repo))}
+        except Exception:  # noqa: BLE001 - the first error is raised; this one says no more
+            self.outcomes |= {(repo, name): _IN_DOUBT for name in names}
+        else:
+            self._settle(repo, [name for name in names if name not in held], {})
+
+    def _settle(self, repo: str, names: Sequence[str], kept: Mapping[str, Outcome]) -> None:
+        for name in names:
+            if name not in kept:
+                self._taken.pop((repo, name), None)
+            self.outcomes[repo, name] = kept.get(name, REMOVED)
+
     def _sweep(self, repo: str, found: Sequence[Details], running: InUse) -> None:
         """Remove the untagged images that no index refers to any more: what a copy of several platforms consists of."""
-        for digests in leftovers(repo, found, running, self._cutoff):
+        for digests in chain(*map(_batches, leftovers(repo, found, running, self._cutoff))):
             # One that an index still refers to is refused: no matter, and no need to look into the indexes, which would
             # count as pulling them.
             self.untagged += len(digests) - len(self._delete(repo, "imageDigest", digests))
 
     def _delete(self, repo: str, kind: str, names: Sequence[str]) -> list[Any]:
-        """Delete images by their tags or digests. Return the failures, of which one that is gone already is none."""
-        failures: list[Any] = []
-        for start in range(0, len(names), _MOST_IDS):
-            some = [{kind: name} for name in names[start : start + _MOST_IDS]]
-            failures += self._ecr.batch_delete_image(repositoryName=_repository(repo), imageIds=some)["failures"]
+        """Delete a batch of images by tags or digests. Return the failures; that one is gone already is none."""
+        ids = [{kind: name} for name in names]
+        failures = self._ecr.batch_delete_image(repositoryName=_repository(repo), imageIds=ids)["failures"]
         return [failure for failure in failures if failure["failureCode"] != "ImageNotFound"]
 
     def _put_back(self, key: Key, now: int) -> None:
@@ -153,6 +179,10 @@ class Pruning:
 def _not_put_back(cause: str) -> Outcome:
     said = f"kept, without its record, which was not put back ({cause}): the next pod that names it has it copied anew"
     return Outcome(said, well=False)
+
+
+def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (names[start : start + _MOST_IDS] for start in range(0, len(names), _MOST_IDS))
 
 
 def _repository(repo: str) -> str:

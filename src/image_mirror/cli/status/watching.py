@@ -7,9 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
-from botocore.exceptions import BotoCoreError, ClientError
 
-from image_mirror.cli.failures import remedy
+from image_mirror.cli.failures import passing
 from image_mirror.cli.record_rows import HEADING, by_attention, change, entry, summary, table
 from image_mirror.record import Record
 
@@ -92,8 +91,10 @@ def _readings(read: Read) -> Readings:
         time.sleep(_EVERY)
         try:
             records, trouble = read(), ""
-        except (BotoCoreError, ClientError) as error:
-            trouble = remedy(error)
+        except Exception as error:
+            trouble = passing(error) or ""
+            if not trouble:
+                raise
 
 
 def _now() -> int:

@@ -1,0 +1,178 @@
+"""The parts of the oracle: what may stand in an answer, in a patch and in the table after a request."""
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jsonpatch
+
+from fuzz.reading import ORIGINALS, REGISTRY, entry_for, full_name, home, images, rewritten
+from fuzz.scenarios import Scenario
+from fuzz.table import NOW, Key, Table
+
+Json = dict[str, Any]
+_POINTER = "/metadata/annotations/" + ORIGINALS.replace("/", "~1")
+_MOST_ANNOTATIONS = 262_144  # bytes of all keys and values; past them the API server refuses the pod
+
+
+def patch_in(answer: Json) -> list[Json]:
+    """Return the JSONPatch of an answer, [] where it has none."""
+    patch: list[Json] = json.loads(base64.b64decode(answer["response"].get("patch", "W10="), validate=True))
+    return patch
+
+
+def patched_by(patch: list[Json], pod: Json) -> Json:
+    """Return the pod that the API server makes of `pod`."""
+    try:
+        patched: Json = jsonpatch.apply_patch(pod, patch)
+    except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
+        raise AssertionError(f"the patch does not apply: {error}: {patch}") from error
+    return patched
+
+
+def check_response(answer: Json, review: Json) -> None:
+    """The answer is an AdmissionReview that echoes the request, allows it, and warns as kubectl can print it."""
+    response, request = answer["response"], review["request"]
+    assert (answer["apiVersion"], answer["kind"]) == (review["apiVersion"], "AdmissionReview")
+    assert (response["uid"], response["allowed"]) == (request["uid"], True)
+    assert response.get("patchType", "JSONPatch") == "JSONPatch"
+    assert ("patch" in response) == ("patchType" in response) == bool(patch_in(answer))
+    assert "patch" not in response or _concerns_us(request), "a patch of what is not to be changed"
+    warnings = response.get("warnings", ["none"])
+    assert 0 < len(warnings) == len(set(warnings)) <= 11
+    assert all(0 < len(warning) <= 120 and warning.isprintable() for warning in warnings), warnings
+
+
+def check_calls(request: Json, table: Table, scenario: Scenario) -> None:
+    """The table was asked for nothing but what a rule copies of what the request brings; a dry run wrote nothing."""
+    allowed: dict[Key, str] = {}
+    if _concerns_us(request):
+        standing = _standing_images(request)
+        for key, _, text in images(request["object"], request.get("subResource")):
+            entry = entry_for(scenario.rules, full_name(text))
+            if standing.get(key) != text and entry and entry[0] != "!" and "=" not in entry:
+                allowed[home(full_name(text))] = full_name(text)
+    for asked in tuple(table.asked):
+        assert asked in allowed, f"a call for {asked}, which no rule copies or no container brings"
+        assert f"/mirror/{REGISTRY}/" not in asked[0], "a copy of a copy"
+    for record in tuple(table.written):
+        assert record.source == allowed[record.repo, record.tag]
+        assert (record.status, record.attempts, record.due_at) == ("REQUESTED", 0, NOW)
+    assert not table.written or request.get("dryRun") is not True, "a dry run wrote a record"
+
+
+def check_patch(patch: list[Json], request: Json, table: Table, scenario: Scenario) -> None:
+    """The patch applies; each operation makes an image what it may become, or is about the annotation."""
+    pod, subresource, standing = request["object"], request.get("subResource"), _standing_images(request)
+    fields = {pointer: (key, text) for key, pointer, text in images(pod, subresource)}
+    patched = patched_by(patch, pod)
+    noted: dict[str, str] = {}
+    for operation in patch:
+        path, value = operation["path"], operation.get("value")
+        if path not in fields:
+            assert not subresource, "metadata is no part of a subresource"
+            _check_annotation(operation, pod)
+            continue
+        key, text = fields[path]
+        assert operation == {"op": "replace", "path": path, "value": value}
+        if value != standing.get(key):
+            assert isinstance(value, str)
+            _check_image(text, value, scenario)
+            noted["/".join(key)] = text
+            in_home = value.startswith(f"{REGISTRY}/")
+            recorded = not in_home or request.get("dryRun") is True or table.promises(home(full_name(text)))
+            assert recorded, f"{value} is promised and not recorded"
+    if not subresource:
+        _check_originals(patched, request, noted)
+
+
+def check_reinvocation(patch: list[Json], request: Json) -> None:
+    """What the webhook has made of images stays as it is when it is asked about that once more.
+
+    One thing is allowed: an annotation written by hand may say that what stood there was made of the very image that
+    the webhook chose now. It is believed, for it brings back nothing but what stood in that pod.
+    """
+    fields = {pointer: (key, text) for key, pointer, text in images(request["object"], request.get("subResource"))}
+    standing = _standing_images(request)
+    for operation in patch:
+        if operation["path"] in fields:
+            key, text = fields[operation["path"]]
+            original = _originals(request["oldObject"] if standing else {"metadata": {}}).get("/".join(key))
+            by_hand = operation["value"] == standing.get(key) and full_name(str(original)) == full_name(text)
+            assert by_hand, f"what was rewritten changes again: {operation}"
+
+
+def _concerns_us(request: Json) -> bool:
+    """Say whether images of this request are ours to change: a pod, new or updated, that has not opted out."""
+    if request["resource"].get("resource") != "pods" or request["operation"] not in ("CREATE", "UPDATE"):
+        return False
+    if request.get("subResource") and request["subResource"] != "ephemeralcontainers":
+        return False
+    labels = request["object"]["metadata"].get("labels")
+    opted_out = isinstance(labels, dict) and labels.get("image-mirror/skip") == "true"
+    return not opted_out and "kubernetes.io/config.mirror" not in _annotations(request["object"])
+
+
+def _standing_images(request: Json) -> dict[Key, str]:
+    old = request.get("oldObject") if request["operation"] == "UPDATE" else None
+    return {key: text for key, _, text in images(old, request.get("subResource"))} if old else {}
+
+
+def _check_image(text: str, value: str, scenario: Scenario) -> None:
+    source = full_name(text)
+    entry = entry_for(scenario.rules, source)
+    assert entry, f"{text!r} was changed, and no rule names it"
+    assert entry[0] != "!", f"{text!r} was changed in spite of {entry}"
+    if "=" in entry:
+        assert full_name(value) == rewritten(entry, source), f"{text!r} became {value!r} by {entry}"
+    else:
+        repo, tag = home(source)
+        assert value == (f"{repo}@{source.partition('@')[2]}" if "@" in source else f"{repo}:{tag}")
+
+
+def _check_annotation(operation: Json, pod: Json) -> None:
+    value = operation.get("value")
+    if operation["op"] == "remove":
+        assert operation == {"op": "remove", "path": _POINTER}
+    elif operation["path"] == _POINTER:
+        assert operation == {"op": "add", "path": _POINTER, "value": value}
+    else:
+        assert operation == {"op": "add", "path": "/metadata/annotations", "value": value}
+        assert not _annotations(pod), "other annotations are lost"
+        assert isinstance(value, dict)
+        assert list(value) == [ORIGINALS]
+
+
+def _check_originals(patched: Json, request: Json, noted: Mapping[str, str]) -> None:
+    """The annotation says what each rewritten image was, and of nothing else; it is absent where it would not fit."""
+    before, after = _annotations(request["object"]), _annotations(patched)
+    assert _size(after) <= max(_MOST_ANNOTATIONS, _size(before)), "the API server would refuse these annotations"
+    if ORIGINALS in after:
+        originals = json.loads(after[ORIGINALS])
+        assert originals
+        assert noted.items() <= originals.items()
+        assert originals.keys() <= {"/".join(key) for key, _, _ in images(patched)}, "an original of nothing"
+    elif noted:
+        # What is kept of the older ones counts too, and each of their characters may take six bytes.
+        old = _annotations(request["oldObject"]) if request["operation"] == "UPDATE" else {}
+        most = _size(before) + 6 * (_size(old) + _size(before)) + len(ORIGINALS) + len(json.dumps(noted))
+        assert most > _MOST_ANNOTATIONS, "the originals are lost, though they fit"
+
+
+def _originals(pod: Json) -> Json:
+    try:
+        originals = json.loads(_annotations(pod)[ORIGINALS])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return {}
+    return originals if isinstance(originals, dict) else {}
+
+
+def _annotations(pod: Json) -> Json:
+    found = pod["metadata"].get("annotations")
+    return found if isinstance(found, dict) else {}
+
+
+def _size(annotations: Json) -> int:
+    texts = [text for pair in annotations.items() for text in pair if isinstance(text, str)]
+    return sum(len(text.encode(errors="surrogatepass")) for text in texts)

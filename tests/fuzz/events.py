@@ -1,0 +1,53 @@
+"""Bytes as HTTP API events (payload 2.0): a captured review is an input as it stands, and any other bytes are one too.
+
+    input := body [ "\\n\\0\\n" query [ "\\n\\0\\n" headers [ "\\n\\0\\n" flags ] ] ]
+
+The first byte of `flags` says what the gateway made of the body (bit 0: marked as base64, bit 1: encoded so) and, in
+the bits above, which scenario of scenarios.py it meets.
+"""
+
+import base64
+from typing import Any
+from urllib.parse import parse_qsl
+
+from fuzz.scenarios import SCENARIOS, Scenario
+from fuzz.table import NOW
+
+BREAK = b"\n\0\n"
+MARKED, ENCODED, _SCENARIO = 1, 2, 4
+QUERY, HEADERS = b"timeout=10s", b"content-type: application/json\naccept-encoding: gzip"
+Json = dict[str, Any]
+
+
+def joined(body: bytes, query: bytes = QUERY, headers: bytes = HEADERS, encoding: int = 0, scenario: int = 0) -> bytes:
+    """Return the input that says this; `encoding` is made of MARKED and ENCODED."""
+    return BREAK.join((body, query, headers, bytes([(scenario * _SCENARIO + encoding) & 255])))
+
+
+def split(data: bytes) -> tuple[bytes, bytes, bytes, int, int]:
+    """Return the parts that an input is joined of; those that it lacks are as an API server sends them."""
+    given = data.split(BREAK, 3)
+    body, query, headers, flags = (*given, *(b"", QUERY, HEADERS, b"\0")[len(given) :])
+    scenario, encoding = divmod((flags or b"\0")[0], _SCENARIO)
+    return body, query, headers, encoding, scenario
+
+
+def event_of(data: bytes) -> tuple[Json, Scenario]:
+    """Return the event that an input stands for, and the scenario that it meets."""
+    body, query, headers, encoding, scenario = split(data)
+    text = base64.b64encode(body).decode() if encoding & ENCODED else body.decode(errors="surrogateescape")
+    query_text = query.decode(errors="replace")
+    lines = (line.partition(":") for line in headers.decode(errors="replace").splitlines())
+    event: Json = {
+        "version": "2.0",
+        "routeKey": "POST /token",
+        "rawPath": "/token",
+        "rawQueryString": query_text,
+        "headers": {name.strip().lower(): value.strip() for name, _, value in lines},
+        "requestContext": {"http": {"method": "POST", "path": "/token"}, "timeEpoch": NOW},
+        "isBase64Encoded": bool(encoding & MARKED),
+    }
+    parameters = dict(parse_qsl(query_text, keep_blank_values=True))
+    # The gateway leaves out what is empty.
+    event |= {name: value for name, value in (("queryStringParameters", parameters), ("body", text)) if value}
+    return event, SCENARIOS[scenario % len(SCENARIOS)]

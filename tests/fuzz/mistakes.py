@@ -1,0 +1,91 @@
+"""Mistakes made on purpose in the webhook: what the oracle must find, or its silence would mean nothing."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+from image_mirror import admission, images, promises, review, webhook
+from image_mirror.mirror import Copy, Decision, Keep, Mirror
+from image_mirror.promises import Promises
+from image_mirror.record import Record
+from image_mirror.records import Records
+from image_mirror.reference import NoHomeError, home_of, parse_reference
+from image_mirror.review import Json, Response, Review
+from image_mirror.rules import Rule, Rules, parse_rules
+
+_decide, _make, _new_images, _make_patch = Mirror.decide, Promises.make, images.new_images, admission.make_patch
+_answer, _originals, _known = review.answer, admission._originals, promises.KnownRecords.get
+_ANY = parse_rules("*.io").entries[0]
+
+
+def _copy_all(self: Mirror, image: str) -> tuple[Decision, Rule | None]:
+    """Copy what may be a copy itself."""
+    decision, rule = _decide(self, image)
+    try:
+        reference = parse_reference(image)
+        if decision == Keep() and reference.registry == self.registry:
+            return Copy(reference.pinned, home_of(reference, self.registry, self.prefix)), rule
+    except (ValueError, NoHomeError):
+        pass
+    return decision, rule
+
+
+def _patch_of_another(*arguments: Any) -> list[Json]:
+    patch = _make_patch(*arguments)
+    return [{**each, "path": each["path"].replace("/0/", "/1/")} for each in patch]
+
+
+def _patch_of_labels(*arguments: Any) -> list[Json]:
+    patch = _make_patch(*arguments)
+    return [*patch, {"op": "add", "path": "/metadata/labels", "value": {}}] if patch else []
+
+
+def _bug(pod: Json) -> str | None:
+    return "opted out" if pod["metadata"]["labels"].get("image-mirror/skip") == "true" else None
+
+
+def _copied(self: promises.KnownRecords, *arguments: Any) -> Record | None:
+    record = _known(self, *arguments)
+    return replace(record, digest="sha256:" + "0" * 64) if record else None
+
+
+def _of_nothing(*arguments: Any) -> dict[str, str]:
+    return {**_originals(*arguments), "containers/gone": "nginx"}
+
+
+def _echo_of_another(answered: Review, *more: Any) -> Response:
+    return _answer(replace(answered, uid=answered.uid.strip("\0")[:36]), *more)
+
+
+def _always_new(asked: Review, mirror: Mirror) -> Mapping[images.ImageField, Decision]:
+    return _new_images(replace(asked, old_object={}), mirror)
+
+
+MISTAKES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "promising what is not recorded": lambda: patch.object(Records, "create", lambda _, record: record),
+    "copying what no rule names": lambda: patch.object(Rules, "match", lambda *_: _ANY),
+    "copying a copy": lambda: patch.object(Mirror, "decide", _copy_all),
+    "writing in a dry run": lambda: patch.object(
+        Promises, "make", lambda self, wanted, **more: _make(self, wanted, **more | {"dry_run": False})
+    ),
+    "changing what an update does not change": lambda: patch.object(webhook, "new_images", _always_new),
+    "changing what has opted out": lambda: patch.object(webhook, "exemption", lambda _: None),
+    "failing at a pod without labels": lambda: patch.object(webhook, "exemption", _bug),
+    "patching the next container": lambda: patch.object(webhook, "make_patch", _patch_of_another),
+    "patching labels": lambda: patch.object(webhook, "make_patch", _patch_of_labels),
+    "losing other annotations": lambda: patch.object(admission, "annotations", lambda _: {}),
+    "noting nothing": lambda: patch.object(admission, "_originals", lambda *_: {}),
+    "noting what is gone": lambda: patch.object(admission, "_originals", _of_nothing),
+    "annotations past the limit": lambda: patch.object(admission, "_MOST_ANNOTATIONS", 10**9),
+    "echoing another uid": lambda: patch.object(webhook, "answer", _echo_of_another),
+    "control characters in a warning": lambda: patch("image_mirror.notices.printable", str),
+    "warnings without end": lambda: patch("image_mirror.notices._LONGEST", 1000),
+    "answering twice in two ways": lambda: patch.object(promises.KnownRecords, "get", _copied),
+    "status 500": lambda: patch.object(webhook, "refuse", lambda _: {**_answer_of_500()}),
+}
+
+
+def _answer_of_500() -> Response:
+    return {"statusCode": 500, "headers": {"Content-Type": "application/json"}, "body": '{"message":""}'}

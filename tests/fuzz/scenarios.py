@@ -1,0 +1,62 @@
+"""What a webhook meets besides its input: rules, settings, and what the table holds."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast
+
+from fuzz.reading import REGISTRY
+from fuzz.table import NOW, Standing, Table
+from image_mirror.admission import SwapWhen
+from image_mirror.promises import KnownRecords, Promises
+from image_mirror.records import Records
+from image_mirror.rules import DEFAULT_RULES
+from image_mirror.settings import Settings
+from image_mirror.webhook import Webhook
+
+_REWRITES = (
+    "gcr.io=mirror.example.com/gcr docker.io=hub.example.com !docker.io/library/redis quay.io/prometheus "
+    "registry.k8s.io=docker.io/k8s *.example.org !a.example.org *.a.example.org/x/y localhost:5000"
+)
+_EACH: tuple[Standing, ...] = (
+    *("absent", "requested", "copied", "copied long ago"),
+    *("failed", "failed long ago", "legacy", "refused"),
+)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """The rules in force, when images are swapped, and what the table holds: each row is one of `before`."""
+
+    rules: str = DEFAULT_RULES
+    swap_when: SwapWhen = "always"
+    before: tuple[Standing, ...] = ("absent",)
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the table refuses any call."""
+        return "refused" in self.before
+
+
+SCENARIOS = (
+    Scenario(),
+    Scenario(swap_when="copied", before=("copied", "absent")),
+    Scenario(before=("failed", "failed long ago", "legacy", "copied long ago")),
+    Scenario(before=_EACH),
+    Scenario(_REWRITES),
+    Scenario(_REWRITES, "copied", _EACH),
+    # Rules that name the registry of the copies itself.
+    Scenario(f"*.{REGISTRY.partition('.')[2]} {REGISTRY} *.io docker.io/library", before=("absent", "copied")),
+)
+
+
+def webhook_of(scenario: Scenario, table: Table) -> Webhook:
+    """Return a webhook that knows no record yet, over `table`."""
+    settings = _settings(scenario)
+    promises = Promises(Records(cast("Any", table), settings.table), settings.policy, KnownRecords())
+    return Webhook(settings, promises, lambda: NOW / 1000)
+
+
+@cache
+def _settings(scenario: Scenario) -> Settings:
+    environment = {"DDB_TABLE_NAME": "T", "GLOBAL_AKSK": "S", "G_PROJECT_NAME": "P", "ECR_REGISTRY": REGISTRY}
+    return Settings.from_env(environment | {"MIRROR_RULES": scenario.rules, "SWAP_WHEN": scenario.swap_when})

@@ -1,0 +1,104 @@
+"""The table in memory: DynamoDB's conditional writes, rows that stand before the first call, and calls it refuses."""
+
+import threading
+import zlib
+from dataclasses import replace
+from typing import Any, Literal
+
+from botocore.exceptions import ClientError
+
+from fuzz.reading import REGISTRY
+from image_mirror.record import HOUR, Record, Status
+from image_mirror.records import to_item, to_record
+from simulation.expressions import Item, Scope, apply_update, parse_condition, parse_update
+
+NOW = 1_800_000_000_000
+Standing = Literal["absent", "requested", "copied", "copied long ago", "failed", "failed long ago", "legacy", "refused"]
+Key = tuple[str, str]
+
+
+class Table:
+    """One table, whose methods are those of the client. `before` says what stands where: each key has one of these.
+
+    `written` has the record that each write left, `asked` the key of each call, in the order of the calls.
+    """
+
+    def __init__(self, before: tuple[Standing, ...]) -> None:
+        self._before = before
+        self._items: dict[Key, Item | None] = {}
+        self._lock = threading.Lock()
+        self.written: list[Record] = []
+        self.asked: list[Key] = []
+
+    def promises(self, key: Key) -> bool:
+        """Say whether there is a record, and one whose copy is there or will be."""
+        item = self._item(key)
+        return item is not None and to_record(item).promised
+
+    def get_item(self, **request: Any) -> dict[str, Any]:
+        with self._lock:
+            item = self._asked(request["Key"], "GetItem")
+            return {"Item": dict(item)} if item else {}
+
+    def put_item(self, **request: Any) -> dict[str, Any]:
+        return self._write(request, request["Item"], "PutItem", lambda _: dict(request["Item"]))
+
+    def update_item(self, **request: Any) -> dict[str, Any]:
+        changes, key = parse_update(request["UpdateExpression"]), request["Key"]
+        return self._write(request, key, "UpdateItem", lambda scope: {**key, **apply_update(changes, scope)})
+
+    def _write(self, request: Any, key: Item, operation: str, change: Any) -> dict[str, Any]:
+        with self._lock:
+            item = self._asked(key, operation)
+            scope = Scope(
+                item or {},
+                request.get("ExpressionAttributeNames", {}),
+                request.get("ExpressionAttributeValues", {}),
+            )
+            if not parse_condition(request["ConditionExpression"]).holds(scope):
+                error = _error("ConditionalCheckFailedException", operation)
+                error.response["Item"] = dict(item or {})  # type: ignore[typeddict-unknown-key]
+                raise error
+            after = change(scope)
+            self._items[_key(key)] = after
+            self.written.append(to_record(after))
+            return {}
+
+    def _asked(self, item: Item, operation: str) -> Item | None:
+        key = _key(item)
+        self.asked.append(key)
+        if self._standing(key) == "refused":
+            raise _error("ProvisionedThroughputExceededException", operation)
+        return self._item(key)
+
+    def _item(self, key: Key) -> Item | None:
+        if key not in self._items:
+            self._items[key] = _made(key, self._standing(key))
+        return self._items[key]
+
+    def _standing(self, key: Key) -> Standing:
+        return self._before[zlib.crc32(":".join(key).encode()) % len(self._before)]
+
+
+def _made(key: Key, standing: Standing) -> Item | None:
+    repo, tag = key
+    if standing in ("absent", "refused"):
+        return None
+    if standing == "legacy":
+        return {"repo": {"S": repo}, "tag": {"S": tag}, "created": {"S": "long ago"}}
+    then = NOW - (30 * 24 * HOUR if standing.endswith("long ago") else 1)
+    source = repo.removeprefix(f"{REGISTRY}/mirror/") + f":{tag}"
+    record = Record(repo=repo, tag=tag, source=source, requested_at=then, updated_at=then, status=Status.REQUESTED)
+    if standing.startswith("copied"):
+        record = replace(record, status=Status.COPIED, digest="sha256:" + "0" * 64)
+    if standing.startswith("failed"):
+        record = replace(record, status=Status.FAILED, attempts=5, error="NOT_FOUND:\n\x1b[31m manifest \ud800unknown")
+    return to_item(record)
+
+
+def _error(code: str, operation: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "of the fuzz"}}, operation)
+
+
+def _key(item: Item) -> Key:
+    return item["repo"]["S"], item["tag"]["S"]
