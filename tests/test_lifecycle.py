@@ -22,12 +22,12 @@ from image_mirror.lifecycle import (
     next_step,
     postponed,
     refused,
-    renewal,
     started,
     verified,
 )
 from image_mirror.record import HOUR, MINUTE, Build, Outcome, Policy, Record, Status, idempotency_token, request
 from image_mirror.reference import home_of, parse_reference
+from image_mirror.renewal import renewal
 
 REGISTRY = "123456789012.dkr.ecr.cn-northwest-1.amazonaws.com.cn"
 POLICY = Policy()

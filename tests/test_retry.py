@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from conftest import REGISTRY
 from image_mirror.cli import images_named, terminal
-from image_mirror.lifecycle import MOST_ATTEMPTS, Start, asked_again, next_step
+from image_mirror.lifecycle import MOST_ATTEMPTS, Start, next_step
 from image_mirror.mirror import Mirror
 from image_mirror.record import Record, Status, idempotency_token
 from image_mirror.records import Records
+from image_mirror.renewal import asked_again
 from image_mirror.rules import DEFAULT_RULES, parse_rules
 from operators import Operated
 from recorded import BUILD, DIGEST, now, record, run, write

@@ -9,10 +9,10 @@ from time import monotonic
 from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.admission import Demand
-from image_mirror.lifecycle import is_renewed, renewal
 from image_mirror.record import Policy, Record, Status, request
 from image_mirror.records import Records
 from image_mirror.reference import Home
+from image_mirror.renewal import is_renewed, renewal
 
 _KNOWN_FOR = 60_000  # milliseconds
 _MOST_KNOWN = 10_000  # records of about 1 kB each

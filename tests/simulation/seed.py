@@ -35,8 +35,9 @@ def run_seed(seed: int, *, keeps_history: bool = False) -> Outcome:
     quota = (1, 2, 20)[seed // 3 % 3]
     settings = {**_SETTINGS, "SWAP_WHEN": ("always", "always", "copied")[seed // 9 % 3]}
     with (
-        # So that what is due fills several rounds of a run, as a real fleet's does.
+        # So that what is due fills several rounds of a run, and many wait for capacity, as in a real fleet.
         patch("image_mirror.reconciler._CHUNK", 3),
+        patch("image_mirror.progress.PARALLEL", 2),
         running(seed, FAULTS.times(factor), quota=quota, keeps_history=keeps_history, **settings) as fleet,
     ):
         images = _populate(fleet)
