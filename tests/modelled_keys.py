@@ -82,7 +82,7 @@ class Aws:
         account = cast("Account", self)
         return Link(
             user=self.name,
-            owner=Account("china"),
+            owner=Account("china", None, "cn-north-1"),
             iam=self.client("iam"),
             secret=KeySecret(account, "s", NAMES, of_a_stack=None),
             region="cn-north-1",

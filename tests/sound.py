@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from image_mirror.cli.accounts import Account
+from image_mirror.cli.doctor.keys import Absent
 from image_mirror.cli.doctor.triggers import RATE, STREAM_FILTER, ecr_pattern
 from image_mirror.cli.key_proof import Outcome, Verdict
 from image_mirror.cli.stacks import Stack
@@ -123,7 +124,7 @@ class Answers:
             "ReconcilerFunctionEcrHints": HINTS,
         }
     )
-    secrets: dict[str, str | None] = field(
+    secrets: dict[str, str | Absent] = field(
         default_factory=lambda: {
             "GlobalAKSK": json.dumps(
                 {"G_AWS_REGION": "us-west-2", "G_ACCESS_KEY": "AKIAGLOBALEXAMPLE001", "G_SECRET_KEY": "global/secret"}
@@ -177,7 +178,7 @@ class Answers:
     def give(self, secret: str, **entries: str) -> None:
         """Change entries of a secret."""
         text = self.secrets[secret]
-        assert text is not None
+        assert isinstance(text, str)
         self.secrets[secret] = json.dumps(json.loads(text) | entries)
 
     def settings(self) -> Json:

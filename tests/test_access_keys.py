@@ -258,7 +258,9 @@ def test_a_key_that_another_put_beside_it_is_never_deleted(is_used: bool) -> Non
         side.prove(AccessKey("", made["AccessKeyId"], made["SecretAccessKey"]))
     pass_time([side, other], hours=720)
     use = "last used" if is_used else "no use known"
-    delete = rf"delete-access-key --user-name user --access-key-id '<the one that ends in {made['AccessKeyId'][-4:]}>'"
+    end = made["AccessKeyId"][-4:]
+    user = "--region cn-north-1 --user-name user"
+    delete = rf"delete-access-key {user} --access-key-id '<the one that ends in {end}>'"
     with pytest.raises(
         NotWellError, match=rf"has two keys, .*: \.\.\.\w+ \(active, .*\), in the secret and .*{use}.*{delete}"
     ):

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -86,11 +87,52 @@ def test_a_wrong_rule_of_the_stack_is_told_with_its_remedy(operated: Operated) -
 
 
 @pytest.mark.usefixtures("operated")
-def test_no_region_anywhere_names_the_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("account", "words"),
+    [
+        pytest.param(
+            Account("china"),
+            "china account: no region is set; give --china-profile, or set IMAGE_MIRROR_CHINA_PROFILE, or else "
+            "--china-region",
+            id="china",
+        ),
+        pytest.param(
+            Account("global"),
+            "global account: no region is set; give --global-profile, or set IMAGE_MIRROR_GLOBAL_PROFILE, or else "
+            "--global-region",
+            id="global",
+        ),
+        pytest.param(
+            Account("china", "bare"),
+            "china account (profile bare): no region is set; set it in the profile, or give --china-region",
+            id="a-profile-without-one",
+        ),
+    ],
+)
+def test_no_region_anywhere_names_what_gives_one(
+    account: Account, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION")
+    (tmp_path / "bare").write_text("[profile bare]\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "bare"))
+    with pytest.raises(NoAnswerError) as caught:
+        _ = account.region
+    assert str(caught.value) == words
+
+
+def test_a_side_without_credentials_names_its_own_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    with pytest.raises(NoAnswerError, match="no region is set; give --china-region"):
-        _ = Account("china").region
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with pytest.raises(NoAnswerError, match="no credentials are found; give --global-profile, or set IMAGE_MIRROR_"):
+        Account("global", None, "us-west-2").client("sts")
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"image-mirror {version('image-mirror')}\n")
 
 
 @pytest.mark.usefixtures("operated")
@@ -197,9 +239,23 @@ def test_kubectl_that_never_ends_is_ended(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(cluster, "_WITHIN", 0.5)
     began = time.monotonic()
-    with pytest.raises(NoAnswerError, match=r"kubectl has not ended within 0.5 s; run `kubectl get pods"):
-        cluster.Cluster().pods()
+    asked = "`kubectl get pods --all-namespaces '--field-selector=status.phase!=Succeeded,status.phase!=Failed'"
+    with pytest.raises(NoAnswerError) as caught:
+        cluster.Cluster(context="my shop").pods()
     assert time.monotonic() - began < 30
+    assert f"kubectl has not ended within 0.5 s; run {asked} '--context=my shop'`: if a" in str(caught.value)
+
+
+def test_kubectl_that_fails_is_quoted_with_its_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text("#!/bin/sh\necho refused >&2\nexit 1\n")
+    kubectl.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(NoAnswerError) as caught:
+        cluster.Cluster(Path("my config"), "shop").version()
+    assert caught.value.cause == "the cluster (my config, context shop): refused"
+    asked = "`kubectl get --raw=/version '--kubeconfig=my config' --context=shop`"
+    assert caught.value.remedy == f"does {asked} work for you?"
 
 
 def test_the_list_of_commands_is_whole_and_in_the_order_in_which_an_operator_meets_them() -> None:

@@ -397,7 +397,12 @@ def test_a_wrong_region_and_a_wrong_secret_part_are_mended(accounts: Accounts) -
     ("text", "words"),
     [
         pytest.param("AKIA: x", "it holds no JSON object", id="no-json"),
-        pytest.param('["AKIA"]', "it holds no JSON object", id="a-list"),
+        pytest.param(
+            '["AKIA"]',
+            "it holds no JSON object; where nothing needs what it holds, `aws secretsmanager put-secret-value "
+            "--profile china --region cn-northwest-1 --secret-id GlobalAKSK --secret-string '{}'`, then run this again",
+            id="a-list",
+        ),
     ],
 )
 def test_a_secret_that_cannot_be_read_is_told_and_not_overwritten(accounts: Accounts, text: str, words: str) -> None:
@@ -414,14 +419,16 @@ def test_a_secret_that_is_marked_for_deletion_is_told(accounts: Accounts) -> Non
     accounts.operated.cloud.secrets.delete_secret(SecretId="GlobalAKSK")
     result = CliRunner().invoke(app, ["connect"])
     assert result.exit_code == 1
-    assert "marked for deletion; get it back by `aws secretsmanager restore-secret`" in result.stderr
+    restore = "`aws secretsmanager restore-secret --profile china --region cn-northwest-1 --secret-id GlobalAKSK`"
+    assert f"it is marked for deletion; get it back by {restore}, then run this again" in result.stderr
 
 
 def test_a_stacks_secret_that_is_gone_is_told(accounts: Accounts) -> None:
     accounts.operated.global_secrets.delete_secret(SecretId="ImagePullSecret", ForceDeleteWithoutRecovery=True)
     result = CliRunner().invoke(app, ["connect"])
     assert result.exit_code == 1
-    assert "secret ImagePullSecret (global): it is gone; deploy the stack image-pulling anew" in result.stderr
+    assert "secret ImagePullSecret (global): it is gone; deploy the stack image-pulling again; " in result.stderr
+    assert "REVERT_DRIFT undoes it; then run this again" in result.stderr
     assert accounts.ids() == [[], []]
 
 
@@ -430,10 +437,9 @@ def test_two_keys_that_nobody_can_account_for_are_named_and_an_inactive_one_make
     done = accounts.connect()
     assert done.exit_code == 1
     assert f"{PUSH_USER} (china) has two keys, the most there may be" in done.stderr
-    assert (
-        f"--profile china --user-name {PUSH_USER} --access-key-id '<the one that ends in {ids[0][-4:]}>'" in done.stderr
-    )
-    assert f"`aws iam list-access-keys --profile china --user-name {PUSH_USER}` prints the IDs" in done.stderr
+    user = f"--profile china --region cn-northwest-1 --user-name {PUSH_USER}"
+    assert f"{user} --access-key-id '<the one that ends in {ids[0][-4:]}>'" in done.stderr
+    assert f"`aws iam list-access-keys {user}` prints the IDs" in done.stderr
     assert accounts.ids() == [ids, []]
     accounts.age(PUSH_USER, hours=1000, used=False)
     assert accounts.connect().exit_code == 1

@@ -234,7 +234,8 @@ def test_a_stack_that_may_not_be_read_is_skipped_and_the_other_side_looked_at(
     code, findings = found()
     [stack] = of(findings, "china stack")
     assert stack["state"] == "failed"
-    assert "config profile (no-such) could not be found" in stack["found"]
+    assert stack["found"].endswith("config profile (no-such) could not be found")
+    assert stack["remedy"] == "`aws configure list-profiles` prints those there are"
     assert of(findings, "table")[0]["found"] == 'not asked, for want of "china stack"'
     assert of(findings, "build quota")[0]["state"] == "ok"
     assert code == 1
@@ -250,7 +251,8 @@ def test_a_stack_that_is_not_there_has_failed(well: Operated) -> None:
     code, findings = found("--stack-name", "nowhere")
     [stack] = of(findings, "china stack")
     assert (stack["state"], code) == ("failed", 1)
-    assert "no stack 'nowhere' in cn-northwest-1" in stack["found"]
+    assert stack["found"].endswith("there is no stack 'nowhere' in cn-northwest-1")
+    assert stack["remedy"] == "deploy it, or name it by --stack-name, its region by --china-region"
     assert well.cloud.items() == []
 
 
@@ -269,11 +271,39 @@ def test_what_does_not_exist_has_failed_and_not_been_skipped(well: Operated, ans
     code, findings = found()
     topics = ["table", "GlobalAKSK: secret", "project", "schedule", "ECR events", "webhook function", "dead letters"]
     assert {each["state"] for topic in topics for each in of(findings, topic)[:1]} == {"failed"}
-    assert "marked for deletion" in of(findings, "GlobalAKSK: secret")[0]["found"]
+    assert of(findings, "GlobalAKSK: secret")[0]["found"] == "the secret GlobalAKSK is marked for deletion"
     assert of(findings, "build quota")[0]["found"] == "Service Quotas tells no applied value"
     assert of(findings, "builds")[0]["found"] == "there is no project"
     assert of(findings, "GlobalAKSK: call")[0]["found"] == 'not asked, for want of "GlobalAKSK: secret"'
     assert code == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "found_is", "remedy"),
+    [
+        pytest.param(
+            "Secrets Manager can't find the specified secret.",
+            "the secret ImagePullSecret does not exist",
+            "REVERT_DRIFT",
+            id="no-secret",
+        ),
+        pytest.param(
+            "Secrets Manager can't find the specified secret value for staging label: AWSCURRENT",
+            "is no JSON object",
+            "`image-mirror connect` makes a key",
+            id="a-secret-without-a-value",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("well")
+def test_a_secret_that_is_gone_is_told_from_one_without_a_value(
+    message: str, found_is: str, remedy: str, refuse: Callable[..., None]
+) -> None:
+    refuse("secretsmanager", "GetSecretValue", "ResourceNotFoundException", message)
+    _, findings = found()
+    [secret] = of(findings, "ImagePullSecret: secret")
+    assert found_is in secret["found"]
+    assert remedy in secret["remedy"]
 
 
 @pytest.mark.parametrize(
@@ -297,7 +327,7 @@ def test_without_network_it_says_so_for_both_and_ends_with_3(monkeypatch: pytest
     for topic in ("china stack", "global stack"):
         [stack] = of(findings, topic)
         assert stack["state"] == "failed"
-        assert "see to the network" in stack["found"]
+        assert stack["remedy"] == "see to the network, and to HTTPS_PROXY where there is a proxy"
     assert {each["state"] for each in findings} == {"failed", "skipped"}
     assert code == 3
     assert "neither account answers" in run().stderr
@@ -312,7 +342,7 @@ def test_keys_that_aws_does_not_take_are_no_answer(refuse: Callable[..., None]) 
     ):
         refuse(service, operation, "InvalidClientTokenId", "The security token included in the request is invalid.")
     code, findings = found()
-    assert "AWS does not take this profile's access key" in of(findings, "china stack")[0]["found"]
+    assert "AWS does not take this profile's access key" in of(findings, "china stack")[0]["remedy"]
     assert code == 3
 
 

@@ -15,6 +15,7 @@ from image_mirror.cli.doctor import abroad, china, key_readings, posting, readin
 from image_mirror.cli.doctor.asking import SharedAccount
 from image_mirror.cli.doctor.examination import examination
 from image_mirror.cli.doctor.findings import Finding, State
+from image_mirror.cli.doctor.keys import Absent
 from image_mirror.cli.doctor.posting import Reply
 from image_mirror.cli.key_proof import Outcome, Verdict
 from image_mirror.record import MINUTE, Status
@@ -262,12 +263,37 @@ BREAKAGES = [
         id="another-project",
     ),
     pytest.param(
-        lambda found: found.secrets.update(GlobalAKSK=None),
+        lambda found: found.secrets.update(GlobalAKSK=Absent.GONE),
         "GlobalAKSK: secret",
         "failed",
         "the secret GlobalAKSK does not exist",
         "image-mirror connect",
         id="no-secret",
+    ),
+    pytest.param(
+        lambda found: found.secrets.update(GlobalAKSK=Absent.MARKED),
+        "GlobalAKSK: secret",
+        "failed",
+        "the secret GlobalAKSK is marked for deletion",
+        "get it back by `aws secretsmanager restore-secret --profile china --region cn-northwest-1 "
+        "--secret-id GlobalAKSK`",
+        id="a-secret-marked-for-deletion",
+    ),
+    pytest.param(
+        lambda found: found.secrets.update({PULL_SECRET: Absent.MARKED}),
+        "ImagePullSecret: secret",
+        "failed",
+        "the secret ImagePullSecret is marked for deletion",
+        "restore-secret --profile global --region us-west-2 --secret-id ImagePullSecret`",
+        id="the-stacks-secret-marked-for-deletion",
+    ),
+    pytest.param(
+        lambda found: found.secrets.update({PULL_SECRET: Absent.GONE}),
+        "ImagePullSecret: secret",
+        "failed",
+        "the secret ImagePullSecret does not exist",
+        "--deployment-mode REVERT_DRIFT undoes it; then: `image-mirror connect` makes a key and stores it",
+        id="the-stacks-secret-gone",
     ),
     pytest.param(
         lambda found: found.secrets.update(GlobalAKSK="AKIAIOSFODNN7EXAMPLE"),

@@ -87,6 +87,14 @@ def test_what_the_api_server_fills_in_or_reorders_is_no_difference() -> None:
             id="another-token",
         ),
         pytest.param(
+            lambda webhook: (
+                webhook["clientConfig"].update(url=URL.replace(TOKEN, "z" * 32)) or webhook.update(failurePolicy="Fail")
+            ),
+            "failed",
+            "than the stack's: with failurePolicy Fail no pod starts, unless a webhook answers there",
+            id="another-token-and-fail",
+        ),
+        pytest.param(
             lambda webhook: webhook["clientConfig"].update(url=f"https://old.execute-api.cn/{'z' * 32}"),
             "failed",
             "asks https://old.execute-api.cn/***, not https://a1b2c3d4e5.execute-api.cn-northwest-1",
@@ -194,6 +202,17 @@ def test_what_was_chosen_is_kept_by_the_remedy(
 ) -> None:
     [finding] = judged(applied(change, choices))
     assert finding.remedy == f"`image-mirror webhook-config {options}{WHERE}"
+
+
+def test_the_remedy_is_quoted_for_a_shell_with_the_cluster_that_was_asked(tmp_path: Path) -> None:
+    (tmp_path / "aws-config").write_text('[profile "my china"]\nregion = cn-north-1\n')
+    stack = Stack(Account("china", "my china", "cn-north-1"), "mirror", "CREATE_COMPLETE", {}, {})
+    asked = Cluster(Path("my config"), "my shop")
+    [finding] = judge_configurations([], SHIPPED, apply_of(stack, asked))
+    assert finding.remedy == (
+        "`image-mirror webhook-config '--china-profile=my china' --china-region=cn-north-1 --stack-name=mirror | "
+        "kubectl apply '--kubeconfig=my config' '--context=my shop' -f -`"
+    )
 
 
 def test_an_older_configuration_under_another_name_is_found_by_its_url() -> None:

@@ -159,9 +159,10 @@ def test_an_image_without_a_record_ends_with_1_and_the_others_are_done(command: 
     result = run(command, *named)
     assert result.exit_code == 1
     assert len(result.stdout.splitlines()) == 1
-    assert [line.split(": no record")[0] for line in result.stderr.splitlines()] == [
-        f"Error: {image}" for image in named[2:]
-    ]
+    lines = result.stderr.splitlines()
+    assert [line.split(": no record")[0] for line in lines] == [f"Error: {image}" for image in named[2:]]
+    whole = "globs are compared with whole names, such as docker.io/library/nginx:1.29; `image-mirror status` shows"
+    assert [whole in line for line in lines] == [False, True, False]
 
 
 @pytest.mark.parametrize(

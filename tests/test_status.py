@@ -233,6 +233,12 @@ def test_an_image_whose_build_has_not_begun_asks_the_global_account_nothing(refu
         ),
         pytest.param(
             lambda _refuse, build, _env: build.update(logs={}),
+            ["its log is not shown", "CodeBuild names no log of it, and it has ended"],
+            True,
+            id="no-log-at-all",
+        ),
+        pytest.param(
+            lambda _refuse, build, _env: build.update(logs={}, buildStatus="IN_PROGRESS"),
             ["its log is not shown", "the build has no log yet"],
             True,
             id="no-log-yet",
@@ -263,7 +269,7 @@ def test_where_the_global_account_says_nothing_the_record_is_shown_and_why(
     result = run("status", "gcr.io/broken:1")
     assert result.exit_code == 0
     assert REASON in result.stdout
-    assert (f"{BUILD}: FAILED" in result.stdout) is shown
+    assert (f"{BUILD}: {build['buildStatus']}" in result.stdout) is shown
     assert result.stderr.startswith("Note: ")
     assert [word for word in words if word not in result.stderr] == []
 

@@ -300,12 +300,44 @@ def test_a_terminal_shows_what_is_waited_for_and_counts_the_rest() -> None:
     arrivals.append(arrival(home("gcr.io/a/b:1"), "gcr.io/a/failed:1", fail(record), 75))
     console = Console(width=90, height=12, force_terminal=False)
     with console.capture() as captured:
-        console.print(board(arrivals, 12))
+        console.print(board(arrivals, 90, 12))
     lines = captured.get().splitlines()
     assert len(lines) <= 12
     assert "0 of 31 copied, 1 failed" in lines[0]
     assert lines[1].split()[:3] == ["FAILED", "1:15", "gcr.io/a/failed:1"]
     assert lines[-1] == "and 22 more"
+
+
+@pytest.mark.parametrize(
+    ("image", "reason", "line"),
+    [
+        pytest.param(
+            "registry.k8s.io/ingress-nginx/controller:v1.11.3",
+            None,
+            "COPYING     1:15  registry.k8s.io/ingress-nginx/controller:v1.11.3",
+            id="a-name-that-fits-is-whole",
+        ),
+        pytest.param(
+            "registry.k8s.io/ingress-nginx/controller:v1.11.3",
+            "the source refuses: toomanyrequests",
+            "COPYING     1:15  registry.k8s.io/ingress-nginx/controller:v1.11.3  the source …",
+            id="the-reason-gets-what-is-left",
+        ),
+        pytest.param(
+            f"registry.k8s.io/{'a' * 60}/controller:v1.11.3",
+            "the source refuses",
+            f"COPYING     1:15  registry.k8s.io/aaaa…{'a' * 22}/controller:v1.11.3",
+            id="a-long-name-is-cut-in-its-middle",
+        ),
+    ],
+)
+def test_eighty_columns_show_the_tag_first(image: str, reason: str | None, line: str) -> None:
+    from rich.console import Console
+
+    console = Console(width=80, height=24, force_terminal=False)
+    with console.capture() as captured:
+        console.print(board([Arrival(image, "x", "COPYING", 0, None, reason, 75)], 80, 24))
+    assert captured.get().splitlines()[1:] == [line]
 
 
 def test_a_terminal_is_given_a_live_display_and_a_pipe_is_not() -> None:

@@ -126,7 +126,7 @@ def test_a_mistake_that_loses_copies_is_found(mistake: Callable[[], AbstractCont
     [
         pytest.param(mistakes.putting_without_a_condition, 3, id="of-the-webhook"),
         # Two writes have to meet within a call's time, so it takes some seeds.
-        pytest.param(mistakes.writes_that_ask_for_nothing, 100, id="of-every-step"),
+        pytest.param(mistakes.writes_that_ask_for_nothing, 200, id="of-every-step"),
     ],
 )
 def test_a_write_without_its_condition_is_found(

@@ -93,6 +93,13 @@ def shown(access_key_id: str) -> str:
     return f"...{access_key_id[-4:]}"
 
 
+def secret_name(secret_id: str) -> str:
+    """Return the name of a secret that is given by its name or its ARN."""
+    if not secret_id.startswith("arn:"):
+        return secret_id
+    return secret_id.rpartition(":")[2].rpartition("-")[0]  # Secrets Manager adds a hyphen and six characters
+
+
 def plan(keys: Iterable[UserKey], given: Given, *, works: bool, rotate: bool, now: datetime) -> Plan:
     """Decide what becomes of a user's keys.
 

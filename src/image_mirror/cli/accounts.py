@@ -47,10 +47,12 @@ class Account:
         around = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
         region = self.given_region or own or around or session.get_config_variable("region")
         if not region:
-            raise NoAnswerError(f"{self}: no region is set; give --{self.side}-region, or set it in the profile")
+            region = f"--{self.side}-region"
+            then = f"set it in the profile, or give {region}" if self.profile else f"{self._name_it}, or else {region}"
+            raise NoAnswerError(f"{self}: no region is set", then)
         if not self._holds(region):
             options = f"--{self.side}-profile or --{self.side}-region"
-            raise NoAnswerError(f"{self}: {region} is not {self._there}; give {options}")
+            raise NoAnswerError(f"{self}: {region} is not {self._there}", f"give {options}")
         return str(region)
 
     def client(self, service: str, key: "AccessKey | None" = None) -> Any:
@@ -62,7 +64,7 @@ class Account:
 
         region = key.region if key else self.region
         if key is None and self._session.get_credentials() is None:
-            raise NoAnswerError(f"{self}: no credentials are found; give --{self.side}-profile, or set AWS_PROFILE")
+            raise NoAnswerError(f"{self}: no credentials are found", self._name_it)
         patience = Config(
             connect_timeout=5,
             read_timeout=30,
@@ -78,6 +80,11 @@ class Account:
         )
         client.meta.events.register("after-call", self._sign)
         return client
+
+    @property
+    def _name_it(self) -> str:
+        # The variables are those in options.py.
+        return f"give --{self.side}-profile, or set IMAGE_MIRROR_{self.side.upper()}_PROFILE"
 
     @property
     def _there(self) -> str:

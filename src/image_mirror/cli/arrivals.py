@@ -121,8 +121,8 @@ class Lines:
                 typer.echo(printable(f"{each.state:<9} {each.image}{reason}"), err=True)
 
 
-def board(arrivals: list[Arrival], height: int) -> "RenderableType":
-    """Return what a terminal of `height` lines shows: a bar for all, and a line for each that has not arrived."""
+def board(arrivals: list[Arrival], width: int, height: int) -> "RenderableType":
+    """Return what a terminal of `width` by `height` shows: a bar for all, and a line for each that has not arrived."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
@@ -135,12 +135,23 @@ def board(arrivals: list[Arrival], height: int) -> "RenderableType":
     head.add_row(ProgressBar(total=len(arrivals), completed=done, width=30), Text(count))
     waiting = sorted((each for each in arrivals if not each.arrived), key=lambda each: (not each.ended, each.image))
     room = max(1, height - 3)
-    lines = Table.grid(padding=(0, 2))
+    lines = []
     for each in waiting[:room]:
         style = "red" if each.ended else "cyan" if each.state == Status.COPYING else "yellow"
         clock = f"{each.waited // 60}:{each.waited % 60:02}"
-        reason = Text(printable(each.reason or ""), no_wrap=True, overflow="ellipsis", style="dim")
-        name = Text(printable(each.image), no_wrap=True, overflow="ellipsis")
-        lines.add_row(Text(each.state, style=style), Text(clock), name, reason)
+        stands = f"{each.state:<9}  {clock:>5}  "
+        name = _cut(printable(each.image), width - len(stands))
+        line = Text.assemble((stands, style), name, no_wrap=True, overflow="ellipsis")
+        if each.reason and width - len(line) > len("  ..."):
+            line.append(f"  {printable(each.reason)}", style="dim")
+        lines.append(line)
     more = [Text(f"and {len(waiting) - room} more", style="dim")] if len(waiting) > room else []
-    return Group(head, lines, *more)
+    return Group(head, *lines, *more)
+
+
+def _cut(name: str, room: int) -> str:
+    """Return a name that is no longer than `room`: where it must be cut, in its middle, so that it keeps its tag."""
+    if len(name) <= room:
+        return name
+    end = max(1, room * 2 // 3)
+    return f"{name[: max(0, room - end - 1)]}\N{HORIZONTAL ELLIPSIS}{name[-end:]}"

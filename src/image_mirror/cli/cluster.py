@@ -1,6 +1,7 @@
 """A Kubernetes cluster as the operator reaches it: by kubectl, which knows every way to log in to one."""
 
 import json
+import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -37,22 +38,20 @@ class Cluster:
     def _get(self, form: str, *what: str) -> Json:
         kubectl = shutil.which("kubectl")
         if kubectl is None:
-            raise NoAnswerError("kubectl is not on PATH; install it, for the cluster is asked by it")
-        options = [f"--request-timeout={_TIMEOUT}"]
-        options += [f"--kubeconfig={self.kubeconfig}"] if self.kubeconfig else []
-        options += [f"--context={self.context}"] if self.context else []
-        command = [kubectl, "get", form, *options, *what]  # no shell reads it
-        asked = " ".join(what) or form
+            raise NoAnswerError("kubectl is not on PATH", "install it, for the cluster is asked by it")
+        where = [f"--kubeconfig={self.kubeconfig}"] if self.kubeconfig else []
+        where += [f"--context={self.context}"] if self.context else []
+        command = [kubectl, "get", form, f"--request-timeout={_TIMEOUT}", *where, *what]  # no shell reads it
+        asked = f"`{shlex.join(['kubectl', 'get', *(what or (form,)), *where])}`"
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_WITHIN)  # noqa: S603
         except subprocess.TimeoutExpired as error:
-            said = f"kubectl has not ended within {_WITHIN} s"
-            wait = "if a login waits for you there, log in first"
-            raise NoAnswerError(f"the cluster ({self}): {said}; run `kubectl get {asked}`: {wait}") from error
+            said = f"the cluster ({self}): kubectl has not ended within {_WITHIN} s"
+            raise NoAnswerError(said, f"run {asked}: if a login waits for you there, log in first") from error
         if done.returncode != 0:
             lines = [line for line in done.stderr.splitlines() if line.strip()]
             said = printable(lines[-1] if lines else f"kubectl ended with {done.returncode}")
-            raise NoAnswerError(f"the cluster ({self}): {said}; does `kubectl get {asked}` work for you?")
+            raise NoAnswerError(f"the cluster ({self}): {said}", f"does {asked} work for you?")
         answer: Json = json.loads(done.stdout)
         return answer
 

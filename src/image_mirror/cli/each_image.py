@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import typer
 
 from image_mirror.cli.failures import ExitCode
-from image_mirror.cli.images_named import Named, title
+from image_mirror.cli.images_named import Named, is_glob, title
 from image_mirror.cli.terminal import each
 from image_mirror.notices import printable
 from image_mirror.record import Record
@@ -39,7 +39,10 @@ def each_image(heading: str, step: Callable[[Record], Outcome], found: Named) ->
         if undone := len(found.records) - len(outcomes):
             typer.echo(f"Ended early: {undone:,} of {len(found.records):,} images are as they were.", err=True)
     for image in found.missing:
-        message = f"{image}: no record is of this name; `image-mirror status` shows those there are"
+        told = "no record is of this name"
+        if is_glob(image):
+            told = "no record's name matches; globs are compared with whole names, such as docker.io/library/nginx:1.29"
+        message = f"{image}: {told}; `image-mirror status` shows those there are"
         typer.echo(f"Error: {printable(message)}", err=True)
     if found.missing or not all(outcome.well for outcome in outcomes.values()):
         raise typer.Exit(ExitCode.NOT_WELL)

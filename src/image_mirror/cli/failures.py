@@ -48,7 +48,13 @@ class ExitCode(IntEnum):
 
 
 class NoAnswerError(Exception):
-    """AWS or the cluster could not be asked, or refused. The message names what, and the remedy; it holds no secret."""
+    """AWS or the cluster could not be asked, or refused. The message is `cause` and `remedy`; it holds no secret."""
+
+    def __init__(self, cause: str, remedy: str | None = None) -> None:
+        """Keep what is not so, and what to do about it where that stands apart."""
+        super().__init__("; ".join(filter(None, (cause, remedy))))
+        self.cause = cause
+        self.remedy = remedy
 
 
 def reported(command: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -89,34 +95,40 @@ def passing(error: Exception) -> str | None:
 
 def remedy(error: BotoCoreError | ClientError) -> str:
     """Say on one line what AWS's error was about and what to do."""
-    return printable(_refusal(error) if isinstance(error, ClientError) else _unsent(error))
+    return "; ".join(filter(None, parted(error)))
 
 
-def _refusal(error: ClientError) -> str:
+def parted(error: BotoCoreError | ClientError) -> tuple[str, str | None]:
+    """Return what AWS's error was about, and what to do, None where nothing is known."""
+    cause, then = _refusal(error) if isinstance(error, ClientError) else _unsent(error)
+    return printable(cause), then
+
+
+def _refusal(error: ClientError) -> tuple[str, str | None]:
     code = error.response["Error"]["Code"]
     message = error.response["Error"].get("Message", "").rstrip(". ")
     account = error.response.get("Account", "AWS")  # set by accounts.py
     said = f"{account}: {error.operation_name}: {code}: {message}"
     if code in KEYS_REFUSED:
-        return f"{said}; AWS does not take this profile's access key: correct it, or name another profile"
+        return said, "AWS does not take this profile's access key: correct it, or name another profile"
     if code in EXPIRED:
-        return f"{said}; {_LOG_IN}"
+        return said, _LOG_IN
     if code in DENIED:
-        return f"{said}; have this permission granted to you, or name another profile"
+        return said, "have this permission granted to you, or name another profile"
     if code in _THROTTLED:
-        return f"{said}; AWS is asked too often just now: try again in a minute"
-    return said
+        return said, "AWS is asked too often just now: try again in a minute"
+    return said, None
 
 
-def _unsent(error: BotoCoreError) -> str:
+def _unsent(error: BotoCoreError) -> tuple[str, str | None]:
     if isinstance(error, aws.ProfileNotFound):
-        return f"{error}; `aws configure list-profiles` prints those there are"
+        return str(error), "`aws configure list-profiles` prints those there are"
     if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError):
-        return f"{error}; name a profile that has them, or set AWS_PROFILE"
+        return str(error), "name a profile that has them, or set AWS_PROFILE"
     if isinstance(error, aws.TokenRetrievalError | aws.SSOError | aws.UnauthorizedSSOTokenError):
-        return f"{error}; {_LOG_IN}"
+        return str(error), _LOG_IN
     if isinstance(error, aws.CredentialRetrievalError):
-        return f"{error}; see to what fills this profile"
+        return str(error), "see to what fills this profile"
     if isinstance(error, aws.HTTPClientError | aws.ConnectionError):
-        return f"{error}; see to the network, and to HTTPS_PROXY where there is a proxy"
-    return f"{type(error).__name__}: {error}"
+        return str(error), "see to the network, and to HTTPS_PROXY where there is a proxy"
+    return f"{type(error).__name__}: {error}", None

@@ -1,6 +1,5 @@
 """One access key's link from its user to the other account's secret: how it stands, and what is to be done about it."""
 
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -9,7 +8,8 @@ from typing import Any
 from image_mirror.aws import AccessKey
 from image_mirror.cli.access_keys import NoRoomError, NotWellError, Plan, Take, UserKey, plan, shown
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.key_proof import Outcome, Verdict, patiently
+from image_mirror.cli.doctor.commands import aws_of
+from image_mirror.cli.key_proof import NO_OTHER_KEY, Outcome, Verdict, patiently
 from image_mirror.cli.key_secret import Held, KeySecret
 from image_mirror.cli.waiting import waiting
 
@@ -48,21 +48,20 @@ class Link:
         if verdict.outcome is Outcome.DENIED:
             raise NotWellError(
                 f"key {shown(key.access_key_id)} of {self.whose} is taken, but denied what it is for: {verdict.said}; "
-                "no other key would fare better: deploy that user's stack again, or see to the organisation's policies"
+                f"{NO_OTHER_KEY}"
             )
         return verdict
 
     def delete_by_hand(self, access_key_id: str) -> str:
         """Return the command that deletes a key."""
-        return self._iam("delete-access-key", f" --access-key-id '<the one that ends in {access_key_id[-4:]}>'")
+        return self._iam("delete-access-key", "--access-key-id", f"<the one that ends in {access_key_id[-4:]}>")
 
     def list_by_hand(self) -> str:
         """Return the command that prints the IDs of the user's keys."""
         return self._iam("list-access-keys")
 
-    def _iam(self, operation: str, more: str = "") -> str:
-        profile = f" --profile {shlex.quote(self.owner.profile)}" if self.owner.profile else ""
-        return f"`aws iam {operation}{profile} --user-name {self.user}{more}`"
+    def _iam(self, operation: str, *more: str) -> str:
+        return aws_of(self.owner)("iam", operation, "--user-name", self.user, *more)
 
 
 @dataclass(frozen=True, slots=True)

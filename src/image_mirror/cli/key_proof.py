@@ -9,9 +9,15 @@ from botocore.exceptions import ClientError
 
 from image_mirror.aws import AccessKey
 from image_mirror.cli.accounts import Account
+from image_mirror.cli.doctor.commands import REVERT
 from image_mirror.cli.failures import DENIED, KEYS_REFUSED
 from image_mirror.notices import printable
 
+NO_OTHER_KEY = (
+    f"no other key would fare better: deploy its user's stack again; {REVERT}; where neither helps, see to the "
+    "organisation's policies"
+)
+"""What to do about a key that is denied what it is for."""
 _PAUSE = 3.0  # seconds between two tries
 _NO_BUILD = "00000000-0000-0000-0000-000000000000"
 

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from botocore.exceptions import ClientError
 
 from image_mirror.aws import AccessKey
-from image_mirror.cli.access_keys import Given, NotWellError
+from image_mirror.cli.access_keys import Given, NotWellError, secret_name
 from image_mirror.cli.accounts import Account
+from image_mirror.cli.doctor.commands import aws_of, get_back, make_again
 
 _CURRENT, _PENDING, _PREVIOUS = "AWSCURRENT", "AWSPENDING", "AWSPREVIOUS"
 
@@ -64,9 +65,7 @@ class KeySecret:
         self._id = secret_id
         self._names = names
         self._of_a_stack = of_a_stack
-        self._name = secret_id.rpartition(":")[2]
-        if secret_id.startswith("arn:"):
-            self._name = self._name.rpartition("-")[0]  # Secrets Manager adds a hyphen and six characters
+        self._name = secret_name(secret_id)
 
     def __str__(self) -> str:
         """Name the secret for people."""
@@ -80,19 +79,19 @@ class KeySecret:
             if error.response["Error"]["Code"] != "ResourceNotFoundException":
                 raise
             if self._of_a_stack:
-                raise NotWellError(f"{self}: it is gone; deploy the stack {self._of_a_stack} anew") from error
+                again = f"{make_again(self._of_a_stack)}; then run this again"
+                raise NotWellError(f"{self}: it is gone; {again}") from error
             return Held()
         if found.get("DeletedDate"):
-            raise NotWellError(
-                f"{self}: it is marked for deletion; get it back by `aws secretsmanager restore-secret` with "
-                f"--secret-id {self._name}, then run this again"
-            )
+            back = get_back(self._account, self._name)
+            raise NotWellError(f"{self}: it is marked for deletion; {back}, then run this again")
         labelled = {label: each for each, labels in found.get("VersionIdsToStages", {}).items() for label in labels}
         current, pending, previous = (self._version(labelled.get(each)) for each in (_CURRENT, _PENDING, _PREVIOUS))
         if current is None and _CURRENT in labelled:
+            entries = ("--secret-id", self._name, "--secret-string", "{}")
+            put = aws_of(self._account)("secretsmanager", "put-secret-value", *entries)
             raise NotWellError(
-                f"{self}: it holds no JSON object; where nothing needs what it holds, put {{}} there by "
-                f"`aws secretsmanager put-secret-value` with --secret-id {self._name}, then run this again"
+                f"{self}: it holds no JSON object; where nothing needs what it holds, {put}, then run this again"
             )
         if current is None or pending is None or pending.made_at < current.made_at:
             pending = None  # what is read has been written since

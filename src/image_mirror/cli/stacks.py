@@ -40,7 +40,8 @@ class Stack:
         if name not in entries:
             raise NoAnswerError(
                 f"{self.account}: the stack {self.name} has no {kind} {name}: it is an older release's, or none of "
-                "this project's; deploy it again, or name the right one"
+                "this project's",
+                "deploy it again, or name the right one",
             )
         return entries[name]
 
@@ -65,7 +66,8 @@ def mirror_of(stack: Stack) -> Mirror:
         rules = parse_rules(stack.parameter("MirrorRules"))
     except RuleError as error:
         raise NoAnswerError(
-            f"{stack.account}: MirrorRules of the stack {stack.name}: {error}; deploy it again with the rule corrected"
+            f"{stack.account}: MirrorRules of the stack {stack.name}: {error}",
+            "deploy it again with the rule corrected",
         ) from error
     return Mirror(parse_registry(registry), parse_prefix(prefix), rules)
 
@@ -77,8 +79,8 @@ def _read(account: Account, name: str, option: str) -> Stack:
         if error.response["Error"]["Code"] != "ValidationError":
             raise
         raise NoAnswerError(
-            f"{account}: there is no stack {name!r} in {account.region}; deploy it, or name it by {option}, its region "
-            f"by --{account.side}-region"
+            f"{account}: there is no stack {name!r} in {account.region}",
+            f"deploy it, or name it by {option}, its region by --{account.side}-region",
         ) from error
     return Stack(account, name, found["StackStatus"], _texts(found, "Output"), _texts(found, "Parameter"))
 

@@ -130,7 +130,7 @@ def _display() -> "Iterator[Callable[[list[Arrival]], None]]":
 
     console = Console(stderr=True)
     with Live(console=console, transient=True) as live:
-        yield lambda arrivals: live.update(board(arrivals, console.height), refresh=True)
+        yield lambda arrivals: live.update(board(arrivals, *console.size), refresh=True)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from botocore.parsers import ResponseParserError
 from image_mirror.aws import AccessKey
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.doctor.findings import Finding, State
-from image_mirror.cli.failures import DENIED, EXPIRED, KEYS_REFUSED, NoAnswerError, remedy
+from image_mirror.cli.failures import DENIED, EXPIRED, KEYS_REFUSED, NoAnswerError, parted
 from image_mirror.cli.terminal import bar
 from image_mirror.notices import printable
 
@@ -134,7 +134,7 @@ def examine(
         state = State.FAILED if required and not error.denied else State.SKIPPED
         return [Finding(topic, state, error.reason, error.remedy)]
     except NoAnswerError as error:  # an output that a stack lacks
-        return [Finding(topic, State.SKIPPED, str(error))]
+        return [Finding(topic, State.SKIPPED, error.cause, error.remedy)]
 
 
 def _unanswered(what: str | None, error: Exception) -> Exception:
@@ -149,11 +149,11 @@ def _unanswered(what: str | None, error: Exception) -> Exception:
             granted = f"have {action} granted to you in the {error.response.get('Account', 'account')}"
             return UnansweredError(what, f"not permitted ({action})", granted, denied=True)
         case ClientError() | BotoCoreError():
-            return UnansweredError(what, remedy(error))
+            return UnansweredError(what, *parted(error))
         case ResponseParserError():  # whose text is the whole page
-            return UnansweredError(what, "what answers is not AWS; see to the network, and to HTTPS_PROXY")
+            return UnansweredError(what, "what answers is not AWS", "see to the network, and to HTTPS_PROXY")
         case NoAnswerError():
-            return UnansweredError(what, str(error))
+            return UnansweredError(what, error.cause, error.remedy)
     return error  # a bug, which is not to be hidden
 
 

@@ -85,7 +85,7 @@ class China:
     def _named(self, logical_id: str) -> str:
         name = self._resources.answer().get(logical_id)
         if not name:
-            raise NoAnswerError(f"the stack has no {logical_id}: it is another release's; deploy it again")
+            raise NoAnswerError(f"the stack has no {logical_id}: it is another release's", "deploy it again")
         return name
 
     def _read_due(self) -> Sequence[tuple[str, str, int]]:

@@ -28,6 +28,16 @@ def aws_of(account: Account) -> AwsCommand:
     return partial(_aws, account)
 
 
+def get_back(account: Account, secret: str) -> str:
+    """Return what to do about a secret that is marked for deletion."""
+    return f"get it back by {aws_of(account)('secretsmanager', 'restore-secret', '--secret-id', secret)}"
+
+
+def make_again(stack: str) -> str:
+    """Return what to do about a secret of a stack that is gone."""
+    return f"deploy the stack {stack} again; {REVERT}"
+
+
 def log_of(stack: Stack, output: str) -> str:
     """Return the command that shows the log whose group is in `output`. Raises NoAnswerError."""
     return aws_of(stack.account)("logs", "tail", "--since", "1h", stack.output(output))

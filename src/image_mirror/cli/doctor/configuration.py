@@ -20,6 +20,10 @@ VERSION, CONFIGURATION = "cluster version", "webhook configuration"
 
 _OLDEST = (1, 30)  # matchConditions
 _LONG = 10  # seconds
+_UNANSWERED = {
+    "Ignore": "no pod is rewritten",
+    "Fail": "with failurePolicy Fail no pod starts, unless a webhook answers there",
+}
 # admissionregistration.k8s.io/v1: what the API server fills in.
 _DEFAULTS: Json = {
     "failurePolicy": "Fail",
@@ -81,7 +85,9 @@ def _judge(holder: str, webhook: Json, wanted: Json, apply: Apply) -> Sequence[F
 
     def faults() -> Iterator[Finding]:
         if client.get("url") != url:
-            yield fail(CONFIGURATION, f"{holder} {_other_place(client, url)}: no pod is rewritten", again)
+            yield fail(
+                CONFIGURATION, f"{holder} {_other_place(client, url)}: {_UNANSWERED[choices.failure_policy]}", again
+            )
         if client.get("caBundle"):
             yield warn(
                 CONFIGURATION,

@@ -8,7 +8,7 @@ from image_mirror.aws import AccessKey
 from image_mirror.cli.doctor import key_readings, keys
 from image_mirror.cli.doctor.asking import Asker, Question, SharedAccount, UnansweredError, examine
 from image_mirror.cli.doctor.findings import Finding
-from image_mirror.cli.doctor.keys import Kind
+from image_mirror.cli.doctor.keys import Absent, Kind
 from image_mirror.cli.key_proof import Verdict
 from image_mirror.cli.stacks import Stack
 from image_mirror.review import Json
@@ -45,14 +45,14 @@ class Credentials:
         """Yield the findings about the secret, the key, and the call with it."""
         kind = self._kind
 
-        def judge_secret(text: str | None) -> Sequence[Finding]:
+        def judge_secret(text: str | Absent, stack: Stack) -> Sequence[Finding]:
             owner = self._owned.stack.answer_or_none()
-            return keys.judge_secret(kind, self._kept.name, text, owner.account.region if owner else None)
+            return keys.judge_secret(kind, stack, self._kept.name, text, owner.account.region if owner else None)
 
         def judge_key(found: AccessKey, listed: Sequence[Json] | None) -> Sequence[Finding]:
             return keys.judge_key(kind, self._owned.name, found, listed, self._used.answer_or_none(), self._now)
 
-        yield from examine(kind.secret, judge_secret, self._text)
+        yield from examine(kind.secret, judge_secret, self._text, self._kept.stack)
         yield from examine(kind.key, judge_key, self._key, self._listed)
         yield from examine(kind.call, lambda verdict: keys.judge_call(kind, verdict), self._verdict)
 

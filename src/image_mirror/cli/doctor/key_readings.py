@@ -5,17 +5,29 @@ They raise what botocore raises.
 
 from collections.abc import Sequence
 
+from botocore.exceptions import ClientError
+
 from image_mirror.aws import AccessKey
 from image_mirror.cli.accounts import Account
+from image_mirror.cli.doctor.keys import Absent
 from image_mirror.cli.doctor.readings import or_none
 from image_mirror.cli.key_proof import Verdict, can_copy, can_push
 from image_mirror.review import Json
 
 
-def secret_text(account: Account, name: str) -> str | None:
+def secret_text(account: Account, name: str) -> str | Absent:
     """Return a secret's text, "" for one that has none."""
-    client = account.client("secretsmanager")
-    return or_none(lambda: client.get_secret_value(SecretId=name).get("SecretString", ""))
+    try:
+        text: str = account.client("secretsmanager").get_secret_value(SecretId=name).get("SecretString", "")
+    except ClientError as error:
+        code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+        if code == "InvalidRequestException":
+            return Absent.MARKED
+        if code != "ResourceNotFoundException":
+            raise
+        # "... can't find the specified secret value for staging label: AWSCURRENT" is said of a secret without one.
+        return "" if "secret value" in message else Absent.GONE
+    return text
 
 
 def user_keys(account: Account, user: str) -> Sequence[Json] | None:

@@ -5,12 +5,15 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import Any
 
 from image_mirror.aws import AccessKey
-from image_mirror.cli.access_keys import shown
+from image_mirror.cli.access_keys import secret_name, shown
+from image_mirror.cli.doctor.commands import REVERT, get_back, make_again
 from image_mirror.cli.doctor.findings import Finding, fail, fine, unless, warn
-from image_mirror.cli.key_proof import Outcome, Verdict
+from image_mirror.cli.key_proof import NO_OTHER_KEY, Outcome, Verdict
+from image_mirror.cli.stacks import Stack
 from image_mirror.cli.times import span
 from image_mirror.review import Json
 
@@ -24,29 +27,40 @@ _ROTATE = "`image-mirror connect --rotate` makes a new key, tries it, and remove
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One of the two keys: what findings about its secret, itself and a call with it are called; the secret's entries
-    for the region, the key's ID and the key."""
+    for the region, the key's ID and the key; whether the secret is a part of its stack, or `image-mirror connect`'s."""
 
     secret: str
     key: str
     call: str
     entries: tuple[str, str, str]
+    of_a_stack: bool
 
 
 GLOBAL_KEY = Kind(
-    *("GlobalAKSK: secret", "GlobalAKSK: key", "GlobalAKSK: call"), ("G_AWS_REGION", "G_ACCESS_KEY", "G_SECRET_KEY")
+    *("GlobalAKSK: secret", "GlobalAKSK: key", "GlobalAKSK: call"),
+    ("G_AWS_REGION", "G_ACCESS_KEY", "G_SECRET_KEY"),
+    of_a_stack=False,
 )
 """The key for the global account, kept in China."""
 CHINA_KEY = Kind(
     *("ImagePullSecret: secret", "ImagePullSecret: key", "ImagePullSecret: call"),
     ("Region", "AccessKey", "AccessSecretKey"),
+    of_a_stack=True,
 )
 """The key for China, kept in the global account."""
 
 
-def read_key(kind: Kind, text: str | None) -> tuple[AccessKey | None, str]:
-    """Return the key in a secret's text, None for no secret; or None and what is wrong, which quotes nothing of it."""
-    if text is None:
-        return None, "does not exist, or is marked for deletion"
+class Absent(Enum):
+    """Why a secret has no text."""
+
+    GONE = "does not exist"
+    MARKED = "is marked for deletion"
+
+
+def read_key(kind: Kind, text: str | Absent) -> tuple[AccessKey | None, str]:
+    """Return the key in a secret's text; or None and what is wrong, which quotes nothing of it."""
+    if isinstance(text, Absent):
+        return None, text.value
     try:
         entries = json.loads(text)
     except ValueError:
@@ -65,16 +79,19 @@ def read_key(kind: Kind, text: str | None) -> tuple[AccessKey | None, str]:
     return AccessKey(region, key_id, secret), ""
 
 
-def judge_secret(kind: Kind, name: str, text: str | None, region: str | None) -> Sequence[Finding]:
-    """Judge the secret `name` (or its ARN) by its text, None where there is none.
+def judge_secret(kind: Kind, stack: Stack, secret_id: str, text: str | Absent, region: str | None) -> Sequence[Finding]:
+    """Judge a secret, which lies where `stack` is, by its text.
 
     `region` is what it has to say, None where that is not known.
     """
-    if name.startswith("arn:"):
-        name = name.rpartition(":")[2].rpartition("-")[0]  # Secrets Manager adds a hyphen and six characters
+    name = secret_name(secret_id)
     key, problem = read_key(kind, text)
     if key is None:
-        return [fail(kind.secret, f"the secret {name} {problem}", _CONNECT)]
+        remedies = {Absent.MARKED: get_back(stack.account, name)}
+        if kind.of_a_stack:
+            remedies[Absent.GONE] = f"{make_again(stack.name)}; then: {_CONNECT}"
+        then = remedies.get(text, _CONNECT) if isinstance(text, Absent) else _CONNECT
+        return [fail(kind.secret, f"the secret {name} {problem}", then)]
     if region is not None and key.region != region:
         found = f"{kind.entries[0]} in the secret {name} is {key.region}, the stack's region is {region}"
         return [fail(kind.secret, found, "`image-mirror connect` corrects it")]
@@ -87,7 +104,9 @@ def judge_key(
     """Judge a key by what IAM lists of `user`, None for no such user, and by when it was last used, if known."""
     name = f"key {shown(key.access_key_id)}"
     if listed is None:
-        return [fail(kind.key, f"the user {user} does not exist", f"deploy its stack again, then: {_CONNECT}")]
+        return [
+            fail(kind.key, f"the user {user} does not exist", f"deploy its stack again; {REVERT}; then: {_CONNECT}")
+        ]
     own = next((each for each in listed if each["AccessKeyId"] == key.access_key_id), None)
     if own is None:
         return [fail(kind.key, f"{name} is none of {user}'s: it is deleted, or another user's", _CONNECT)]
@@ -116,8 +135,7 @@ def judge_call(kind: Kind, verdict: Verdict) -> Sequence[Finding]:
             return [fine(kind.call, f"AWS answers: {verdict.said}")]
         case Outcome.REFUSED:
             return [fail(kind.call, f"AWS does not take the key: {verdict.said}", _CONNECT)]
-    again = "no other key would fare better: deploy its user's stack again, or see to the organisation's policies"
-    return [fail(kind.call, f"AWS takes the key, and denies it what it is for: {verdict.said}", again)]
+    return [fail(kind.call, f"AWS takes the key, and denies it what it is for: {verdict.said}", NO_OTHER_KEY)]
 
 
 def _filled(value: Any) -> bool:

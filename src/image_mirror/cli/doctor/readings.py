@@ -23,7 +23,6 @@ T = TypeVar("T")
 _ABSENT = frozenset(
     (
         "AWS.SimpleQueueService.NonExistentQueue",
-        "InvalidRequestException",  # Secrets Manager: the secret is marked for deletion
         "NoSuchEntity",
         "NoSuchResourceException",
         "ResourceNotFoundException",

@@ -57,7 +57,8 @@ def ask(account: Account, build_id: str) -> tuple[BuildDetails | None, str | Non
         return None, f"{account}: CodeBuild in {account.region} knows no build {build_id}; is this the right account?"
     details = read_details(answer["builds"][0])
     if not details.log_group or not details.log_stream:
-        return details, "the build has no log yet"
+        runs = details.status == "IN_PROGRESS"
+        return details, "the build has no log yet" if runs else "CodeBuild names no log of it, and it has ended"
     try:
         events = account.client("logs").get_log_events(
             logGroupName=details.log_group, logStreamName=details.log_stream, limit=LOG_LINES, startFromHead=False
