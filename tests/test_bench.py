@@ -5,6 +5,7 @@ from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 
+from bench.admissions import SIZES, review_text
 from bench.plot import plot, ticks, used
 from bench.rounds import Row, compare, take_turns
 from bench.shares import Stats, least, shares_of
@@ -179,3 +180,8 @@ def test_what_interrupted_one_profile_does_not_count() -> None:
     found = least([{**calm, now_and_then: (1, 1, 7.0, 7.0, {})}, busy])
     assert {function: costs[2] for function, costs in found.items()} == {ours: 1.0, builtin: 2.0}
     assert found[builtin][4][ours][2] == 2.0
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_reviews_size_is_that_of_what_is_sent(size: str) -> None:
+    assert f"{len(review_text(size).encode()) / 1000:.1f} kB" == size

@@ -66,7 +66,10 @@ def images(pod: Json) -> list[str]:
 @pytest.mark.parametrize("path", sorted(REVIEWS.glob("*.json")), ids=lambda path: path.stem)
 def test_each_captured_review_gets_a_patch_that_applies(cloud: Cloud, path: Path, encoded: bool) -> None:
     sent = review(path.stem)
-    status, answer, headers = call(event(sent, encoded=encoded))
+    for _ in range(3):  # a busy machine may have it ask again, as an API server does
+        status, answer, headers = call(event(sent, encoded=encoded))
+        if "Retry-After" not in headers:
+            break
     response = answer["response"]
     assert (status, headers["Content-Type"]) == (200, "application/json")
     assert (answer["apiVersion"], answer["kind"]) == (sent["apiVersion"], "AdmissionReview")

@@ -1,6 +1,8 @@
 """What one image becomes, before records are asked: left alone, put back, rewritten or copied."""
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 from image_mirror.notices import left_alone
 from image_mirror.reference import (
@@ -14,6 +16,10 @@ from image_mirror.reference import (
 )
 from image_mirror.rules import Rule, Rules
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_REMEMBERED = 4_096  # references decided about lately; at most 8 MB
 _PLACEHOLDER = "auto"  # Istio's gateways: its own webhook fills the image in, so that no image of this name is meant
 
 
@@ -49,7 +55,7 @@ class Copy:
 Decision = Keep | GiveBack | Rewrite | Copy
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mirror:
     """Where copies go and which images are copied: the ECR host, the prefix of its repositories, and the rules."""
 
@@ -65,17 +71,26 @@ class Mirror:
             reference = parse_reference(image)
         except InvalidReferenceError as error:
             return Keep(left_alone(image, error.cause)), None
+        decision, rule = self._decisions(reference)
+        # What is left alone is named as it was written.
+        return (Keep(left_alone(image, decision)) if isinstance(decision, str) else decision), rule
+
+    @cached_property
+    def _decisions(self) -> "Callable[[ImageReference], tuple[Decision | str, Rule | None]]":
+        return lru_cache(_REMEMBERED)(self._decide)
+
+    def _decide(self, reference: ImageReference) -> tuple[Decision | str, Rule | None]:
+        """Decide about a reference; a text is the cause for which nothing can be done about it."""
         rule = None if reference.registry == self.registry else self.rules.match(reference)
         if rule is None or rule.action == "leave":
             return Keep(), rule
         if rule.action == "rewrite":
             rewritten = rule.rewrite(reference)
-            cause = f"no valid name comes of rule {rule}"
-            return (Keep(left_alone(image, cause)) if rewritten is None else Rewrite(str(rewritten))), rule
+            return (f"no valid name comes of rule {rule}" if rewritten is None else Rewrite(str(rewritten))), rule
         try:
             return Copy(reference.pinned, home_of(reference, self.registry, self.prefix)), rule
         except NoHomeError as error:
-            return Keep(left_alone(image, error.cause)), rule
+            return error.cause, rule
 
     def stands_for(self, image: str, original: str) -> bool:
         """Say whether `image` is what `original` becomes here: its home under any prefix, or its rewriting."""

@@ -75,5 +75,6 @@ def handler(event: Mapping[str, Any], context: object) -> Response:  # noqa: ARG
         _logger.exception("bug")
         response, counted = unavailable("the webhook failed; its log says why", retry=False), Metric.BUGS
     _counts.add(counted)
-    _counts.publish(every=_PUBLISH_EVERY)
+    # What went wrong is not to wait for an admission that may not come.
+    _counts.publish(every=_PUBLISH_EVERY if counted is Metric.ADMISSIONS else 0.0)
     return response

@@ -11,6 +11,7 @@ import pytest
 from bench.cold import cold
 from bench.copies import copy
 from bench.memory import memory
+from bench.parts import parts_table
 from bench.plot import plot
 from bench.rounds import Row
 from bench.rows import against_naive, new_images, warm
@@ -39,13 +40,17 @@ def main() -> None:
     parser.add_argument(
         "--profile", action="store_true", help="show where the CPU of a warm admission goes, and no row"
     )
+    parser.add_argument("--parts", action="store_true", help="show what each part of a cold start costs, and no row")
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
-    if options.write and (options.only or options.profile):
-        parser.error("--write: the page shows all rows; leave out --only and --profile")
+    if options.write and (options.only or options.profile or options.parts):
+        parser.error("--write: the page shows all rows; leave out --only, --profile and --parts")
     if options.profile:
         print(profile_table(), prices_table(), sep="\n\n")
+        return
+    if options.parts:
+        print(parts_table())
         return
     rows, lines = _measure(options.only or list(MEASUREMENTS), options.rounds)
     if options.write:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from bench.distant_table import distant_table
 from image_mirror import webhook
+from image_mirror.aws import connect
 from image_mirror.cli.emulation import REGISTRY, emulated_aws, http_event
 from image_mirror.promises import KnownRecords, Promises
 from image_mirror.records import Records
@@ -25,8 +27,8 @@ ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "bench",
     "AWS_SECRET_ACCESS_KEY": "bench",
 }
-SIZES = {"2.4 kB": "create-pod-from-deployment", "9 kB": "create-pod"}
-"""The captured reviews that are measured, by their size."""
+SIZES = {"2.4 kB": "create-pod-from-deployment", "3.8 kB": "create-pod", "9.4 kB": "image-update"}
+"""The captured reviews that are measured, by their size as an API server sends them."""
 _REVIEWS = Path(__file__).parents[1] / "reviews"
 
 Answer = Callable[[], object]
@@ -34,8 +36,8 @@ Admit = Callable[[int], None]
 
 
 def review_text(size: str) -> str:
-    """Return the review of this size, a key of SIZES, as an API server sent it."""
-    return (_REVIEWS / f"{SIZES[size]}.json").read_text()
+    """Return the review of this size, a key of SIZES, as an API server sends it: without white space."""
+    return json.dumps(json.loads((_REVIEWS / f"{SIZES[size]}.json").read_text()), separators=(",", ":"))
 
 
 @contextmanager
@@ -60,17 +62,25 @@ def warm_admission(size: str) -> Iterator[Answer]:
             yield partial(_answer, event)
 
 
+class InstantTable:
+    """In the place of the table's client: takes every item at once."""
+
+    def put_item(self, **_: object) -> None:
+        """Take an item."""
+
+
 @contextmanager
-def new_admissions(table_delay: float, known: KnownRecords) -> Iterator[Admit]:
-    """Yield what admits a pod of so many new images. Each call of the table takes `table_delay` seconds."""
+def table_client(seconds: float) -> Iterator[Any]:
+    """Yield the webhook's own client of a table that is so many seconds away."""
+    with distant_table(seconds) as endpoint, mock.patch.dict(os.environ, {**ENVIRONMENT, "AWS_ENDPOINT_URL": endpoint}):
+        yield connect("dynamodb", webhook._PATIENCE)
 
-    class Table:
-        def put_item(self, **_: object) -> None:
-            if table_delay:
-                time.sleep(table_delay)
 
+@contextmanager
+def new_admissions(table: Any, known: KnownRecords) -> Iterator[Admit]:
+    """Yield what admits a pod of so many new images, with `table` as the table's client."""
     settings = Settings.from_env(ENVIRONMENT)
-    promises = Promises(Records(Table(), "t"), settings.policy, known)  # type: ignore[arg-type]
+    promises = Promises(Records(table, "t"), settings.policy, known)
     subject = webhook.Webhook(settings, promises, time.time)
     review = json.loads(review_text("2.4 kB"))
     serial = iter(range(10**9))

@@ -36,12 +36,12 @@ _CLIENTS = "boto3 with clients of DynamoDB, Secrets Manager, CodeBuild"
 
 def cold(rounds: int) -> Iterator[Row]:
     """CPU of a fresh process until its first answer, to a pod of one new image: here, and as in Lambda."""
-    with _table() as endpoint, tempfile.TemporaryDirectory() as made:
+    with answering_table() as endpoint, tempfile.TemporaryDirectory() as made:
         here = partial(_cpu, endpoint, [sys.executable])
         ratios = compare(partial(here, _FIRST_ANSWER), partial(here, _BOTO3), rounds)
         yield Row("first answer of a fresh process", _CLIENTS, ratios, 1.0)
         python, folder = python_program(), Path(made)
-        _build(python, folder)
+        build(python, folder)
         # As in Lambda: nothing of the machine's own packages, and nothing is written beside the sources.
         there = partial(_cpu, endpoint, [os.fspath(python), "-I", "-S", "-B"])
         for reference, how in (("plain", "as pip installs it for Lambda"), ("compiled", "compiled for Lambda")):
@@ -51,21 +51,21 @@ def cold(rounds: int) -> Iterator[Row]:
             yield Row("the same, from what sam build makes", f"{_CLIENTS}, {how}", ratios, 1.0)
 
 
-def _build(python: Path, folder: Path) -> None:
+def build(python: Path, folder: Path) -> None:
     """Make in `folder` the functions' artefact, and boto3 twice: `plain` has no compiled files, `compiled` has them."""
     pip = (python, "-m", "pip", "install", "--quiet", "--no-compile")
-    _run(
+    run(
         program("make", "apt-get install make"),
         "build-ApiFunction",
         f"ARTIFACTS_DIR={folder / 'artefact'}",
         python=python,
     )
-    _run(*pip, "--target", folder / "plain", "boto3", python=python)
+    run(*pip, "--target", folder / "plain", "boto3", python=python)
     shutil.copytree(folder / "plain", folder / "compiled")
-    _run(python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", folder / "compiled", python=python)
+    run(python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", folder / "compiled", python=python)
 
 
-def _run(*command: str | Path, python: Path) -> None:
+def run(*command: str | Path, python: Path) -> None:
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path}
     done = subprocess.run(command, cwd=ROOT / "src", env=environment, capture_output=True, text=True, check=False)
@@ -94,7 +94,7 @@ def _cpu(endpoint: str, python: Sequence[str], code: str, folder: Path | None = 
 
 
 @contextmanager
-def _table() -> Iterator[str]:
+def answering_table() -> Iterator[str]:
     """Serve a table that takes every item, and yield its endpoint."""
 
     class Table(BaseHTTPRequestHandler):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.admissions import new_admissions
+from bench.admissions import InstantTable, new_admissions
 from bench.rounds import Row
 from image_mirror.promises import KnownRecords
 from image_mirror.reference import parse_reference
@@ -38,7 +38,7 @@ def _by(sizes: list[int], base: int) -> tuple[float, ...]:
 def main() -> None:
     """Admit all images and print the resident memory at each look. Raises AssertionError once a cache is too large."""
     known = KnownRecords()
-    with new_admissions(0.0, known) as admit:
+    with new_admissions(InstantTable(), known) as admit:
         sizes = [_resident()]
         for number in range(EACH, IMAGES + EACH, EACH):
             admit(EACH)

@@ -4,15 +4,23 @@ import json
 import time
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
-from botocore.session import get_session
+from botocore.session import Session, get_session
 
-from bench.admissions import SIZES, new_admissions, review_text, warm_admission
+from bench.admissions import SIZES, new_admissions, review_text, table_client, warm_admission
 from bench.rounds import Row, compare
 from bench.timing import cpu, elapsed
+from image_mirror.cli.emulation import REGISTRY
 from image_mirror.promises import KnownRecords
+from image_mirror.record import request
+from image_mirror.records import to_item
+from image_mirror.reference import home_of, parse_reference
 
 TABLE_DELAY, SECRET_DELAY, START_DELAY = 0.005, 0.010, 0.250  # seconds: DynamoDB nearby, its neighbour, the Pacific
+
+_SOURCE = parse_reference("gcr.io/team/application:1.0")
+_RECORD = request(home_of(_SOURCE, REGISTRY, "mirror"), _SOURCE, 1_800_000_000_000)
 
 
 def warm(rounds: int) -> Iterator[Row]:
@@ -32,32 +40,36 @@ def warm(rounds: int) -> Iterator[Row]:
 def new_images(rounds: int) -> Iterator[Row]:
     """Time of one admission of images that nobody has seen."""
     for count in (1, 3, 10):
-        with new_admissions(TABLE_DELAY, KnownRecords()) as admit:
-            ratios = compare(partial(elapsed, partial(admit, count), 20), partial(elapsed, _put, 20), rounds)
+        with table_client(TABLE_DELAY) as table, new_admissions(table, KnownRecords()) as admit:
+            put = partial(_put, table)
+            ratios = compare(partial(elapsed, partial(admit, count), 20), partial(elapsed, put, 20), rounds)
         yield Row(_admission(count), "one put_item", ratios, 2.0)
 
 
 def against_naive(rounds: int) -> Iterator[Row]:
     """The same against a webhook that reads the secret, puts, makes a client and starts a build for each image."""
     for count, reach in ((1, 20.0), (3, 60.0)):
-        with new_admissions(TABLE_DELAY, KnownRecords()) as admit:
-            ratios = compare(
-                partial(elapsed, partial(_naive, count), 3), partial(elapsed, partial(admit, count), 20), rounds
-            )
+        with table_client(TABLE_DELAY) as table, new_admissions(table, KnownRecords()) as admit:
+            naive = partial(_naive, table, get_session(), count)
+            ratios = compare(partial(elapsed, naive, 3), partial(elapsed, partial(admit, count), 20), rounds)
         yield Row(f"the naive way, {_images(count)}", _admission(count), ratios, reach, at_most=False)
 
 
-def _put() -> None:
-    """Take as long as one call of the table does."""
-    time.sleep(TABLE_DELAY)
+def _put(table: Any) -> None:
+    table.put_item(
+        TableName="t",
+        Item=to_item(_RECORD),
+        ConditionExpression="attribute_not_exists(repo)",
+        ReturnValuesOnConditionCheckFailure="ALL_OLD",
+    )
 
 
-def _naive(images: int) -> None:
+def _naive(table: Any, session: Session, images: int) -> None:
     """Do for each image, one after the other, what is done without a record: four steps, one of them a client."""
     for _ in range(images):
         time.sleep(SECRET_DELAY)
-        _put()
-        get_session().create_client("codebuild", region_name="us-west-2")
+        _put(table)
+        session.create_client("codebuild", region_name="us-west-2")
         time.sleep(START_DELAY)
 
 
