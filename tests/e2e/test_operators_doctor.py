@@ -124,6 +124,7 @@ def of(findings: list[Json], topic: str) -> list[Json]:
 
 
 def test_where_all_is_well_only_what_moto_lacks_is_not_looked_at(operation: Operation) -> None:
+    before = operation.china.items()  # what other tests have left in this region
     code, findings = operation.doctor()
     skipped = {each["topic"]: each["found"] for each in findings if each["state"] == "skipped"}
     assert skipped.keys() == LACKING.keys()
@@ -133,7 +134,7 @@ def test_where_all_is_well_only_what_moto_lacks_is_not_looked_at(operation: Oper
     [call] = of(findings, "webhook call")
     assert f"sends the pod to {registry(operation.china)}/mirror/" in call["found"]
     assert operation.proxy.asked[-1].startswith(urlsplit(operation.output("APIGatewayURL")).netloc)
-    assert operation.china.items() == [], "a dry run records nothing"
+    assert operation.china.items() == before, "a dry run records nothing"
 
 
 @contextmanager

@@ -308,7 +308,8 @@ def test_what_a_real_cluster_runs_is_never_removed(
 
         shown = there.run("prune", "--unused-days", 30, "--kubeconfig", kubeconfig, "--output", "json", later=True)
         assert shown.returncode == 0, shown.stderr
-        assert {row["image"] for row in json.loads(shown.stdout)} == {"gcr.io/ended:1", "gcr.io/unused:1"}
+        # What other tests have left in this ECR has no record.
+        assert {row["image"] for row in json.loads(shown.stdout)} - {None} == {"gcr.io/ended:1", "gcr.io/unused:1"}
         assert f"3 pods run in the cluster ({kubeconfig})." in shown.stderr
         assert "8 that nobody has pulled stay, for a cluster runs them." in shown.stderr
 
@@ -328,7 +329,9 @@ def test_ctrl_c_while_prune_waits_puts_every_record_back(
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert out.count("kept: the command has ended early") == len(NAMES)
+    ours = [line for line in out.splitlines() if line.startswith("gcr.io/")]
+    assert len(ours) == len(NAMES)
+    assert all("kept: the command has ended early" in line for line in ours)
     assert "Traceback" not in err
     after = {each.source: each for page in records.pages() for each in page}
     assert {replace(each, due_at=0) for each in after.values()} == {replace(each, due_at=0) for each in copies.values()}
