@@ -358,3 +358,26 @@ def test_a_busy_instance_publishes_once_a_second(monkeypatch: pytest.MonkeyPatch
         {"Admissions": [3], "Rewrites": [3]},
         {},
     ]
+
+
+@pytest.mark.parametrize(
+    ("body", "broken", "seen"),
+    [
+        pytest.param("nonsense", None, {}, id="what a stranger sends costs no line each"),
+        pytest.param(json.dumps(review("label-update")), "parse_review", {"Bugs": [1]}, id="a bug"),
+    ],
+)
+def test_only_what_went_wrong_is_published_before_the_second_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+    published: Callable[[], Any],
+    body: str,
+    broken: str | None,
+    seen: dict[str, list[float]],
+) -> None:
+    monkeypatch.setattr(webhook, "_counts", Counts(lambda: 1000.0))
+    call(event(review("label-update")))
+    assert published() == {"Admissions": [1]}
+    if broken:
+        monkeypatch.setattr(webhook, broken, lambda *_: 1 / 0)
+    call(event(body))
+    assert published() == seen

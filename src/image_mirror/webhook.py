@@ -75,6 +75,7 @@ def handler(event: Mapping[str, Any], context: object) -> Response:  # noqa: ARG
         _logger.exception("bug")
         response, counted = unavailable("the webhook failed; its log says why", retry=False), Metric.BUGS
     _counts.add(counted)
-    # What went wrong is not to wait for an admission that may not come.
-    _counts.publish(every=_PUBLISH_EVERY if counted is Metric.ADMISSIONS else 0.0)
+    # What went wrong has a line in the log already, and is not to wait for an admission that may not come.
+    went_wrong = counted in (Metric.NOT_RECORDED, Metric.BUGS)
+    _counts.publish(every=0.0 if went_wrong else _PUBLISH_EVERY)
     return response

@@ -25,7 +25,10 @@ class Abroad:
     def stack_findings(self) -> Sequence[Finding]:
         """Return the findings about the stack."""
         topic = agreement.GLOBAL_STACK
-        judge = lambda stack: agreement.judge_stack(topic, stack, agreement.GLOBAL_OUTPUTS)  # noqa: E731
+
+        def judge(stack: Stack) -> Sequence[Finding]:
+            return agreement.judge_stack(topic, stack, agreement.GLOBAL_OUTPUTS)
+
         return examine(topic, judge, self.stack, required=True)
 
     def findings(self, china: Question[Stack], waiting: Callable[[], int]) -> Iterator[Finding]:

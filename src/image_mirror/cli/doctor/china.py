@@ -49,7 +49,10 @@ class China:
     def stack_findings(self) -> Sequence[Finding]:
         """Return the findings about the stack."""
         topic = agreement.CHINA_STACK
-        judge = lambda stack: agreement.judge_stack(topic, stack, agreement.CHINA_OUTPUTS)  # noqa: E731
+
+        def judge(stack: Stack) -> Sequence[Finding]:
+            return agreement.judge_stack(topic, stack, agreement.CHINA_OUTPUTS)
+
         return examine(topic, judge, self.stack, required=True)
 
     def findings(self) -> Iterator[Finding]:
