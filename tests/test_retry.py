@@ -345,7 +345,7 @@ def test_after_an_error_nothing_is_begun_and_what_has_begun_ends() -> None:
     def work(number: int) -> None:
         begun.append(number)
         if number == 0:
-            threading.Timer(0.5, opened.set).start()
+            threading.Timer(2.0, opened.set).start()
             raise ValueError("no")
         opened.wait(30)
         ended.append(number)
