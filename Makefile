@@ -29,17 +29,17 @@ fuzz: .venv/.dev
 # Ratios measured side by side in one run; docs/performance.md says what they mean. ARGS=--write puts them there,
 # ARGS=--help tells of others. What is absent (podman, skopeo, docker-registry) has no row, for the reason that is given.
 bench: .venv/.dev .venv-aws/.done
-	PATH="$(CURDIR)/.venv-aws/bin:$$PATH" PYTHONPATH=tests:tests/e2e $(BIN)/python -m bench $(ARGS)
+	PATH="$(CURDIR)/.venv-aws/bin:$$PATH" PYTHONPATH=.:tests:tests/e2e $(BIN)/python -m benchmarks $(ARGS)
 
 # What is in docs/ out of the code: the reference of all commands, and the README's picture of a terminal.
 docs: .venv/.dev
-	$(BIN)/python tests/commands_page.py
-	WRITE=1 $(BIN)/pytest --quiet --numprocesses 0 tests/test_picture.py
+	PYTHONPATH=.:tests $(BIN)/python -m tools.commands_page
+	WRITE=1 $(BIN)/pytest --quiet --numprocesses 0 tests/unit/docs/test_picture.py
 
 check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy src/image_mirror src/bundle.py tests
+	$(BIN)/mypy src/image_mirror src/bundle.py tests tools benchmarks
 	$(BIN)/cfn-lint --regions $(REGIONS) -- sam-template.yaml image-pulling.yaml
 
 format: .venv/.dev

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from image_mirror import notices
-from image_mirror.images import ORIGINALS, ImageField, annotations, image_fields, original_images
-from image_mirror.mirror import Copy, Decision, GiveBack, Keep, Mirror
+from image_mirror import messages
+from image_mirror.decisions import Copy, Decision, GiveBack, Keep, Mirror
+from image_mirror.pod_images import ORIGINALS, ImageField, annotations, image_fields, original_images
 from image_mirror.record import MINUTE, Policy, Record
 from image_mirror.reference import Home
 from image_mirror.review import Json, Review
@@ -63,10 +63,10 @@ def settle(
             # Rounded up; a clock that is behind the record's never makes it longer than the whole.
             wait = min(record.updated_at + policy.retry_failed - now, policy.retry_failed)
             reason = record.error or "no reason is known"
-            warnings.append(notices.failed(field.image, reason, max(1, -(-wait // MINUTE))))
+            warnings.append(messages.failed(field.image, reason, max(1, -(-wait // MINUTE))))
         elif record.digest is None:
-            warnings.append(notices.copying(field.image) if swap else notices.copied_later(field.image))
-    return changes, notices.at_most_ten(warnings)
+            warnings.append(messages.copying(field.image) if swap else messages.copied_later(field.image))
+    return changes, messages.at_most_ten(warnings)
 
 
 def make_patch(

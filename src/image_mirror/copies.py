@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from image_mirror.builds import UNKNOWN, read_build
-from image_mirror.global_account import GlobalAccount, delayed_by
+from image_mirror.build_result import UNKNOWN, read_build
+from image_mirror.global_access import GlobalAccount, delayed_by
 from image_mirror.record import Build, Record, idempotency_token
 from image_mirror.settings import Settings
 

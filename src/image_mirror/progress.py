@@ -7,7 +7,7 @@ from typing import TypeVar
 from aws_lambda_powertools import Logger
 
 from image_mirror.copies import MOST_BUILDS, Copies
-from image_mirror.global_account import DelayedError
+from image_mirror.global_access import DelayedError
 from image_mirror.lifecycle import (
     Inspect,
     Remove,
@@ -25,9 +25,9 @@ from image_mirror.lifecycle import (
 )
 from image_mirror.metrics import Metric, of_change
 from image_mirror.record import Build, Record
-from image_mirror.records import Records
 from image_mirror.run import Run
 from image_mirror.settings import Settings
+from image_mirror.table import Records
 
 PARALLEL = 8
 _logger = Logger(service="reconciler", child=True)

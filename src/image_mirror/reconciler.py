@@ -15,12 +15,12 @@ from aws_lambda_powertools import Logger
 
 from image_mirror.aws import Patience, connect
 from image_mirror.copies import Copies
-from image_mirror.global_account import GlobalAccount
+from image_mirror.global_access import GlobalAccount
 from image_mirror.metrics import Metric
 from image_mirror.progress import PARALLEL, Key, Progress
-from image_mirror.records import Records
 from image_mirror.run import Context, Run
 from image_mirror.settings import Settings
+from image_mirror.table import Records
 
 Logger(service="reconciler")  # configures what the other modules' child loggers write
 _PATIENCE = Patience(connect=3.0, read=7.0, attempts=2, connections=PARALLEL)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from image_mirror.admission import SwapWhen
-from image_mirror.mirror import Mirror
+from image_mirror.decisions import Mirror
 from image_mirror.record import HOUR, MINUTE, Policy
 from image_mirror.reference import PREFIX
 from image_mirror.rules import DEFAULT_RULES, parse_rules

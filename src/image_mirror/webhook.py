@@ -10,13 +10,13 @@ from aws_lambda_powertools import Logger
 
 from image_mirror.admission import demands, make_patch, settle
 from image_mirror.aws import Patience, connect
-from image_mirror.images import exemption, new_images
+from image_mirror.decisions import Copy
 from image_mirror.metrics import Counts, Metric
-from image_mirror.mirror import Copy
-from image_mirror.promises import KnownRecords, NotRecordedError, Promises
-from image_mirror.records import Records
+from image_mirror.pod_images import exemption, new_images
+from image_mirror.recorder import KnownRecords, NotRecordedError, Promises
 from image_mirror.review import BadReviewError, Response, answer, parse_review, refuse, seconds_left, unavailable
 from image_mirror.settings import Settings
+from image_mirror.table import Records
 
 _logger = Logger(service="webhook")
 _counts = Counts()

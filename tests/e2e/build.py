@@ -11,8 +11,8 @@ from pathlib import Path
 from processes import absent, program
 from registries import EcrApi, Registry
 
-from buildspec_runner import CodeBuild, Run
 from image_mirror.reference import Home, home_of, parse_reference
+from support.buildspec_runner import CodeBuild, Run
 
 PREFIX = "mirror"
 # The first releases of version 1 and 2 that read AWS_ENDPOINT_URL; earlier ones would call AWS. Later versions read it.

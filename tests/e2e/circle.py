@@ -30,12 +30,12 @@ from servers import Answer, Request, serving
 from stacks import CHINA, GLOBAL
 from stage import Json, answer
 
-from buildspec_runner import Run
 from image_mirror import reconciler
 from image_mirror.cli.emulation import Context, http_event
 from image_mirror.record import Record
-from image_mirror.records import Records, to_record
-from reviews_data import captured
+from image_mirror.table import Records, to_record
+from support.buildspec_runner import Run
+from support.reviews_data import captured
 
 TABLE = "ImageListTable"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from servers import Answer, Request, serving
 
-from buildspec_runner import Run
+from support.buildspec_runner import Run
 
 Json = dict[str, Any]
 Build = Callable[[str, str], Run]

@@ -14,7 +14,7 @@ from processes import free_port, listening, running, wait_for
 from sam import Json, Region, Sam, python_program
 from stacks import CHINA
 
-from templates import ROOT
+from support.templates import ROOT
 
 SHIPPED = ("sam-template.yaml", "samconfig.toml", "image-pulling.yaml")
 

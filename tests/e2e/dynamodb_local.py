@@ -9,7 +9,7 @@ from typing import Any
 import boto3
 from processes import absent, free_port, listening, program, running, wait_for
 
-from templates import ROOT, sam_template
+from support.templates import ROOT, sam_template
 
 _LIBRARIES = ROOT / ".dynamodb-local"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from moto.events.models import EventPattern
 
-from templates import sam_template
+from support.templates import sam_template
 
 Json = dict[str, Any]
 

@@ -6,8 +6,8 @@ from typing import Any
 from control_plane import Cluster
 
 from image_mirror.cli.emulation import REGISTRY
-from image_mirror.images import ORIGINALS
-from templates import ROOT
+from image_mirror.pod_images import ORIGINALS
+from support.templates import ROOT
 
 COPIES = f"{REGISTRY}/mirror"
 EVERY_FIELD = ROOT / "samples" / "every-image-field.yaml"

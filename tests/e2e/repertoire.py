@@ -15,7 +15,7 @@ from image_mirror import reconciler, webhook
 from image_mirror.cli.emulation import TABLE, Context, Emulation, emulated_aws, http_event
 from image_mirror.lifecycle import MOST_ATTEMPTS
 from image_mirror.record import Status
-from image_mirror.records import Records
+from image_mirror.table import Records
 
 REVIEWS = Path(__file__).parents[1] / "reviews"
 KEY_ID = "AKIAIOSFODNN7EXAMPLE"  # of ImagePullUser

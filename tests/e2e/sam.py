@@ -11,7 +11,7 @@ from typing import Any
 import boto3
 from processes import absent
 
-from templates import ROOT
+from support.templates import ROOT
 
 Json = dict[str, Any]
 KEY = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}

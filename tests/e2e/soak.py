@@ -16,8 +16,8 @@ from adapter import Gateway
 from stage import Json, output_path
 
 from image_mirror.cli.emulation import REGISTRY
-from image_mirror.images import ORIGINALS
-from reviews_data import images_of, made_pod, review_of
+from image_mirror.pod_images import ORIGINALS
+from support.reviews_data import images_of, made_pod, review_of
 
 TIMEOUT = 5  # seconds: the shipped timeoutSeconds
 COPIES = f"{REGISTRY}/mirror/"

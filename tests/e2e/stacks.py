@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from templates import carry_out, load_template, parameters_of
+from support.templates import carry_out, load_template, parameters_of
 
 Json = dict[str, Any]
 

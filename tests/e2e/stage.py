@@ -18,7 +18,7 @@ from refusals import WEBHOOK, recorded, refused
 
 from image_mirror import webhook
 from image_mirror.cli.emulation import REGISTRY, Emulation, emulated_aws
-from templates import sam_template, webhook_configuration
+from support.templates import sam_template, webhook_configuration
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 

@@ -8,7 +8,7 @@ from principals import globally
 from stacks import CHINA, GLOBAL
 from start_build import start_build_context
 
-from buildspec_runner import IMAGE, TARGET
+from support.buildspec_runner import IMAGE, TARGET
 
 Json = dict[str, Any]
 START = "codebuild:StartBuild"

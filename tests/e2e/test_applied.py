@@ -10,7 +10,7 @@ from processes import wait_for
 
 from image_mirror.cli.emulation import Emulation
 from image_mirror.record import Status
-from templates import ROOT
+from support.templates import ROOT
 
 
 def test_the_sample_deployment_s_own_pods_carry_ecr_images(mirrored: Cluster, gate: Gateway, aws: Emulation) -> None:

@@ -10,7 +10,7 @@ from sam import Region
 from stage import TOKEN
 from traffic import COPIES, REVIEW, admit, builds, ecr_event, expected_images, stream_batch
 
-from reviews_data import DIGEST
+from support.reviews_data import DIGEST
 
 pytest_plugins = ["deployed"]
 

@@ -19,7 +19,7 @@ from stage import answer, configuration, configured, emptied, pods_of, route
 
 from image_mirror.lifecycle import BACKOFF
 from image_mirror.record import Record, Status
-from templates import ROOT
+from support.templates import ROOT
 
 SOURCE = "gcr.io/google-samples/hello-app:1.0"
 IMAGE = oci_index("the whole circle")

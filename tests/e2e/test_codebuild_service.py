@@ -3,9 +3,9 @@
 import pytest
 from codebuild_service import Json, codebuild_service
 
-from buildspec_runner import Run
-from image_mirror.builds import read_build
+from image_mirror.build_result import read_build
 from image_mirror.record import Build, Outcome
+from support.buildspec_runner import Run
 
 REQUEST: Json = {
     "projectName": "ImagePullProject",

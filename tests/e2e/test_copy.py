@@ -15,8 +15,8 @@ from pulled import assert_pulled
 from registries import ECR_LOGIN, EcrApi, Registry, busy_registry, ecr_api, registry
 from source_images import SourceImage, digest_of, docker_image, oci_index
 
-from buildspec_runner import Run, buildspec
-from image_mirror.builds import EXIT_CODES
+from image_mirror.build_result import EXIT_CODES
+from support.buildspec_runner import Run, buildspec
 
 LOGIN = ("puller", 'Sesam $(touch shown) \'"*" open')
 SHELL = "$(touch shown)"

@@ -28,7 +28,7 @@ from sam import Json, Region, Sam
 from stacks import CHINA
 
 from image_mirror.aws import AccessKey, Patience, connect
-from image_mirror.global_account import GlobalAccount
+from image_mirror.global_access import GlobalAccount
 
 pytest_plugins = ["deployed"]
 

@@ -25,11 +25,11 @@ from processes import wait_for
 from sam import Json, Region
 from stage import emptied
 
-from image_mirror.images import ORIGINALS
+from image_mirror.pod_images import ORIGINALS
 from image_mirror.record import Record, Status
-from image_mirror.records import Records
-from recorded import record, write
-from templates import ROOT
+from image_mirror.table import Records
+from support.recorded import record, write
+from support.templates import ROOT
 
 pytest_plugins = ["deployed"]
 

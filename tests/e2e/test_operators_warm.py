@@ -12,8 +12,8 @@ from stage import emptied
 from typer.testing import CliRunner, Result
 
 from image_mirror.cli import app
-from image_mirror.images import ORIGINALS, SKIP_LABEL
-from operators import Operated
+from image_mirror.pod_images import ORIGINALS, SKIP_LABEL
+from support.operators import Operated
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from repertoire import KEY_ID
 from stacks import CHINA, GLOBAL
 from start_build import SET_BY_THE_RECONCILER
 
-from templates import ROOT
+from support.templates import ROOT
 
 
 @pytest.mark.parametrize("case", CASES)

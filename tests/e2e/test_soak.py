@@ -23,7 +23,7 @@ from stage import answer, route
 from image_mirror import webhook
 from image_mirror.cli.emulation import REGISTRY
 from image_mirror.record import Record, Status
-from image_mirror.records import to_record
+from image_mirror.table import to_record
 
 TABLE = "ImageListTable"
 CLIENTS = 6

@@ -10,8 +10,8 @@ from stacks import GLOBAL
 from start_build import PARTS, SET_BY_THE_RECONCILER, WHOLES, example, overrides
 from stolen_key import POLICY, POLICY_OF_ONE_ACCOUNT, PROJECT, START, Json, request, variables
 
-from buildspec_runner import IMAGE, REGISTRY, TARGET
-from templates import ROOT
+from support.buildspec_runner import IMAGE, REGISTRY, TARGET
+from support.templates import ROOT
 
 # What the variables set, by themselves or as a whole: it has to be allowed, and two statements look into it.
 BY_VARIABLES = {

@@ -10,7 +10,7 @@ from principals import AUTH_ARN, globally
 from stacks import CHINA, GLOBAL
 from stolen_key import POLICY, POLICY_OF_ONE_ACCOUNT, request, variables
 
-from buildspec_runner import ACCESS_KEY_ID, IMAGE, REGISTRY, SECRET_ACCESS_KEY, TARGET, CodeBuild, Run
+from support.buildspec_runner import ACCESS_KEY_ID, IMAGE, REGISTRY, SECRET_ACCESS_KEY, TARGET, CodeBuild, Run
 
 ROLE = globally("as shipped", RegistryAuthSecretArn=AUTH_ARN).policies("CodeBuildRole")
 READ = "secretsmanager:GetSecretValue"

@@ -17,7 +17,7 @@ from stage import answer, configuration, configured, emptied, output_path, polic
 
 from image_mirror import webhook
 from image_mirror.cli.emulation import Emulation
-from reviews_data import captured
+from support.reviews_data import captured
 
 
 def _status(code: int, headers: dict[str, str] | None = None) -> Callable[[Json], Json]:

@@ -10,7 +10,7 @@ from pods import COPIES, EVERY_FIELD, FULL, images, originals, pod, version
 from image_mirror import webhook
 from image_mirror.cli.emulation import Emulation
 from image_mirror.record import Record, Status
-from image_mirror.records import to_item
+from image_mirror.table import to_item
 
 
 def put(aws: Emulation, record: Record) -> None:

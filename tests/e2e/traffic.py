@@ -12,7 +12,7 @@ from sam import Json, Region
 from stacks import CHINA
 
 from image_mirror.cli.emulation import http_event
-from reviews_data import DIGEST, HEX, captured, images_of
+from support.reviews_data import DIGEST, HEX, captured, images_of
 
 REVIEW = captured("create-pod.json")
 # Its images by field: what is copied, and the repository below the registry and the tag that it is copied to.

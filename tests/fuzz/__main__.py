@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 _REVIEWS = Path(__file__).parents[1] / "reviews"
-_LONGEST = 65_536  # bytes of an input; tests/test_bounds.py has the long ones
+_LONGEST = 65_536  # bytes of an input; tests/unit/test_bounds.py has the long ones
 _SLOWEST = 30  # seconds for one input, above which it counts as one that hangs
 
 
@@ -40,7 +40,7 @@ def _fuzz(seconds: int) -> int:
     try:
         import atheris
     except ImportError:
-        print("atheris runs on Linux on x86-64 with Python 3.11 to 3.13; tests/test_fuzz.py fuzzes without it")
+        print("atheris runs on Linux on x86-64 with Python 3.11 to 3.13; tests/unit/test_fuzz.py fuzzes without it")
         return 1
     with atheris.instrument_imports(include=["image_mirror"]):
         from fuzz.events import event_of, joined, split

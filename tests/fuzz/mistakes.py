@@ -6,17 +6,17 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from image_mirror import admission, images, promises, review, webhook
-from image_mirror.mirror import Copy, Decision, Keep, Mirror
-from image_mirror.promises import Promises
+from image_mirror import admission, pod_images, recorder, review, webhook
+from image_mirror.decisions import Copy, Decision, Keep, Mirror
 from image_mirror.record import Record
-from image_mirror.records import Records
+from image_mirror.recorder import Promises
 from image_mirror.reference import NoHomeError, home_of, parse_reference
 from image_mirror.review import Json, Response, Review
 from image_mirror.rules import Rule, Rules, parse_rules
+from image_mirror.table import Records
 
-_decide, _make, _new_images, _make_patch = Mirror.decide, Promises.make, images.new_images, admission.make_patch
-_answer, _originals, _known = review.answer, admission._originals, promises.KnownRecords.get
+_decide, _make, _new_images, _make_patch = Mirror.decide, Promises.make, pod_images.new_images, admission.make_patch
+_answer, _originals, _known = review.answer, admission._originals, recorder.KnownRecords.get
 _ANY = parse_rules("*.io").entries[0]
 
 
@@ -46,7 +46,7 @@ def _bug(pod: Json) -> str | None:
     return "opted out" if pod["metadata"]["labels"].get("image-mirror/skip") == "true" else None
 
 
-def _copied(self: promises.KnownRecords, *arguments: Any) -> Record | None:
+def _copied(self: recorder.KnownRecords, *arguments: Any) -> Record | None:
     record = _known(self, *arguments)
     return replace(record, digest="sha256:" + "0" * 64) if record else None
 
@@ -59,7 +59,7 @@ def _echo_of_another(answered: Review, *more: Any) -> Response:
     return _answer(replace(answered, uid=answered.uid.strip("\0")[:36]), *more)
 
 
-def _always_new(asked: Review, mirror: Mirror) -> Mapping[images.ImageField, Decision]:
+def _always_new(asked: Review, mirror: Mirror) -> Mapping[pod_images.ImageField, Decision]:
     return _new_images(replace(asked, old_object={}), mirror)
 
 
@@ -80,9 +80,9 @@ MISTAKES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "noting what is gone": lambda: patch.object(admission, "_originals", _of_nothing),
     "annotations past the limit": lambda: patch.object(admission, "_MOST_ANNOTATIONS", 10**9),
     "echoing another uid": lambda: patch.object(webhook, "answer", _echo_of_another),
-    "control characters in a warning": lambda: patch("image_mirror.notices.printable", str),
-    "warnings without end": lambda: patch("image_mirror.notices._LONGEST", 1000),
-    "answering twice in two ways": lambda: patch.object(promises.KnownRecords, "get", _copied),
+    "control characters in a warning": lambda: patch("image_mirror.messages.printable", str),
+    "warnings without end": lambda: patch("image_mirror.messages._LONGEST", 1000),
+    "answering twice in two ways": lambda: patch.object(recorder.KnownRecords, "get", _copied),
     "status 500": lambda: patch.object(webhook, "refuse", lambda _: {**_answer_of_500()}),
 }
 

@@ -18,7 +18,7 @@ from fuzz.answers import Json, check_calls, check_patch, check_reinvocation, che
 from fuzz.scenarios import Scenario, webhook_of
 from fuzz.table import Table
 from image_mirror import webhook
-from image_mirror.promises import NotRecordedError
+from image_mirror.recorder import NotRecordedError
 from image_mirror.review import BadReviewError
 from image_mirror.webhook import Webhook
 

@@ -7,10 +7,10 @@ from typing import Any, cast
 from fuzz.reading import REGISTRY
 from fuzz.table import NOW, Standing, Table
 from image_mirror.admission import SwapWhen
-from image_mirror.promises import KnownRecords, Promises
-from image_mirror.records import Records
+from image_mirror.recorder import KnownRecords, Promises
 from image_mirror.rules import DEFAULT_RULES
 from image_mirror.settings import Settings
+from image_mirror.table import Records
 from image_mirror.webhook import Webhook
 
 _REWRITES = (

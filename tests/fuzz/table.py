@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from fuzz.reading import REGISTRY
 from image_mirror.record import HOUR, Record, Status
-from image_mirror.records import to_item, to_record
+from image_mirror.table import to_item, to_record
 from simulation.expressions import Item, Scope, apply_update, parse_condition, parse_update
 
 NOW = 1_800_000_000_000

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from image_mirror.builds import EXIT_CODES
+from image_mirror.build_result import EXIT_CODES
 from simulation.clock import HOUR, MINUTE
 from simulation.ecr import Registry
 from simulation.network import refusal

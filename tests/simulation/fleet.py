@@ -23,7 +23,7 @@ from simulation.sources import Sources
 from simulation.stream import Stream
 from simulation.table import Table
 from simulation.world import World
-from templates import sam_template
+from support.templates import sam_template
 
 REGISTRY = "123456789012.dkr.ecr.cn-northwest-1.amazonaws.com.cn"
 

@@ -13,11 +13,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror import reconciler, webhook
 from image_mirror.copies import Copies
-from image_mirror.global_account import GlobalAccount
+from image_mirror.global_access import GlobalAccount
 from image_mirror.progress import Progress
-from image_mirror.promises import KnownRecords, Promises
-from image_mirror.records import Records
+from image_mirror.recorder import KnownRecords, Promises
 from image_mirror.settings import Settings
+from image_mirror.table import Records
 from simulation.account import Account, Project, Secrets
 from simulation.ecr import ECR, Registry
 from simulation.standins import installed

@@ -7,9 +7,9 @@ from typing import Any
 from unittest.mock import patch
 
 from image_mirror import lifecycle
-from image_mirror.global_account import DelayedError
+from image_mirror.global_access import DelayedError
 from image_mirror.record import Policy, Record, Status
-from image_mirror.records import Records
+from image_mirror.table import Records
 from simulation.fleet import Fleet
 from simulation.functions import ReconcilerInstance, Services, WebhookInstance
 from simulation.table import DynamoDB
@@ -113,7 +113,7 @@ def writes_that_ask_for_nothing() -> Iterator[None]:
     def anything(_: Record) -> tuple[str, dict[str, str], dict[str, Any]]:
         return "attribute_not_exists(#repo) OR attribute_exists(#repo)", {"#repo": "repo"}, {}
 
-    with patch("image_mirror.records._still", anything):
+    with patch("image_mirror.table._still", anything):
         yield
 
 

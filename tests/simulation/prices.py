@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from image_mirror.metrics import Metric
-from templates import sam_template
+from support.templates import sam_template
 
 
 class Price(NamedTuple):

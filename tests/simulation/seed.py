@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 from image_mirror.lifecycle import MOST_ATTEMPTS
 from image_mirror.record import Status
-from image_mirror.records import to_record
+from image_mirror.table import to_record
 from simulation.clock import HOUR, MINUTE
 from simulation.cluster import Pod
 from simulation.faults import FAULTS

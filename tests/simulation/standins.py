@@ -89,8 +89,8 @@ def installed(threads: Threads) -> Iterator[None]:
     """Put these threads in the place of real ones in `image_mirror`'s promises, progress and global_account."""
     executor = partial(Executor, threads)
     with (
-        patch.multiple("image_mirror.promises", ThreadPoolExecutor=executor, wait=threads.wait, monotonic=threads.now),
+        patch.multiple("image_mirror.recorder", ThreadPoolExecutor=executor, wait=threads.wait, monotonic=threads.now),
         patch.multiple("image_mirror.progress", ThreadPoolExecutor=executor),
-        patch.multiple("image_mirror.global_account", threading=SimpleNamespace(Lock=partial(Lock, threads))),
+        patch.multiple("image_mirror.global_access", threading=SimpleNamespace(Lock=partial(Lock, threads))),
     ):
         yield

@@ -4,16 +4,16 @@ from typing import Annotated
 
 import typer
 
-from image_mirror.cli.connect import connect
-from image_mirror.cli.doctor import doctor
-from image_mirror.cli.failures import ExitCode, reported
-from image_mirror.cli.forget import forget
-from image_mirror.cli.preview import preview
-from image_mirror.cli.prune import prune
-from image_mirror.cli.retry import retry
-from image_mirror.cli.status import status
-from image_mirror.cli.warm import warm
-from image_mirror.cli.webhook_config import webhook_config
+from image_mirror.cli.commands.connect import connect
+from image_mirror.cli.commands.doctor import doctor
+from image_mirror.cli.commands.forget import forget
+from image_mirror.cli.commands.preview import preview
+from image_mirror.cli.commands.prune import prune
+from image_mirror.cli.commands.retry import retry
+from image_mirror.cli.commands.status import status
+from image_mirror.cli.commands.warm import warm
+from image_mirror.cli.commands.webhook_config import webhook_config
+from image_mirror.cli.errors import ExitCode, reported
 
 # Without rich_markup_mode errors are single lines, which survive a pipe, not boxes that wrap.
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -63,7 +63,7 @@ def demo(
     Exits with 1 where a copy did not arrive, with 2 where a file is wrong.
     """
     try:
-        from image_mirror.cli.demo import run
+        from image_mirror.cli.commands.demo import run
     except ModuleNotFoundError as error:
         typer.echo(f"Error: {error.name} is not installed; install image-mirror with its demo extra", err=True)
         raise typer.Exit(ExitCode.WRONG_INPUT) from error

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from image_mirror.cli.failures import NoAnswerError
+from image_mirror.cli.errors import NoAnswerError
 
 if TYPE_CHECKING:
     from botocore.session import Session

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import typer
 
-from image_mirror.cli.failures import ExitCode
-from image_mirror.cli.images_named import Named, is_glob, title
+from image_mirror.cli.errors import ExitCode
+from image_mirror.cli.image_selection import Named, is_glob, title
 from image_mirror.cli.terminal import each
-from image_mirror.notices import printable
+from image_mirror.messages import printable
 from image_mirror.record import Record
 
 

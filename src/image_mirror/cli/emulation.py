@@ -19,7 +19,7 @@ from moto import mock_aws
 
 from image_mirror import reconciler, webhook
 from image_mirror.record import Record
-from image_mirror.records import DUE_INDEX, to_record
+from image_mirror.table import DUE_INDEX, to_record
 
 ACCOUNT, REGION, GLOBAL_REGION = "123456789012", "cn-northwest-1", "us-west-2"
 REGISTRY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com.cn"

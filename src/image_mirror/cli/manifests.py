@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from image_mirror.cli.documents import UnreadableError, read_documents
-from image_mirror.notices import printable
+from image_mirror.messages import printable
 from image_mirror.review import Json
 
 _CONTAINERS = ("containers", "initContainers", "ephemeralContainers")

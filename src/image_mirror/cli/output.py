@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from image_mirror.notices import printable
+from image_mirror.messages import printable
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

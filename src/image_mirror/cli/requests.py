@@ -7,13 +7,13 @@ from dataclasses import replace
 from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.admission import Demand
-from image_mirror.cli.arrivals import Arrival, arrival
-from image_mirror.cli.failures import NoAnswerError
+from image_mirror.cli.copy_progress import Arrival, arrival
+from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.wanted import Wanted
-from image_mirror.promises import KnownRecords, NotRecordedError, Promises
 from image_mirror.record import Policy, Record
-from image_mirror.records import Records
+from image_mirror.recorder import KnownRecords, NotRecordedError, Promises
 from image_mirror.reference import Home
+from image_mirror.table import Records
 
 _AT_ONE_TIME = 100
 _RECORDED_WITHIN = 60.0  # seconds for so many

@@ -9,8 +9,8 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.failures import NoAnswerError
-from image_mirror.mirror import Mirror
+from image_mirror.cli.errors import NoAnswerError
+from image_mirror.decisions import Mirror
 from image_mirror.rules import RuleError, parse_rules
 from image_mirror.settings import parse_prefix, parse_registry
 

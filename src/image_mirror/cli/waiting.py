@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import typer
 
 from image_mirror.cli.terminal import is_terminal
-from image_mirror.notices import printable
+from image_mirror.messages import printable
 
 
 @contextmanager

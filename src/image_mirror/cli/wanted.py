@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from image_mirror.cli.manifests import FoundPod, Manifests
-from image_mirror.cli.rows import rows
-from image_mirror.images import SKIP_LABEL, image_fields, original_images
-from image_mirror.mirror import Copy, Mirror
+from image_mirror.cli.plan import rows
+from image_mirror.decisions import Copy, Mirror
+from image_mirror.pod_images import SKIP_LABEL, image_fields, original_images
 from image_mirror.reference import Home
 from image_mirror.review import Json
 

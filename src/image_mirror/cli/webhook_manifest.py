@@ -12,7 +12,7 @@ from typing import Literal
 
 import yaml
 
-from image_mirror.cli.failures import NoAnswerError
+from image_mirror.cli.errors import NoAnswerError
 from image_mirror.review import Json
 
 FILE = "mutating-webhook.yaml"

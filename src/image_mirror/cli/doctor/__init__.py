@@ -5,7 +5,3 @@
 `project`, `table`, `triggers`, `functions`, `webhook` and `configuration` judge the answers; `commands` and
 `applying` make the commands that remedies quote; `report` prints findings.
 """
-
-from image_mirror.cli.doctor.command import doctor
-
-__all__ = ["doctor"]

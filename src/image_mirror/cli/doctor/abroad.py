@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from image_mirror.cli.doctor import agreement, project, readings
+from image_mirror.cli import agreement
+from image_mirror.cli.doctor import project, readings
 from image_mirror.cli.doctor.asking import Asker, Question, SharedAccount, examine
-from image_mirror.cli.doctor.commands import aws_of
 from image_mirror.cli.doctor.findings import Finding
+from image_mirror.cli.remedies import aws_of
 from image_mirror.cli.stacks import Stack, global_stack
 from image_mirror.review import Json
 

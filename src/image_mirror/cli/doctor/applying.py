@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import replace
 
-from image_mirror.cli.cluster import Cluster
+from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.stacks import Stack
 from image_mirror.cli.webhook_manifest import CONTROL_PLANE, NAMESPACE, SHIPPED, Choices
 from image_mirror.review import Json

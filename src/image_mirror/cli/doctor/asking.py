@@ -13,9 +13,9 @@ from botocore.parsers import ResponseParserError
 from image_mirror.aws import AccessKey
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.doctor.findings import Finding, State
-from image_mirror.cli.failures import DENIED, EXPIRED, KEYS_REFUSED, NoAnswerError, parted
+from image_mirror.cli.errors import DENIED, EXPIRED, KEYS_REFUSED, NoAnswerError, parted
 from image_mirror.cli.terminal import bar
-from image_mirror.notices import printable
+from image_mirror.messages import printable
 
 _UNKNOWN = KEYS_REFUSED | EXPIRED  # to whoever answers: it does not say how the account is
 _ACTION = re.compile(r"not authorized to perform: ([a-z0-9-]+:[A-Za-z]+)")

@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
-from image_mirror.cli.doctor import agreement, functions, readings, table, triggers
+from image_mirror.cli import agreement
+from image_mirror.cli.doctor import functions, readings, table, triggers
 from image_mirror.cli.doctor.asking import Asker, Question, SharedAccount, examine
-from image_mirror.cli.doctor.commands import aws_of, log_of
 from image_mirror.cli.doctor.findings import Finding
-from image_mirror.cli.failures import NoAnswerError
+from image_mirror.cli.errors import NoAnswerError
+from image_mirror.cli.remedies import aws_of, log_of
 from image_mirror.cli.stacks import Stack, china_stack
 from image_mirror.record import Status
 from image_mirror.review import Json

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from image_mirror.cli.cluster import Cluster
 from image_mirror.cli.doctor import configuration
 from image_mirror.cli.doctor.applying import apply_of
 from image_mirror.cli.doctor.asking import Asker, Question, examine
 from image_mirror.cli.doctor.findings import Finding
+from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.stacks import Stack
 from image_mirror.cli.webhook_manifest import shipped_configuration
 from image_mirror.review import Json

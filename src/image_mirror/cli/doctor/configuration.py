@@ -13,7 +13,7 @@ from image_mirror.cli.doctor.applying import Apply, choices_of, expression, expr
 from image_mirror.cli.doctor.findings import Finding, fail, fine, unless, warn
 from image_mirror.cli.doctor.webhook import masked
 from image_mirror.cli.webhook_manifest import CONTROL_PLANE, NAMESPACE, SHIPPED
-from image_mirror.images import SKIP_LABEL
+from image_mirror.pod_images import SKIP_LABEL
 from image_mirror.review import Json
 
 VERSION, CONFIGURATION = "cluster version", "webhook configuration"

@@ -9,7 +9,7 @@ from image_mirror.cli.doctor import key_readings, keys
 from image_mirror.cli.doctor.asking import Asker, Question, SharedAccount, UnansweredError, examine
 from image_mirror.cli.doctor.findings import Finding
 from image_mirror.cli.doctor.keys import Absent, Kind
-from image_mirror.cli.key_proof import Verdict
+from image_mirror.cli.keys.probe import Verdict
 from image_mirror.cli.stacks import Stack
 from image_mirror.review import Json
 

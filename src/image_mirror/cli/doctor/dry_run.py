@@ -2,7 +2,7 @@
 
 import uuid
 
-from image_mirror.mirror import Copy, Mirror
+from image_mirror.decisions import Copy, Mirror
 from image_mirror.review import Json
 
 _NAME = "image-mirror-doctor"

@@ -3,18 +3,19 @@
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
-from image_mirror.cli.cluster import Cluster
-from image_mirror.cli.doctor import agreement, key_readings, webhook
+from image_mirror.cli import agreement
+from image_mirror.cli.doctor import key_readings, webhook
 from image_mirror.cli.doctor.abroad import Abroad
 from image_mirror.cli.doctor.asking import Asker, SharedAccount, examine
 from image_mirror.cli.doctor.china import China
 from image_mirror.cli.doctor.cluster import Asked
-from image_mirror.cli.doctor.commands import log_of
 from image_mirror.cli.doctor.credentials import Credentials, End
 from image_mirror.cli.doctor.findings import Finding
 from image_mirror.cli.doctor.keys import CHINA_KEY, GLOBAL_KEY
 from image_mirror.cli.doctor.posting import Call, call_webhook
 from image_mirror.cli.doctor.report import without
+from image_mirror.cli.kubernetes import Cluster
+from image_mirror.cli.remedies import log_of
 from image_mirror.cli.stacks import Stack
 
 

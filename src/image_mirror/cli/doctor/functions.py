@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from image_mirror.cli.doctor.commands import RESTORE, AwsCommand
 from image_mirror.cli.doctor.findings import Finding, fail, fine, unless, warn
+from image_mirror.cli.remedies import RESTORE, AwsCommand
 from image_mirror.review import Json
 
 WEBHOOK, RECONCILER = "webhook function", "reconciler function"

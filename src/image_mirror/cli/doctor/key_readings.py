@@ -11,7 +11,7 @@ from image_mirror.aws import AccessKey
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.doctor.keys import Absent
 from image_mirror.cli.doctor.readings import or_none
-from image_mirror.cli.key_proof import Verdict, can_copy, can_push
+from image_mirror.cli.keys.probe import Verdict, can_copy, can_push
 from image_mirror.review import Json
 
 

@@ -9,10 +9,10 @@ from enum import Enum
 from typing import Any
 
 from image_mirror.aws import AccessKey
-from image_mirror.cli.access_keys import secret_name, shown
-from image_mirror.cli.doctor.commands import REVERT, get_back, make_again
 from image_mirror.cli.doctor.findings import Finding, fail, fine, unless, warn
-from image_mirror.cli.key_proof import NO_OTHER_KEY, Outcome, Verdict
+from image_mirror.cli.keys.plan import secret_name, shown
+from image_mirror.cli.keys.probe import NO_OTHER_KEY, Outcome, Verdict
+from image_mirror.cli.remedies import REVERT, get_back, make_again
 from image_mirror.cli.stacks import Stack
 from image_mirror.cli.times import span
 from image_mirror.review import Json

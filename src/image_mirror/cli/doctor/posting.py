@@ -11,9 +11,9 @@ from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
-from image_mirror.cli.doctor.commands import AGAIN
 from image_mirror.cli.doctor.dry_run import copied_image, dry_run_review
-from image_mirror.cli.failures import NoAnswerError
+from image_mirror.cli.errors import NoAnswerError
+from image_mirror.cli.remedies import AGAIN
 from image_mirror.cli.stacks import Stack, mirror_of
 from image_mirror.review import Json
 

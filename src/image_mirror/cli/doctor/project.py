@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from image_mirror.cli.doctor.commands import REVERT, AwsCommand
 from image_mirror.cli.doctor.findings import Finding, fail, fine, skip, unless, warn
+from image_mirror.cli.remedies import REVERT, AwsCommand
 from image_mirror.review import Json
 
 PROJECT, BUILDS, QUOTA = "project", "builds", "build quota"

@@ -15,8 +15,8 @@ from botocore.exceptions import ClientError
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.doctor.project import QUOTA_CODE
 from image_mirror.cli.doctor.table import DUE_WITHIN, MOST_DUE
-from image_mirror.records import Records
 from image_mirror.review import Json
+from image_mirror.table import Records
 
 T = TypeVar("T")
 

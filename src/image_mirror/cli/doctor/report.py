@@ -8,7 +8,7 @@ import typer
 
 from image_mirror.cli.doctor.findings import Finding, State
 from image_mirror.cli.output import aligned
-from image_mirror.notices import printable
+from image_mirror.messages import printable
 
 _COLOURS = {
     State.OK: typer.colors.GREEN,

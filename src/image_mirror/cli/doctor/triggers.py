@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from image_mirror.cli.doctor.commands import RESTORE, AwsCommand
 from image_mirror.cli.doctor.findings import Finding, fail, fine, unless, warn
+from image_mirror.cli.remedies import RESTORE, AwsCommand
 from image_mirror.review import Json
 
 STREAM, LAG, SCHEDULE, EVENTS, LETTERS = "stream mapping", "stream lag", "schedule", "ECR events", "dead letters"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from image_mirror.cli.doctor.commands import AGAIN
 from image_mirror.cli.doctor.findings import Finding, fail, fine, warn
 from image_mirror.cli.doctor.posting import Call, Reply, Silence
+from image_mirror.cli.remedies import AGAIN
 from image_mirror.review import Json
 
 CALL = "webhook call"

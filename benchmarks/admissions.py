@@ -1,0 +1,101 @@
+"""Admissions to measure: the deployed handler with its settings, warm, or with a table that is a given time away."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from benchmarks.distant_table import distant_table
+from image_mirror import webhook
+from image_mirror.aws import connect
+from image_mirror.cli.emulation import REGISTRY, emulated_aws, http_event
+from image_mirror.recorder import KnownRecords, Promises
+from image_mirror.settings import Settings
+from image_mirror.table import Records
+
+ENVIRONMENT = {
+    "DDB_TABLE_NAME": "ImageListTable",
+    "GLOBAL_AKSK": "GlobalAKSK",
+    "G_PROJECT_NAME": "ImagePullProject",
+    "ECR_REGISTRY": REGISTRY,
+    "AWS_DEFAULT_REGION": "cn-northwest-1",
+    "AWS_ACCESS_KEY_ID": "bench",
+    "AWS_SECRET_ACCESS_KEY": "bench",
+}
+SIZES = {"2.4 kB": "create-pod-from-deployment", "3.8 kB": "create-pod", "9.4 kB": "image-update"}
+"""The captured reviews that are measured, by their size as an API server sends them."""
+_REVIEWS = Path(__file__).parents[1] / "tests" / "reviews"
+
+Answer = Callable[[], object]
+Admit = Callable[[int], None]
+
+
+def review_text(size: str) -> str:
+    """Return the review of this size, a key of SIZES, as an API server sends it: without white space."""
+    return json.dumps(json.loads((_REVIEWS / f"{SIZES[size]}.json").read_text()), separators=(",", ":"))
+
+
+@contextmanager
+def deployed() -> Iterator[None]:
+    """Count as the template has it, and write what is counted nowhere: standard output is for figures."""
+    namespace = {"POWERTOOLS_METRICS_NAMESPACE": "ImageMirror", "POWERTOOLS_SERVICE_NAME": "image-mirror"}
+    with (
+        mock.patch.dict(os.environ, namespace),
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        redirect_stdout(nowhere),
+    ):
+        yield
+
+
+@contextmanager
+def warm_admission(size: str) -> Iterator[Answer]:
+    """Yield what answers the review of this size, whose images are all known; a call of the table would fail it."""
+    event = {**http_event({}), "body": review_text(size)}
+    with emulated_aws(), deployed():
+        _answer(event)
+        with mock.patch.object(webhook.load()._promises, "_records", None):
+            yield partial(_answer, event)
+
+
+class InstantTable:
+    """In the place of the table's client: takes every item at once."""
+
+    def put_item(self, **_: object) -> None:
+        """Take an item."""
+
+
+@contextmanager
+def table_client(seconds: float) -> Iterator[Any]:
+    """Yield the webhook's own client of a table that is so many seconds away."""
+    with distant_table(seconds) as endpoint, mock.patch.dict(os.environ, {**ENVIRONMENT, "AWS_ENDPOINT_URL": endpoint}):
+        yield connect("dynamodb", webhook._PATIENCE)
+
+
+@contextmanager
+def new_admissions(table: Any, known: KnownRecords) -> Iterator[Admit]:
+    """Yield what admits a pod of so many new images, with `table` as the table's client."""
+    settings = Settings.from_env(ENVIRONMENT)
+    promises = Promises(Records(table, "t"), settings.policy, known)
+    subject = webhook.Webhook(settings, promises, time.time)
+    review = json.loads(review_text("2.4 kB"))
+    serial = iter(range(10**9))
+
+    def admit(images: int) -> None:
+        names = (f"gcr.io/team/application-{next(serial)}:1.0" for _ in range(images))
+        containers = [{"name": str(number), "image": name} for number, name in enumerate(names)]
+        review["request"]["object"]["spec"]["containers"] = containers
+        _answer(http_event(review))
+
+    # A Mock would keep a note of each call.
+    with mock.patch.object(webhook, "load", lambda: subject), deployed():  # noqa: PT008
+        admit(10)  # its threads are there
+        yield admit
+
+
+def _answer(event: dict[str, Any]) -> None:
+    assert webhook.handler(event, None)["statusCode"] == 200

@@ -1,0 +1,114 @@
+"""The rows about a fresh process: its CPU until the webhook's first answer, against boto3 with three clients."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from processes import absent, program
+from sam import python_program
+
+from benchmarks.admissions import ENVIRONMENT, review_text
+from benchmarks.rounds import Row, compare
+from image_mirror.cli.emulation import http_event
+from support.templates import ROOT
+
+_FIRST_ANSWER = """
+import json
+from image_mirror.webhook import handler
+answer = handler(json.load(sys.stdin), None)
+assert answer["statusCode"] == 200 and '"patch"' in answer["body"], answer
+"""
+_BOTO3 = """
+import boto3
+for name in ("dynamodb", "secretsmanager", "codebuild"): boto3.client(name)
+"""
+_CLIENTS = "boto3 with clients of DynamoDB, Secrets Manager, CodeBuild"
+
+
+def cold(rounds: int) -> Iterator[Row]:
+    """CPU of a fresh process until its first answer, to a pod of one new image: here, and as in Lambda."""
+    with answering_table() as endpoint, tempfile.TemporaryDirectory() as made:
+        here = partial(_cpu, endpoint, [sys.executable])
+        ratios = compare(partial(here, _FIRST_ANSWER), partial(here, _BOTO3), rounds)
+        yield Row("first answer of a fresh process", _CLIENTS, ratios, 1.0)
+        python, folder = python_program(), Path(made)
+        build(python, folder)
+        # As in Lambda: nothing of the machine's own packages, and nothing is written beside the sources.
+        there = partial(_cpu, endpoint, [os.fspath(python), "-I", "-S", "-B"])
+        for reference, how in (("plain", "as pip installs it for Lambda"), ("compiled", "compiled for Lambda")):
+            ratios = compare(
+                partial(there, _FIRST_ANSWER, folder / "artefact"), partial(there, _BOTO3, folder / reference), rounds
+            )
+            yield Row("the same, from what sam build makes", f"{_CLIENTS}, {how}", ratios, 1.0)
+
+
+def build(python: Path, folder: Path) -> None:
+    """Make in `folder` the functions' artefact, and boto3 twice: `plain` has no compiled files, `compiled` has them."""
+    pip = (python, "-m", "pip", "install", "--quiet", "--no-compile")
+    run(
+        program("make", "apt-get install make"),
+        "build-ApiFunction",
+        f"ARTIFACTS_DIR={folder / 'artefact'}",
+        python=python,
+    )
+    run(*pip, "--target", folder / "plain", "boto3", python=python)
+    shutil.copytree(folder / "plain", folder / "compiled")
+    run(python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", folder / "compiled", python=python)
+
+
+def run(*command: str | Path, python: Path) -> None:
+    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path}
+    done = subprocess.run(command, cwd=ROOT / "src", env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        absent(f"{Path(command[0]).name} made no artefact: {' '.join(done.stderr.split())[-300:]}")
+
+
+def _cpu(endpoint: str, python: Sequence[str], code: str, folder: Path | None = None) -> float:
+    """Return the CPU seconds that a fresh interpreter takes to have run `code`, with `folder` first on its path.
+
+    What the interpreter does at its end is left out: Lambda ends none before it answers.
+    """
+    # Without a time of its own the event counts as new, however busy the machine was while the process started.
+    event = {**http_event({}), "body": review_text("2.4 kB"), "requestContext": {}}
+    path = f"sys.path.insert(0, {os.fspath(folder)!r})" if folder else ""
+    script = f"import sys\n{path}\n{code}\nimport time\nprint(time.process_time())"
+    done = subprocess.run(
+        [*python, "-c", script],
+        env={**os.environ, **ENVIRONMENT, "AWS_ENDPOINT_URL": endpoint},
+        input=json.dumps(event),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(done.stdout)
+
+
+@contextmanager
+def answering_table() -> Iterator[str]:
+    """Serve a table that takes every item, and yield its endpoint."""
+
+    class Table(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Table) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()

@@ -1,0 +1,153 @@
+"""The row about a copy: the shipped buildspec, all platforms, against podman, which copies one."""
+
+import gzip
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+from build import Project, check_programs
+from registries import ECR_LOGIN, EcrApi, Registry, ecr_api, registry
+from source_images import Content, SourceImage, digest_of
+from stacks import CHINA
+
+from benchmarks.rounds import Row, take_turns
+
+LAYER = 60_000_000  # bytes a platform
+_MOST_ROUNDS = 5  # some seven seconds each
+_IMAGE = "gcr.io/bench/app:1"
+_OCI = "application/vnd.oci.image"
+
+
+def copy(rounds: int) -> Iterator[Row]:
+    """Time of a copy between two registries of this machine. Skips where a program is absent."""
+    check_programs()
+    podman = shutil.which("podman")
+    if podman is None:
+        pytest.skip("podman is not installed: apt-get install podman")
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name)
+        with ecr_api(folder) as api:
+            contestants = {"build": partial(_build, folder, api), "podman": partial(_podman, folder, api, podman)}
+            take_turns(contestants, 1)  # programs are read from the disk once
+            costs = take_turns(contestants, min(rounds, _MOST_ROUNDS))
+    for reference, parts in (
+        ("podman pull, tag, push of one of them", ("copy",)),
+        ("the same with the login to ECR that both need", ("login", "copy")),
+    ):
+        ratios = tuple(cost["build"]["all"] / sum(cost["podman"][part] for part in parts) for cost in costs)
+        yield Row("build that copies two platforms of 60 MB", reference, ratios, 1.0)
+
+
+def _build(parent: Path, api: EcrApi) -> dict[str, float]:
+    """Return how long a build lasts, without apt, which the end-to-end tests replace."""
+    with _registries(parent) as (folder, source, target):
+        project = Project(folder / "build", api, target, {"gcr.io": f"{source.host}/gcr.io", source.host: source.host})
+        began = time.perf_counter()
+        run = project.run(_IMAGE)
+        seconds = time.perf_counter() - began
+        assert run.exported.get("COPY_RESULT") == "COPIED", run.output
+        home = project.home(_IMAGE)
+        _check(target, home.repository, home.tag, platforms=2)
+    return {"all": seconds}
+
+
+def _podman(parent: Path, api: EcrApi, podman: str) -> dict[str, float]:
+    """Return how long the login lasts, and how long pull, tag and push into and out of a storage that was empty."""
+    with _registries(parent) as (folder, source, target):
+        environment = {
+            **os.environ,
+            "STORAGE_DRIVER": "vfs",
+            "TMPDIR": str(folder),
+            "AWS_ACCESS_KEY_ID": api.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": api.secret_access_key,
+            "AWS_ENDPOINT_URL": api.url,
+        }
+        origin, copied = f"{source.host}/{_IMAGE}", f"{target.host}/{_IMAGE}"
+        at_target = ("--tls-verify=false", "--authfile", str(folder / "auth.json"))
+
+        def run(*command: str, stdin: str = "") -> str:
+            done = subprocess.run(command, env=environment, input=stdin, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        run_podman = partial(run, podman, "--root", str(folder / "root"), "--runroot", str(folder / "runroot"))
+        began = time.perf_counter()
+        password = run("aws", "ecr", "get-login-password", "--region", CHINA.region)
+        run_podman("login", *at_target, "--username", "AWS", "--password-stdin", target.host, stdin=password)
+        logged_in = time.perf_counter()
+        run_podman("pull", "--tls-verify=false", origin)
+        run_podman("tag", origin, copied)
+        run_podman("push", *at_target, copied)
+        ended = time.perf_counter()
+        repository, _, tag = _IMAGE.partition(":")
+        _check(target, repository, tag, platforms=1)
+    return {"login": logged_in - began, "copy": ended - logged_in}
+
+
+@contextmanager
+def _registries(parent: Path) -> Iterator[tuple[Path, Registry, Registry]]:
+    """Yield a folder, a registry with an image that never was before, and an empty one that asks for ECR's login.
+
+    Nothing is found in a cache, whoever copies.
+    """
+    with tempfile.TemporaryDirectory(dir=parent) as name:
+        folder = Path(name)
+        (folder / "source").mkdir()
+        (folder / "target").mkdir()
+        with registry(folder / "source") as source, registry(folder / "target", ECR_LOGIN) as target:
+            repository, _, tag = _IMAGE.partition(":")
+            source.push(repository, tag, _image())
+            yield folder, source, target
+
+
+def _check(target: Registry, repository: str, tag: str, platforms: int) -> None:
+    """See that what was copied has so many platforms, each with its layer."""
+    manifest = json.loads(target.manifest(repository, tag).data)
+    digests = [entry["digest"] for entry in manifest.get("manifests", [])]
+    images = [json.loads(target.manifest(repository, digest).data) for digest in digests] or [manifest]
+    assert len(images) == platforms
+    for image in images:
+        [layer] = image["layers"]
+        assert layer["size"] >= LAYER
+        stored = target.storage / "docker/registry/v2/blobs/sha256" / layer["digest"][7:9] / layer["digest"][7:]
+        assert (stored / "data").stat().st_size == layer["size"]
+
+
+def _image() -> SourceImage:
+    """Return an OCI index of two platforms, each of one layer that no compression makes smaller."""
+    platforms, entries, blobs = [], [], []
+    for architecture in ("amd64", "arm64"):
+        tar = _tar(os.urandom(LAYER))
+        layer = Content(f"{_OCI}.layer.v1.tar+gzip", gzip.compress(tar, compresslevel=0, mtime=0))
+        rootfs = {"type": "layers", "diff_ids": [digest_of(tar)]}
+        config = _document("config", {"os": "linux", "architecture": architecture, "config": {}, "rootfs": rootfs})
+        parts = {"config": config.descriptor(), "layers": [layer.descriptor()]}
+        manifest = _document("manifest", {"schemaVersion": 2, "mediaType": f"{_OCI}.manifest.v1+json", **parts})
+        platforms.append(manifest)
+        entries.append(manifest.descriptor(platform={"os": "linux", "architecture": architecture}))
+        blobs += [config, layer]
+    index = {"schemaVersion": 2, "mediaType": f"{_OCI}.index.v1+json", "manifests": entries}
+    return SourceImage(_document("index", index), tuple(platforms), tuple(blobs))
+
+
+def _document(kind: str, value: dict[str, object]) -> Content:
+    return Content(f"{_OCI}.{kind}.v1+json", json.dumps(value).encode())
+
+
+def _tar(data: bytes) -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        entry = tarfile.TarInfo("data")
+        entry.size = len(data)
+        tar.addfile(entry, io.BytesIO(data))
+    return archive.getvalue()

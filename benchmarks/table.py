@@ -1,0 +1,33 @@
+"""The table of all rows, in Markdown, and its place in a page."""
+
+from collections.abc import Sequence
+
+from benchmarks.rounds import Row
+
+HEAD = "| what | reference | median ratio | spread | goal | |\n| --- | --- | --- | --- | --- | --- |"
+BEGIN, END = "<!-- make bench writes from here -->", "<!-- to here -->"
+
+
+class NoPlaceError(ValueError):
+    """A page without the two lines between which the table stands."""
+
+
+def line(row: Row) -> str:
+    """Return a row of the table."""
+    low, high = row.spread
+    mark = "reached" if row.reached else "NOT REACHED"
+    return f"| {row.what} | {row.reference} | {row.median:.2f}x | {low:.2f} to {high:.2f} | {row.goal} | {mark} |"
+
+
+def skipped(name: str, reason: str) -> str:
+    """Return the table's row in the place of those called `name`, which could not be measured."""
+    return f"| {name} | not measured: {reason} | | | | |"
+
+
+def put_into(page: str, lines: Sequence[str]) -> str:
+    """Return `page` with `lines` between its two markers. Raises NoPlaceError where they are not there once each."""
+    before, begin, rest = page.partition(f"{BEGIN}\n")
+    _, end, after = rest.partition(f"{END}\n")
+    if not begin or not end or BEGIN in after or END in after:
+        raise NoPlaceError(f"the page must have the lines {BEGIN!r} and {END!r}, in this order and once each")
+    return before + begin + "\n".join(lines) + "\n" + end + after

@@ -1,0 +1,157 @@
+"""`image-mirror demo`: pods come in, their images point at ECR, each promised copy arrives; on emulated AWS."""
+
+import base64
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonpatch
+import typer
+
+from image_mirror import reconciler, webhook
+from image_mirror.cli.commands.preview import read_manifests
+from image_mirror.cli.emulation import Context, Emulation, emulated_aws, http_event
+from image_mirror.cli.manifests import FoundPod
+from image_mirror.pod_images import image_fields
+from image_mirror.review import Json
+
+_CHECKOUT = Path(__file__).parents[4]
+_DEFAULTS = ("samples", "tests/reviews/create-pod.json", "tests/reviews/create-pod-from-deployment.json")
+_MOST_ATTEMPTS = 11  # the API server's first call and its ten repetitions
+_EMULATED = """\
+Emulated, in this process, with no network and no account: DynamoDB and its stream, ECR and its events, Secrets Manager,
+CodeBuild (moto). Where CodeBuild would copy an image, an empty one is pushed. Real: both functions, and the shapes of
+all that goes in and out of them.
+"""
+
+
+def run(files: list[str] | None) -> None:
+    """Show what becomes of the pods in `files`, or in the samples. Raises typer.Exit with the command's exit code."""
+    names = files or [str(_CHECKOUT / name) for name in _DEFAULTS]
+    reviews = list(_reviews(names))
+    if not reviews:
+        typer.echo("No pod found.", err=True)
+        raise typer.Exit(0)
+    typer.echo(_EMULATED)
+    with emulated_aws() as aws:
+        first = [_show_pod(title, review) for title, review in reviews]
+        _show_copies(aws)
+        webhook.load.cache_clear()  # as after a minute, when nothing is known from memory
+        again = [_admit(review) for _, review in reviews]
+        unsettled = [f"{record.source} is {record.status}" for record in aws.records() if record.digest is None]
+        unsettled += [
+            warning
+            for before, after in zip(first, again, strict=True)
+            for warning in after.get("warnings", ())
+            if warning not in before.get("warnings", ()) or "being copied" in warning
+        ]
+        if aws.stream_batch()["Records"]:
+            unsettled.append("a copy was requested again")
+    if unsettled:
+        typer.echo("Error: " + "; ".join(unsettled), err=True)
+        raise typer.Exit(1)
+    typer.echo("The same pods, later: their copies are there, so nothing is recorded, and no copy is warned of.")
+
+
+def _reviews(names: list[str]) -> Iterator[tuple[str, Json]]:
+    """Yield a title and an AdmissionReview for each captured review and each pod that the manifests describe."""
+    captured = [name for name in names if name.endswith(".json") and _is_review(name)]
+    for name in captured:
+        ours = " (as a 1.36 API server sent it)" if Path(name).parent == _CHECKOUT / "tests" / "reviews" else ""
+        yield _short(name) + ours, json.loads(Path(name).read_text(encoding="utf-8"))
+    manifests = read_manifests([name for name in names if name not in captured])
+    for problem in manifests.problems:
+        typer.echo(f"Error: {problem}", err=True)
+    if manifests.problems:
+        raise typer.Exit(2)
+    for found in manifests.pods:
+        yield f"{_short(found.file)}: {found.kind}/{found.name}", _review_of(found)
+
+
+def _is_review(name: str) -> bool:
+    try:
+        value = json.loads(Path(name).read_bytes())
+    except (OSError, ValueError):
+        return False  # read as a manifest, whose reader says what is wrong
+    return isinstance(value, dict) and value.get("kind") == "AdmissionReview"
+
+
+def _review_of(found: FoundPod) -> Json:
+    """Make the review that an API server sends for a new pod, or for the first pod of a workload."""
+    own = {"name": found.name} if found.kind == "Pod" else {"generateName": f"{found.name}-"}
+    namespace = found.namespace or "default"
+    metadata = {**found.pod["metadata"], **own, "namespace": namespace}
+    return {
+        "kind": "AdmissionReview",
+        "apiVersion": "admission.k8s.io/v1",
+        "request": {
+            "uid": str(uuid.uuid4()),
+            "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "operation": "CREATE",
+            "namespace": namespace,
+            "object": {**found.pod, "apiVersion": "v1", "kind": "Pod", "metadata": metadata},
+            "oldObject": None,
+            "dryRun": False,
+        },
+    }
+
+
+def _admit(review: Json) -> Json:
+    """Call the webhook's handler as the API server does through API Gateway, and return the response in its answer.
+
+    As the API server, ask again after a 503 with Retry-After: a slow machine's first call may come too late.
+    """
+    for _ in range(_MOST_ATTEMPTS):
+        answer = webhook.handler(http_event(review), None)
+        if "Retry-After" not in answer["headers"]:
+            break
+        time.sleep(int(answer["headers"]["Retry-After"]))
+    if answer["statusCode"] != 200:
+        raise typer.BadParameter(json.loads(answer["body"])["message"])
+    response: Json = json.loads(answer["body"])["response"]
+    return response
+
+
+def _show_pod(title: str, review: Json) -> Json:
+    """Print what becomes of a pod, and return the response to its review."""
+    response = _admit(review)
+    before = review["request"]["object"]
+    patch = json.loads(base64.b64decode(response["patch"])) if "patch" in response else []
+    after: Any = jsonpatch.apply_patch(before, patch)
+    typer.echo(title)
+    for old, new in zip(image_fields(before), image_fields(after), strict=True):
+        typer.echo(f"  {old.key}: {old.image}")
+        typer.echo(f"    -> {new.image}" if new.image != old.image else "    left as written")
+    made_by_a_controller = "generateName" in before["metadata"]
+    for warning in response.get("warnings", ()):
+        if not made_by_a_controller:
+            typer.echo(f"  Warning: {warning}")
+    if made_by_a_controller and response.get("warnings"):
+        typer.echo("  (its controller makes the pod, so kubectl shows no warnings)")
+    typer.echo("")
+    return response
+
+
+def _show_copies(aws: Emulation) -> None:
+    """Let the stream start the builds and ECR's events end them; print each record's way."""
+    ways = {(record.repo, record.tag): [str(record.status)] for record in aws.records()}
+    reconciler.handler(aws.stream_batch(), Context())
+    for record in aws.records():
+        ways[record.repo, record.tag].append(f"{record.status} by {record.build_id}")
+        reconciler.handler(aws.push(record), Context())
+    if ways:
+        typer.echo("Records, one for each image, and what each went through:")
+    for record in aws.records():
+        ways[record.repo, record.tag].append(f"{record.status} as {record.digest}")
+        typer.echo(f"  {record.source}")
+        for step in ways[record.repo, record.tag]:
+            typer.echo(f"    {step}")
+    typer.echo("")
+
+
+def _short(name: str) -> str:
+    path = Path(name)
+    return str(path.relative_to(_CHECKOUT)) if path.is_relative_to(_CHECKOUT) else name

@@ -1,0 +1,85 @@
+"""What prune prints: one row for each copy that nobody has pulled, and what it all comes to."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import typer
+
+from image_mirror.cli.commands.prune.removal import ENDED_EARLY, REMOVED, Pruning
+from image_mirror.cli.commands.prune.unused import Found, Unused
+from image_mirror.cli.image_selection import title
+from image_mirror.cli.output import Output, aligned, as_json
+from image_mirror.cli.times import utc
+
+_FORESEEN = "would be removed"
+
+
+@dataclass(frozen=True, slots=True)
+class PruneRow:
+    """One copy that nobody has pulled. Its fields are the keys of the JSON output; times are in ISO 8601, in UTC."""
+
+    image: str | None
+    copy: str
+    digest: str
+    bytes: int
+    last_pull: str | None
+    pushed: str | None
+    outcome: str
+
+
+def show(found: Found, pruning: Pruning | None, output: Output) -> None:
+    """Print what was found and what has come of it; without a `pruning` it is what would be removed."""
+    default = ENDED_EARLY.said if pruning else _FORESEEN
+    outcomes = pruning.outcomes if pruning else {}
+    rows = [_row(one, outcomes[one.tag.key].said if one.tag.key in outcomes else default) for one in found.going]
+    if output is Output.JSON:
+        typer.echo(as_json(rows))
+    elif rows:
+        head = ("IMAGE", "RECORD", "SIZE", "LAST PULL", "PUSHED", "OUTCOME")
+        lines = [
+            (
+                row.image or row.copy,
+                "yes" if row.image else "no",
+                _size(row.bytes),
+                (row.last_pull or "never").partition("T")[0],
+                (row.pushed or "-").partition("T")[0],
+                row.outcome,
+            )
+            for row in rows
+        ]
+        typer.echo("\n".join(aligned([head, *lines])))
+    for line in _summary(found, rows, pruning):
+        typer.echo(line, err=True)
+
+
+def _summary(found: Found, rows: Sequence[PruneRow], pruning: Pruning | None) -> Iterator[str]:
+    gone = [row for row in rows if row.outcome in (REMOVED.said, _FORESEEN)]
+    count = f"{len(gone):,} {'copy' if len(gone) == 1 else 'copies'} of {_size(sum(row.bytes for row in gone))}"
+    if not rows:
+        yield "Nothing to remove."
+    elif pruning:
+        yield f"Removed {count}" + (f", and {pruning.untagged:,} untagged images." if pruning.untagged else ".")
+    else:
+        yield f"{count} would be removed; --yes removes them."
+    if found.running:
+        yield f"{found.running:,} that nobody has pulled stay, for a cluster runs them."
+    if found.under_way:
+        yield f"{found.under_way:,} that nobody has pulled stay, for their records are not COPIED."
+
+
+def _row(one: Unused, outcome: str) -> PruneRow:
+    return PruneRow(
+        image=title(one.record) if one.record else None,
+        copy=f"{one.tag.repo}:{one.tag.name}",
+        digest=one.tag.digest,
+        bytes=one.tag.size,
+        last_pull=utc(one.tag.pulled_at),
+        pushed=utc(one.tag.pushed_at),
+        outcome=outcome,
+    )
+
+
+def _size(count: int) -> str:
+    from rich.filesize import decimal
+
+    return decimal(count)

@@ -1,0 +1,120 @@
+"""Which images in ECR nobody needs: by the times that ECR records, by the table, and by what clusters run. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from image_mirror.cli.commands.prune.in_use import InUse
+from image_mirror.decisions import Mirror
+from image_mirror.record import Record, Status
+
+DAY = 24 * 60 * 60 * 1000
+_INDEXES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+
+Details = Mapping[str, Any]
+"""One of DescribeImages' `imageDetails`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """One tag in ECR, in the repository `repo` (with its registry), and its image; times are in milliseconds.
+
+    `size` is in bytes, of an image for several platforms the largest one's: DescribeImages knows no other.
+    """
+
+    repo: str
+    name: str
+    digest: str
+    size: int
+    pushed_at: int
+    pulled_at: int | None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The key of its record."""
+        return self.repo, self.name
+
+    @property
+    def used_at(self) -> int:
+        """When it was last pushed or pulled, as far as ECR has recorded."""
+        return max(self.pushed_at, self.pulled_at or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """A tag that nobody has pulled, and the record that stands for it, if one does."""
+
+    tag: Tag
+    record: Record | None
+
+
+@dataclass(slots=True)
+class Found:
+    """What nobody has pulled: what may go, and how many stay because of a cluster or of their record's state."""
+
+    going: list[Unused]
+    running: int = 0
+    under_way: int = 0
+
+
+def is_copy(repository: str, mirror: Mirror) -> bool:
+    """Say whether a repository (without its registry) has a copy's name: a host follows the prefix."""
+    rest = repository.removeprefix(f"{mirror.prefix}/")
+    host = rest.partition("/")[0]
+    return rest != repository and (bool({".", "_"} & set(host)) or host == "localhost")
+
+
+def tags(repo: str, images: Iterable[Details]) -> Iterator[Tag]:
+    """Yield each tag of a repository's images."""
+    for image in images:
+        for name in image.get("imageTags", ()):
+            yield Tag(
+                repo=repo,
+                name=name,
+                digest=image["imageDigest"],
+                size=image.get("imageSizeInBytes") or 0,
+                pushed_at=_milliseconds(image["imagePushedAt"]),
+                pulled_at=_milliseconds(image["lastRecordedPullTime"]) if "lastRecordedPullTime" in image else None,
+            )
+
+
+def unused(held: Iterable[Tag], records: Mapping[tuple[str, str], Record], running: InUse, cutoff: int) -> Found:
+    """Sort out what was neither pushed, pulled nor asked for since `cutoff`, the least recently used first.
+
+    What has a record that is not COPIED is on its way, or has failed and may be tried again: it is left.
+    """
+    found = Found([])
+    for tag in sorted(held, key=lambda tag: (tag.used_at, tag.key)):
+        record = records.get(tag.key)
+        # A refresh that finds nothing newer pushes nothing; its request alone says that a pod wanted it.
+        if max(tag.used_at, record.requested_at if record else 0) >= cutoff:
+            continue
+        if running.holds(tag.repo, tag.name, tag.digest):
+            found.running += 1
+        elif record is not None and record.status is not Status.COPIED:
+            found.under_way += 1
+        else:
+            found.going.append(Unused(tag, record))
+    return found
+
+
+def leftovers(repo: str, images: Iterable[Details], running: InUse, cutoff: int) -> tuple[list[str], list[str]]:
+    """Return the digests of a repository's untagged images that nobody has used since `cutoff`: indexes, and others.
+
+    An index goes before the images that it refers to, for ECR keeps these while it stands.
+    """
+    indexes: list[str] = []
+    others: list[str] = []
+    for image in images:
+        [as_tagged] = tags(repo, [{**image, "imageTags": [""]}])
+        if image.get("imageTags") or as_tagged.used_at >= cutoff or running.holds(repo, "", as_tagged.digest):
+            continue
+        (indexes if image.get("imageManifestMediaType") in _INDEXES else others).append(as_tagged.digest)
+    return indexes, others
+
+
+def _milliseconds(time: Any) -> int:
+    return int(time.timestamp() * 1000)

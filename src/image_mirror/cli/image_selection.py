@@ -1,0 +1,107 @@
+"""From what an operator types to records: an image as in a manifest, the name of its copy in ECR, or a glob."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import typer
+
+from image_mirror.cli.terminal import bar
+from image_mirror.decisions import Copy, Mirror, Rewrite
+from image_mirror.record import Record
+from image_mirror.reference import Home, InvalidReferenceError, NoHomeError, home_of, parse_reference
+from image_mirror.table import Records
+
+_GLOB = frozenset("*?[")  # fnmatch's; of these only "[" may stand in a reference, and ECR holds no such name
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The records that were named, each once, and those of the texts that name none."""
+
+    records: list[Record]
+    missing: list[str]
+
+
+def is_glob(text: str) -> bool:
+    """Say whether `text` names images by a pattern."""
+    return not _GLOB.isdisjoint(text)
+
+
+def title(record: Record) -> str:
+    """Return the name by which people know the image: its source; its copy's where an older deployment wrote none."""
+    return record.source or record.push_target
+
+
+def home_named(image: str, mirror: Mirror) -> Home:
+    """Return where the copy of `image` lies, whatever the rules say; `image` may be the name of the copy itself.
+
+    Raises InvalidReferenceError, NoHomeError.
+    """
+    reference = parse_reference(image)
+    if reference.registry != mirror.registry:
+        return home_of(reference, mirror.registry, mirror.prefix)
+    tag = "digest-" + reference.digest.replace(":", "-") if reference.digest else reference.tag or "latest"
+    return Home(reference.registry, reference.repository, tag, reference.digest)
+
+
+def wanted_home(image: str, mirror: Mirror) -> Home | None:
+    """Return the home of an image that an operator names, None where ECR has no such name. Raises BadParameter."""
+    try:
+        return home_named(image, mirror)
+    except InvalidReferenceError as error:
+        raise typer.BadParameter(
+            f"{error}; name it as in a manifest, or by its copy in ECR", param_hint="IMAGE"
+        ) from error
+    except NoHomeError:
+        return None
+
+
+def all_records(records: Records) -> list[Record]:
+    """Read the whole table, counting on a terminal."""
+    found: list[Record] = []
+    with bar("reading records") as advance:
+        for page in records.pages():
+            found += page
+            advance(len(page))
+    return found
+
+
+def matching(glob: str, records: Iterable[Record]) -> list[Record]:
+    """Return the records whose image matches `glob`, in which "*" stands for "/" too, and case counts."""
+    return [record for record in records if fnmatchcase(title(record), glob)]
+
+
+def named(images: Sequence[str], records: Records, mirror: Mirror) -> Named:
+    """Find the records of `images`: by one read for each name, and by one of the whole table for all globs."""
+    homes = {image: wanted_home(image, mirror) for image in images if not is_glob(image)}
+    everything = all_records(records) if any(map(is_glob, images)) else []
+    found: dict[str, Record] = {}
+    missing: list[str] = []
+    for image in dict.fromkeys(images):
+        home = homes.get(image)
+        if is_glob(image):
+            some = matching(image, everything)
+        else:
+            one = records.get(home.repo, home.tag) if home else None
+            some = [one] if one else []
+        found |= {record.push_target: record for record in some}
+        missing += [] if some else [image]
+    return Named(list(found.values()), missing)
+
+
+def outlook(image: str, mirror: Mirror) -> str:
+    """Say what the webhook makes of an image that has no record."""
+    decision, rule = mirror.decide(image)
+    if isinstance(decision, Copy):
+        return f"by rule {rule}, the next pod that names it has it copied to {decision.home}"
+    if isinstance(decision, Rewrite):
+        return f"by rule {rule}, pods pull it from {decision.image}; nothing is copied"
+    warning = getattr(decision, "warning", None)
+    if warning:
+        return f"pods get it as they write it: {warning}"
+    if rule is not None:
+        return f"by rule {rule}, pods get it as they write it"
+    if image.startswith(f"{mirror.registry}/"):
+        return "it lies in the mirror's own registry, where the webhook changes nothing"
+    return "no rule names it, and pods get it as they write it"

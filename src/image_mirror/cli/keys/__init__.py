@@ -1,0 +1,1 @@
+"""The two access keys by which the accounts reach each other."""

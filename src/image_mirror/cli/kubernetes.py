@@ -1,0 +1,62 @@
+"""A Kubernetes cluster as the operator reaches it: by kubectl, which knows every way to log in to one."""
+
+import json
+import shlex
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from image_mirror.cli.errors import NoAnswerError
+from image_mirror.messages import printable
+from image_mirror.review import Json
+
+_TIMEOUT = "30s"  # of one request; a long list comes in chunks of 500
+_WITHIN = 300  # seconds for all of them, and for a plugin that logs in
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """One cluster: a kubeconfig file and a context in it; None leaves either to kubectl, KUBECONFIG included."""
+
+    kubeconfig: Path | None = None
+    context: str | None = None
+
+    def __str__(self) -> str:
+        """Name the cluster in errors."""
+        where = str(self.kubeconfig) if self.kubeconfig else "kubectl's own configuration"
+        return f"{where}, context {self.context}" if self.context else where
+
+    def get(self, *what: str) -> Json:
+        """Return what `kubectl get` answers as JSON; several objects come as a List. Raises NoAnswerError."""
+        return self._get("--output=json", *what)
+
+    def version(self) -> Json:
+        """Return what the API server says of its version. Raises NoAnswerError."""
+        return self._get("--raw=/version")
+
+    def _get(self, form: str, *what: str) -> Json:
+        kubectl = shutil.which("kubectl")
+        if kubectl is None:
+            raise NoAnswerError("kubectl is not on PATH", "install it, for the cluster is asked by it")
+        where = [f"--kubeconfig={self.kubeconfig}"] if self.kubeconfig else []
+        where += [f"--context={self.context}"] if self.context else []
+        command = [kubectl, "get", form, f"--request-timeout={_TIMEOUT}", *where, *what]  # no shell reads it
+        asked = f"`{shlex.join(['kubectl', 'get', *(what or (form,)), *where])}`"
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_WITHIN)  # noqa: S603
+        except subprocess.TimeoutExpired as error:
+            said = f"the cluster ({self}): kubectl has not ended within {_WITHIN} s"
+            raise NoAnswerError(said, f"run {asked}: if a login waits for you there, log in first") from error
+        if done.returncode != 0:
+            lines = [line for line in done.stderr.splitlines() if line.strip()]
+            said = printable(lines[-1] if lines else f"kubectl ended with {done.returncode}")
+            raise NoAnswerError(f"the cluster ({self}): {said}", f"does {asked} work for you?")
+        answer: Json = json.loads(done.stdout)
+        return answer
+
+    def pods(self) -> list[Json]:
+        """Return the pods of all namespaces that run or will run. Raises NoAnswerError."""
+        living = "--field-selector=status.phase!=Succeeded,status.phase!=Failed"
+        pods: list[Json] = self.get("pods", "--all-namespaces", living)["items"]
+        return pods

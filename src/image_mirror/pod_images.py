@@ -1,0 +1,112 @@
+"""The images of a pod: where they stand, which of them are new, and what the annotation says they were."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from image_mirror.decisions import Decision, GiveBack, Mirror
+from image_mirror.reference import InvalidReferenceError, parse_reference
+from image_mirror.review import Json, Review
+
+ORIGINALS = "image-mirror/original-images"
+SKIP_LABEL = "image-mirror/skip"
+_MIRROR_POD = "kubernetes.io/config.mirror"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageField:
+    """One image in a pod: `key` (containers/NAME) names it, `pointer` (RFC 6901) finds it, `image` is its text.
+
+    `pull_always` tells of the image pull policy Always, which the API server has filled in by then.
+    """
+
+    key: str
+    pointer: str
+    image: str
+    pull_always: bool
+
+
+def exemption(pod: Json) -> str | None:
+    """Say why all of `pod` is left alone (a static pod's mirror copy, or opted out by its label), or None."""
+    if _MIRROR_POD in annotations(pod):
+        return "it is the mirror copy of a static pod"
+    labels = pod.get("metadata", {}).get("labels")
+    opted_out = isinstance(labels, dict) and labels.get(SKIP_LABEL) == "true"
+    return f"its pod is labelled {SKIP_LABEL}" if opted_out else None
+
+
+def image_fields(pod: Json, subresource: str = "") -> list[ImageField]:
+    """List the images of `pod` that a request to `subresource` can change, in the order in which they stand."""
+    if subresource == "ephemeralcontainers":
+        return list(_containers(pod, "ephemeralContainers"))
+    return [*_containers(pod, "containers"), *_containers(pod, "initContainers"), *_volumes(pod)]
+
+
+def new_images(review: Review, mirror: Mirror) -> dict[ImageField, Decision]:
+    """Decide about each image that this request brings: all of a new pod, what differs by name of an updated one."""
+    old = {field.key: field.image for field in image_fields(review.old_object, review.subresource)}
+    originals = original_images(review.old_object)
+    decisions: dict[ImageField, Decision] = {}
+    for field in image_fields(review.object, review.subresource):
+        standing = old.get(field.key)
+        if standing == field.image or (standing is not None and review.subresource):
+            continue
+        if standing is not None and _comes_from(standing, field.image, originals.get(field.key), mirror):
+            decisions[field] = GiveBack(standing)
+        else:
+            decisions[field] = mirror.decide(field.image)[0]
+    return decisions
+
+
+def original_images(pod: Json) -> dict[str, str]:
+    """Read the annotation of `pod`; anything but a JSON object of texts counts as none."""
+    text = annotations(pod).get(ORIGINALS)
+    try:
+        value = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(image, str) for image in value.values()):
+        return {}
+    return value
+
+
+def annotations(pod: Json) -> Mapping[str, Any]:
+    """Return the annotations of `pod`, {} where it has none."""
+    found = pod.get("metadata", {}).get("annotations")
+    return found if isinstance(found, dict) else {}
+
+
+def _comes_from(standing: str, image: str, original: str | None, mirror: Mirror) -> bool:
+    """Say whether `standing` was made from `image` earlier: by the annotation's word, or else by its name."""
+    if original is None or not mirror.may_stand_for(standing, original):
+        return mirror.stands_for(standing, image)
+    try:
+        return parse_reference(image).pinned == parse_reference(original).pinned
+    except InvalidReferenceError:
+        return False
+
+
+def _containers(pod: Json, kind: str) -> Iterator[ImageField]:
+    for index, container in enumerate(_list(pod.get("spec", {}).get(kind))):
+        if isinstance(container, dict) and isinstance(container.get("name"), str):
+            image = container.get("image")
+            pointer = f"/spec/{kind}/{index}/image"
+            if image is None or isinstance(image, str):
+                always = container.get("imagePullPolicy") == "Always"
+                yield ImageField(f"{kind}/{container['name']}", pointer, image or "", always)
+
+
+def _volumes(pod: Json) -> Iterator[ImageField]:
+    for index, volume in enumerate(_list(pod.get("spec", {}).get("volumes"))):
+        if isinstance(volume, dict) and isinstance(volume.get("name"), str) and isinstance(volume.get("image"), dict):
+            image = volume["image"].get("reference")
+            if image is None or isinstance(image, str):
+                always = volume["image"].get("pullPolicy") == "Always"
+                yield ImageField(
+                    f"volumes/{volume['name']}", f"/spec/volumes/{index}/image/reference", image or "", always
+                )
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

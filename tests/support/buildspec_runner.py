@@ -1,0 +1,265 @@
+"""Reads image-pulling.yaml as CloudFormation would and runs its buildspec as CodeBuild would, stubs or not."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from support.templates import ROOT, carry_out, load_template, parameters_of
+
+TEMPLATE = ROOT / "image-pulling.yaml"
+ACCESS_KEY_ID = "AKIAIOSFODNN7EXAMPLE"
+SECRET_ACCESS_KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+PASSWORD = "eyJwYXlsb2FkIjoiZWNyLXBhc3N3b3JkIn0="
+IMAGE = "gcr.io/google-samples/hello-app:1.0"
+REGISTRY = "123456789012.dkr.ecr.cn-northwest-1.amazonaws.com.cn"
+TARGET = f"{REGISTRY}/mirror/{IMAGE}"
+
+# How CodeBuild's agent runs one command of a buildspec, version 0.2: each is a script of its own, and what it exported
+# reaches the next one unless it exits by itself.
+_COMMAND = """\
+cd "$(cat {state}/dir.txt)"
+set -a
+. {state}/env.sh
+{command}
+CODEBUILD_LAST_EXIT=$?
+export -p >{state}/env.sh
+pwd >{state}/dir.txt
+set +a
+for name in {exported}; do [[ ! -v $name ]] || printf '%s=%s\\0' "$name" "${{!name}}"; done >{state}/exported
+exit $CODEBUILD_LAST_EXIT
+"""
+# Records its arguments, environment, standard input and the files named to it; then says and does what it was told to.
+_STUB = """\
+#!/bin/bash
+shopt -s nullglob
+calls=({state}/calls/*)
+call=$(printf '{state}/calls/%03d' ${{#calls[@]}})
+mkdir "$call"
+printf '%s\\0' "${{0##*/}}" "$@" >"$call/arguments"
+cat /proc/$$/environ >"$call/environment"
+cat >"$call/input"
+previous=
+for argument in "$@"; do
+  [[ ${{0##*/}}-$1-$previous != skopeo-login---authfile ]] || printf '{{"auths": {{}}}}' >"$argument"
+  [[ ! -f $argument ]] || cp "$argument" "$call/${{argument##*/}}"
+  previous=$argument
+done
+reply={state}/replies/${{0##*/}}-${{1-}}
+[[ ! -f $reply.stdout ]] || cat "$reply.stdout"
+[[ ! -f $reply.stderr ]] || cat "$reply.stderr" >&2
+[[ ! -f $reply.once ]] || {{ rm "$reply.once"; exit 1; }}
+[[ ! -f $reply.status ]] || exit "$(cat "$reply.status")"
+[[ ${{0##*/}}-${{1-}} != apt-get-install ]] || cp {state}/package/skopeo {state}/bin/skopeo
+"""
+_REAL = ("bash", "cat", "cp", "mkdir", "mktemp", "rm", "sed", "tail", "tr")
+
+
+@cache
+def template() -> Any:
+    """Return image-pulling.yaml with its functions in their long form."""
+    return load_template(TEMPLATE.name)
+
+
+@cache
+def buildspec() -> Any:
+    """Return the buildspec of the project, which has to be one whose commands simply run until the first that fails.
+
+    By CodeBuild's reference that is so without `finally`, which runs in any case, and without the phase post_build,
+    which runs after a build that failed, and where nothing says that a build goes on after a failure.
+    """
+    found = yaml.safe_load(template()["Resources"]["CodeBuildProject"]["Properties"]["Source"]["BuildSpec"])
+    phases = found["phases"]
+    assert list(phases) == ["install", "build"]
+    assert phases["build"]["on-failure"] == "ABORT"
+    for name, phase in phases.items():
+        assert phase.keys() <= {"commands", "on-failure"}, name
+        assert phase.get("on-failure", "ABORT") == "ABORT", name
+    return found
+
+
+def resolve(node: Any, **parameters: str) -> Any:
+    """Return `node` with its functions carried out, given `parameters`; what a resource returns stays as `<NAME>`."""
+    values = {"AWS::Region": "us-west-2", "AWS::AccountId": "210987654321", **parameters_of(template(), **parameters)}
+
+    def returned(name: str, attribute: str) -> str:
+        return f"<{name}>" if attribute == "Ref" else f"<{name}.{attribute}>"
+
+    return carry_out(node, template(), values, returned)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a stub program answers: its output, error output and exit status; with `once`, it fails the first time."""
+
+    stdout: str = ""
+    stderr: str = ""
+    status: int = 0
+    once: bool = False
+
+
+@dataclass(frozen=True)
+class Call:
+    """One run of a stub program: its name and arguments, its environment, its input, the files named to it."""
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    input: str
+    files: Mapping[str, str]
+
+    @property
+    def program(self) -> str:
+        """The program with its subcommand, such as "skopeo copy"."""
+        return " ".join(self.arguments[:2])
+
+
+@dataclass(frozen=True)
+class Run:
+    """A build that has ended: the command that failed with its exit code, what was exported, all output, all calls."""
+
+    failed_command: str | None
+    exit_code: int
+    exported: Mapping[str, str]
+    output: str
+    calls: tuple[Call, ...]
+
+    def called(self, program: str) -> list[Call]:
+        """Return the calls of `program`, such as "aws ecr"."""
+        return [call for call in self.calls if call.program == program]
+
+
+@dataclass
+class CodeBuild:
+    """The project made of the template with `parameters`, in `directory`, an empty one of its own.
+
+    `secret` is what ImagePullSecret holds, `registry_auth` the text of the secret of RegistryAuthSecretArn, `replies`
+    what stub programs answer: their key is the program and its subcommand. With `path`, a PATH, the programs there run
+    in the place of stubs.
+    """
+
+    directory: Path
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    secret: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "Region": "cn-northwest-1",
+            "AccessKey": ACCESS_KEY_ID,
+            "AccessSecretKey": SECRET_ACCESS_KEY,
+        }
+    )
+    registry_auth: str | None = None
+    replies: Mapping[str, Reply] = field(default_factory=dict)
+    path: str | None = None
+
+    def run(self, image: str = IMAGE, target: str = TARGET, **environment: str | None) -> Run:
+        """Run a build of `image` to `target`; `environment` replaces variables, or takes them away (None)."""
+        state = self.directory
+        for name in ("bin", "package", "calls", "replies"):
+            shutil.rmtree(state / name, ignore_errors=True)
+            (state / name).mkdir()
+        if self.path is None:
+            self._make_stubs()
+        variables = self._variables() | {"DOCKER_IMAGE": image, "NEW_DOCKER_IMAGE": target} | environment
+        lines = (f"export {name}={shlex.quote(value)}\n" for name, value in variables.items() if value is not None)
+        (state / "env.sh").write_text("".join(lines))
+        (state / "dir.txt").write_text(str(state))
+        (state / "exported").write_text("")
+        return self._run_phases()
+
+    def _make_stubs(self) -> None:
+        state = self.directory
+        for name in _REAL:
+            path = shutil.which(name)
+            assert path is not None, name
+            (state / "bin" / name).symlink_to(path)
+        for path in ("bin/apt-get", "bin/aws", "bin/sleep", "package/skopeo"):
+            (state / path).write_text(_STUB.format(state=state))
+            (state / path).chmod(0o755)
+        for name, reply in {"aws ecr": Reply(stdout=PASSWORD), **self.replies}.items():
+            self._prepare(name, reply)
+
+    def _prepare(self, name: str, reply: Reply) -> None:
+        path = self.directory / "replies" / name.replace(" ", "-")
+        path.with_suffix(".stdout").write_text(reply.stdout)
+        path.with_suffix(".stderr").write_bytes(reply.stderr.encode())
+        path.with_suffix(".status").write_text(str(reply.status)) if reply.status else None
+        path.with_suffix(".once").touch() if reply.once else None
+
+    def _variables(self) -> dict[str, str | None]:
+        parameters = dict(self.parameters)
+        if self.registry_auth is not None:
+            parameters["RegistryAuthSecretArn"] = "arn:aws:secretsmanager:us-west-2:210987654321:secret:auth-AbCdEf"
+        project = resolve(template()["Resources"]["CodeBuildProject"]["Properties"], **parameters)
+        variables: dict[str, str | None] = {
+            "PATH": self.path or str(self.directory / "bin"),
+            "AWS_REGION": "us-west-2",
+            "AWS_DEFAULT_REGION": "us-west-2",
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials/of-the-build-role",
+        }
+        for variable in project["Environment"]["EnvironmentVariables"]:
+            is_secret = variable.get("Type", "PLAINTEXT") == "SECRETS_MANAGER"
+            variables[variable["Name"]] = self.registry_auth if is_secret else variable["Value"]
+        for name, entry in buildspec()["env"]["secrets-manager"].items():
+            secret, key = entry.split(":")
+            assert secret == "ImagePullSecret"
+            variables[name] = self.secret[key]
+        return variables
+
+    def _run_phases(self) -> Run:
+        output, failed, status = "", None, 0
+        commands = (command for phase in buildspec()["phases"].values() for command in phase["commands"])
+        for command in commands:
+            script = self.directory / "script.sh"
+            names = " ".join(buildspec()["env"]["exported-variables"])
+            script.write_text(_COMMAND.format(state=self.directory, command=command, exported=names))
+            status, text = run_script(script)
+            output += text
+            if status:
+                failed = command
+                break
+        pairs = (self.directory / "exported").read_text().split("\0")[:-1]
+        exported = dict(pair.split("=", 1) for pair in pairs)
+        return Run(failed, status, exported, output, tuple(_read_calls(self.directory / "calls")))
+
+
+def run_script(script: Path, seconds: float = 60) -> tuple[int, str]:
+    """Run a script in bash without an environment, and return its exit code and its output.
+
+    Raises TimeoutExpired after `seconds`, when bash and all that it has started are killed.
+    """
+    with subprocess.Popen(
+        ["/bin/bash", script],
+        env={},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=seconds)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, output.decode("utf-8", "backslashreplace")
+
+
+def _read_calls(directory: Path) -> list[Call]:
+    calls = []
+    for path in sorted(directory.iterdir()):
+        pairs = (path / "environment").read_text().split("\0")
+        calls.append(
+            Call(
+                arguments=tuple((path / "arguments").read_text().split("\0")[:-1]),
+                environment=dict(pair.split("=", 1) for pair in pairs if "=" in pair),
+                input=(path / "input").read_text(),
+                files={file.name: file.read_text() for file in path.glob("*.json")},
+            )
+        )
+    return calls

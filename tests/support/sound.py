@@ -1,0 +1,256 @@
+"""What AWS and the webhook answer doctor where all is well, as values, for tests that change one of them."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from image_mirror.cli.accounts import Account
+from image_mirror.cli.doctor.keys import Absent
+from image_mirror.cli.doctor.triggers import RATE, STREAM_FILTER, ecr_pattern
+from image_mirror.cli.keys.probe import Outcome, Verdict
+from image_mirror.cli.stacks import Stack
+from image_mirror.review import Json
+from support.operators import CHINA_OUTPUTS, GLOBAL_OUTPUTS, PULL_USER, PUSH_USER, TOKEN, Reply
+from support.templates import carry_out, load_template, parameters_of
+
+ACCOUNT = "123456789012"
+API, RECONCILER = "image-mirror-ApiFunction-1A2B3C", "image-mirror-ReconcilerFunction-1A2B3C"
+SCHEDULE, HINTS = "image-mirror-ReconcilerFunctionEveryMinute-1A2B3C", "image-mirror-ReconcilerFunctionEcrHints-1A2B3C"
+_LAMBDA = f"arn:aws-cn:lambda:cn-northwest-1:{ACCOUNT}:function:"
+_RULE = f"arn:aws-cn:events:cn-northwest-1:{ACCOUNT}:rule/"
+_ROLE = f"arn:aws-cn:iam::{ACCOUNT}:role/image-mirror-"
+_STREAM = f"arn:aws-cn:dynamodb:cn-northwest-1:{ACCOUNT}:table/ImageListTable/stream/2026-11-24T19:25:00.000"
+_NOT_FOUND = {"Error": {"Code": "ResourceNotFoundException", "Message": "It is not there."}}
+
+
+def _functions() -> dict[str, Json | None]:
+    return {
+        name: {
+            "Configuration": {
+                "FunctionName": name,
+                "FunctionArn": _LAMBDA + name,
+                "Role": f"{_ROLE}{role}-1A2B3C",
+                "State": "Active",
+                "LastUpdateStatus": "Successful",
+            }
+        }
+        for name, role in ((API, "WebhookRole"), (RECONCILER, "ReconcilerRole"))
+    }
+
+
+def _mapping() -> Json:
+    return {
+        "UUID": "e1b2c3d4-0000-4000-8000-000000000000",
+        "EventSourceArn": _STREAM,
+        "FunctionArn": _LAMBDA + RECONCILER,
+        "State": "Enabled",
+        "LastProcessingResult": "OK",
+        "FilterCriteria": {"Filters": [{"Pattern": json.dumps(STREAM_FILTER)}]},
+        "FunctionResponseTypes": ["ReportBatchItemFailures"],
+    }
+
+
+def _rules() -> dict[str, Json]:
+    triggers = ((SCHEDULE, {"ScheduleExpression": RATE}), (HINTS, {"EventPattern": json.dumps(ecr_pattern("mirror"))}))
+    return {name: {"Name": name, "Arn": _RULE + name, "State": "ENABLED", **trigger} for name, trigger in triggers}
+
+
+def _policy() -> Json:
+    return {
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": "events.amazonaws.com"},
+                "Action": "lambda:InvokeFunction",
+                "Resource": _LAMBDA + RECONCILER,
+                "Condition": {"ArnLike": {"AWS:SourceArn": _RULE + rule}},
+            }
+            for rule in (SCHEDULE, HINTS)
+        ]
+    }
+
+
+def _table() -> Json:
+    properties = load_template("sam-template.yaml")["Resources"]["ImageListTable"]["Properties"]
+    [index] = properties["GlobalSecondaryIndexes"]
+    return {
+        "TableStatus": "ACTIVE",
+        "KeySchema": properties["KeySchema"],
+        "GlobalSecondaryIndexes": [{**index, "IndexStatus": "ACTIVE"}],
+        "StreamSpecification": {"StreamEnabled": True, **properties["StreamSpecification"]},
+        "LatestStreamArn": _STREAM,
+    }
+
+
+def _project() -> Json:
+    template = load_template("image-pulling.yaml")
+    properties = template["Resources"]["CodeBuildProject"]["Properties"]
+    values = parameters_of(template, ChinaAccountId=ACCOUNT)
+    settings = carry_out(properties, template, values, lambda name, _: f"arn:aws:x:::{name}")
+    return {"environment": _lower(settings["Environment"]), "source": {"buildspec": settings["Source"]["BuildSpec"]}}
+
+
+def _lower(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name[0].lower() + name[1:]: _lower(each) for name, each in value.items()}
+    return [_lower(each) for each in value] if isinstance(value, list) else value
+
+
+def _stack(side: str, name: str, template: str, outputs: dict[str, str], **parameters: str) -> Stack:
+    given = parameters_of(load_template(template), **parameters)
+    return Stack(Account(side, side), name, "UPDATE_COMPLETE", dict(outputs), given)
+
+
+@dataclass
+class Answers:
+    """What is answered. `keys` are by their user, `metrics` by function and metric, `denied` by IAM's simulator."""
+
+    china: Stack = field(
+        default_factory=lambda: _stack("china", "image-mirror", "sam-template.yaml", CHINA_OUTPUTS, WebhookToken=TOKEN)
+    )
+    world: Stack = field(
+        default_factory=lambda: _stack(
+            "global", "image-pulling", "image-pulling.yaml", GLOBAL_OUTPUTS, ChinaAccountId=ACCOUNT
+        )
+    )
+    resources: dict[str, str] = field(
+        default_factory=lambda: {
+            "ApiFunction": API,
+            "ReconcilerFunction": RECONCILER,
+            "ReconcilerFunctionEveryMinute": SCHEDULE,
+            "ReconcilerFunctionEcrHints": HINTS,
+        }
+    )
+    secrets: dict[str, str | Absent] = field(
+        default_factory=lambda: {
+            "GlobalAKSK": json.dumps(
+                {"G_AWS_REGION": "us-west-2", "G_ACCESS_KEY": "AKIAGLOBALEXAMPLE001", "G_SECRET_KEY": "global/secret"}
+            ),
+            GLOBAL_OUTPUTS["ImagePullSecretArn"]: json.dumps(
+                {"Region": "cn-northwest-1", "AccessKey": "AKIACHINAEXAMPLE0001", "AccessSecretKey": "china/secret"}
+            ),
+        }
+    )
+    keys: dict[str, list[Json] | None] = field(
+        default_factory=lambda: {PULL_USER: [key("AKIAGLOBALEXAMPLE001")], PUSH_USER: [key("AKIACHINAEXAMPLE0001")]}
+    )
+    used: Json = field(default_factory=lambda: {"LastUsedDate": datetime.now(UTC), "ServiceName": "codebuild"})
+    verdicts: dict[str, Verdict] = field(
+        default_factory=lambda: {
+            "global": Verdict(Outcome.WORKS, "BatchGetBuilds"),
+            "china": Verdict(Outcome.WORKS, "ECR login"),
+        }
+    )
+    project: Json | None = field(default_factory=_project)
+    builds: list[Json] = field(default_factory=list)
+    quota: float | None = 20
+    table: Json | None = field(default_factory=_table)
+    due: list[tuple[str, str, int]] = field(default_factory=list)
+    statuses: Counter[str] = field(default_factory=Counter)
+    functions: dict[str, Json | None] = field(default_factory=_functions)
+    policy: Json = field(default_factory=_policy)
+    mappings: list[Json] = field(default_factory=lambda: [_mapping()])
+    rules: dict[str, Json] = field(default_factory=_rules)
+    targets: list[Json] = field(default_factory=lambda: [{"Id": "target", "Arn": _LAMBDA + RECONCILER}])
+    metrics: dict[tuple[str, str], list[float]] = field(
+        default_factory=lambda: {(API, "Invocations"): [12.0], (RECONCILER, "Invocations"): [5.0, 5.0]}
+    )
+    concurrency: int = 1000
+    letters: int | None = 0
+    denied: set[str] = field(default_factory=set)
+
+    def set(self, **values: Any) -> None:
+        """Set fields."""
+        for name, value in values.items():
+            setattr(self, name, value)
+
+    def change_china(self, **values: Any) -> None:
+        """Change China's stack: its status, outputs or single parameters."""
+        self.china = _changed(self.china, values)
+
+    def change_world(self, **values: Any) -> None:
+        """Change the global stack in the same way."""
+        self.world = _changed(self.world, values)
+
+    def give(self, secret: str, **entries: str) -> None:
+        """Change entries of a secret."""
+        text = self.secrets[secret]
+        assert isinstance(text, str)
+        self.secrets[secret] = json.dumps(json.loads(text) | entries)
+
+    def settings(self) -> Json:
+        """Return Lambda's GetAccountSettings."""
+        return {
+            "AccountLimit": dict.fromkeys(("ConcurrentExecutions", "UnreservedConcurrentExecutions"), self.concurrency)
+        }
+
+    def queue(self) -> Json | None:
+        """Return the attributes of the dead letters' queue."""
+        return None if self.letters is None else {"ApproximateNumberOfMessages": str(self.letters)}
+
+    def simulated(self, actions: list[str]) -> list[Json]:
+        """Return IAM's EvaluationResults."""
+        decisions = {each: "implicitDeny" if each in self.denied else "allowed" for each in actions}
+        return [{"EvalActionName": action, "EvalDecision": decision} for action, decision in decisions.items()]
+
+    def replies(self) -> Iterator[tuple[str, str, Reply]]:
+        """Yield what moto lacks: service, operation, and the reply to what is asked."""
+        yield "cloudformation", "ListStackResources", lambda _: {"StackResourceSummaries": self._summaries()}
+        yield "lambda", "GetFunction", lambda asked: self.functions.get(asked["path"].rpartition("/")[2]) or _NOT_FOUND
+        yield "lambda", "GetPolicy", lambda _: {"Policy": json.dumps(self.policy)}
+        yield "lambda", "ListEventSourceMappings", lambda _: {"EventSourceMappings": self.mappings}
+        yield "lambda", "GetAccountSettings", lambda _: self.settings()
+        yield "events", "DescribeRule", lambda asked: self.rules.get(asked["Name"], _NOT_FOUND)
+        yield "events", "ListTargetsByRule", lambda _: {"Targets": self.targets}
+        yield "cloudwatch", "GetMetricData", lambda _: {"MetricDataResults": list(self._results())}
+        yield "sqs", "GetQueueAttributes", lambda _: {"Attributes": self.queue()}
+        yield "service-quotas", "GetServiceQuota", lambda _: {"Quota": {"Value": self.quota}}
+        yield "iam", "SimulatePrincipalPolicy", self._simulate
+        yield "codebuild", "ListBuildsForProject", self._list_builds
+        yield "codebuild", "BatchGetBuilds", self._get_builds
+
+    def _summaries(self) -> list[Json]:
+        names = ("LogicalResourceId", "PhysicalResourceId")
+        return [dict(zip(names, each, strict=True)) for each in self.resources.items()]
+
+    def _results(self) -> Iterator[Json]:
+        asked = [(name, metric) for name in (API, RECONCILER) for metric in _METRICS]
+        for number, each in enumerate(asked):
+            values = self.metrics.get(each, [])
+            times = [datetime.now(UTC) - timedelta(minutes=5)] * len(values)
+            yield {"Id": f"m{number}", "Timestamps": times, "Values": values, "StatusCode": "Complete"}
+
+    def _list_builds(self, asked: Json) -> Json:
+        """The first page. As CodeBuild does, it refuses an order where there are more builds than fit on one."""
+        ids = [each["id"] for each in self.builds]
+        if "sortOrder" in asked and len(ids) > _PAGE:
+            return {"Error": {"Code": "InvalidInputException", "Message": "Too many builds to sort."}}
+        if self.project is None:
+            return _NOT_FOUND
+        return {"ids": ids[:_PAGE], **({"nextToken": "more"} if len(ids) > _PAGE else {})}
+
+    def _get_builds(self, asked: Json) -> Json:
+        assert len(asked["ids"]) <= _PAGE
+        return {"builds": [each for each in self.builds if each["id"] in asked["ids"]]}
+
+    def _simulate(self, asked: Json) -> Json:
+        assert asked["ResourceArns.member.1"].endswith(f"{ACCOUNT}:repository/mirror/image-mirror-doctor")
+        actions = [value for name, value in asked.items() if name.startswith("ActionNames.member.")]
+        return {"EvaluationResults": self.simulated(actions)}
+
+
+_PAGE = 100  # builds
+_METRICS = ("Invocations", "Errors", "Throttles", "IteratorAge")
+
+
+def key(key_id: str, *, days: int = 3, status: str = "Active") -> Json:
+    """Return what ListAccessKeys says of a key."""
+    return {"AccessKeyId": key_id, "Status": status, "CreateDate": datetime.now(UTC) - timedelta(days=days, hours=1)}
+
+
+def _changed(stack: Stack, values: dict[str, Any]) -> Stack:
+    fields = {name: values.pop(name) for name in ("status", "outputs") if name in values}
+    return replace(stack, **fields, parameters={**stack.parameters, **values})

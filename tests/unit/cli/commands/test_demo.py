@@ -1,0 +1,110 @@
+"""`image-mirror demo` runs the main job on emulated AWS, and says what is emulated."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from image_mirror.cli import app
+from image_mirror.cli.emulation import REGISTRY, emulated_aws
+from image_mirror.table import DUE_INDEX
+from support.templates import ROOT, sam_template
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["demo", *arguments])
+
+
+@pytest.fixture(scope="module")
+def shown() -> str:
+    result = run()
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_it_says_what_is_emulated_and_what_is_real(shown: str) -> None:
+    assert shown.startswith("Emulated, in this process, with no network and no account: DynamoDB")
+    assert "Real: both functions" in shown
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "samples/nginx-gcr.yaml: Deployment/nginx-gcr",
+        "samples/every-image-field.yaml: Pod/every-image-field",
+        "samples/opted-out.yaml: Pod/opted-out",
+        "tests/reviews/create-pod.json (as a 1.36 API server sent it)",
+        "tests/reviews/create-pod-from-deployment.json (as a 1.36 API server sent it)",
+        "  containers/hello-app: gcr.io/google-samples/hello-app:1.0",
+        f"    -> {REGISTRY}/mirror/gcr.io/google-samples/hello-app:1.0",
+        "    left as written",
+        "  (its controller makes the pod, so kubectl shows no warnings)",
+        "  Warning: nginx is being copied to ECR; the pod waits in ImagePullBackOff until it arrives",
+        "The same pods, later: their copies are there, so nothing is recorded, and no copy is warned of.",
+    ],
+)
+def test_it_shows_what_a_user_sees(shown: str, line: str) -> None:
+    assert line in shown.splitlines()
+
+
+def test_each_record_goes_from_requested_to_copied(shown: str) -> None:
+    lines = shown.splitlines()
+    start = lines.index("Records, one for each image, and what each went through:") + 1
+    told = lines[start : lines.index("", start)]
+    ways = [told[number : number + 4] for number in range(0, len(told), 4)]
+    assert len({way[0] for way in ways}) == len(ways) == 7
+    for source, requested, copying, copied in ways:
+        assert requested == "    REQUESTED"
+        assert copying.startswith("    COPYING by ImagePullProject:")
+        assert copied.startswith("    COPIED as sha256:")
+        if "@" in source:
+            assert copied.endswith(source.partition("@")[2])
+
+
+def test_a_file_that_is_wrong_ends_with_2_and_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: 5}]}\n")
+    result = run(str(file))
+    assert result.exit_code == 2
+    assert f"{file}: document 1: Pod/a: spec.containers[0].image" in result.stderr
+
+
+def test_an_image_that_stays_as_written_is_warned_of_and_is_no_failure(tmp_path: Path) -> None:
+    file = tmp_path / "pod.yaml"
+    file.write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: GCR.io/x}]}\n"
+    )
+    result = run(str(file))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "  Warning: GCR.io/x stays as written: " in result.stdout
+    assert "Records" not in result.stdout
+
+
+def test_a_file_without_a_pod_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "none.yaml"
+    file.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n")
+    assert run(str(file)).stderr == "No pod found.\n"
+
+
+def test_it_needs_no_account_and_leaves_the_environment_alone() -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    clean["POWERTOOLS_METRICS_NAMESPACE"] = "ImageMirror"  # as on a machine where functions are developed
+    command = [sys.executable, "-m", "image_mirror.cli", "demo", str(ROOT / "samples" / "nginx-gcr.yaml")]
+    done = subprocess.run(command, env=clean, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "CloudWatchMetrics" not in done.stdout
+
+
+def test_the_emulated_table_is_the_template_s() -> None:
+    table = sam_template()["Resources"]["ImageListTable"]["Properties"]
+    with emulated_aws() as aws:
+        described = aws._dynamodb.describe_table(TableName="ImageListTable")["Table"]
+    attributes = {each["AttributeName"]: each["AttributeType"] for each in described["AttributeDefinitions"]}
+    assert attributes == {each["AttributeName"]: each["AttributeType"] for each in table["AttributeDefinitions"]}
+    assert described["KeySchema"] == table["KeySchema"]
+    [index] = described["GlobalSecondaryIndexes"]
+    assert index["IndexName"] == DUE_INDEX
+    assert index["KeySchema"] == table["GlobalSecondaryIndexes"][0]["KeySchema"]

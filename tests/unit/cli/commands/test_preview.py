@@ -1,0 +1,428 @@
+"""`image-mirror preview` as a user runs it, and its agreement with what the webhook decides."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
+
+from image_mirror.cli import app
+from image_mirror.cli.manifests import Manifests
+from image_mirror.cli.plan import Row, rows
+from image_mirror.decisions import Copy
+from image_mirror.pod_images import new_images
+from image_mirror.review import Json, parse_review
+from support.reviews_data import DIGEST, MIRROR, REGISTRY, captured, event_of, made_pod
+
+SAMPLES = Path(__file__).parents[4] / "samples"
+OWN = "210987654321.dkr.ecr.cn-north-1.amazonaws.com.cn"
+
+
+@pytest.fixture(autouse=True)
+def no_rules_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MIRROR_RULES", raising=False)
+
+
+def run(*arguments: str | Path, stdin: str | bytes | None = None) -> Result:
+    return CliRunner().invoke(app, ["preview", *map(str, arguments)], input=stdin)
+
+
+def listed(*arguments: str | Path, stdin: str | None = None) -> list[Json]:
+    result = run(*arguments, "--output", "json", stdin=stdin)
+    assert (result.exit_code, result.stderr) == (0, "")
+    images: list[Json] = json.loads(result.stdout)
+    return images
+
+
+def pod_of(image: Any, **metadata: Any) -> str:
+    spec = {"containers": [{"name": "app", "image": image}]}
+    return yaml.safe_dump({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", **metadata}, "spec": spec})
+
+
+def test_each_image_is_told_with_its_place_its_outcome_and_its_rule() -> None:
+    text = f"---\n# Source: chart\n---\n{pod_of('gcr.io/google-samples/hello-app:1.0', namespace='shop')}"
+    assert listed("-", stdin=text) == [
+        {
+            "file": "-",
+            "document": 2,
+            "kind": "Pod",
+            "name": "p",
+            "namespace": "shop",
+            "field": "containers/app",
+            "path": "spec.containers[0].image",
+            "image": "gcr.io/google-samples/hello-app:1.0",
+            "becomes": f"{REGISTRY}/mirror/gcr.io/google-samples/hello-app:1.0",
+            "rule": "gcr.io",
+            "reason": None,
+            "warning": None,
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("image", "becomes", "rule", "reason", "warned"),
+    [
+        pytest.param("gcr.io/x", f"{REGISTRY}/mirror/gcr.io/x:latest", "gcr.io", None, False, id="copied"),
+        pytest.param(
+            f"eu.gcr.io/x:1@{DIGEST}",
+            f"{REGISTRY}/mirror/eu.gcr.io/x@{DIGEST}",
+            "*.gcr.io",
+            None,
+            False,
+            id="by-digest",
+        ),
+        pytest.param("old.example/a:1", "new.example/b/a:1", "old.example=new.example/b", None, False, id="rewritten"),
+        pytest.param("quay.io/ours/a:1", "quay.io/ours/a:1", "!quay.io/ours", None, False, id="left-alone-by-a-rule"),
+        pytest.param("mcr.example/a:1", "mcr.example/a:1", None, "no rule names it", False, id="no-rule"),
+        pytest.param(
+            f"{REGISTRY}/team/a:1", f"{REGISTRY}/team/a:1", None, "it lies in the registry already", False, id="there"
+        ),
+        pytest.param(
+            "auto",
+            "auto",
+            None,
+            None,
+            True,
+            id="placeholder",
+        ),
+        pytest.param(
+            "[fd00::1]:80/x:1",
+            "[fd00::1]:80/x:1",
+            "[fd00::1]:80",
+            None,
+            True,
+            id="no-home",
+        ),
+        pytest.param(
+            "{{ .Values.image }}",
+            "{{ .Values.image }}",
+            None,
+            None,
+            True,
+            id="no-reference",
+        ),
+        pytest.param(None, "", None, None, True, id="left-out"),
+    ],
+)
+def test_the_outcome_names_what_decided(
+    image: str | None, becomes: str, rule: str | None, reason: str | None, warned: bool
+) -> None:
+    rules = "[fd00::1]:80 docker.io gcr.io *.gcr.io !quay.io/ours quay.io old.example=new.example/b"
+    (told,) = listed("-", "--rules", rules, stdin=pod_of(image))
+    assert told["becomes"] == becomes
+    assert (told["rule"], told["reason"]) == (rule, reason)
+    kubectl_prints = f"{image or repr('')} stays as written: "
+    assert told["warning"].startswith(kubectl_prints) if warned else told["warning"] is None
+
+
+@pytest.mark.parametrize(
+    ("manifests", "reason"),
+    [
+        pytest.param(
+            [pod_of("nginx", labels={"image-mirror/skip": "true"})],
+            "its pod is labelled image-mirror/skip",
+            id="labelled-pod",
+        ),
+        pytest.param(
+            [pod_of("nginx", annotations={"kubernetes.io/config.mirror": "hash"})],
+            "it is the mirror copy of a static pod",
+            id="static-pod",
+        ),
+        pytest.param(
+            [
+                pod_of("nginx", namespace="old"),
+                "{apiVersion: v1, kind: Namespace, metadata: {name: old, labels: {image-mirror/skip: 'true'}}}",
+            ],
+            "its namespace is labelled image-mirror/skip",
+            id="labelled-namespace-in-another-file",
+        ),
+    ],
+)
+def test_what_opts_out_stays_as_written_with_the_reason(tmp_path: Path, manifests: list[str], reason: str) -> None:
+    for number, text in enumerate(manifests):
+        (tmp_path / f"{number}.yaml").write_text(text)
+    (told,) = listed(tmp_path)
+    assert (told["becomes"], told["rule"], told["reason"], told["warning"]) == ("nginx", None, reason, None)
+
+
+def namespace_of(metadata: Json) -> str:
+    labels = {"image-mirror/skip": "true"}
+    return "---\n" + json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"labels": labels, **metadata}})
+
+
+LABELLED_DEPLOYMENT = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "d", "labels": {"image-mirror/skip": "true"}},
+    "spec": {"template": {"spec": {"containers": [{"name": "a", "image": "nginx"}]}}},
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(pod_of("nginx", labels={"image-mirror/skip": "false"}), id="another-value"),
+        pytest.param(pod_of("nginx", namespace="a") + namespace_of({"name": "b"}), id="another-namespace"),
+        pytest.param(pod_of("nginx") + namespace_of({}), id="a-namespace-without-a-name"),
+        pytest.param(
+            pod_of("nginx", namespace="a") + namespace_of({"name": "a", "labels": {"image-mirror/skip": "false"}}),
+            id="a-namespace-with-another-value",
+        ),
+        pytest.param(json.dumps(LABELLED_DEPLOYMENT), id="the-label-of-a-workload-instead-of-its-pods"),
+    ],
+)
+def test_what_does_not_opt_out_is_rewritten(text: str) -> None:
+    (told,) = listed("-", stdin=text)
+    assert told["rule"] == "docker.io"
+
+
+def test_the_label_of_the_pod_template_opts_a_workload_out() -> None:
+    template = {
+        "metadata": {"labels": {"image-mirror/skip": "true"}},
+        "spec": {"containers": [{"name": "a", "image": "nginx"}]},
+    }
+    document = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": {"template": template}}
+    (told,) = listed("-", stdin=json.dumps(document))
+    assert told["reason"] == "its pod is labelled image-mirror/skip"
+
+
+@pytest.mark.parametrize("name", ["create-pod.json", "create-pod-dry-run.json", "create-pod-from-deployment.json"])
+def test_the_preview_of_a_captured_pod_is_what_the_webhook_decides(name: str) -> None:
+    review = parse_review(event_of(captured(name)))
+    manifests = Manifests()
+    manifests.add(name, 1, captured(name)["request"]["object"])
+    decided = {
+        field.key: str(decision.home)
+        for field, decision in new_images(review, MIRROR).items()
+        if isinstance(decision, Copy)
+    }
+    assert decided
+    assert {row.field: row.becomes for row in rows(manifests, MIRROR)} == decided
+
+
+def test_ephemeral_containers_of_a_running_pod_are_told_too() -> None:
+    pod = made_pod({"a": "nginx"}, ephemeral={"debugger": "quay.io/prometheus/busybox"})
+    told = listed("-", stdin=json.dumps(pod))
+    assert [(row["field"], row["path"]) for row in told] == [
+        ("containers/a", "spec.containers[0].image"),
+        ("ephemeralContainers/debugger", "spec.ephemeralContainers[0].image"),
+    ]
+
+
+def test_the_path_leads_through_lists_and_templates_to_the_image() -> None:
+    template = {"spec": made_pod({"a": "x", "b": "y"}, volumes={"v": "z"})["spec"]}
+    cron_job = {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": {"name": "c"},
+        "spec": {"jobTemplate": {"spec": {"template": template}}},
+    }
+    pods = "items[0].spec.jobTemplate.spec.template.spec."
+    told = listed("-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": [cron_job]}))
+    assert [row["path"] for row in told] == [
+        f"{pods}containers[0].image",
+        f"{pods}containers[1].image",
+        f"{pods}volumes[0].image.reference",
+    ]
+
+
+def test_a_custom_resource_shows_what_names_an_image_under_its_index_where_it_has_no_name() -> None:
+    containers = [{"image": "nginx"}, {"name": "patch"}, 5, None, {"name": "x", "image": {"tag": "1"}}]
+    template = {"spec": {"containers": containers, "initContainers": [{"name": "i", "image": "gcr.io/x"}]}}
+    service = {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "spec": {"template": template}}
+    assert [(row["field"], row["path"], row["image"]) for row in listed("-", stdin=json.dumps(service))] == [
+        ("containers/[0]", "spec.template.spec.containers[0].image", "nginx"),
+        ("initContainers/i", "spec.template.spec.initContainers[0].image", "gcr.io/x"),
+    ]
+
+
+NAMES = st.sampled_from([f"c{number}" for number in range(6)])
+IMAGES = st.dictionaries(NAMES, st.sampled_from(["nginx", "gcr.io/x:1", "auto", f"quay.io/y@{DIGEST}", "__X__", ""]))
+PODS = st.builds(made_pod, IMAGES.filter(bool), init=IMAGES, ephemeral=IMAGES, volumes=IMAGES)
+
+
+def workload(kind: str, pod: Json) -> Json:
+    wrapped = {"Pod": pod["spec"], "CronJob": {"jobTemplate": {"spec": {"template": pod}}}}
+    version = {"Pod": "v1", "CronJob": "batch/v1", "Rollout": "argoproj.io/v1alpha1"}.get(kind, "apps/v1")
+    spec = wrapped.get(kind, {"template": pod})
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": "w"}, "spec": spec}
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(st.sampled_from(["Pod", "CronJob", "Rollout", "Deployment", "StatefulSet"]), PODS)))
+def test_no_image_of_any_workload_is_missed_and_each_is_told_once(workloads: list[tuple[str, Json]]) -> None:
+    manifests = Manifests()
+    manifests.read("all", yaml.safe_dump_all(workload(kind, pod) for kind, pod in workloads).encode())
+    assert manifests.problems == []
+    expected = [
+        (number, f"{kind}/{entry['name']}", entry["image"]["reference"] if kind == "volumes" else entry["image"])
+        for number, (_, pod) in enumerate(workloads, start=1)
+        for kind in ("containers", "initContainers", "volumes", "ephemeralContainers")
+        for entry in pod["spec"][kind]
+    ]
+    assert [(row.document, row.field, row.image) for row in rows(manifests, MIRROR)] == expected
+
+
+def test_a_piped_table_has_one_whole_line_for_each_image_however_narrow_the_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    image = "gcr.io/" + "long/" * 12 + "name:1"
+    result = run("-", stdin=pod_of(image) + "---\n" + pod_of("mcr.example/x"))
+    assert result.exit_code == 0
+    head, first, second = result.stdout.splitlines()
+    assert head.split("  ")[0] == "FILE"
+    assert first.split() == ["-", "1", "Pod/p", "containers/app", image, f"{REGISTRY}/mirror/{image}", "rule", "gcr.io"]
+    assert second.split("  ")[-1].strip() == "no rule names it"
+    assert head.index("BECOMES") == first.index(REGISTRY) == second.index("as written")
+
+
+def test_a_terminal_gets_a_block_for_each_object_and_no_name_is_cut_or_broken() -> None:
+    reader, writer = pty.openpty()
+    command = [sys.executable, "-m", "image_mirror.cli", "preview", "samples/nginx-gcr.yaml"]
+    subprocess.run(command, cwd=SAMPLES.parent, stdout=writer, check=True)
+    os.close(writer)
+    text = os.read(reader, 10_000).decode()
+    os.close(reader)
+    assert text.replace("\r", "").splitlines() == [
+        "\x1b[1msamples/nginx-gcr.yaml, document 1: Deployment/nginx-gcr\x1b[0m",
+        "  containers/hello-app: gcr.io/google-samples/hello-app:1.0",
+        f"    -> {REGISTRY}/mirror/gcr.io/google-samples/hello-app:1.0",
+        "    rule gcr.io",
+    ]
+
+
+def test_control_characters_never_reach_the_terminal() -> None:
+    result = run("-", stdin=pod_of("evil\x1b[2J\u202e", name="n\x07").encode())
+    assert result.exit_code == 0
+    assert "\\x1b[2J\\u202e" in result.stdout
+    assert all(character.isprintable() for character in result.stdout if character != "\n")
+
+
+def test_options_choose_the_registry_the_prefix_and_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    (told,) = listed("-", "--registry", OWN, "--prefix", "a/b", stdin=pod_of("quay.io/x:1"))
+    assert told["becomes"] == f"{OWN}/a/b/quay.io/x:1"
+    monkeypatch.setenv("MIRROR_RULES", "quay.io=mirror.example")
+    (told,) = listed("-", stdin=pod_of("quay.io/x:1"))
+    assert told["becomes"] == "mirror.example/x:1"
+    (told,) = listed("-", "--rules", "gcr.io", stdin=pod_of("quay.io/x:1"))
+    assert told["reason"] == "no rule names it"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(
+            ["--rules", "gcr.io nonsense"],
+            "Invalid value for --rules (or MIRROR_RULES): 'gcr.io nonsense': rule 'nonsense': ",
+            id="rule",
+        ),
+        pytest.param(
+            ["--prefix", "Mirror"],
+            "Invalid value for --prefix: 'Mirror': must start with a lower-case letter",
+            id="prefix",
+        ),
+        pytest.param(["--prefix", "mirror/"], "'mirror/': must start with", id="prefix-that-ends-in-a-slash"),
+        pytest.param(["--prefix", ""], "Invalid value for --prefix: '': must start with", id="empty-prefix"),
+        pytest.param(
+            ["--registry", "ecr"],
+            "Invalid value for --registry: 'ecr': must be an ECR registry's host, such as 1",
+            id="registry-without-a-domain",
+        ),
+        pytest.param(["--registry", f"https://{REGISTRY}"], f"'https://{REGISTRY}': must be", id="registry-as-url"),
+        pytest.param(["--registry", f"{REGISTRY}/mirror"], "must be an ECR registry's host", id="registry-with-a-path"),
+        pytest.param(["--registry", REGISTRY.upper()], "must be an ECR registry's host", id="registry-in-upper-case"),
+        pytest.param(["--registry", ""], "'': must be an ECR registry's host", id="no-registry"),
+        pytest.param(["--output", "xml"], "Invalid value for '--output'", id="output"),
+    ],
+)
+def test_a_wrong_option_is_quoted_and_ends_with_2(arguments: list[str], message: str) -> None:
+    result = run("-", *arguments, stdin=pod_of("nginx"))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+
+
+def test_no_file_at_all_ends_with_2() -> None:
+    result = run()
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Missing argument 'FILE'" in result.stderr
+
+
+def test_all_that_is_wrong_in_all_files_is_told_and_nothing_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("good.yaml").write_text(pod_of("nginx"))
+    Path("bad.yaml").write_text(f"{pod_of(1.5)}---\n{pod_of(['nginx'])}")
+    Path("torn.json").write_text('{"kind": "Pod",\n')
+    Path("latin.yml").write_bytes(b"# caf\xe9")
+    Path("empty").mkdir()
+    Path("empty/notes.txt").write_text("nothing")
+    result = run("good.yaml", "bad.yaml", "absent.yaml", "torn.json", "latin.yml", "empty", "-", stdin="[]")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines() == [
+        "Error: bad.yaml: document 1: Pod/p: spec.containers[0].image: must be a text, not 1.5; put it in quotes",
+        "Error: bad.yaml: document 2: Pod/p: spec.containers[0].image: must be a text, not a list",
+        "Error: absent.yaml: cannot be read: No such file or directory",
+        "Error: torn.json: document 1: line 2: no valid YAML: while parsing a flow node "
+        "did not find expected node content",
+        "Error: latin.yml: byte 6 is no UTF-8; save it as UTF-8",
+        "Error: empty: cannot be read: no file in it ends in .json, .yaml, .yml",
+        "Error: -: document 1: must be a mapping, not a list",
+    ]
+
+
+def test_of_a_directory_the_manifests_are_read_in_order_and_not_those_below(tmp_path: Path) -> None:
+    for name in ("b.yml", "a.yaml", "c.json", "d.txt", "below/e.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(pod_of("nginx") if name != "d.txt" else "no manifest")
+    (tmp_path / "f.yaml").mkdir()
+    (tmp_path / "c.json").write_text(json.dumps(made_pod({"a": "nginx"})))
+    assert [Path(row["file"]).name for row in listed(tmp_path)] == ["a.yaml", "b.yml", "c.json"]
+
+
+def test_a_file_named_twice_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(pod_of("nginx"))
+    assert len(listed(tmp_path / "a.yaml", tmp_path / "a.yaml")) == 1
+    assert len(listed("-", "-", stdin=pod_of("nginx"))) == 1
+
+
+def test_manifests_without_images_are_no_error() -> None:
+    result = run("-", stdin="# a chart with everything switched off\n---\n")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "No image found.\n")
+    assert listed("-", stdin="---\n") == []
+
+
+def test_the_help_names_each_key_of_the_json_output() -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    words = result.stdout.replace(",", " ").split()
+    assert [name for name in Row.__dataclass_fields__ if name not in words] == []
+
+
+def test_nothing_that_calls_aws_is_imported_and_no_connection_is_made() -> None:
+    program = """
+import socket, sys
+def refuse(*arguments, **options): raise AssertionError("a connection was made")
+socket.socket.connect = socket.getaddrinfo = refuse
+from image_mirror.cli import app
+try:
+    app(["preview", "samples"])
+except SystemExit as end:
+    assert end.code == 0, end.code
+print(sorted(sys.modules.keys() & {"boto3", "botocore.client", "botocore.session", "moto"}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=SAMPLES.parent, capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 1 + 7 + 1
+    assert lines[-1] == "[]"

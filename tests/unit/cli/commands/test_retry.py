@@ -1,0 +1,401 @@
+"""`image-mirror retry` and `forget`: what they write, what they leave, and what they make of others' writes."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import as_completed
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from image_mirror.cli import image_selection, terminal
+from image_mirror.decisions import Mirror
+from image_mirror.lifecycle import MOST_ATTEMPTS, Start, next_step
+from image_mirror.record import Record, Status, idempotency_token
+from image_mirror.renewal import asked_again
+from image_mirror.rules import DEFAULT_RULES, parse_rules
+from image_mirror.table import Records
+from support.cloud import REGISTRY
+from support.operators import Operated
+from support.recorded import BUILD, DIGEST, now, record, run, write
+
+TABLE = "ImageListTable"
+FAILED = record("gcr.io/broken:1", Status.FAILED, hours=3)
+WAITING = record("quay.io/waiting:1", Status.REQUESTED, hours=5, error="NOT_FOUND", waits=2, attempts=3, build_id=BUILD)
+DUE = record("quay.io/due:1", Status.REQUESTED, due_at=now() - 1)
+COPYING = record("nginx:1.27", Status.COPYING)
+REFRESHING = record("redis:7", Status.COPYING, digest=DIGEST)
+REFRESH_ASKED = record("redis:6", Status.REQUESTED, digest=DIGEST, due_at=now() - 1)
+COPIED = record("gcr.io/fine:1", Status.COPIED)
+OLDER = Record(repo=f"{REGISTRY}/mirror/quay.io/old", tag="1")
+ALL = (FAILED, WAITING, DUE, COPYING, REFRESHING, REFRESH_ASKED, COPIED, OLDER)
+MIRROR = Mirror(REGISTRY, "mirror", parse_rules(DEFAULT_RULES))
+
+
+@pytest.fixture
+def records(operated: Operated) -> Records:
+    write(operated.cloud.dynamodb, ALL)
+    return Records(operated.cloud.dynamodb, TABLE)
+
+
+def stands(records: Records, record: Record) -> Record | None:
+    return records.get(record.repo, record.tag)
+
+
+def of_status(*statuses: Status | None) -> st.SearchStrategy[Record]:
+    return st.builds(
+        Record,
+        repo=st.just("r/x"),
+        tag=st.just("1"),
+        source=st.just("gcr.io/x:1"),
+        status=st.sampled_from(statuses),
+        requested_at=st.integers(0, 2_000),
+        updated_at=st.integers(0, 2_000),
+        attempts=st.integers(0, 5),
+        waits=st.integers(0, 9),
+        build_id=st.none() | st.just(BUILD),
+        digest=st.none() | st.just(DIGEST),
+        error=st.none() | st.just("NOT_FOUND"),
+        due_at=st.none() | st.integers(0, 2_000),
+    )
+
+
+@given(of_status(Status.FAILED, Status.REQUESTED), st.integers(0, 2_000))
+def test_what_is_asked_again_starts_at_once_with_all_its_attempts_before_it(record: Record, now: int) -> None:
+    again = asked_again(record, now)
+    if again is None:
+        assert record.status is Status.REQUESTED
+        assert (record.due_at or 0) <= now
+        return
+    assert next_step(again, None, now) == Start()
+    assert (again.attempts, again.waits, again.error, again.due_at) == (0, 0, None, now)
+    assert (again.digest, again.source, again.push_target) == (record.digest, record.source, record.push_target)
+
+
+@given(of_status(None, Status.COPYING, Status.COPIED), st.integers(0, 2_000))
+def test_a_build_that_runs_and_a_copy_that_is_there_are_never_asked_again(record: Record, now: int) -> None:
+    assert asked_again(record, now) is None
+
+
+def test_a_failed_copy_is_a_new_request_to_codebuild_and_one_that_waits_keeps_its_age() -> None:
+    again = asked_again(FAILED, now())
+    assert again is not None
+    assert idempotency_token(again) != idempotency_token(FAILED)
+    assert again.requested_at > FAILED.requested_at
+    waiting = asked_again(WAITING, now())
+    assert waiting is not None
+    assert waiting.requested_at == WAITING.requested_at
+
+
+def test_each_image_is_asked_for_again_or_told_why_not(records: Records) -> None:
+    result = run("retry", *(each.source or each.push_target for each in ALL))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [
+        "gcr.io/broken:1: asked for again",
+        "quay.io/waiting:1: asked for again",
+        "quay.io/due:1: left, for it is due already and starts within a minute",
+        f"docker.io/library/nginx:1.27: left, for its build {BUILD} runs",
+        f"docker.io/library/redis:7: left, for its build {BUILD} runs",
+        "docker.io/library/redis:6: left, for it is due already and starts within a minute",
+        "gcr.io/fine:1: it is there; after `image-mirror forget` the next pod has it copied anew",
+        f"{OLDER.push_target}: left, for an older deployment wrote its record; "
+        "the next pod that names it has it copied",
+    ]
+    for before in (FAILED, WAITING):
+        after = stands(records, before)
+        assert after is not None
+        assert (after.status, after.attempts, after.waits, after.error) == (Status.REQUESTED, 0, 0, None)
+        assert now() - 60_000 < (after.due_at or 0) <= now()
+    for before in (DUE, COPYING, REFRESHING, COPIED, OLDER):
+        assert stands(records, before) == before
+
+
+def test_all_that_failed_is_asked_for_again_and_nothing_else(records: Records, operated: Operated) -> None:
+    write(operated.cloud.dynamodb, [record(f"gcr.io/broken:{number}", Status.FAILED) for number in range(40)])
+    result = run("retry", "--failed")
+    assert result.exit_code == 0
+    assert sorted(result.stdout.splitlines()) == sorted(f"gcr.io/broken:{n}: asked for again" for n in range(40))
+    assert stands(records, WAITING) == WAITING
+    result = run("retry", "--failed")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "No copy is FAILED.\n")
+
+
+def test_a_dry_run_says_the_same_and_writes_nothing(records: Records) -> None:
+    result = run("retry", "--dry-run", "gcr.io/*")
+    assert sorted(result.stdout.splitlines()) == [
+        "gcr.io/broken:1: would be asked for again",
+        "gcr.io/fine:1: it is there; after `image-mirror forget` the next pod has it copied anew",
+    ]
+    assert stands(records, FAILED) == FAILED
+    result = run("forget", "--dry-run", "nginx:1.27", "gcr.io/fine:1")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[1] == "gcr.io/fine:1: would be forgotten"
+    assert stands(records, COPIED) == COPIED
+
+
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]], ids=["written", "dry-run"])
+def test_what_the_stack_no_longer_serves_is_told_and_not_written(
+    dry_run: list[str], records: Records, operated: Operated
+) -> None:
+    old = replace(FAILED, repo=f"{REGISTRY}/mirrors/gcr.io/broken")
+    there = replace(COPIED, repo=f"{REGISTRY}/before/gcr.io/fine")
+    write(operated.cloud.dynamodb, [old, there])
+    result = run("retry", *dry_run, old.push_target, there.push_target)
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [
+        f"gcr.io/broken:1: left, for its copy's name, {old.push_target}, does not begin with {REGISTRY}/mirror/, "
+        "which alone is served now; `image-mirror forget` removes its record",
+        "gcr.io/fine:1: it is there; after `image-mirror forget` the next pod has it copied anew",
+    ]
+    assert stands(records, old) == old
+
+
+@pytest.mark.parametrize("command", ["retry", "forget"])
+@pytest.mark.usefixtures("records")
+def test_an_image_without_a_record_ends_with_1_and_the_others_are_done(command: str) -> None:
+    named = ["gcr.io/broken:1", "gcr.io/broken:1", "gcr.io/none:1", "lscr.io/*", "gcr.io/x:sha256-" + "a" * 64]
+    result = run(command, *named)
+    assert result.exit_code == 1
+    assert len(result.stdout.splitlines()) == 1
+    lines = result.stderr.splitlines()
+    assert [line.split(": no record")[0] for line in lines] == [f"Error: {image}" for image in named[2:]]
+    whole = "globs are compared with whole names, such as docker.io/library/nginx:1.29; `image-mirror status` shows"
+    assert [whole in line for line in lines] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param(["retry"], "name images, or else --failed", id="nothing"),
+        pytest.param(["retry", "--failed", "gcr.io/x:1"], "name images, or else --failed", id="both"),
+        pytest.param(
+            ["retry", "gcr.io/broken:1", "gcr.io/X:1"], "the repository has upper case", id="retry-no-reference"
+        ),
+        pytest.param(["forget", "gcr.io/fine:1", "gcr.io/x:"], "'gcr.io/x:' is no image reference", id="no-reference"),
+        pytest.param(["forget"], "Missing argument", id="forget-nothing"),
+    ],
+)
+def test_wrong_input_is_named_and_nothing_is_written(arguments: list[str], words: str, records: Records) -> None:
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in result.stderr
+    assert (stands(records, FAILED), stands(records, COPIED)) == (FAILED, COPIED)
+
+
+def test_what_is_forgotten_is_gone_and_what_is_on_its_way_needs_force(records: Records) -> None:
+    named = [each.source or each.push_target for each in ALL]
+    result = run("forget", *named)
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert lines == [
+        "gcr.io/broken:1: forgotten",
+        "quay.io/waiting:1: left, for pods may wait for it; --force forgets it all the same",
+        "quay.io/due:1: left, for pods may wait for it; --force forgets it all the same",
+        f"docker.io/library/nginx:1.27: left, for its build {BUILD} runs; --force forgets it all the same",
+        f"docker.io/library/redis:7: left, for its build {BUILD} runs; --force forgets it all the same",
+        "docker.io/library/redis:6: forgotten",
+        "gcr.io/fine:1: forgotten",
+        f"{OLDER.push_target}: forgotten",
+    ]
+    for before, line in zip(ALL, lines, strict=True):
+        assert stands(records, before) == (None if line.endswith("forgotten") else before)
+    result = run("forget", "--force", "*")
+    assert result.exit_code == 0
+    assert f"docker.io/library/nginx:1.27: forgotten; its build {BUILD} goes on" in result.stdout.splitlines()
+    assert list(records.pages()) == [[]]
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, method: str, change: Callable[[], Any], times: int) -> None:
+    """Let somebody else write before each of the first calls of a method of Records."""
+    original, left = getattr(Records, method), iter(range(times))
+
+    def racing(self: Records, *arguments: Any) -> Any:
+        if next(left, None) is not None:
+            change()
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Records, method, racing)
+
+
+@pytest.mark.parametrize(
+    ("command", "method", "becomes", "code", "said"),
+    [
+        pytest.param("retry", "replace", WAITING, 0, "asked for again", id="retry-of-what-waits-by-now"),
+        pytest.param("retry", "replace", COPYING, 0, f"left, for its build {BUILD} runs", id="retry-of-what-is-copied"),
+        pytest.param("retry", "replace", None, 1, "its record is gone meanwhile", id="retry-of-what-is-gone"),
+        pytest.param("forget", "remove", COPIED, 0, "forgotten", id="forget-of-what-has-arrived"),
+        pytest.param("forget", "remove", COPYING, 1, "left, for its build", id="forget-of-what-is-copied"),
+        pytest.param("forget", "remove", None, 0, "its record is gone already", id="forget-of-what-is-gone"),
+    ],
+)
+def test_what_the_reconciler_writes_at_the_same_time_is_read_again_and_judged_anew(
+    command: str,
+    method: str,
+    becomes: Record | None,
+    code: int,
+    said: str,
+    records: Records,
+    operated: Operated,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def change() -> None:
+        if becomes is None:
+            key = {"repo": {"S": FAILED.repo}, "tag": {"S": FAILED.tag}}
+            operated.cloud.dynamodb.delete_item(TableName=TABLE, Key=key)
+        else:
+            write(operated.cloud.dynamodb, [replace(becomes, repo=FAILED.repo, tag=FAILED.tag, source=FAILED.source)])
+
+    meanwhile(monkeypatch, method, change, times=1)
+    result = run(command, "gcr.io/broken:1")
+    assert result.exit_code == code
+    assert said in result.stdout
+    written = {"asked for again": Status.REQUESTED, f"left, for its build {BUILD} runs": Status.COPYING}
+    after = stands(records, FAILED)
+    assert (after and after.status) == (Status.COPYING if becomes is COPYING else written.get(said))
+
+
+@pytest.mark.parametrize(("command", "method"), [("retry", "replace"), ("forget", "remove")])
+@pytest.mark.usefixtures("records")
+def test_a_record_that_never_holds_still_is_given_up_on(
+    command: str, method: str, operated: Operated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = iter(range(1_000, 2_000))
+
+    def change() -> None:
+        write(operated.cloud.dynamodb, [replace(FAILED, updated_at=next(count))])
+
+    meanwhile(monkeypatch, method, change, times=100)
+    result = run(command, "gcr.io/broken:1")
+    assert result.exit_code == 1
+    assert "left, for its record changes all the time; try again" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "operation"),
+    [
+        pytest.param(["retry", "gcr.io/broken:1"], "GetItem", id="retry-read"),
+        pytest.param(["retry", "--failed"], "Scan", id="retry-scan"),
+        pytest.param(["retry", "--failed"], "UpdateItem", id="retry-write"),
+        pytest.param(["forget", "gcr.io/fine:1"], "DeleteItem", id="forget-write"),
+    ],
+)
+def test_a_denial_ends_with_3_and_the_remedy(
+    arguments: list[str], operation: str, records: Records, refuse: Callable[..., None]
+) -> None:
+    refuse("dynamodb", operation)
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert f"Error: china account (profile china): {operation}: AccessDeniedException" in result.stderr
+    assert "have this permission granted" in result.stderr
+    assert (stands(records, FAILED), stands(records, COPIED)) == (FAILED, COPIED)
+
+
+@pytest.mark.parametrize("command", ["retry", "forget"])
+@pytest.mark.usefixtures("records")
+def test_no_network_ends_with_3(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:1")
+    result = run(command, "gcr.io/broken:1")
+    assert result.exit_code == 3
+    assert "see to the network" in result.stderr
+
+
+def test_ctrl_c_tells_what_is_done_and_what_is_not(
+    records: Records, operated: Operated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(operated.cloud.dynamodb, [record(f"gcr.io/broken:{number}", Status.FAILED) for number in range(40)])
+
+    begun, replace_ = iter(range(40)), Records.replace
+    held, interrupting = threading.Event(), threading.Event()
+
+    def held_back(self: Records, *arguments: Any) -> Any:
+        """Let ten writes be done; those that are begun then end after Ctrl-C, and no more may begin."""
+        if next(begun) >= 10:
+            held.set()
+            assert interrupting.wait(60)
+        return replace_(self, *arguments)
+
+    def interrupted(futures: Any) -> Any:
+        done = as_completed(futures)
+        for _ in range(10):
+            yield next(done)
+        assert held.wait(60)
+        # Released only once the command has taken back what has not begun.
+        threading.Timer(1, interrupting.set).start()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Records, "replace", held_back)
+    monkeypatch.setattr(terminal, "as_completed", interrupted)
+    result = run("retry", "--failed")
+    assert result.exit_code == 130
+    done = result.stdout.splitlines()
+    pages = [each for page in records.pages() for each in page if each.source.startswith("gcr.io/broken")]
+    assert len(done) == sum(each.status is Status.REQUESTED for each in pages)
+    assert 10 < len(done) <= 10 + terminal.PARALLEL
+    assert f"Ended early: {40 - len(done)} of 40 images are as they were." in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_after_an_error_nothing_is_begun_and_what_has_begun_ends() -> None:
+    begun: list[int] = []
+    ended: list[int] = []
+    opened = threading.Event()
+
+    def work(number: int) -> None:
+        begun.append(number)
+        if number == 0:
+            threading.Timer(2.0, opened.set).start()
+            raise ValueError("no")
+        opened.wait(30)
+        ended.append(number)
+
+    with pytest.raises(ValueError, match="no"):
+        terminal.each("working", work, range(100))
+    assert sorted(ended) == sorted(begun)[1:]
+    assert len(begun) <= terminal.PARALLEL + 1
+
+
+@pytest.mark.parametrize(
+    ("image", "key"),
+    [
+        pytest.param("nginx", ("docker.io/library/nginx", "latest"), id="short"),
+        pytest.param("gcr.io/x:1", ("gcr.io/x", "1"), id="source"),
+        pytest.param("mcr.example/x:1", ("mcr.example/x", "1"), id="of-no-rule"),
+        pytest.param("r.io:5000/x", ("r.io_5000/x", "latest"), id="port"),
+        pytest.param(f"gcr.io/x:1@{DIGEST}", ("gcr.io/x", "digest-sha256-" + "a" * 64), id="digest"),
+        pytest.param(f"{REGISTRY}/mirror/gcr.io/x:1", ("gcr.io/x", "1"), id="copy"),
+        pytest.param(f"{REGISTRY}/mirror/gcr.io/x", ("gcr.io/x", "latest"), id="copy-without-tag"),
+        pytest.param(
+            f"{REGISTRY}/mirror/gcr.io/x@{DIGEST}", ("gcr.io/x", "digest-sha256-" + "a" * 64), id="copy-by-digest"
+        ),
+        pytest.param(
+            f"{REGISTRY}/mirror/gcr.io/x:digest-sha256-" + "a" * 64,
+            ("gcr.io/x", "digest-sha256-" + "a" * 64),
+            id="copy-by-digest-tag",
+        ),
+    ],
+)
+def test_every_name_of_an_image_leads_to_the_key_of_its_record(image: str, key: tuple[str, str]) -> None:
+    home = image_selection.home_named(image, MIRROR)
+    assert (home.repo, home.tag) == (f"{REGISTRY}/mirror/{key[0]}", key[1])
+
+
+@pytest.mark.usefixtures("records")
+def test_names_are_read_one_by_one_and_the_table_only_for_patterns(refuse: Callable[..., None]) -> None:
+    refuse("dynamodb", "Scan")
+    assert run("forget", "gcr.io/fine:1").exit_code == 0
+    assert run("forget", "gcr.io/*").exit_code == 3
+
+
+def test_a_copy_that_is_forgotten_stays_in_ecr(records: Records, operated: Operated) -> None:
+    operated.cloud.ecr.create_repository(repositoryName="mirror/gcr.io/fine")
+    operated.cloud.push("mirror/gcr.io/fine", "1")
+    assert run("forget", "gcr.io/fine:1").exit_code == 0
+    assert stands(records, COPIED) is None
+    assert len(operated.cloud.ecr.describe_images(repositoryName="mirror/gcr.io/fine")["imageDetails"]) == 1
+
+
+def test_the_help_says_how_many_attempts_there_are() -> None:
+    assert MOST_ATTEMPTS == 5
+    assert "all five attempts" in " ".join(run("retry", "--help").stdout.split())

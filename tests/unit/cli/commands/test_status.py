@@ -1,0 +1,525 @@
+"""`image-mirror status`: what needs attention comes first, one image is shown in full, and failures are told."""
+
+import io
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import EndpointConnectionError
+from botocore.parsers import ResponseParserError
+from rich.console import Console
+
+from image_mirror.cli.commands.status import watching
+from image_mirror.cli.record_rows import RecordRow, change, entry, summary
+from image_mirror.cli.times import moment, span, utc
+from image_mirror.record import HOUR, MINUTE, Record, Status
+from image_mirror.table import Records
+from support.cloud import REGISTRY
+from support.operators import CHINA_OUTPUTS, TOKEN, Operated, Reply
+from support.recorded import BUILD, DIGEST, REASON, now, record, run, write
+from support.templates import ROOT
+
+FAILED = record("gcr.io/broken:1", Status.FAILED, hours=3)
+WAITING = record("quay.io/waiting:1", Status.REQUESTED, hours=5, error="RATE_LIMITED: toomanyrequests", waits=2)
+COPYING = record("nginx:1.27", Status.COPYING, hours=0.5)
+REFRESHING = record("redis:7", Status.COPYING, hours=20, digest=DIGEST)
+COPIED = record("gcr.io/fine:1", Status.COPIED, hours=100)
+OLDER = Record(repo=f"{REGISTRY}/mirror/quay.io/old", tag="1")
+BY_ATTENTION = (FAILED, WAITING, COPYING, REFRESHING, OLDER, COPIED)
+TABLE = "ImageListTable"
+
+
+@pytest.fixture
+def table(operated: Operated) -> Operated:
+    write(operated.cloud.dynamodb, reversed(BY_ATTENTION))
+    return operated
+
+
+@pytest.fixture
+def build(table: Operated, answer: Callable[[str, str, Reply], None]) -> dict[str, Any]:  # noqa: ARG001 - the AWS it is of
+    """What CodeBuild says of BUILD, and the log of it."""
+    said: dict[str, Any] = {
+        "id": BUILD,
+        "buildStatus": "FAILED",
+        "logs": {"groupName": "builds", "streamName": "c697"},
+        "phases": [
+            {"phaseType": "SUBMITTED", "phaseStatus": "SUCCEEDED", "durationInSeconds": 0},
+            {
+                "phaseType": "BUILD",
+                "phaseStatus": "FAILED",
+                "durationInSeconds": 12,
+                "contexts": [{"statusCode": "COMMAND_EXECUTION_ERROR", "message": "exit status 44"}],
+            },
+            {"phaseType": "COMPLETED"},
+        ],
+    }
+    answer("codebuild", "BatchGetBuilds", lambda asked: {"builds": [said] if asked["ids"] == [BUILD] else []})
+    logs = boto3.client("logs", region_name="us-west-2")
+    logs.create_log_group(logGroupName="builds")
+    logs.create_log_stream(logGroupName="builds", logStreamName="c697")
+    events = [{"timestamp": now(), "message": f"line {number}\x1b[31m\n"} for number in range(30)]
+    logs.put_log_events(logGroupName="builds", logStreamName="c697", logEvents=events)
+    return said
+
+
+def listed(*arguments: str) -> list[dict[str, Any]]:
+    result = run("status", "--output", "json", *arguments)
+    assert result.exit_code == 0, result.stderr
+    rows: list[dict[str, Any]] = json.loads(result.stdout)
+    return rows
+
+
+@pytest.mark.usefixtures("table")
+def test_what_needs_attention_comes_first_in_a_whole_line_each_and_the_counts_on_standard_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    result = run("status")
+    assert result.exit_code == 0
+    head, *lines = result.stdout.splitlines()
+    assert head.split() == ["IMAGE", "STATE", "AGE", "CHANGED", "ATTEMPTS", "BUILD", "REASON"]
+    assert [line.split()[0] for line in lines] == [
+        "gcr.io/broken:1",
+        "quay.io/waiting:1",
+        "docker.io/library/nginx:1.27",
+        "docker.io/library/redis:7",
+        OLDER.push_target,
+        "gcr.io/fine:1",
+    ]
+    assert re.fullmatch(rf"\S+ +FAILED +3h(\dm)? +2h5\dm +5 +{BUILD} +{REASON}", lines[0])  # a slow run takes minutes
+    assert lines[4].split(None, 6)[1:] == ["-", "-", "-", "0", "-", "-"]
+    counts = "6 records: 1 FAILED, 1 REQUESTED, 2 COPYING, 1 COPIED, 1 of an older deployment\n"
+    assert result.stderr == counts
+
+
+@pytest.mark.parametrize(
+    ("arguments", "images"),
+    [
+        pytest.param(["gcr.io/*"], ["gcr.io/broken:1", "gcr.io/fine:1"], id="below-a-registry"),
+        pytest.param(["*nginx*"], ["docker.io/library/nginx:1.27"], id="anywhere"),
+        pytest.param(["*NGINX*"], [], id="case-counts"),
+        pytest.param(["*/[nr]*:?*"], ["docker.io/library/nginx:1.27", "docker.io/library/redis:7"], id="classes"),
+        pytest.param(["--state", "FAILED"], ["gcr.io/broken:1"], id="of-a-state"),
+        pytest.param(["--state", "failed"], ["gcr.io/broken:1"], id="in-lower-case"),
+        pytest.param(
+            ["--state", "FAILED", "--state", "COPIED", "gcr.io/[f]*"],
+            ["gcr.io/fine:1"],
+            id="of-two-states-and-a-pattern",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("table")
+def test_patterns_and_states_choose(arguments: list[str], images: list[str]) -> None:
+    assert [row["image"] for row in listed(*arguments)] == images
+
+
+@pytest.mark.usefixtures("table")
+def test_json_has_all_that_the_records_say() -> None:
+    rows = listed()
+    assert list(rows[0]) == list(RecordRow.__dataclass_fields__)
+    assert rows[1] == {
+        "image": "quay.io/waiting:1",
+        "copy": f"{REGISTRY}/mirror/quay.io/waiting:1",
+        "state": "REQUESTED",
+        "requested_at": utc(WAITING.requested_at),
+        "updated_at": utc(WAITING.updated_at),
+        "due_at": utc(WAITING.due_at),
+        "attempts": 0,
+        "waits": 2,
+        "build": None,
+        "digest": None,
+        "reason": "RATE_LIMITED: toomanyrequests",
+    }
+    assert (rows[4]["state"], rows[4]["requested_at"]) == (None, None)
+
+
+def test_the_help_names_each_key_of_the_json_output() -> None:
+    words = run("status", "--help").stdout.replace(",", " ").replace("(", " ").replace(")", " ").split()
+    keys = [*RecordRow.__dataclass_fields__, "build_details", "status", "log_group", "log_stream", "phases", "log"]
+    assert [key for key in keys if key not in words] == []
+
+
+@pytest.mark.usefixtures("operated")
+def test_an_empty_table_is_no_error() -> None:
+    result = run("status")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "0 records\n")
+    assert listed() == []
+
+
+def test_an_item_that_a_hand_has_spoilt_hides_no_other(table: Operated) -> None:
+    spoilt = {"repo": {"S": "x/y"}, "tag": {"S": "\x1b[2J"}, "status": {"S": "FAILED"}, "requested_at": {"N": "1.5"}}
+    table.cloud.dynamodb.put_item(TableName=TABLE, Item={**spoilt, "updated_at": {"N": "9e40"}})
+    result = run("status")
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 1 + len(BY_ATTENTION) + 1
+    assert "x/y:\\x1b[2J" in result.stdout
+    assert listed("x/y*")[0]["updated_at"] is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("gcr.io/broken:1", id="as-in-a-manifest"),
+        pytest.param(f"{REGISTRY}/mirror/gcr.io/broken:1", id="by-its-copy"),
+    ],
+)
+@pytest.mark.usefixtures("build")
+def test_one_image_is_shown_in_full_with_its_build_and_the_end_of_its_log(name: str) -> None:
+    result = run("status", name)
+    assert (result.exit_code, result.stderr) == (0, "")
+    record_lines, build_lines, log_lines = (part.splitlines() for part in result.stdout.split("\n\n"))
+    said = dict(line.split(None, 1) for line in record_lines)
+    assert said["image"] == "gcr.io/broken:1"
+    assert said["copy"] == f"{REGISTRY}/mirror/gcr.io/broken:1"
+    assert said["state"] == "FAILED"
+    assert re.search(r"[+]\d\d:\d\d \(3h(\dm)? ago\)$", said["requested"])  # a slow run takes minutes
+    assert said["attempts"] == "5 that the source refused, 0 put off"
+    assert said["reason"] == REASON
+    assert build_lines[0] == f"{BUILD}: FAILED"
+    assert [line.split(None, 3) for line in build_lines[1:]] == [
+        ["PHASE", "STATUS", "SECONDS", "MESSAGE"],
+        ["SUBMITTED", "SUCCEEDED", "0"],
+        ["BUILD", "FAILED", "12", "exit status 44"],
+        ["COMPLETED", "IN_PROGRESS", "-"],
+    ]
+    assert log_lines[1:] == [f"  line {number}\\x1b[31m" for number in range(10, 30)]
+
+
+@pytest.mark.usefixtures("build")
+def test_one_image_as_json_is_an_object_with_its_build() -> None:
+    result = run("status", "--output", "json", "gcr.io/broken:1")
+    shown = json.loads(result.stdout)
+    assert shown["state"] == "FAILED"
+    details = shown["build_details"]
+    assert (details["status"], details["log_group"], len(details["log"])) == ("FAILED", "builds", 20)
+    assert details["phases"][1] == {"phase": "BUILD", "status": "FAILED", "seconds": 12, "message": "exit status 44"}
+
+
+@pytest.mark.usefixtures("table")
+def test_an_image_whose_build_has_not_begun_asks_the_global_account_nothing(refuse: Callable[..., None]) -> None:
+    refuse("codebuild", "BatchGetBuilds")
+    result = run("status", "quay.io/waiting:1")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("hinder", "words", "shown"),
+    [
+        pytest.param(
+            lambda refuse, _build, _env: refuse("codebuild", "BatchGetBuilds"),
+            ["its build is not shown", "AccessDeniedException", "have this permission granted"],
+            False,
+            id="denied",
+        ),
+        pytest.param(
+            lambda _refuse, _build, env: env("IMAGE_MIRROR_GLOBAL_PROFILE", ""),
+            ["its build is not shown", "cn-northwest-1 is not outside China; give --global-profile"],
+            False,
+            id="no-profile",
+        ),
+        pytest.param(
+            lambda _refuse, _build, env: env("IMAGE_MIRROR_GLOBAL_PROFILE", "nobody"),
+            ["its build is not shown", "nobody", "aws configure list-profiles"],
+            False,
+            id="no-such-profile",
+        ),
+        pytest.param(
+            lambda _refuse, build, _env: build.update(logs={}),
+            ["its log is not shown", "CodeBuild names no log of it, and it has ended"],
+            True,
+            id="no-log-at-all",
+        ),
+        pytest.param(
+            lambda _refuse, build, _env: build.update(logs={}, buildStatus="IN_PROGRESS"),
+            ["its log is not shown", "the build has no log yet"],
+            True,
+            id="no-log-yet",
+        ),
+        pytest.param(
+            lambda _refuse, build, _env: build.update(logs={"groupName": "gone", "streamName": "x"}),
+            ["its log is not shown", "ResourceNotFoundException"],
+            True,
+            id="log-expired",
+        ),
+        pytest.param(
+            lambda refuse, _build, _env: refuse("logs", "GetLogEvents"),
+            ["its log is not shown", "logs:GetLogEvents"],
+            True,
+            id="log-denied",
+        ),
+    ],
+)
+def test_where_the_global_account_says_nothing_the_record_is_shown_and_why(
+    hinder: Callable[..., None],
+    words: Sequence[str],
+    shown: bool,
+    build: dict[str, Any],
+    refuse: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hinder(refuse, build, monkeypatch.setenv)
+    result = run("status", "gcr.io/broken:1")
+    assert result.exit_code == 0
+    assert REASON in result.stdout
+    assert (f"{BUILD}: {build['buildStatus']}" in result.stdout) is shown
+    assert result.stderr.startswith("Note: ")
+    assert [word for word in words if word not in result.stderr] == []
+
+
+@pytest.mark.usefixtures("build")
+def test_a_build_that_codebuild_no_longer_knows_is_told(answer: Callable[[str, str, Reply], None]) -> None:
+    answer("codebuild", "BatchGetBuilds", lambda _: {"builds": [], "buildsNotFound": [BUILD]})
+    result = run("status", "gcr.io/broken:1")
+    assert f"CodeBuild in us-west-2 knows no build {BUILD}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        pytest.param(
+            "gcr.io/new:1", f"by rule gcr.io, the next pod that names it has it copied to {REGISTRY}", id="copy"
+        ),
+        pytest.param("mcr.microsoft.com/x", "no rule names it, and pods get it as they write it", id="no-rule"),
+        pytest.param("auto", "it is a placeholder", id="placeholder"),
+        pytest.param("gcr.io/x:sha256-" + "a" * 64, "tags of the form sha256-<hex>", id="no-home"),
+        pytest.param(f"{REGISTRY}/mirror/gcr.io/new:1", "it lies in the mirror's own registry", id="a-copy"),
+    ],
+)
+@pytest.mark.usefixtures("table")
+def test_an_image_without_a_record_ends_with_1_and_what_the_webhook_would_make_of_it(image: str, words: str) -> None:
+    result = run("status", image)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"Error: {image}: there is no record of it")
+    assert words in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        pytest.param("gcr.io !gcr.io/own", "by rule !gcr.io/own, pods get it as they write it", id="left"),
+        pytest.param("gcr.io/own=asia.gcr.io", "pods pull it from asia.gcr.io/x:1; nothing is copied", id="rewritten"),
+    ],
+)
+def test_the_stacks_own_rules_decide(rules: str, words: str, operated: Operated) -> None:
+    operated.deploy(
+        "sam-template.yaml", "cn-northwest-1", "image-mirror", CHINA_OUTPUTS, WebhookToken=TOKEN, MirrorRules=rules
+    )
+    result = run("status", "gcr.io/own/x:1")
+    assert result.exit_code == 1
+    assert words in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param(["--watch", "--output", "json"], "cannot be watched", id="watched-json"),
+        pytest.param(["gcr.io/x:1", "--state", "FAILED"], "--state: chooses among many", id="state-of-one"),
+        pytest.param(["--state", "LOST"], "LOST", id="no-such-state"),
+        pytest.param(["gcr.io/X:1"], "the repository has upper case", id="no-reference"),
+        pytest.param([""], "it is empty", id="empty"),
+    ],
+)
+@pytest.mark.usefixtures("operated")
+def test_wrong_input_is_named_and_ends_with_2(arguments: list[str], words: str) -> None:
+    result = run("status", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in result.stderr
+
+
+@pytest.mark.usefixtures("table")
+def test_a_denied_scan_ends_with_3_and_the_remedy(refuse: Callable[..., None]) -> None:
+    refuse("dynamodb", "Scan")
+    result = run("status")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "china account (profile china): Scan: AccessDeniedException" in result.stderr
+    assert "have this permission granted" in result.stderr
+
+
+@pytest.mark.usefixtures("table")
+def test_no_network_ends_with_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:1")
+    result = run("status")
+    assert result.exit_code == 3
+    assert "see to the network" in result.stderr
+
+
+def test_watching_in_a_pipe_tells_each_change_once_until_ctrl_c(
+    table: Operated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, pages = iter(range(6)), Records.pages
+
+    def unreachable(_: Records) -> None:
+        raise EndpointConnectionError(endpoint_url="https://dynamodb")
+
+    def sleep(_: float) -> None:
+        look = next(looks)
+        monkeypatch.setattr(Records, "pages", unreachable if look == 1 else pages)
+        if look == 2:
+            done = replace(COPYING, status=Status.COPIED, digest=DIGEST)
+            write(
+                table.cloud.dynamodb,
+                [done, replace(WAITING, updated_at=now()), record("gcr.io/new:1", Status.REQUESTED)],
+            )
+            table.cloud.dynamodb.delete_item(
+                TableName=TABLE, Key={"repo": {"S": COPIED.repo}, "tag": {"S": COPIED.tag}}
+            )
+        if look == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    result = run("status", "--watch")
+    assert result.exit_code == 130
+    lines = result.stdout.splitlines()
+    assert len(lines) == 1 + len(BY_ATTENTION) + 3
+    assert [line.split(None, 1)[1].strip() for line in lines[-3:]] == [
+        "COPIED     docker.io/library/nginx:1.27",
+        "GONE       gcr.io/fine:1",
+        "REQUESTED  gcr.io/new:1",
+    ]
+    assert "Note: not read anew: Could not connect to the endpoint URL" in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.usefixtures("table")
+def test_a_proxys_page_does_not_end_the_watching(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter(range(3))
+
+    def proxy(_: Records) -> None:
+        raise ResponseParserError("<html>")
+
+    def sleep(_: float) -> None:
+        if next(looks) == 2:
+            raise KeyboardInterrupt
+        monkeypatch.setattr(Records, "pages", proxy)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    result = run("status", "--watch")
+    assert result.exit_code == 130
+    assert result.stderr.count("Note: not read anew: what answered is not AWS, a proxy perhaps") == 2
+    assert "<html>" not in result.output
+
+
+def test_one_image_can_be_watched_from_before_it_is_recorded(table: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sleep(_: float) -> None:
+        if table.cloud.dynamodb.get_item(TableName=TABLE, Key={"repo": {"S": new.repo}, "tag": {"S": new.tag}}).get(
+            "Item"
+        ):
+            raise KeyboardInterrupt
+        write(table.cloud.dynamodb, [new])
+
+    new = record("gcr.io/new:1", Status.REQUESTED)
+    monkeypatch.setattr(time, "sleep", sleep)
+    result = run("status", "--watch", "gcr.io/new:1")
+    assert result.exit_code == 130
+    assert [line.split()[1:] for line in result.stdout.splitlines()[1:]] == [["REQUESTED", "gcr.io/new:1"]]
+
+
+@pytest.mark.parametrize("height", [8, 14, 40])
+@pytest.mark.parametrize("width", [50, 100])
+def test_a_frame_fits_the_terminal_and_says_how_much_it_leaves_out(width: int, height: int) -> None:
+    console = Console(width=width, height=height, file=io.StringIO())
+    text = watching.frame(BY_ATTENTION, "", now(), console)
+    assert len(text.wrap(console, width)) <= height
+    shown = text.plain.splitlines()
+    images = [
+        image for image in ("gcr.io/broken:1", "waiting:1", "nginx", "redis", "old:1", "fine") if image in text.plain
+    ]
+    left = len(BY_ATTENTION) - len(images)
+    assert ("gcr.io/broken:1" in images) is (len(images) > 0)
+    assert (shown[-1] == f"and {left} more") is (left > 0)
+
+
+def test_a_frame_says_why_it_is_an_older_reading() -> None:
+    text = watching.frame(BY_ATTENTION, "no network", now(), Console(width=80, height=40, file=io.StringIO()))
+    assert "not read anew: no network" in text.plain
+
+
+def test_a_terminal_gets_colours_and_no_image_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = record("gcr.io/" + "a/" * 80 + "b:1", Status.FAILED)
+    program = "\n".join(
+        (
+            "from image_mirror.cli.commands.status.command import _show; from image_mirror.cli.output import Output",
+            "from support.recorded import record; from image_mirror.record import Status",
+            f"_show([record({long.source!r}, Status.FAILED)], Output.TABLE)",
+        )
+    )
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    reader, writer = pty.openpty()
+    subprocess.run([sys.executable, "-c", program], stdout=writer, stderr=writer, check=True)
+    os.close(writer)
+    text = os.read(reader, 10_000).decode().replace("\r", "")
+    os.close(reader)
+    assert long.source in text
+    assert "\x1b[31mFAILED" in text
+    assert text.endswith("1 record: 1 FAILED\n")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        pytest.param(None, FAILED, f"FAILED     gcr.io/broken:1  {REASON}", id="new"),
+        pytest.param(FAILED, None, "GONE       gcr.io/broken:1", id="gone"),
+        pytest.param(
+            OLDER,
+            replace(OLDER, source="quay.io/old:1", status=Status.REQUESTED),
+            "REQUESTED  quay.io/old:1",
+            id="adopted",
+        ),
+        pytest.param(COPYING, replace(COPYING, updated_at=0, due_at=0), None, id="looked-at"),
+        pytest.param(
+            WAITING,
+            replace(WAITING, attempts=1),
+            "REQUESTED  quay.io/waiting:1  RATE_LIMITED: toomanyrequests",
+            id="attempt",
+        ),
+    ],
+)
+def test_a_change_is_what_people_would_call_one(before: Record | None, after: Record | None, told: str | None) -> None:
+    assert change(before, after) == told
+
+
+def test_the_counts_of_thousands_are_readable() -> None:
+    assert summary([COPIED] * 4_997 + [FAILED] * 3) == "5,000 records: 3 FAILED, 4,997 COPIED"
+
+
+def test_below_a_copy_that_is_well_stands_nothing() -> None:
+    assert len(entry(COPIED, now())) == 1
+    assert len(entry(replace(COPIED, error="the refresh failed"), now())) == 2
+    assert len(entry(FAILED, now())) == 3
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [
+        pytest.param(-5, "0s", id="a-clock-behind"),
+        pytest.param(59_999, "59s", id="seconds"),
+        pytest.param(12 * MINUTE + 5_000, "12m", id="minutes"),
+        pytest.param(3 * HOUR, "3h", id="hours"),
+        pytest.param(47 * HOUR + 59 * MINUTE, "47h59m", id="hours-and-minutes"),
+        pytest.param(48 * HOUR, "2d", id="days"),
+        pytest.param(100 * HOUR, "4d4h", id="days-and-hours"),
+    ],
+)
+def test_lengths_of_time(milliseconds: int, text: str) -> None:
+    assert span(milliseconds) == text
+
+
+def test_moments_say_how_far_away_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Shanghai")
+    time.tzset()
+    try:
+        assert moment(1_700_000_000_000, 1_700_000_000_000 + HOUR) == "2023-11-15T06:13:20+08:00 (1h ago)"
+        assert moment(1_700_000_000_000, 1_700_000_000_000 - MINUTE) == "2023-11-15T06:13:20+08:00 (in 1m)"
+        assert moment(0, 5) == "-"
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -1,0 +1,369 @@
+"""`image-mirror warm`: images copied before anyone deploys them, on emulated AWS."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from botocore.exceptions import EndpointConnectionError
+from botocore.parsers import ResponseParserError
+from typer.testing import CliRunner, Result
+
+from image_mirror.cli import app
+from image_mirror.cli.copy_progress import Arrival, arrival, board
+from image_mirror.cli.wanted import pods_as_written, wanted
+from image_mirror.lifecycle import hinted, refused, started
+from image_mirror.pod_images import ORIGINALS, SKIP_LABEL
+from image_mirror.record import Policy, Record, Status, request
+from image_mirror.reference import Home, home_of, parse_reference
+from image_mirror.table import Records
+from support.cloud import REGISTRY
+from support.operators import Operated
+from support.reviews_data import MIRROR
+
+DIGEST = "sha256:" + "a" * 64
+WARM = sys.modules["image_mirror.cli.commands.warm"]  # the package's attribute of this name is the command
+
+
+def wait_by(
+    monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], None], monotonic: Callable[[], float] = time.monotonic
+) -> None:
+    """Have `sleep` take the place of the waiting between two looks."""
+    monkeypatch.setattr(WARM, "time", SimpleNamespace(sleep=sleep, monotonic=monotonic))
+
+
+def manifest(*images: str) -> str:
+    containers = [{"name": f"c{number}", "image": image} for number, image in enumerate(images)]
+    return yaml.safe_dump(
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": containers}}
+    )
+
+
+def run(*arguments: str, stdin: str = "") -> Result:
+    return CliRunner().invoke(app, ["warm", *arguments], input=stdin)
+
+
+class Reconciler:
+    """Takes each record one step on at each look, in place of the function; images named in `refusing` fail at last."""
+
+    def __init__(self, operated: Operated) -> None:
+        self.records = Records(operated.cloud.dynamodb, "ImageListTable")
+        self.operated = operated
+        self.refusing: set[str] = set()
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        for item in self.operated.cloud.items():
+            record = self.records.get(item["repo"]["S"], item["tag"]["S"])
+            assert record is not None
+            self.records.replace(record, self._next(record))
+
+    def _next(self, record: Record) -> Record:
+        now = record.updated_at + 1
+        if record.status is Status.REQUESTED:
+            return started(record, "ImagePullProject:1", now)
+        if record.status is Status.COPYING and record.source in self.refusing:
+            return refused(record, "NOT_FOUND: manifest unknown", now)
+        step = hinted(record, DIGEST, now, Policy())
+        return getattr(step, "record", record)
+
+
+@pytest.fixture
+def reconciler(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> Reconciler:
+    made = Reconciler(operated)
+    wait_by(monkeypatch, made.sleep)
+    return made
+
+
+def home(image: str) -> Home:
+    return home_of(parse_reference(image), REGISTRY, "mirror")
+
+
+def keep(operated: Operated, image: str, change: Callable[[Record], Record]) -> None:
+    """Have the record of `image` stand as `change` makes it of a new request."""
+    Records(operated.cloud.dynamodb, "ImageListTable").create(change(request(home(image), parse_reference(image), 1)))
+
+
+def fail(record: Record) -> Record:
+    for _ in range(5):
+        record = refused(record, "NOT_FOUND: manifest unknown", 1)
+    return record
+
+
+def test_each_image_is_recorded_once_and_waited_for(reconciler: Reconciler) -> None:
+    result = run("-", "--output", "json", stdin=manifest("nginx", "docker.io/library/nginx:latest", "gcr.io/a/b:1"))
+    assert result.exit_code == 0, result.output
+    arrivals = json.loads(result.stdout)
+    assert [(each["image"], each["copy"], each["state"]) for each in arrivals] == [
+        ("docker.io/library/nginx:latest", f"{REGISTRY}/mirror/docker.io/library/nginx:latest", "COPIED"),
+        ("gcr.io/a/b:1", f"{REGISTRY}/mirror/gcr.io/a/b:1", "COPIED"),
+    ]
+    assert set(arrivals[0]) == set(Arrival.__dataclass_fields__)
+    assert len(reconciler.operated.cloud.items()) == 2
+    assert reconciler.slept == [5.0, 5.0]
+
+
+@pytest.mark.usefixtures("reconciler")
+def test_each_change_is_a_line_where_there_is_no_terminal() -> None:
+    result = run("-", stdin=manifest("gcr.io/a/b:1", "my.registry/x", "$IMAGE"))
+    assert result.stderr.splitlines() == [
+        "REQUESTED gcr.io/a/b:1",
+        "COPYING   gcr.io/a/b:1",
+        "COPIED    gcr.io/a/b:1",
+        "my.registry/x stays as written: no rule names it",
+        "$IMAGE stays as written: the repository has upper case; write it in lower case",
+    ]
+    assert result.stdout.splitlines() == [
+        f"STATE   IMAGE         {'COPY':<{len(REGISTRY) + 20}}  REASON",
+        f"COPIED  gcr.io/a/b:1  {REGISTRY}/mirror/gcr.io/a/b:1",
+    ]
+
+
+def test_a_copy_that_fails_for_good_ends_with_1_and_its_reason(reconciler: Reconciler) -> None:
+    reconciler.refusing.add("gcr.io/a/gone:1")
+    result = run("-", stdin=manifest("gcr.io/a/b:1", "gcr.io/a/gone:1"))
+    assert result.exit_code == 1
+    assert "NOT_FOUND: manifest unknown" in result.stdout.splitlines()[2]
+    assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == ["COPIED", "FAILED"]
+
+
+@pytest.mark.usefixtures("reconciler")
+def test_a_failed_copy_is_tried_anew_and_one_that_is_there_is_not_copied_again(operated: Operated) -> None:
+    keep(operated, "gcr.io/a/failed:1", fail)
+    keep(operated, "gcr.io/a/there:1", lambda record: getattr(hinted(record, DIGEST, 1, Policy()), "record", record))
+    before = {item["tag"]["S"] + item["repo"]["S"]: item for item in operated.cloud.items()}
+    result = run("-", "--dry-run", stdin=manifest("gcr.io/a/failed:1", "gcr.io/a/there:1", "gcr.io/a/new:1"))
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == ["NEW", "COPIED", "NEW"]
+    assert "it failed before: NOT_FOUND" in result.stdout
+    assert {item["tag"]["S"] + item["repo"]["S"]: item for item in operated.cloud.items()} == before
+    assert run("-", stdin=manifest("gcr.io/a/failed:1", "gcr.io/a/there:1")).exit_code == 0
+    builds = {item["repo"]["S"].rpartition("/")[2]: item.get("build_id") for item in operated.cloud.items()}
+    assert builds == {"failed": {"S": "ImagePullProject:1"}, "there": None}
+
+
+def test_the_waiting_ends_with_the_time_that_is_given(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 10_000, 40))
+    wait_by(monkeypatch, lambda _: None, lambda: float(next(clock)))
+    result = run("-", "--timeout", "1", stdin=manifest("gcr.io/a/b:1"))
+    assert (result.exit_code, len(operated.cloud.items())) == (1, 1)
+    assert result.stdout.splitlines()[1].startswith("REQUESTED  gcr.io/a/b:1")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(EndpointConnectionError(endpoint_url="https://dynamodb"), id="no-network"),
+        pytest.param(ResponseParserError("<html>"), id="a-proxy"),
+    ],
+)
+def test_reads_that_fail_while_waiting_are_told_once_and_the_waiting_goes_on(
+    error: Exception, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = Records.get
+    looks = iter(range(6))
+
+    def unreachable(_: Records, *__: str) -> Record | None:
+        raise error
+
+    def sleep(seconds: float) -> None:
+        look = next(looks)
+        monkeypatch.setattr(Records, "get", get)
+        if look < 5:
+            if look == 2:
+                reconciler.sleep(seconds)
+            monkeypatch.setattr(Records, "get", get if look == 2 else unreachable)
+        else:
+            reconciler.sleep(seconds)
+
+    wait_by(monkeypatch, sleep)
+    result = run("-", stdin=manifest("gcr.io/a/b:1", "gcr.io/a/c:1"))
+    assert result.exit_code == 0, result.output
+    assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == ["COPIED", "COPIED"]
+    told = [line for line in result.stderr.splitlines() if line.startswith("Note: not read anew, and tried again: ")]
+    assert len(told) == 2, "looks 0 and 1 fail, 2 does not, 3 and 4 do"
+    assert "<html>" not in result.stderr
+
+
+def test_an_older_deployments_record_is_planned_as_what_would_be_asked_for(operated: Operated) -> None:
+    Records(operated.cloud.dynamodb, "ImageListTable").create(
+        Record(repo=home("gcr.io/a/b:1").repo, tag=home("gcr.io/a/b:1").tag)
+    )
+    result = run("-", "--dry-run", stdin=manifest("gcr.io/a/b:1"))
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == ["NEW"]
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+@pytest.mark.usefixtures("reconciler")
+def test_images_that_are_left_alone_are_told_in_both_forms(output: str) -> None:
+    result = run("-", "--output", output, stdin=manifest("gcr.io/a/b:1", "my.registry/x"))
+    assert "my.registry/x stays as written: no rule names it" in result.stderr.splitlines()
+
+
+def test_a_record_that_vanishes_is_told(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forget(_: float) -> None:
+        for item in operated.cloud.items():
+            operated.cloud.dynamodb.delete_item(
+                TableName="ImageListTable", Key={name: item[name] for name in ("repo", "tag")}
+            )
+
+    wait_by(monkeypatch, forget)
+    result = run("-", stdin=manifest("gcr.io/a/b:1"))
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[1].startswith("GONE ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "words"),
+    [
+        pytest.param([], "", "name manifests, or - for standard input, or else --cluster", id="nothing"),
+        pytest.param(["-", "--cluster"], "", "or else --cluster", id="both"),
+        pytest.param(["-"], "kind: [", "no valid YAML", id="no-yaml"),
+        pytest.param(["no-such-file"], "", "no-such-file: cannot be read", id="no-file"),
+        pytest.param(["-", "--timeout", "0"], "", "--timeout", id="no-time"),
+    ],
+)
+def test_bad_input_ends_with_2_before_aws_is_asked(arguments: list[str], stdin: str, words: str) -> None:
+    result = run(*arguments, stdin=stdin)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("service", "operation"),
+    [
+        pytest.param("cloudformation", "DescribeStacks", id="the-stack"),
+        pytest.param("dynamodb", "PutItem", id="the-record"),
+    ],
+)
+@pytest.mark.usefixtures("operated")
+def test_a_denied_permission_is_named(service: str, operation: str, refuse: Callable[..., None]) -> None:
+    refuse(service, operation)
+    result = run("-", stdin=manifest("gcr.io/a/b:1"))
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert f"not authorized to perform: {service}:{operation}; have this permission granted" in result.stderr
+
+
+@pytest.mark.usefixtures("operated")
+def test_without_a_network_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:1")
+    result = run("-", stdin=manifest("gcr.io/a/b:1"))
+    assert result.exit_code == 3
+    assert "see to the network" in result.stderr
+
+
+def test_ctrl_c_says_that_the_copies_go_on(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    wait_by(monkeypatch, interrupt)
+    result = run("-", stdin=manifest("gcr.io/a/b:1"))
+    assert result.exit_code == 130
+    assert "What is recorded is copied all the same" in result.stderr
+    assert len(operated.cloud.items()) == 1
+
+
+def pod(name: str, image: str, namespace: str = "default", **metadata: Any) -> dict[str, Any]:
+    spec = {"containers": [{"name": "app", "image": image}]}
+    return {"metadata": {"name": name, "namespace": namespace, **metadata}, "spec": spec}
+
+
+def test_a_clusters_pods_count_as_their_authors_wrote_them() -> None:
+    copied = f"{MIRROR.registry}/mirror/quay.io/a/b:1"
+    pods = [
+        pod("new", "gcr.io/a/b:1"),
+        pod("rewritten", copied, annotations={ORIGINALS: json.dumps({"containers/app": "quay.io/a/b:1"})}),
+        pod("lying", copied, annotations={ORIGINALS: json.dumps({"containers/app": "quay.io/a/other:2"})}),
+        pod("opted-out", "gcr.io/a/c:1", labels={SKIP_LABEL: "true"}),
+        pod("in-an-opted-out-namespace", "gcr.io/a/d:1", "off"),
+    ]
+    found = wanted(pods_as_written(pods, [{"metadata": {"name": "off"}}], MIRROR), MIRROR)
+    assert [str(copy.source) for copy in found.copies.values()] == ["gcr.io/a/b:1", "quay.io/a/b:1"]
+    assert set(found.left) == {copied, "gcr.io/a/c:1", "gcr.io/a/d:1"}
+
+
+def test_a_terminal_shows_what_is_waited_for_and_counts_the_rest() -> None:
+    from rich.console import Console
+
+    record = request(home("gcr.io/a/b:1"), parse_reference("gcr.io/a/b:1"), 1)
+    arrivals = [arrival(home("gcr.io/a/b:1"), f"gcr.io/a/b:{number}", record, 75) for number in range(30)]
+    arrivals.append(arrival(home("gcr.io/a/b:1"), "gcr.io/a/failed:1", fail(record), 75))
+    console = Console(width=90, height=12, force_terminal=False)
+    with console.capture() as captured:
+        console.print(board(arrivals, 90, 12))
+    lines = captured.get().splitlines()
+    assert len(lines) <= 12
+    assert "0 of 31 copied, 1 failed" in lines[0]
+    assert lines[1].split()[:3] == ["FAILED", "1:15", "gcr.io/a/failed:1"]
+    assert lines[-1] == "and 22 more"
+
+
+@pytest.mark.parametrize(
+    ("image", "reason", "line"),
+    [
+        pytest.param(
+            "registry.k8s.io/ingress-nginx/controller:v1.11.3",
+            None,
+            "COPYING     1:15  registry.k8s.io/ingress-nginx/controller:v1.11.3",
+            id="a-name-that-fits-is-whole",
+        ),
+        pytest.param(
+            "registry.k8s.io/ingress-nginx/controller:v1.11.3",
+            "the source refuses: toomanyrequests",
+            "COPYING     1:15  registry.k8s.io/ingress-nginx/controller:v1.11.3  the source …",
+            id="the-reason-gets-what-is-left",
+        ),
+        pytest.param(
+            f"registry.k8s.io/{'a' * 60}/controller:v1.11.3",
+            "the source refuses",
+            f"COPYING     1:15  registry.k8s.io/aaaa…{'a' * 22}/controller:v1.11.3",
+            id="a-long-name-is-cut-in-its-middle",
+        ),
+    ],
+)
+def test_eighty_columns_show_the_tag_first(image: str, reason: str | None, line: str) -> None:
+    from rich.console import Console
+
+    console = Console(width=80, height=24, force_terminal=False)
+    with console.capture() as captured:
+        console.print(board([Arrival(image, "x", "COPYING", 0, None, reason, 75)], 80, 24))
+    assert captured.get().splitlines()[1:] == [line]
+
+
+def test_a_terminal_is_given_a_live_display_and_a_pipe_is_not() -> None:
+    program = """
+from image_mirror.cli.copy_progress import Arrival
+from image_mirror.cli.commands.warm import _display
+with _display() as show:
+    show([Arrival("gcr.io/a/b:1", "x", "COPYING", 0, None, None, 1)])
+"""
+    master, terminal = pty.openpty()
+    read = bytearray()
+
+    def drain() -> None:
+        try:
+            while part := os.read(master, 4096):
+                read.extend(part)
+        except OSError:
+            pass
+
+    reader = threading.Thread(target=drain)
+    reader.start()
+    environ = {**os.environ, "TERM": "xterm"}
+    subprocess.run([sys.executable, "-c", program], stderr=terminal, check=True, env=environ)
+    os.close(terminal)
+    reader.join(10)
+    assert b"0 of 1 copied" in read
+    assert b"\x1b[" in read
+    piped = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert piped.stderr == "COPYING   gcr.io/a/b:1\n"

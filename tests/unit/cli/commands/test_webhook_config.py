@@ -1,0 +1,225 @@
+"""`image-mirror webhook-config`: the shipped configuration with its URL and an operator's choices filled in."""
+
+import re
+import shutil
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
+
+from image_mirror.cli import app, webhook_manifest
+from image_mirror.cli.errors import NoAnswerError
+from image_mirror.cli.webhook_manifest import Choices, shipped_configuration, shipped_text
+from support.operators import CHINA_OUTPUTS, TOKEN, URL, Operated
+from support.templates import ROOT, webhook_configuration
+
+Json = dict[str, Any]
+OPT_OUT = {"key": "image-mirror/skip", "operator": "NotIn", "values": ["true"]}
+NAMESPACE = "kubernetes.io/metadata.name"
+
+
+def webhook_config(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["webhook-config", *arguments])
+
+
+def entry(done: Result) -> Json:
+    """The webhook in what was printed, which is all that was."""
+    assert (done.exit_code, done.stderr) == (0, "")
+    [found] = yaml.safe_load(done.stdout)["webhooks"]
+    return dict(found)
+
+
+@pytest.mark.usefixtures("operated")
+def test_what_is_printed_is_the_shipped_file_with_the_stacks_url() -> None:
+    expected = webhook_configuration()
+    expected["webhooks"][0]["clientConfig"]["url"] = URL
+    done = webhook_config()
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert yaml.safe_load(done.stdout) == expected == shipped_configuration(URL)
+    shipped = (ROOT / "mutating-webhook.yaml").read_text().splitlines()
+    printed = done.stdout.splitlines()
+    assert [line for line in shipped if line not in printed] == [shipped[0], "      url: <WEB-HOOK-URL>"]
+    assert [line for line in printed if line not in shipped] == [f'      url: "{URL}"']
+
+
+def test_a_url_that_is_given_needs_no_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:1")
+    monkeypatch.setenv("IMAGE_MIRROR_CHINA_PROFILE", "no-such-profile")
+    assert entry(webhook_config("--url", "https://x.example:8443/t"))["clientConfig"] == {
+        "url": "https://x.example:8443/t"
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes"),
+    [
+        pytest.param(["--failure-policy", "Ignore"], {"failurePolicy": "Ignore"}, id="ignore"),
+        pytest.param(["--timeout", "1"], {"timeoutSeconds": 1}, id="shortest"),
+        pytest.param(["--timeout", "30"], {"timeoutSeconds": 30}, id="longest"),
+        pytest.param(
+            ["--namespaces", "a,b"],
+            {"namespaceSelector": [{"key": NAMESPACE, "operator": "In", "values": ["a", "b"]}]},
+            id="only-these",
+        ),
+        pytest.param(
+            ["--failure-policy", "Fail", "--exclude-namespaces", "kube-system"],
+            {
+                "failurePolicy": "Fail",
+                "namespaceSelector": [{"key": NAMESPACE, "operator": "NotIn", "values": ["kube-system"]}],
+            },
+            id="fail",
+        ),
+        pytest.param(
+            ["--namespaces", "on, no,on", "--exclude-namespaces", "1"],
+            {
+                "namespaceSelector": [
+                    {"key": NAMESPACE, "operator": "In", "values": ["on", "no"]},
+                    {"key": NAMESPACE, "operator": "NotIn", "values": ["1"]},
+                ]
+            },
+            id="names-that-yaml-takes-for-something-else",
+        ),
+        pytest.param(
+            ["--failure-policy", "Fail", "--namespaces", "a"], {"failurePolicy": "Fail"}, id="not-kube-system"
+        ),
+    ],
+)
+def test_each_option_changes_what_it_says_and_nothing_else(arguments: list[str], changes: Json) -> None:
+    plain = entry(webhook_config("--url", URL))
+    changed = entry(webhook_config("--url", URL, *arguments))
+    selector = changes.pop("namespaceSelector", None)
+    if selector is not None:
+        assert changed["namespaceSelector"]["matchExpressions"] == [OPT_OUT, *selector]
+        assert plain.pop("namespaceSelector") != changed.pop("namespaceSelector")
+    elif "--namespaces" in arguments:
+        del plain["namespaceSelector"], changed["namespaceSelector"]
+    assert changed == plain | changes
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param([], id="all-namespaces"),
+        pytest.param(["--exclude-namespaces", "default"], id="another-one-is-left-out"),
+        pytest.param(["--namespaces", "default,kube-system"], id="named"),
+    ],
+)
+def test_fail_without_kube_system_left_out_is_warned_of(arguments: list[str]) -> None:
+    done = webhook_config("--url", URL, "--failure-policy", "Fail", *arguments)
+    assert done.exit_code == 0
+    assert done.stderr.startswith("Warning: while the webhook is down, no pod starts in kube-system either")
+    assert "add --exclude-namespaces kube-system" in done.stderr
+    assert yaml.safe_load(done.stdout)["webhooks"][0]["failurePolicy"] == "Fail"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param(["--url", "http://x.example/t"], "must begin with https:// and a host", id="http"),
+        pytest.param(["--url", "https:///t"], "must begin with https:// and a host", id="no-host"),
+        pytest.param(["--url", "x.example/t"], "must begin with https:// and a host", id="no-scheme"),
+        pytest.param(["--url", "<WEB-HOOK-URL>"], "must begin with https:// and a host", id="the-placeholder"),
+        pytest.param(["--url", ""], "is no URL", id="empty"),
+        pytest.param(["--url", "https://u:hunter2@x.example/t"], "must have no user", id="user"),
+        pytest.param(["--url", "https://x.example/t?timeout=1s"], "no query (?)", id="query"),
+        pytest.param(["--url", "https://x.example/t?"], "no query (?)", id="empty-query"),
+        pytest.param(["--url", "https://x.example/t#f"], "no fragment (#)", id="fragment"),
+        pytest.param(["--url", "https://x.example/a b"], "a space, or a character", id="space"),
+        pytest.param(["--url", "https://x.example/t\nkind: Pod"], "a space, or a character", id="line-break"),
+        pytest.param(["--url", "https://x.example/\tt"], "a space, or a character", id="tab"),
+        pytest.param(["--url", 'https://x.example/"t'], "a space, or a character", id="quote"),
+        pytest.param(["--url", "https://x.example/\\t"], "a space, or a character", id="backslash"),
+        pytest.param(["--url", "https://x.example:http/t"], "is no URL", id="port"),
+        pytest.param(["--url", "https://[x/t"], "is no URL", id="brackets"),
+        pytest.param(["--url", "https://例え.example/t"], "a space, or a character", id="not-ascii"),
+        pytest.param(["--timeout", "0"], "Invalid value for '--timeout'", id="no-time"),
+        pytest.param(["--timeout", "31"], "Invalid value for '--timeout'", id="too-long"),
+        pytest.param(["--failure-policy", "ignore"], "Invalid value for '--failure-policy'", id="policy"),
+        pytest.param(["--namespaces", "A"], "--namespaces: 'A': is no namespace", id="upper-case"),
+        pytest.param(["--namespaces", ""], "--namespaces: '': is no namespace", id="none"),
+        pytest.param(["--namespaces", "a,,b"], "--namespaces: '': is no namespace", id="an-empty-one"),
+        pytest.param(["--namespaces", "-a"], "'-a': is no namespace", id="begins-with-a-hyphen"),
+        pytest.param(["--namespaces", "a.b"], "'a.b': is no namespace", id="dot"),
+        pytest.param(["--namespaces", "a" * 64], "is no namespace", id="too-long-a-name"),
+        pytest.param(["--exclude-namespaces", 'a"]}'], "--exclude-namespaces: 'a\"]}': is no namespace", id="yaml"),
+        pytest.param(
+            ["--namespaces", "a,b", "--exclude-namespaces", "b,c"], "b: is named by --namespaces too", id="both"
+        ),
+    ],
+)
+def test_a_wrong_option_is_told_and_nothing_is_printed(arguments: list[str], words: str) -> None:
+    done = webhook_config(*(() if "--url" in arguments else ("--url", URL)), *arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+def test_no_answer_of_aws_and_no_url_in_the_stack_end_with_3(operated: Operated, refuse: Callable[..., None]) -> None:
+    operated.deploy(
+        "sam-template.yaml",
+        "cn-northwest-1",
+        "image-mirror",
+        {**CHINA_OUTPUTS, "APIGatewayURL": "none"},
+        WebhookToken=TOKEN,
+    )
+    done = webhook_config()
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert "the stack's output APIGatewayURL must begin with https://" in done.stderr
+    refuse("cloudformation", "DescribeStacks")
+    done = webhook_config()
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (3, "", 1)
+    assert "have this permission granted to you" in done.stderr
+
+
+LABEL = st.from_regex(re.compile(r"[a-z0-9]([a-z0-9-]{0,9}[a-z0-9])?"), fullmatch=True)
+NAMES = st.lists(st.one_of(LABEL, st.sampled_from(["y", "no", "on", "null", "1", "1e3", "0x1", "true"])), max_size=3)
+
+
+@given(
+    path=st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters='"\\')),
+    policy=st.sampled_from(["Ignore", "Fail"]),
+    timeout=st.integers(1, 30),
+    only=NAMES,
+    excluded=NAMES,
+)
+def test_text_and_object_say_the_same(
+    path: str, policy: Any, timeout: int, only: list[str], excluded: list[str]
+) -> None:
+    url = f"https://x.example/{path}"
+    choices = Choices(failure_policy=policy, timeout=timeout, namespaces=tuple(only), excluded=tuple(excluded))
+    text = shipped_text(url, choices)
+    assert yaml.safe_load(text) == shipped_configuration(url, choices)
+    assert yaml.safe_load(text)["webhooks"][0]["clientConfig"]["url"] == url
+
+
+def test_a_line_that_is_no_more_in_the_file_does_not_go_unnoticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = (ROOT / "mutating-webhook.yaml").read_text().replace("timeoutSeconds: 5", "timeoutSeconds:  5")
+    monkeypatch.setattr(webhook_manifest, "_shipped", lambda: changed)
+    with pytest.raises(RuntimeError, match="other lines"):
+        shipped_text(URL, Choices(timeout=6))
+
+
+def test_the_wheel_has_the_file_where_it_is_looked_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert included == {"mutating-webhook.yaml": "image_mirror/cli/mutating-webhook.yaml"}
+    assert webhook_manifest.FILE == "mutating-webhook.yaml"
+
+
+def test_an_installed_package_prints_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "site-packages" / "image_mirror" / "cli"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(webhook_manifest, "files", lambda _: package)
+    monkeypatch.setattr(webhook_manifest, "__file__", str(package / "webhook_manifest.py"))
+    with pytest.raises(NoAnswerError, match=r"lacks its file mutating-webhook\.yaml; install image-mirror anew"):
+        shipped_text(URL)
+    shutil.copy(ROOT / "mutating-webhook.yaml", package)
+    assert f'url: "{URL}"' in shipped_text(URL)
+    assert sys.modules["image_mirror.cli.webhook_manifest"] is webhook_manifest

@@ -1,0 +1,814 @@
+"""Each thing that can be wrong, one at a time, and the finding of `image-mirror doctor` that names it."""
+
+import base64
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from image_mirror.cli.doctor import abroad, china, key_readings, posting, readings
+from image_mirror.cli.doctor.asking import SharedAccount
+from image_mirror.cli.doctor.examination import examination
+from image_mirror.cli.doctor.findings import Finding, State
+from image_mirror.cli.doctor.keys import Absent
+from image_mirror.cli.doctor.posting import Reply
+from image_mirror.cli.keys.probe import Outcome, Verdict
+from image_mirror.record import MINUTE, Status
+from support.cloud import REGISTRY
+from support.operators import GLOBAL_OUTPUTS, PROFILES, PULL_USER, PUSH_USER
+from support.sound import API, HINTS, RECONCILER, SCHEDULE, Answers, key
+
+PULL_SECRET = GLOBAL_OUTPUTS["ImagePullSecretArn"]
+
+
+def post(_: str, body: bytes) -> Reply:
+    """The webhook that sends the pod to its copy."""
+    request = json.loads(body)["request"]
+    copy = f"{REGISTRY}/mirror/{request['object']['spec']['containers'][0]['image']}"
+    patch = json.dumps([{"op": "replace", "path": "/spec/containers/0/image", "value": copy}]).encode()
+    response = {"uid": request["uid"], "allowed": True, "patch": base64.b64encode(patch).decode()}
+    return Reply(200, json.dumps({"response": response}).encode(), 0.1)
+
+
+@pytest.fixture
+def examine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Answers], list[Finding]]:
+    """Examine what answers in the place of both accounts and the webhook."""
+    config = tmp_path / "aws-config"
+    config.write_text(PROFILES)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+
+    def examined(found: Answers) -> list[Finding]:
+        replies: dict[str, Callable[..., Any]] = {
+            "resources": lambda *_: found.resources,
+            "described_table": lambda *_: found.table,
+            "due_next": lambda *_: found.due,
+            "statuses": lambda *_: found.statuses,
+            "function": lambda _, name: found.functions[name],
+            "function_policy": lambda *_: found.policy,
+            "mappings": lambda *_: found.mappings,
+            "rule": lambda _, name: (found.rules.get(name), found.targets),
+            "metrics": lambda _, names, __: {
+                (name, metric): found.metrics.get((name, metric), [])
+                for name in names
+                for metric in ("Invocations", "Errors", "Throttles", "IteratorAge")
+            },
+            "account_settings": lambda _: found.settings(),
+            "letters": lambda *_: found.queue(),
+            "simulated": lambda _, __, actions, ___: found.simulated(actions),
+            "secret_text": lambda _, name: found.secrets[name],
+            "user_keys": lambda _, user: found.keys[user],
+            "last_use": lambda *_: found.used,
+            "project": lambda *_: found.project,
+            "latest_builds": lambda *_: found.builds,
+            "build_quota": lambda _: found.quota,
+            "global_call": lambda *_: found.verdicts["global"],
+            "china_call": lambda *_: found.verdicts["china"],
+        }
+        for name, reply in replies.items():
+            monkeypatch.setattr(readings if hasattr(readings, name) else key_readings, name, reply)
+        monkeypatch.setattr(china, "china_stack", lambda *_: found.china)
+        monkeypatch.setattr(abroad, "global_stack", lambda *_: found.world)
+        monkeypatch.setattr(posting, "_post", post)
+        accounts = (SharedAccount("china", "china"), SharedAccount("global", "global"))
+        return list(examination(*accounts, None, "image-pulling", None))
+
+    return examined
+
+
+def test_where_all_is_well_each_finding_says_so(examine: Callable[[Answers], list[Finding]]) -> None:
+    findings = examine(Answers())
+    assert [each for each in findings if each.state is not State.OK] == []
+    assert len(findings) == 27
+
+
+def configured(name: str, **changes: Any) -> Callable[[Answers], None]:
+    def change(found: Answers) -> None:
+        function = found.functions[name]
+        assert function is not None
+        function["Configuration"].update(changes)
+
+    return change
+
+
+def project(**changes: Any) -> Callable[[Answers], None]:
+    def change(found: Answers) -> None:
+        assert found.project is not None
+        found.project["environment"].update(changes)
+
+    return change
+
+
+def variable(name: str, value: str) -> Callable[[Answers], None]:
+    def change(found: Answers) -> None:
+        assert found.project is not None
+        [one] = [each for each in found.project["environment"]["environmentVariables"] if each["name"] == name]
+        one["value"] = value
+
+    return change
+
+
+def table(**changes: Any) -> Callable[[Answers], None]:
+    return lambda found: found.set(table={**(found.table or {}), **changes})
+
+
+def due(minutes: int, status: Status, count: int = 1) -> Callable[[Answers], None]:
+    """Records that are due in so many minutes."""
+
+    def change(found: Answers) -> None:
+        due_at = int(time.time() * 1000) + minutes * MINUTE - 1000
+        found.due = [(f"{REGISTRY}/mirror/gcr.io/x", str(number), due_at) for number in range(count)]
+        found.statuses = Counter({status: count})
+
+    return change
+
+
+def waiting(found: Answers) -> None:
+    found.quota = 2
+    found.builds = [{"buildStatus": "IN_PROGRESS", "currentPhase": "QUEUED"}] * 2
+    due(1, Status.REQUESTED, 3)(found)
+
+
+def missing_webhook_and_late_stream(found: Answers) -> None:
+    found.resources.pop("ApiFunction")
+    found.metrics[RECONCILER, "IteratorAge"] = [90_000.0]
+
+
+def other_filter(found: Answers) -> None:
+    found.mappings[0]["FilterCriteria"] = {"Filters": [{"Pattern": '{"eventName":["REMOVE"]}'}]}
+
+
+def other_prefix_of_events(found: Answers) -> None:
+    pattern = json.loads(found.rules[HINTS]["EventPattern"])
+    pattern["detail"]["repository-name"] = [{"prefix": "others/"}]
+    found.rules[HINTS]["EventPattern"] = json.dumps(pattern)
+
+
+BREAKAGES = [
+    pytest.param(
+        lambda found: found.change_china(outputs={}),
+        "china stack",
+        "failed",
+        "lacks the outputs APIGatewayURL",
+        "deploy both",
+        id="an-older-release-in-china",
+    ),
+    pytest.param(
+        lambda found: found.change_world(outputs={"ProjectName": "ImagePullProject"}),
+        "global stack",
+        "failed",
+        "lacks the outputs BuildLogGroup, GlobalRegion, ImagePullSecretArn, ImagePullUserName",
+        "deploy both",
+        id="an-older-release-abroad",
+    ),
+    pytest.param(
+        lambda found: found.change_china(status="UPDATE_ROLLBACK_COMPLETE"),
+        "china stack",
+        "warning",
+        "its last update was undone",
+        "describe-stack-events --profile china --region cn-northwest-1 --stack-name image-mirror",
+        id="rolled-back",
+    ),
+    pytest.param(
+        lambda found: found.change_china(status="ROLLBACK_COMPLETE"),
+        "china stack",
+        "failed",
+        "its creation was undone",
+        "delete the stack",
+        id="never-created",
+    ),
+    pytest.param(
+        lambda found: found.change_china(status="DELETE_FAILED"),
+        "china stack",
+        "failed",
+        "takes no update",
+        "delete the stack again",
+        id="half-deleted",
+    ),
+    pytest.param(
+        lambda found: found.change_china(status="UPDATE_IN_PROGRESS"),
+        "china stack",
+        "warning",
+        "is UPDATE_IN_PROGRESS",
+        "wait",
+        id="under-way",
+    ),
+    pytest.param(
+        lambda found: found.change_china(status="UPDATE_ROLLBACK_FAILED"),
+        "china stack",
+        "failed",
+        "takes no other",
+        "continue-update-rollback --profile china --region cn-northwest-1 --stack-name image-mirror",
+        id="half-rolled-back",
+    ),
+    pytest.param(
+        lambda found: found.change_world(status="ROLLBACK_COMPLETE"),
+        "global stack",
+        "failed",
+        "its creation was undone",
+        "delete the stack, deploy again",
+        id="never-created-abroad",
+    ),
+    pytest.param(
+        lambda found: found.change_china(MirrorRules="gcr.io, quay.io/, *"),
+        "MirrorRules",
+        "failed",
+        "rule 'quay.io/': ",
+        "sam deploy --profile china --region cn-northwest-1 --stack-name image-mirror --parameter-overrides "
+        """'MirrorRules="<all rules, this one corrected>"'""",
+        id="a-wrong-rule",
+    ),
+    pytest.param(
+        lambda found: found.change_world(RepositoryPrefix="other"),
+        "both stacks",
+        "failed",
+        "RepositoryPrefix of the global stack is other, China's is mirror",
+        "--profile global --region us-west-2 --stack-name image-pulling --template-file image-pulling.yaml "
+        "--capabilities CAPABILITY_IAM --parameter-overrides RepositoryPrefix=mirror",
+        id="another-prefix-abroad",
+    ),
+    pytest.param(
+        lambda found: found.change_world(Region="cn-north-1"),
+        "both stacks",
+        "failed",
+        "Region of the global stack is cn-north-1, China's is cn-northwest-1",
+        "image-mirror connect",
+        id="another-region",
+    ),
+    pytest.param(
+        lambda found: found.change_world(ChinaAccountId="210987654321"),
+        "both stacks",
+        "failed",
+        "is 210987654321, China's account is 123456789012",
+        "ChinaAccountId=123456789012",
+        id="another-account",
+    ),
+    pytest.param(
+        lambda found: found.change_world(ChinaAccountId=""),
+        "both stacks",
+        "warning",
+        "any account",
+        "ChinaAccountId=123456789012",
+        id="any-account",
+    ),
+    pytest.param(
+        lambda found: found.change_china(GlobalProjectName="Other"),
+        "both stacks",
+        "failed",
+        "China's GlobalProjectName is Other, the global stack's project is ImagePullProject",
+        "GlobalProjectName=ImagePullProject",
+        id="another-project",
+    ),
+    pytest.param(
+        lambda found: found.secrets.update(GlobalAKSK=Absent.GONE),
+        "GlobalAKSK: secret",
+        "failed",
+        "the secret GlobalAKSK does not exist",
+        "image-mirror connect",
+        id="no-secret",
+    ),
+    pytest.param(
+        lambda found: found.secrets.update(GlobalAKSK=Absent.MARKED),
+        "GlobalAKSK: secret",
+        "failed",
+        "the secret GlobalAKSK is marked for deletion",
+        "get it back by `aws secretsmanager restore-secret --profile china --region cn-northwest-1 "
+        "--secret-id GlobalAKSK`",
+        id="a-secret-marked-for-deletion",
+    ),
+    pytest.param(
+        lambda found: found.secrets.update({PULL_SECRET: Absent.MARKED}),
+        "ImagePullSecret: secret",
+        "failed",
+        "the secret ImagePullSecret is marked for deletion",
+        "restore-secret --profile global --region us-west-2 --secret-id ImagePullSecret`",
+        id="the-stacks-secret-marked-for-deletion",
+    ),
+    pytest.param(
+        lambda found: found.secrets.update({PULL_SECRET: Absent.GONE}),
+        "ImagePullSecret: secret",
+        "failed",
+        "the secret ImagePullSecret does not exist",
+        "--deployment-mode REVERT_DRIFT undoes it; then: `image-mirror connect` makes a key and stores it",
+        id="the-stacks-secret-gone",
+    ),
+    pytest.param(
+        lambda found: found.secrets.update(GlobalAKSK="AKIAIOSFODNN7EXAMPLE"),
+        "GlobalAKSK: secret",
+        "failed",
+        "is no JSON object",
+        "image-mirror connect",
+        id="a-secret-of-no-json",
+    ),
+    pytest.param(
+        lambda found: found.give("GlobalAKSK", G_SECRET_KEY=" "),
+        "GlobalAKSK: secret",
+        "failed",
+        "holds nothing in G_SECRET_KEY",
+        "image-mirror connect",
+        id="a-secret-without-its-key",
+    ),
+    pytest.param(
+        lambda found: found.give("GlobalAKSK", G_AWS_REGION="eu-west-1"),
+        "GlobalAKSK: secret",
+        "failed",
+        "G_AWS_REGION in the secret GlobalAKSK is eu-west-1, the stack's region is us-west-2",
+        "image-mirror connect",
+        id="a-secret-of-another-region",
+    ),
+    pytest.param(
+        lambda found: found.give("GlobalAKSK", G_AWS_REGION="Oregon"),
+        "GlobalAKSK: secret",
+        "failed",
+        "holds no region in G_AWS_REGION",
+        "image-mirror connect",
+        id="a-secret-of-no-region",
+    ),
+    pytest.param(
+        lambda found: found.give(PULL_SECRET, AccessKey="", AccessSecretKey=""),
+        "ImagePullSecret: secret",
+        "failed",
+        "the secret ImagePullSecret holds nothing in AccessKey, AccessSecretKey",
+        "image-mirror connect",
+        id="a-placeholder",
+    ),
+    pytest.param(
+        lambda found: found.give(PULL_SECRET, AccessKey="<the ID>"),
+        "ImagePullSecret: secret",
+        "failed",
+        "holds nothing in AccessKey",
+        "image-mirror connect",
+        id="what-instructions-say",
+    ),
+    pytest.param(
+        lambda found: found.give(PULL_SECRET, AccessKey="AKIA"),
+        "ImagePullSecret: secret",
+        "failed",
+        "holds no access key ID in AccessKey",
+        "image-mirror connect",
+        id="half-a-key",
+    ),
+    pytest.param(
+        lambda found: found.keys.update({PULL_USER: [key("AKIAANOTHEREXAMPLE01")]}),
+        "GlobalAKSK: key",
+        "failed",
+        f"is none of {PULL_USER}'s",
+        "image-mirror connect",
+        id="another-users-key",
+    ),
+    pytest.param(
+        lambda found: found.keys.update({PUSH_USER: [key("AKIACHINAEXAMPLE0001", status="Inactive")]}),
+        "ImagePullSecret: key",
+        "failed",
+        f"of {PUSH_USER} is Inactive",
+        "image-mirror connect",
+        id="an-inactive-key",
+    ),
+    pytest.param(
+        lambda found: (found.keys[PULL_USER] or []).append(key("AKIASECONDEXAMPLE001")),
+        "GlobalAKSK: key",
+        "warning",
+        f"{PULL_USER} has a second active key",
+        "image-mirror connect",
+        id="a-second-key",
+    ),
+    pytest.param(
+        lambda found: found.keys.update({PULL_USER: [key("AKIAGLOBALEXAMPLE001", days=91)]}),
+        "GlobalAKSK: key",
+        "warning",
+        "is 91 days old",
+        "connect --rotate",
+        id="an-old-key",
+    ),
+    pytest.param(
+        lambda found: found.set(project=None),
+        "project",
+        "failed",
+        "there is no project ImagePullProject",
+        "image-pulling.yaml",
+        id="no-project",
+    ),
+    pytest.param(
+        project(privilegedMode=True),
+        "project",
+        "warning",
+        "runs privileged",
+        "image-pulling.yaml",
+        id="a-privileged-project",
+    ),
+    pytest.param(
+        project(environmentVariables=[]),
+        "project",
+        "failed",
+        "no variables DOCKER_IMAGE, NEW_DOCKER_IMAGE, TARGET_REGISTRY, REPOSITORY_PREFIX",
+        "image-pulling.yaml",
+        id="a-project-without-variables",
+    ),
+    pytest.param(
+        variable("TARGET_REGISTRY", "210987654321.dkr.ecr.cn-northwest-1.amazonaws.com.cn"),
+        "project",
+        "failed",
+        "copies to 210987654321.dkr.ecr.cn-northwest-1",
+        "image-pulling.yaml",
+        id="a-project-for-another-account",
+    ),
+    pytest.param(
+        variable("REPOSITORY_PREFIX", "other"),
+        "project",
+        "failed",
+        "copies below other/, not below mirror/",
+        "image-pulling.yaml",
+        id="a-project-for-another-prefix",
+    ),
+    pytest.param(
+        project(image="aws/codebuild/standard:7.0"),
+        "project",
+        "failed",
+        "standard:7.0, whose skopeo is too old",
+        "image-pulling.yaml",
+        id="an-older-build-image",
+    ),
+    pytest.param(
+        lambda found: (found.project or {})["source"].update(buildspec="version: 0.2"),
+        "project",
+        "failed",
+        "another release's buildspec",
+        "image-pulling.yaml",
+        id="another-buildspec",
+    ),
+    pytest.param(
+        lambda found: found.set(quota=1),
+        "build quota",
+        "warning",
+        "1 builds at once",
+        "--profile global --region us-west-2 --service-code codebuild --quota-code L-9D07B6EF --desired-value 20",
+        id="a-new-accounts-quota",
+    ),
+    pytest.param(
+        lambda found: found.set(quota=0),
+        "build quota",
+        "failed",
+        "no copy can be made",
+        "L-9D07B6EF",
+        id="no-quota",
+    ),
+    pytest.param(
+        waiting,
+        "build quota",
+        "warning",
+        "2 builds at once (Linux/Small), and 5 copies wait",
+        "L-9D07B6EF",
+        id="more-copies-than-the-quota",
+    ),
+    pytest.param(
+        lambda found: found.set(table=None),
+        "table",
+        "failed",
+        "there is no table ImageListTable",
+        "from a backup",
+        id="no-table",
+    ),
+    pytest.param(
+        table(GlobalSecondaryIndexes=[]),
+        "table",
+        "failed",
+        "has no index DueIndex",
+        "deploy China's stack again; where that finds no changes",
+        id="no-index",
+    ),
+    pytest.param(
+        table(StreamSpecification={"StreamEnabled": False}),
+        "table",
+        "failed",
+        "has no stream",
+        "deploy China's stack",
+        id="no-stream",
+    ),
+    pytest.param(
+        due(-16, Status.COPYING),
+        "due records",
+        "warning",
+        "mirror/gcr.io/x:0 has been due for 16m; 1 are due within the hour: 1 COPYING",
+        "aws logs tail --profile china --region cn-northwest-1 --since 1h image-mirror-ReconcilerLogs-1A2B3C",
+        id="a-record-long-due",
+    ),
+    pytest.param(
+        lambda found: found.mappings.clear(),
+        "stream mapping",
+        "failed",
+        "nothing reads the table's stream",
+        "deploy China's stack",
+        id="no-mapping",
+    ),
+    pytest.param(
+        lambda found: found.mappings[0].update(EventSourceArn="arn:aws-cn:dynamodb:x:1:table/Other/stream/1"),
+        "stream mapping",
+        "failed",
+        "another table's stream",
+        "deploy China's stack",
+        id="a-mapping-of-another-table",
+    ),
+    pytest.param(
+        lambda found: found.mappings[0].update(State="Disabled"),
+        "stream mapping",
+        "failed",
+        "it is Disabled",
+        "update-event-source-mapping --profile china --region cn-northwest-1 --enabled --uuid e1b2c3d4",
+        id="a-disabled-mapping",
+    ),
+    pytest.param(
+        lambda found: found.mappings[0].update(LastProcessingResult="PROBLEM: Function call failed"),
+        "stream mapping",
+        "warning",
+        "PROBLEM: Function call failed",
+        "aws logs tail",
+        id="a-mapping-with-a-problem",
+    ),
+    pytest.param(
+        other_filter,
+        "stream mapping",
+        "warning",
+        "its filter is not the template's",
+        "deploy China's",
+        id="another-filter",
+    ),
+    pytest.param(
+        lambda found: found.mappings[0].update(FunctionResponseTypes=[]),
+        "stream mapping",
+        "warning",
+        "does not report single failures",
+        "deploy China's stack",
+        id="whole-batches-are-repeated",
+    ),
+    pytest.param(
+        lambda found: found.metrics.update({(RECONCILER, "IteratorAge"): [90_000.0]}),
+        "stream lag",
+        "warning",
+        "up to 90 seconds old",
+        "reconciler",
+        id="a-late-stream",
+    ),
+    pytest.param(
+        missing_webhook_and_late_stream,
+        "stream lag",
+        "warning",
+        "up to 90 seconds old",
+        "reconciler",
+        id="a-late-stream-beside-a-missing-function",
+    ),
+    pytest.param(
+        lambda found: found.rules[SCHEDULE].update(State="DISABLED"),
+        "schedule",
+        "failed",
+        f"{SCHEDULE} is DISABLED",
+        f"aws events enable-rule --profile china --region cn-northwest-1 --name {SCHEDULE}",
+        id="a-disabled-schedule",
+    ),
+    pytest.param(
+        lambda found: found.rules[SCHEDULE].update(ScheduleExpression="rate(1 hour)"),
+        "schedule",
+        "failed",
+        "has rate(1 hour), not rate(1 minute)",
+        "deploy China's stack",
+        id="a-slow-schedule",
+    ),
+    pytest.param(
+        lambda found: found.targets.clear(),
+        "schedule",
+        "failed",
+        "does not call the reconciler",
+        "deploy China's stack",
+        id="a-schedule-without-target",
+    ),
+    pytest.param(
+        lambda found: found.policy["Statement"].pop(0),
+        "schedule",
+        "failed",
+        "may not call the reconciler",
+        "deploy China's stack",
+        id="a-schedule-without-permission",
+    ),
+    pytest.param(
+        lambda found: found.rules.pop(SCHEDULE),
+        "schedule",
+        "failed",
+        "its rule does not exist",
+        "deploy China's stack",
+        id="no-schedule",
+    ),
+    pytest.param(
+        other_prefix_of_events,
+        "ECR events",
+        "failed",
+        'has [{"prefix": "others/"}], not [{"prefix": "mirror/"}]',
+        "deploy China's stack",
+        id="events-of-another-prefix",
+    ),
+    pytest.param(
+        lambda found: found.functions.update({API: None}),
+        "webhook function",
+        "failed",
+        "it does not exist",
+        "deploy China's stack",
+        id="no-function",
+    ),
+    pytest.param(
+        configured(API, State="Failed", StateReason="The role is gone."),
+        "webhook function",
+        "failed",
+        f"{API} is Failed: The role is gone.",
+        "deploy China's stack",
+        id="a-failed-function",
+    ),
+    pytest.param(
+        configured(API, State="Pending"),
+        "webhook function",
+        "warning",
+        "is Pending",
+        "wait",
+        id="a-pending-function",
+    ),
+    pytest.param(
+        configured(RECONCILER, LastUpdateStatus="Failed", LastUpdateStatusReason="No such key."),
+        "reconciler function",
+        "failed",
+        f"the last update of {RECONCILER}: Failed: No such key.",
+        "deploy China's stack",
+        id="a-failed-update",
+    ),
+    pytest.param(
+        lambda found: (found.functions[API] or {}).update(Concurrency={"ReservedConcurrentExecutions": 0}),
+        "webhook function",
+        "failed",
+        "its reserved concurrency is 0",
+        f"delete-function-concurrency --profile china --region cn-northwest-1 --function-name {API}",
+        id="a-stopped-function",
+    ),
+    pytest.param(
+        lambda found: found.metrics.update({(API, "Errors"): [2.0, 1.0]}),
+        "webhook function",
+        "warning",
+        "3 of 12 runs of the last hour ended in an error",
+        "image-mirror-WebhookLogs-1A2B3C",
+        id="errors",
+    ),
+    pytest.param(
+        lambda found: found.metrics.update({(API, "Throttles"): [2.0]}),
+        "webhook function",
+        "warning",
+        "turned 2 runs of the last hour away",
+        "Service Quotas",
+        id="throttles",
+    ),
+    pytest.param(
+        lambda found: found.metrics.pop((RECONCILER, "Invocations")),
+        "reconciler function",
+        "warning",
+        "did not run in the last hour",
+        "schedule",
+        id="a-reconciler-that-does-not-run",
+    ),
+    pytest.param(
+        lambda found: found.set(concurrency=10),
+        "Lambda concurrency",
+        "warning",
+        "runs 10 functions at once",
+        "Service Quotas",
+        id="a-new-accounts-concurrency",
+    ),
+    pytest.param(
+        lambda found: found.set(letters=3),
+        "dead letters",
+        "warning",
+        "3 batches of the stream could not be handled",
+        "purge-queue --profile china --region cn-northwest-1 --queue-url https://sqs.cn-northwest-1",
+        id="dead-letters",
+    ),
+    pytest.param(
+        lambda found: found.set(letters=None),
+        "dead letters",
+        "failed",
+        "the queue does not exist",
+        "deploy China's stack",
+        id="no-queue",
+    ),
+    pytest.param(
+        lambda found: found.denied.add("ecr:CreateRepository"),
+        "ECR permissions",
+        "failed",
+        "the reconciler's role may not ecr:CreateRepository (implicitDeny)",
+        "permissions boundary",
+        id="a-denied-role",
+    ),
+    pytest.param(
+        lambda found: found.denied.add("ecr:PutImage"),
+        "ECR permissions",
+        "failed",
+        f"{PUSH_USER} may not ecr:PutImage",
+        "permissions boundary",
+        id="a-denied-user",
+    ),
+    pytest.param(
+        lambda found: found.keys.update({PULL_USER: None}),
+        "GlobalAKSK: key",
+        "failed",
+        f"the user {PULL_USER} does not exist",
+        "deploy its stack again",
+        id="no-user",
+    ),
+    pytest.param(
+        lambda found: found.verdicts.update(
+            {"global": Verdict(Outcome.REFUSED, "BatchGetBuilds: InvalidClientTokenId")}
+        ),
+        "GlobalAKSK: call",
+        "failed",
+        "AWS does not take the key: BatchGetBuilds: InvalidClientTokenId",
+        "image-mirror connect",
+        id="a-refused-key",
+    ),
+    pytest.param(
+        lambda found: found.verdicts.update({"china": Verdict(Outcome.DENIED, "ECR login: AccessDeniedException: no")}),
+        "ImagePullSecret: call",
+        "failed",
+        "denies it what it is for: ECR login: AccessDeniedException: no",
+        "no other key would fare better",
+        id="a-key-without-rights",
+    ),
+    pytest.param(
+        lambda found: (found.project or {}).update(concurrentBuildLimit=5),
+        "project",
+        "warning",
+        "has a limit of its own, 5 builds",
+        "image-pulling.yaml",
+        id="a-limited-project",
+    ),
+    pytest.param(
+        lambda found: found.set(quota=None),
+        "build quota",
+        "skipped",
+        "Service Quotas tells no applied value",
+        "CodeBuild's console",
+        id="an-unknown-quota",
+    ),
+    pytest.param(
+        table(TableStatus="ARCHIVED"),
+        "table",
+        "failed",
+        "ImageListTable is ARCHIVED",
+        "DynamoDB's console",
+        id="an-archived-table",
+    ),
+    pytest.param(
+        table(KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}]),
+        "table",
+        "failed",
+        "other keys than repo and tag",
+        "another TableName",
+        id="another-table",
+    ),
+    pytest.param(
+        lambda found: (found.table or {})["GlobalSecondaryIndexes"][0].update(IndexStatus="CREATING"),
+        "table",
+        "warning",
+        "the index DueIndex of ImageListTable is CREATING",
+        "wait",
+        id="an-index-being-built",
+    ),
+    pytest.param(
+        lambda found: found.mappings[0].update(State="Creating"),
+        "stream mapping",
+        "warning",
+        "it is Creating",
+        "wait",
+        id="a-new-mapping",
+    ),
+    pytest.param(
+        lambda found: found.resources.pop("ReconcilerFunctionEveryMinute"),
+        "schedule",
+        "skipped",
+        "the stack has no ReconcilerFunctionEveryMinute",
+        "",
+        id="an-older-template",
+    ),
+]
+
+
+@pytest.mark.parametrize(("breakage", "topic", "state", "words", "remedy"), BREAKAGES)
+def test_what_is_broken_is_named_with_its_remedy(
+    breakage: Callable[[Answers], object],
+    topic: str,
+    state: str,
+    words: str,
+    remedy: str,
+    examine: Callable[[Answers], list[Finding]],
+) -> None:
+    found = Answers()
+    breakage(found)
+    findings = examine(found)
+    named = [each for each in findings if (each.topic, each.state) == (topic, state)]
+    unwell = [each for each in findings if each.state is not State.OK]
+    assert any(words in each.found and remedy in (each.remedy or "") for each in named), unwell
+    assert {each.topic for each in findings} >= {"china stack", "table", "project", "build quota", "webhook call"}

@@ -1,0 +1,410 @@
+"""`image-mirror doctor` as an operator runs it: all well, denied, on bad input, without network, interrupted."""
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from typer.testing import CliRunner, Result
+
+from image_mirror import webhook
+from image_mirror.cli import app
+from image_mirror.cli.doctor import posting
+from image_mirror.cli.doctor.posting import Reply as Posted
+from image_mirror.cli.emulation import http_event
+from image_mirror.record import Status
+from image_mirror.review import Json
+from support.operators import GLOBAL_OUTPUTS, PULL_USER, PUSH_USER, TOKEN, Operated, Reply
+from support.sound import Answers
+
+Answer = Callable[[str, str, Reply], None]
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["doctor", *map(str, arguments)])
+
+
+def found(*arguments: str) -> tuple[int, list[Json]]:
+    result = run("--output", "json", *arguments)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    findings: list[Json] = json.loads(result.stdout)
+    return result.exit_code, findings
+
+
+def of(findings: list[Json], topic: str) -> list[Json]:
+    return [each for each in findings if each["topic"] == topic]
+
+
+def post(_: str, body: bytes) -> Posted:
+    """The webhook itself, in this process."""
+    answered = webhook.handler(http_event(json.loads(body)), None)
+    return Posted(answered["statusCode"], answered["body"].encode(), 0.1, answered["headers"].get("Retry-After"))
+
+
+@pytest.fixture
+def well(operated: Operated, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> Operated:
+    """A deployment in which all is well, in moto; what moto lacks is answered."""
+    webhook.load.cache_clear()
+    monkeypatch.setattr(posting, "_post", post)
+    operated.answers = answers = Answers()
+    table = operated.cloud.dynamodb.describe_table(TableName="ImageListTable")["Table"]
+    answers.mappings[0]["EventSourceArn"] = table["LatestStreamArn"]
+    for service, operation, reply in answers.replies():
+        answer(service, operation, reply)
+    arn = operated.global_secrets.describe_secret(SecretId="ImagePullSecret")["ARN"]
+    outputs = GLOBAL_OUTPUTS | {"ImagePullSecretArn": arn}
+    operated.deploy("image-pulling.yaml", "us-west-2", "image-pulling", outputs, ChinaAccountId="123456789012")
+    pull = operated.global_iam.create_access_key(UserName=PULL_USER)["AccessKey"]
+    push = operated.china_iam.create_access_key(UserName=PUSH_USER)["AccessKey"]
+    pull_id, pull_secret = pull["AccessKeyId"], pull["SecretAccessKey"]
+    push_id, push_secret = push["AccessKeyId"], push["SecretAccessKey"]
+    operated.cloud.secrets.put_secret_value(
+        SecretId="GlobalAKSK",
+        SecretString=json.dumps({"G_AWS_REGION": "us-west-2", "G_ACCESS_KEY": pull_id, "G_SECRET_KEY": pull_secret}),
+    )
+    operated.global_secrets.put_secret_value(
+        SecretId="ImagePullSecret",
+        SecretString=json.dumps({"Region": "cn-northwest-1", "AccessKey": push_id, "AccessSecretKey": push_secret}),
+    )
+    project: Json = answers.project or {}
+    client: Any = boto3.client("codebuild", region_name="us-west-2")
+    client.delete_project(name="ImagePullProject")
+    client.create_project(
+        name="ImagePullProject",
+        source={"type": "NO_SOURCE", "location": "none", **project["source"]},
+        artifacts={"type": "NO_ARTIFACTS"},
+        environment=project["environment"],
+        serviceRole="arn:aws:iam::123456789012:role/builds",
+    )
+    operated.secrets = [pull_id, pull_secret, push_id, push_secret, TOKEN]
+    return operated
+
+
+def record(operated: Operated, tag: str, status: Status, seconds: int) -> None:
+    """Put a record that is due in so many seconds."""
+    item: Json = {
+        "repo": {"S": "r"},
+        "tag": {"S": tag},
+        "status": {"S": status},
+        "due": {"S": "DUE"},
+        "due_at": {"N": str(int((time.time() + seconds) * 1000))},
+    }
+    operated.cloud.dynamodb.put_item(TableName="ImageListTable", Item=item)
+
+
+def test_where_all_is_well_it_says_so_records_nothing_and_ends_with_0(well: Operated) -> None:
+    code, findings = found()
+    assert [each for each in findings if each["state"] != "ok"] == []
+    assert (code, len(findings)) == (0, 27)
+    assert well.cloud.items() == []
+
+
+def test_the_table_has_a_line_each_with_the_remedy_at_its_end_and_the_count_beside_it(well: Operated) -> None:
+    record(well, "late", Status.COPYING, -1000)
+    record(well, "soon", Status.REQUESTED, 60)
+    result = run()
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["STATE", "TOPIC", "FOUND", "->", "REMEDY"]
+    assert len(lines) == 28
+    [late] = [line for line in lines if line.startswith("warning")]
+    assert "r:late has been due for 16m; 2 are due within the hour: 1 COPYING, 1 REQUESTED -> see" in late
+    assert result.stderr == "26 ok, 1 warning, 0 failed, 0 skipped\n"
+    assert result.exit_code == 0
+    assert "1 copies wait" in next(line for line in lines if "build quota" in line)
+
+
+def test_no_secret_is_printed_whatever_aws_quotes(well: Operated, refuse: Callable[..., None]) -> None:
+    for each in ("GetFunction", "GetPolicy"):
+        refuse("lambda", each, "ServiceException", f"It broke: {' '.join(well.secrets)}")
+    for output in ("table", "json"):
+        printed = run("--output", output).output
+        assert "It broke: *** *** *** *** ***" in printed
+        assert not [secret for secret in well.secrets if secret in printed]
+
+
+def test_of_many_builds_the_latest_hundred_are_looked_at(well: Operated) -> None:
+    phases = ["QUEUED", "BUILD", "BUILD"] + ["COMPLETED"] * 147
+    well.answers.builds = [
+        {
+            "id": f"ImagePullProject:{number}",
+            "buildStatus": "SUCCEEDED" if phase == "COMPLETED" else "IN_PROGRESS",
+            "currentPhase": phase,
+        }
+        for number, phase in enumerate(phases)
+    ]
+    code, findings = found()
+    [builds] = of(findings, "builds")
+    assert (builds["state"], builds["found"], code) == ("ok", "2 running, 1 queued, of the latest 100", 0)
+
+
+@pytest.mark.usefixtures("well")
+def test_doctor_never_sends_to_itself(refuse: Callable[..., None]) -> None:
+    refuse("sqs", "GetQueueAttributes", "InternalFailure", "It broke")
+    _, findings = found()
+    [letters] = of(findings, "dead letters")
+    assert letters["state"] == "skipped"
+    assert letters["found"].endswith("GetQueueAttributes: InternalFailure: It broke")
+
+
+@pytest.mark.parametrize(
+    "denied",
+    [
+        # Permissions that no other finding waits for; each with the finding that names it.
+        pytest.param(
+            {
+                ("iam", "ListAccessKeys"): "ImagePullSecret: key",
+                ("iam", "SimulatePrincipalPolicy"): "ECR permissions",
+                ("codebuild", "BatchGetProjects"): "project",
+                ("codebuild", "ListBuildsForProject"): "builds",
+                ("service-quotas", "GetServiceQuota"): "build quota",
+                ("dynamodb", "DescribeTable"): "table",
+                ("dynamodb", "Query"): "due records",
+                ("lambda", "ListEventSourceMappings"): "stream mapping",
+                ("lambda", "GetAccountSettings"): "Lambda concurrency",
+                ("events", "DescribeRule"): "schedule",
+                ("cloudwatch", "GetMetricData"): "stream lag",
+                ("sqs", "GetQueueAttributes"): "dead letters",
+            },
+            id="single-ones",
+        ),
+        pytest.param(
+            {
+                ("secretsmanager", "GetSecretValue"): "GlobalAKSK: secret",
+                ("lambda", "GetFunction"): "reconciler function",
+                ("lambda", "GetPolicy"): "ECR events",
+            },
+            id="those-that-others-wait-for",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("well")
+def test_whatever_is_denied_is_skipped_with_its_permission_and_the_rest_is_looked_at(
+    denied: dict[tuple[str, str], str], refuse: Callable[..., None]
+) -> None:
+    for service, operation in denied:
+        refuse(service, operation)
+    code, findings = found()
+    for (service, operation), topic in denied.items():
+        told = of(findings, topic)
+        assert any(f"not permitted ({service}:{operation})" in each["found"] for each in told), told
+        assert any(f"have {service}:{operation} granted to you" in (each["remedy"] or "") for each in told)
+    well = {each["topic"] for each in findings if each["state"] == "ok"}
+    assert well >= {"china stack", "global stack", "both stacks", "webhook call"}
+    assert {each["state"] for each in findings} == {"ok", "skipped"}
+    assert code == 0
+
+
+@pytest.mark.usefixtures("well")
+def test_what_needs_a_denied_answer_names_the_permission_too(refuse: Callable[..., None]) -> None:
+    refuse("cloudformation", "ListStackResources")
+    refuse("iam", "GetAccessKeyLastUsed")
+    refuse("dynamodb", "BatchGetItem")
+    code, findings = found()
+    skipped = {each["topic"] for each in findings if each["state"] == "skipped"}
+    assert skipped >= {"stream mapping", "schedule", "ECR events", "webhook function", "reconciler function"}
+    assert all(
+        "cloudformation:ListStackResources" in each["found"]
+        for topic in skipped
+        for each in of(findings, topic)
+        if "for want of" not in each["found"]
+    )
+    # These two only say less.
+    assert "its last use is not known" in of(findings, "GlobalAKSK: key")[0]["found"]
+    assert of(findings, "due records")[0]["state"] == "ok"
+    assert code == 0
+
+
+@pytest.mark.usefixtures("well")
+def test_a_stack_that_may_not_be_read_is_skipped_and_the_other_side_looked_at(
+    refuse: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGE_MIRROR_CHINA_PROFILE", "no-such")
+    code, findings = found()
+    [stack] = of(findings, "china stack")
+    assert stack["state"] == "failed"
+    assert stack["found"].endswith("config profile (no-such) could not be found")
+    assert stack["remedy"] == "`aws configure list-profiles` prints those there are"
+    assert of(findings, "table")[0]["found"] == 'not asked, for want of "china stack"'
+    assert of(findings, "build quota")[0]["state"] == "ok"
+    assert code == 1
+    monkeypatch.setenv("IMAGE_MIRROR_CHINA_PROFILE", "china")
+    refuse("cloudformation", "DescribeStacks")
+    code, findings = found()
+    assert {each["state"] for topic in ("china stack", "global stack") for each in of(findings, topic)} == {"skipped"}
+    assert of(findings, "Lambda concurrency")[0]["state"] == "ok"
+    assert code == 0
+
+
+def test_a_stack_that_is_not_there_has_failed(well: Operated) -> None:
+    code, findings = found("--stack-name", "nowhere")
+    [stack] = of(findings, "china stack")
+    assert (stack["state"], code) == ("failed", 1)
+    assert stack["found"].endswith("there is no stack 'nowhere' in cn-northwest-1")
+    assert stack["remedy"] == "deploy it, or name it by --stack-name, its region by --china-region"
+    assert well.cloud.items() == []
+
+
+def test_what_does_not_exist_has_failed_and_not_been_skipped(well: Operated, answer: Answer) -> None:
+    missing = {"Error": {"Code": "ResourceNotFoundException", "Message": "It is not there."}}
+    for service, operation in (("lambda", "GetFunction"), ("events", "DescribeRule")):
+        answer(service, operation, lambda _: missing)
+    answer("sqs", "GetQueueAttributes", lambda _: {"Error": {"Code": "AWS.SimpleQueueService.NonExistentQueue"}})
+    answer("service-quotas", "GetServiceQuota", lambda _: {"Error": {"Code": "NoSuchResourceException"}})
+    well.cloud.dynamodb.delete_table(TableName="ImageListTable")
+    well.cloud.secrets.delete_secret(SecretId="GlobalAKSK")
+    well.global_iam.delete_access_key(UserName=PULL_USER, AccessKeyId=well.secrets[0])
+    well.global_iam.delete_user(UserName=PULL_USER)
+    well.cloud.codebuild.delete_project(name="ImagePullProject")
+    well.answers.project = None
+    code, findings = found()
+    topics = ["table", "GlobalAKSK: secret", "project", "schedule", "ECR events", "webhook function", "dead letters"]
+    assert {each["state"] for topic in topics for each in of(findings, topic)[:1]} == {"failed"}
+    assert of(findings, "GlobalAKSK: secret")[0]["found"] == "the secret GlobalAKSK is marked for deletion"
+    assert of(findings, "build quota")[0]["found"] == "Service Quotas tells no applied value"
+    assert of(findings, "builds")[0]["found"] == "there is no project"
+    assert of(findings, "GlobalAKSK: call")[0]["found"] == 'not asked, for want of "GlobalAKSK: secret"'
+    assert code == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "found_is", "remedy"),
+    [
+        pytest.param(
+            "Secrets Manager can't find the specified secret.",
+            "the secret ImagePullSecret does not exist",
+            "REVERT_DRIFT",
+            id="no-secret",
+        ),
+        pytest.param(
+            "Secrets Manager can't find the specified secret value for staging label: AWSCURRENT",
+            "is no JSON object",
+            "`image-mirror connect` makes a key",
+            id="a-secret-without-a-value",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("well")
+def test_a_secret_that_is_gone_is_told_from_one_without_a_value(
+    message: str, found_is: str, remedy: str, refuse: Callable[..., None]
+) -> None:
+    refuse("secretsmanager", "GetSecretValue", "ResourceNotFoundException", message)
+    _, findings = found()
+    [secret] = of(findings, "ImagePullSecret: secret")
+    assert found_is in secret["found"]
+    assert remedy in secret["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param(["--output", "yaml"], "--output", id="output"),
+        pytest.param(["--kubeconfig", "/nowhere/config"], "does not exist", id="kubeconfig"),
+        pytest.param(["extra"], "unexpected extra argument", id="argument"),
+    ],
+)
+def test_bad_input_asks_nobody(arguments: list[str], words: str) -> None:
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in result.stderr
+
+
+@pytest.mark.usefixtures("operated")
+def test_without_network_it_says_so_for_both_and_ends_with_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:1")
+    code, findings = found()
+    for topic in ("china stack", "global stack"):
+        [stack] = of(findings, topic)
+        assert stack["state"] == "failed"
+        assert stack["remedy"] == "see to the network, and to HTTPS_PROXY where there is a proxy"
+    assert {each["state"] for each in findings} == {"failed", "skipped"}
+    assert code == 3
+    assert "neither account answers" in run().stderr
+
+
+@pytest.mark.usefixtures("well")
+def test_keys_that_aws_does_not_take_are_no_answer(refuse: Callable[..., None]) -> None:
+    for service, operation in (
+        ("cloudformation", "DescribeStacks"),
+        ("lambda", "GetAccountSettings"),
+        ("service-quotas", "GetServiceQuota"),
+    ):
+        refuse(service, operation, "InvalidClientTokenId", "The security token included in the request is invalid.")
+    code, findings = found()
+    assert "AWS does not take this profile's access key" in of(findings, "china stack")[0]["remedy"]
+    assert code == 3
+
+
+def started(endpoint: str, tmp_path: Path, **streams: Any) -> "subprocess.Popen[str]":
+    """Start it as a program of its own, with AWS at `endpoint`."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "IMAGE_MIRROR_"))}
+    environ |= {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_CONFIG_FILE": str(tmp_path / "none"),
+        "TERM": "xterm",
+    }
+    regions = ("--china-region", "cn-north-1", "--global-region", "us-west-2")
+    command = [sys.executable, "-m", "image_mirror.cli", "doctor", *regions]
+    return subprocess.Popen(command, env=environ, text=True, **streams)
+
+
+def test_on_a_terminal_there_is_progress_colour_and_the_summary(tmp_path: Path) -> None:
+    terminal, end = pty.openpty()
+    with started("http://localhost:1", tmp_path, stdin=end, stdout=end, stderr=end) as process:
+        os.close(end)
+        shown = b""
+        with suppress(OSError):  # as the program ends
+            while part := os.read(terminal, 65536):
+                shown += part
+    os.close(terminal)
+    text = shown.decode()
+    assert process.returncode == 3
+    assert "Asking" in text
+    assert "\x1b[31m\x1b[1mfailed  \x1b[0m \x1b[1mchina stack\x1b[0m: " in text
+    assert "0 ok, 0 warning, 2 failed, " in text
+
+
+def test_ctrl_c_ends_it_at_once_with_130_and_no_traceback(tmp_path: Path) -> None:
+    """While nothing answers: each call would take half a minute."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with started(endpoint, tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            connection, _ = silent.accept()  # it has asked
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+            connection.close()
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in err
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.usefixtures("well")
+def test_calls_are_made_at_the_same_time(answer: Answer) -> None:
+    together = threading.Barrier(3)
+
+    def meet(reply: Json) -> Reply:
+        def answered(_: Json) -> Json:
+            together.wait(20)
+            return reply
+
+        return answered
+
+    answer("lambda", "GetAccountSettings", meet({"AccountLimit": {"ConcurrentExecutions": 1000}}))
+    answer("sqs", "GetQueueAttributes", meet({"Attributes": {"ApproximateNumberOfMessages": "0"}}))
+    answer("service-quotas", "GetServiceQuota", meet({"Quota": {"Value": 20.0}}))
+    code, findings = found()
+    assert (code, [each for each in findings if each["state"] != "ok"]) == (0, [])

@@ -1,0 +1,97 @@
+"""What `image-mirror doctor` knows of the templates, compared with them: where one changes, it has to change too."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from image_mirror.cli import agreement
+from image_mirror.cli.doctor import functions, keys, triggers, webhook
+from image_mirror.cli.webhook_manifest import shipped_configuration
+from support.operators import URL
+from support.templates import carry_out, load_template, parameters_of, sam_template
+
+
+def in_china(*path: str) -> Any:
+    """Return a part of China's template, as it is deployed with the prefix `mirror`."""
+    return _part(sam_template(), path, RepositoryPrefix="mirror")
+
+
+def abroad(*path: str) -> Any:
+    return _part(load_template("image-pulling.yaml"), path)
+
+
+def _part(template: Any, path: tuple[str, ...], **parameters: str) -> Any:
+    part = template
+    for name in path:
+        part = part[name]
+    return carry_out(part, template, parameters_of(template, **parameters), lambda name, _: name)
+
+
+def actions(policies: Any, sid: str) -> set[str]:
+    [found] = [each for policy in policies for each in policy["PolicyDocument"]["Statement"] if each["Sid"] == sid]
+    return set(found["Action"])
+
+
+def event(name: str) -> Any:
+    return in_china("Resources", "ReconcilerFunction", "Properties", "Events", name)["Properties"]
+
+
+def filters() -> list[Any]:
+    return [json.loads(each["Pattern"]) for each in event("Requests")["FilterCriteria"]["Filters"]]
+
+
+@pytest.mark.parametrize(
+    ("known", "found"),
+    [
+        pytest.param(set(agreement.CHINA_OUTPUTS), lambda: set(sam_template()["Outputs"]), id="chinas-outputs"),
+        pytest.param(
+            set(agreement.GLOBAL_OUTPUTS),
+            lambda: set(load_template("image-pulling.yaml")["Outputs"]),
+            id="the-global-outputs",
+        ),
+        pytest.param([triggers.STREAM_FILTER], filters, id="the-filter-of-the-stream"),
+        pytest.param(
+            ["ReportBatchItemFailures"], lambda: event("Requests")["FunctionResponseTypes"], id="single-failures"
+        ),
+        pytest.param(triggers.RATE, lambda: event("EveryMinute")["Schedule"], id="the-schedule"),
+        pytest.param(triggers.ecr_pattern("mirror"), lambda: event("EcrHints")["Pattern"], id="the-pattern-of-events"),
+        pytest.param(
+            set(functions.PUSHING),
+            lambda: actions(in_china("Resources", "ImagePushUser", "Properties", "Policies"), "Push"),
+            id="what-the-push-user-may",
+        ),
+        pytest.param(
+            webhook.SLOW,
+            lambda: shipped_configuration(URL)["webhooks"][0]["timeoutSeconds"],
+            id="how-long-an-api-server-waits",
+        ),
+        pytest.param(
+            set(keys.CHINA_KEY.entries),
+            lambda: set(
+                json.loads(abroad("Resources", "ECRSecertManager", "Properties", "SecretString")),
+            ),
+            id="the-entries-of-the-global-secret",
+        ),
+        pytest.param(
+            ("LINUX_CONTAINER", "BUILD_GENERAL1_SMALL"),
+            lambda: tuple(
+                abroad("Resources", "CodeBuildProject", "Properties", "Environment")[each]
+                for each in ("Type", "ComputeType")
+            ),
+            id="whose-quota-is-looked-at",
+        ),
+    ],
+)
+def test_what_doctor_knows_is_what_the_templates_say(known: Any, found: Callable[[], Any]) -> None:
+    assert known == found()
+
+
+@pytest.mark.parametrize("expire_days", ["0", "90"])
+@pytest.mark.parametrize("pull_accounts", ["", "210987654321"])
+def test_the_role_is_asked_for_what_the_template_gives_it(expire_days: str, pull_accounts: str) -> None:
+    path = ("Resources", "ReconcilerRole", "Properties", "Policies")
+    parameters = {"RepositoryPrefix": "mirror", "ExpireDays": expire_days, "PullAccounts": pull_accounts}
+    policies = _part(sam_template(), path, **parameters)
+    assert set(functions.creating(expire_days, pull_accounts)) == actions(policies, "Repositories")

@@ -1,0 +1,142 @@
+"""What README and docs show is what the product does."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from image_mirror.cli import app
+from support.templates import ROOT, load_template, sam_template
+from tools import commands_page
+
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BY_HAND = (ROOT / "docs" / "by-hand.md").read_text(encoding="utf-8")
+COMMANDS: Mapping[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+# What differs from run to run: the builds' IDs.
+_VARYING = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def transcripts() -> list[tuple[str, str, str]]:
+    """Each console block that shows an `image-mirror` command: page, command, output."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```console\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            command, _, output = block.partition("\n")
+            if command.startswith("$ image-mirror "):
+                found.append((page.name, command.removeprefix("$ image-mirror "), output))
+    return found
+
+
+@pytest.mark.parametrize(("page", "command", "output"), transcripts(), ids=lambda text: text.split("\n")[0][:60])
+def test_a_transcript_is_real_output(page: str, command: str, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(app, shlex.split(command))
+    assert result.exit_code == 0, page
+    assert _VARYING.sub("ID", result.output) == _VARYING.sub("ID", output)
+
+
+def test_the_reference_of_the_commands_is_what_the_code_says() -> None:
+    assert commands_page.PAGE.read_text(encoding="utf-8") == commands_page.page(), "run: make docs"
+
+
+def test_the_first_screen_shows_the_main_job() -> None:
+    assert next(command for page, command, _ in transcripts() if page == "README.md").startswith("demo ")
+
+
+@pytest.mark.parametrize("template", ["sam-template.yaml", "image-pulling.yaml"])
+def test_each_parameter_is_explained_with_its_default(template: str) -> None:
+    section = README.partition(f"Of `{template}`")[2]
+    table = section.partition("| parameter |")[2].partition("\n\n")[0]
+    for name, parameter in load_template(template)["Parameters"].items():
+        [row] = [line for line in table.splitlines() if f"`{name}`" in line.split("|")[1]]
+        default = str(parameter.get("Default", "")).strip()
+        if name != "MirrorRules" and default:
+            assert default in row.split("|")[2].replace(",", "").replace("`", "").split(), row
+
+
+def test_each_output_that_the_readme_names_exists() -> None:
+    outputs = set(sam_template()["Outputs"]) | set(load_template("image-pulling.yaml")["Outputs"])
+    for name in ("APIGatewayURL", "CopiesPrefix", "ReconcilerLogGroup", "DeadLetterQueueUrl", "WebhookLogGroup"):
+        assert name in README
+        assert name in outputs
+    for name in re.findall(r"'?<([A-Z][A-Za-z]+)>'?", README + BY_HAND):
+        assert name in outputs, name
+
+
+def commands_named() -> list[tuple[str, str, tuple[str, ...]]]:
+    """Each `image-mirror` command that a page tells its reader to run: page, command, options."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for name, rest in re.findall(r"image-mirror ([a-z-]+)\b([^`\n|]*)", text):
+            if name in COMMANDS or rest.startswith(" --"):
+                found.append((page.name, name, tuple(sorted(re.findall(r"(?<=\s)--[a-z-]+", rest)))))
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize(("page", "command", "options"), commands_named(), ids=str)
+def test_each_command_that_a_page_names_has_the_options_it_is_given(
+    page: str, command: str, options: tuple[str, ...]
+) -> None:
+    assert command in COMMANDS, page
+    known = {option for parameter in COMMANDS[command].params for option in parameter.opts} | {"--help"}
+    assert set(options) <= known, page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = page.parent / path if path else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of a page's titles."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_placeholder_and_the_commands_of_the_readme_are_those_of_the_files() -> None:
+    assert "<WEB-HOOK-URL>" in (ROOT / "mutating-webhook.yaml").read_text()
+    assert "sed 's|<WEB-HOOK-URL>|<APIGatewayURL>|' mutating-webhook.yaml | kubectl apply -f -" in BY_HAND
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("demo", "test", "check"):
+        assert f"make {target}" in README
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+# What kubectl, the table and the builds said when each failure was made to happen on real programs (tests/e2e).
+@pytest.mark.parametrize(
+    "words",
+    [
+        "is being copied to ECR; the pod waits in ImagePullBackOff until it arrives",
+        "stays as written, its copy failed: NOT_FOUND",
+        "failed calling webhook",
+        "pod updates may not change fields",
+        "Apply failed with 1 conflict",
+        "NOT_FOUND: ",
+        "DENIED: ",
+        "authentication required",
+        "BAD_INPUT: ",
+        "toomanyrequests",
+        "connection refused",
+        "invalid username/password",
+        "security token",
+        "is empty; fill in",
+        "Digest did not match",
+        "the build ran out of time",
+        "AccountLimitExceededException",
+    ],
+)
+def test_troubleshooting_has_the_words_that_users_see(words: str) -> None:
+    assert words in README.partition("## Troubleshooting")[2].partition("## Cost")[0]

@@ -1,0 +1,59 @@
+"""The samples do what they are there to show."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from image_mirror.cli.commands.preview import read_manifests
+from image_mirror.cli.plan import Row, rows
+from support.reviews_data import MIRROR
+
+SAMPLES = Path(__file__).parents[3] / "samples"
+ALL = sorted(path.name for path in SAMPLES.iterdir())
+
+
+def preview(name: str) -> dict[str, Row]:
+    manifests = read_manifests([str(SAMPLES / name)])
+    assert manifests.problems == []
+    return {row.field: row for row in rows(manifests, MIRROR)}
+
+
+def test_the_samples_are_those_that_the_documentation_names() -> None:
+    assert ALL == ["every-image-field.yaml", "nginx-gcr.yaml", "opted-out.yaml"]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_sample_is_one_object_named_as_its_file(name: str) -> None:
+    (document,) = yaml.safe_load_all((SAMPLES / name).read_text())
+    assert f"{document['metadata']['name']}.yaml" == name
+    assert "namespace" not in document["metadata"]
+
+
+def test_the_first_sample_is_a_deployment_of_an_image_that_is_copied_from_gcr() -> None:
+    document = yaml.safe_load((SAMPLES / "nginx-gcr.yaml").read_text())
+    assert (document["kind"], document["spec"]["replicas"]) == ("Deployment", 1)
+    labels = document["spec"]["template"]["metadata"]["labels"]
+    assert document["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    (row,) = preview("nginx-gcr.yaml").values()
+    assert row.rule == "gcr.io"
+    assert row.becomes.endswith("/mirror/gcr.io/google-samples/hello-app:1.0")
+
+
+def test_every_image_field_of_a_manifest_is_shown_and_copied() -> None:
+    shown = preview("every-image-field.yaml")
+    assert {field.partition("/")[0] for field in shown} == {"containers", "initContainers", "volumes"}
+    assert all(row.rule and row.becomes.startswith(f"{MIRROR.registry}/mirror/") for row in shown.values())
+    assert "@sha256:" in shown["containers/by-digest"].becomes
+    assert len({row.image.partition("/")[0] for row in shown.values()}) == 4
+    text = (SAMPLES / "every-image-field.yaml").read_text()
+    assert "kubectl debug every-image-field" in text
+    pod = yaml.safe_load(text)
+    mounted = {mount["name"] for container in pod["spec"]["containers"] for mount in container.get("volumeMounts", [])}
+    assert mounted == {volume["name"] for volume in pod["spec"]["volumes"]}
+
+
+def test_the_opted_out_pod_stays_as_written_though_its_image_would_be_copied() -> None:
+    (row,) = preview("opted-out.yaml").values()
+    assert (row.becomes, row.reason) == (row.image, "its pod is labelled image-mirror/skip")
+    assert MIRROR.decide(row.image)[1] is not None

@@ -1,0 +1,297 @@
+"""What image-pulling.yaml promises: an upgrade in place, least privilege, nothing secret where it can be read."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from image_mirror.reference import PREFIX
+from support.buildspec_runner import REGISTRY, TEMPLATE, resolve, template
+
+RESOURCES: dict[str, Any] = template()["Resources"]
+PARAMETERS: dict[str, Any] = template()["Parameters"]
+AUTH_ARN = "arn:aws:secretsmanager:us-west-2:210987654321:secret:registry/auth-AbCdEf"
+
+# StartBuild's members that have a condition key in IAM's service authorization reference; a key for a whole object
+# covers those for its parts. `environment` itself is set by the two variables that are allowed.
+OVERRIDES = {
+    "codebuild:artifacts",
+    "codebuild:autoRetryLimit",
+    "codebuild:cache",
+    "codebuild:encryptionKey",
+    "codebuild:environment.certificate",
+    "codebuild:environment.computeType",
+    "codebuild:environment.fleet.fleetArn",
+    "codebuild:environment.image",
+    "codebuild:environment.imagePullCredentialsType",
+    "codebuild:environment.privilegedMode",
+    "codebuild:environment.registryCredential",
+    "codebuild:environment.type",
+    "codebuild:logsConfig",
+    "codebuild:secondaryArtifacts",
+    "codebuild:secondarySources",
+    "codebuild:serviceRole",
+    "codebuild:source",
+    "codebuild:source.auth.resource",
+    "codebuild:source.auth.type",
+    "codebuild:source.buildStatusConfig.context",
+    "codebuild:source.buildStatusConfig.targetUrl",
+    "codebuild:source.buildspec",
+    "codebuild:source.insecureSsl",
+    "codebuild:source.location",
+}
+
+
+def user_policy(**parameters: str) -> Any:
+    return resolve(RESOURCES["StartCopies"]["Properties"]["PolicyDocument"], **parameters)
+
+
+def role_statements(**parameters: str) -> list[Any]:
+    policies = resolve(RESOURCES["CodeBuildRole"]["Properties"]["Policies"], **parameters)
+    return [statement for policy in policies for statement in policy["PolicyDocument"]["Statement"]]
+
+
+def denials(**parameters: str) -> list[Any]:
+    return [statement for statement in user_policy(**parameters)["Statement"] if statement["Effect"] == "Deny"]
+
+
+def project() -> Any:
+    return resolve(RESOURCES["CodeBuildProject"]["Properties"])
+
+
+def fits(parameter: str, value: str) -> bool:
+    return re.fullmatch(PARAMETERS[parameter]["AllowedPattern"], value) is not None
+
+
+def test_the_parts_stand_in_their_order() -> None:
+    parts = ["AWSTemplateFormatVersion", "Description", "Metadata", "Parameters", "Conditions", "Resources", "Outputs"]
+    assert list(template()) == parts
+
+
+def test_each_parameter_is_grouped_labelled_and_described() -> None:
+    interface = template()["Metadata"]["AWS::CloudFormation::Interface"]
+    grouped = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]
+    assert sorted(grouped) == sorted(PARAMETERS)
+    assert set(interface["ParameterLabels"]) == set(PARAMETERS)
+    assert all(parameter["Description"] for parameter in PARAMETERS.values())
+    assert all(
+        "ConstraintDescription" in parameter for parameter in PARAMETERS.values() if "AllowedPattern" in parameter
+    )
+
+
+def test_the_template_fits_a_direct_upload() -> None:
+    assert len(TEMPLATE.read_bytes()) < 51_200  # CloudFormation's limit for a template body
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("ECRSecertManager", "AWS::SecretsManager::Secret"),
+        ("CodeBuildRole", "AWS::IAM::Role"),
+        ("CodeBuildProject", "AWS::CodeBuild::Project"),
+    ],
+)
+def test_what_an_older_stack_made_keeps_its_logical_id(name: str, kind: str) -> None:
+    assert RESOURCES[name]["Type"] == kind
+    assert project()["Name"] == "ImagePullProject"  # another name would replace the project
+
+
+@pytest.mark.parametrize("name", ["Region", "AccessKey", "AccessKeySK"])
+def test_what_an_older_stack_was_told_keeps_its_name(name: str) -> None:
+    assert PARAMETERS[name]["Type"] == "String"
+    assert PARAMETERS[name].get("NoEcho", False) == (name != "Region")
+
+
+def test_the_secret_is_made_of_the_same_text_in_every_release() -> None:
+    # CloudFormation writes a secret when its resource differs from the last release's, in whatever property, and then
+    # with the parameters it remembers: a changed text would put old keys in the place of those filled in since.
+    assert RESOURCES["ECRSecertManager"]["Properties"] == {
+        "Name": "ImagePullSecret",
+        "SecretString": {
+            "Fn::Join": [
+                "",
+                [
+                    '{"Region": "',
+                    {"Ref": "Region"},
+                    '", "AccessKey": "',
+                    {"Ref": "AccessKey"},
+                    '", "AccessSecretKey": "',
+                    {"Ref": "AccessKeySK"},
+                    '"}',
+                ],
+            ]
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "secret_key"),
+    [
+        pytest.param("", "", id="placeholders"),
+        pytest.param("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLE+=", id="keys"),
+    ],
+)
+def test_the_secret_is_json_with_whatever_keys_the_parameters_allow(key: str, secret_key: str) -> None:
+    assert fits("AccessKey", key)
+    assert fits("AccessKeySK", secret_key)
+    text = resolve(RESOURCES["ECRSecertManager"]["Properties"]["SecretString"], AccessKey=key, AccessKeySK=secret_key)
+    assert json.loads(text) == {"Region": "cn-northwest-1", "AccessKey": key, "AccessSecretKey": secret_key}
+
+
+@pytest.mark.parametrize("value", ['a"b', "a\\b", "a b", "a\n"])
+def test_keys_that_would_break_the_secret_are_refused(value: str) -> None:
+    assert not fits("AccessKey", value)
+    assert not fits("AccessKeySK", value)
+
+
+@given(st.text(alphabet="ab0A._-/", max_size=8))
+def test_a_prefix_is_allowed_just_where_the_package_allows_it(prefix: str) -> None:
+    assert fits("RepositoryPrefix", prefix) == (PREFIX.fullmatch(prefix) is not None)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "allowed"),
+    [
+        pytest.param("ChinaAccountId", "", True, id="any account"),
+        pytest.param("ChinaAccountId", "123456789012", True, id="an account"),
+        pytest.param("ChinaAccountId", "12345678901", False, id="too short an account"),
+        pytest.param("ChinaAccountId", "????????????", False, id="a glob"),
+        pytest.param("RegistryAuthSecretArn", "", True, id="no auth file"),
+        pytest.param("RegistryAuthSecretArn", AUTH_ARN, True, id="an ARN"),
+        pytest.param("RegistryAuthSecretArn", "registry/auth", False, id="a name"),
+        pytest.param("RegistryAuthSecretArn", AUTH_ARN.removesuffix("-AbCdEf"), False, id="half an ARN"),
+        pytest.param("RegistryAuthSecretArn", AUTH_ARN.replace("registry/auth", "*"), False, id="a wildcard"),
+    ],
+)
+def test_parameters_are_bounded(parameter: str, value: str, allowed: bool) -> None:
+    assert fits(parameter, value) == allowed
+
+
+def test_the_build_has_time_for_large_images() -> None:
+    minutes = PARAMETERS["BuildTimeoutMinutes"]
+    assert (minutes["MinValue"], minutes["Default"], minutes["MaxValue"]) == (5, 240, 2160)
+    assert project()["TimeoutInMinutes"] == "240"
+    assert project()["QueuedTimeoutInMinutes"] == 480
+    assert "ConcurrentBuildLimit" not in project()  # with it, StartBuild errs instead of queueing
+
+
+def test_the_build_has_no_privileges_and_no_source() -> None:
+    environment = project()["Environment"]
+    assert environment["PrivilegedMode"] is False
+    assert environment["Image"] == "aws/codebuild/standard:8.0"
+    assert project()["Source"]["Type"] == "NO_SOURCE"
+
+
+@pytest.mark.parametrize(
+    ("account", "registry"),
+    [
+        pytest.param("123456789012", REGISTRY, id="one account"),
+        pytest.param("", "????????????.dkr.ecr.cn-northwest-1.amazonaws.com.cn", id="any account"),
+    ],
+)
+def test_the_project_and_the_user_are_held_to_the_same_target(account: str, registry: str) -> None:
+    variables = resolve(RESOURCES["CodeBuildProject"]["Properties"]["Environment"], ChinaAccountId=account)
+    values = {variable["Name"]: variable["Value"] for variable in variables["EnvironmentVariables"]}
+    assert values["TARGET_REGISTRY"] == registry
+    (denial,) = (d for d in denials(ChinaAccountId=account) if "StringNotLike" in d["Condition"])
+    key = "codebuild:environment.environmentVariables/NEW_DOCKER_IMAGE.value"
+    assert denial["Condition"] == {"StringNotLike": {key: f"{registry}/{values['REPOSITORY_PREFIX']}/*"}}
+
+
+def test_the_auth_file_is_a_variable_only_where_there_is_one() -> None:
+    def auth(**parameters: str) -> list[Any]:
+        environment = resolve(RESOURCES["CodeBuildProject"]["Properties"]["Environment"], **parameters)
+        return [variable for variable in environment["EnvironmentVariables"] if variable["Name"] == "REGISTRY_AUTH"]
+
+    assert auth() == []
+    assert auth(RegistryAuthSecretArn=AUTH_ARN) == [
+        {"Name": "REGISTRY_AUTH", "Type": "SECRETS_MANAGER", "Value": AUTH_ARN}
+    ]
+
+
+def test_logs_are_kept_for_a_while_in_a_group_of_the_stack_own_making() -> None:
+    group = RESOURCES["BuildLogs"]["Properties"]
+    # No name: an older stack's project has left /aws/codebuild/ImagePullProject, which cannot be made twice.
+    assert group == {"RetentionInDays": {"Ref": "LogRetentionDays"}}
+    assert PARAMETERS["LogRetentionDays"]["Default"] in PARAMETERS["LogRetentionDays"]["AllowedValues"]
+    assert project()["LogsConfig"] == {"CloudWatchLogs": {"Status": "ENABLED", "GroupName": "<BuildLogs>"}}
+
+
+@pytest.mark.parametrize("auth", ["", AUTH_ARN])
+def test_the_build_may_write_its_log_and_read_its_secrets_and_no_more(auth: str) -> None:
+    secrets = ["<ECRSecertManager>", auth] if auth else ["<ECRSecertManager>"]
+    logs = ["logs:CreateLogStream", "logs:PutLogEvents"]
+    assert role_statements(RegistryAuthSecretArn=auth) == [
+        {"Effect": "Allow", "Action": logs, "Resource": "<BuildLogs.Arn>"},
+        {"Effect": "Allow", "Action": "secretsmanager:GetSecretValue", "Resource": secrets},
+    ]
+    assert "ManagedPolicyArns" not in RESOURCES["CodeBuildRole"]["Properties"]
+
+
+def test_only_codebuild_in_this_account_takes_the_role() -> None:
+    (trust,) = resolve(RESOURCES["CodeBuildRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"])
+    assert trust["Principal"] == {"Service": "codebuild.amazonaws.com"}
+    assert trust["Condition"] == {"StringEquals": {"aws:SourceAccount": "210987654321"}}
+
+
+def test_the_user_may_start_and_watch_the_builds_of_this_project() -> None:
+    allowed = [statement for statement in user_policy()["Statement"] if statement["Effect"] == "Allow"]
+    actions = ["codebuild:StartBuild", "codebuild:BatchGetBuilds"]
+    assert allowed == [{"Effect": "Allow", "Action": actions, "Resource": "<CodeBuildProject.Arn>"}]
+    assert RESOURCES["ImagePullUser"]["Properties"] == {"ManagedPolicyArns": [{"Ref": "StartCopies"}]}
+
+
+def test_the_user_may_override_nothing_that_iam_can_forbid() -> None:
+    # One statement a key: within one block all keys must be there before it matches.
+    by_null = [denial["Condition"] for denial in denials() if "Null" in denial["Condition"]]
+    assert sorted(by_null, key=str) == sorted(({"Null": {key: "false"}} for key in OVERRIDES), key=str)
+    (names,) = (denial["Condition"] for denial in denials() if "ForAnyValue:StringNotEquals" in denial["Condition"])
+    allowed = ["DOCKER_IMAGE", "NEW_DOCKER_IMAGE"]
+    assert names == {
+        "ForAnyValue:StringNotEquals": {"codebuild:environment.environmentVariables.name": allowed},
+    }
+    for denial in denials():
+        assert denial["Action"] == "codebuild:StartBuild"
+        assert denial["Resource"] == "*"  # a denial is the wider the better
+
+
+def test_everything_is_resource_stays_out_of_what_is_allowed() -> None:
+    statements = [*user_policy()["Statement"], *role_statements(RegistryAuthSecretArn=AUTH_ARN)]
+    for statement in statements:
+        if statement["Effect"] == "Allow":
+            assert "*" not in json.dumps(statement)
+
+
+def test_the_policies_stay_within_the_limits_of_iam() -> None:
+    longest = {
+        "ChinaAccountId": "123456789012",
+        "Region": "cn-northwest-1",
+        "RepositoryPrefix": "p" * PARAMETERS["RepositoryPrefix"]["MaxLength"],
+    }
+    policy = json.dumps(user_policy(**longest), separators=(",", ":"))
+    assert len(policy) + 100 < 6_144  # a managed policy without white space; 100 for the project's ARN
+    assert len(policy) > 2_048  # what all inline policies of a user share: why it is a managed one
+    role = json.dumps(role_statements(RegistryAuthSecretArn=AUTH_ARN), separators=(",", ":"))
+    assert len(role) + 1_000 < 10_240  # all inline policies of a role
+
+
+def test_no_name_of_iam_is_fixed_so_that_capability_iam_suffices() -> None:
+    for resource in RESOURCES.values():
+        assert not {"UserName", "RoleName", "ManagedPolicyName"} & set(resource.get("Properties", {}))
+        assert resource["Type"] != "AWS::IAM::AccessKey"
+
+
+def test_no_output_tells_a_secret() -> None:
+    outputs = json.dumps(template()["Outputs"])
+    assert not any(name in outputs for name in ("SecretString", "resolve:", '"AccessKey"', '"AccessKeySK"'))
+    assert {"ImagePullUserName", "GlobalRegion", "ProjectName", "ImagePullSecretArn"} <= set(template()["Outputs"])
+    assert all(output["Description"] for output in template()["Outputs"].values())
+
+
+def test_what_the_stack_leaves_behind_is_decided() -> None:
+    # A secret with a fixed name or a log group kept after a deletion would stand in the way of the next stack.
+    for name in ("ECRSecertManager", "BuildLogs"):
+        assert (RESOURCES[name]["DeletionPolicy"], RESOURCES[name]["UpdateReplacePolicy"]) == ("Delete", "Delete")

@@ -1,0 +1,384 @@
+"""China's template and the cluster's configuration keep what the code, the users and the facts of AWS rely on."""
+
+import inspect
+import json
+import re
+from typing import Any
+
+import pytest
+
+from image_mirror import settings as settings_module
+from image_mirror.pod_images import SKIP_LABEL
+from image_mirror.reference import PREFIX
+from image_mirror.rules import DEFAULT_RULES, parse_rules
+from image_mirror.run import RESERVE
+from image_mirror.settings import Settings
+from image_mirror.table import DUE_INDEX
+from support.templates import ROOT, sam_template, webhook_configuration
+
+Json = dict[str, Any]
+TEMPLATE = sam_template()
+RESOURCES: Json = TEMPLATE["Resources"]
+PARAMETERS: Json = TEMPLATE["Parameters"]
+WEBHOOK: Json = webhook_configuration()["webhooks"][0]
+ECR_COPIES = "arn:${AWS::Partition}:ecr:${AWS::Region}:${AWS::AccountId}:repository/${RepositoryPrefix}/*"
+
+
+def statements(name: str) -> dict[str, Json]:
+    """The statements of a role's or user's one policy, by Sid."""
+    [policy] = RESOURCES[name]["Properties"]["Policies"]
+    return {statement["Sid"]: statement for statement in policy["PolicyDocument"]["Statement"]}
+
+
+def actions(statement: Json) -> set[str]:
+    found = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+    return {action["Fn::If"][1] if isinstance(action, dict) else action for action in found}
+
+
+# ---- the table ----
+
+
+def test_the_table_keeps_the_key_the_name_and_the_data_of_older_deployments() -> None:
+    table = RESOURCES["ImageListTable"]
+    assert table["Type"] == "AWS::DynamoDB::Table"
+    assert (table["DeletionPolicy"], table["UpdateReplacePolicy"]) == ("Retain", "Retain")
+    assert table["Properties"]["KeySchema"] == [
+        {"AttributeName": "repo", "KeyType": "HASH"},
+        {"AttributeName": "tag", "KeyType": "RANGE"},
+    ]
+    assert table["Properties"]["TableName"] == {"Ref": "TableName"}
+    assert PARAMETERS["TableName"]["Default"] == "ImageListTable"
+    assert table["Properties"]["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+
+
+def test_the_table_has_the_stream_and_the_one_index_that_the_code_reads() -> None:
+    properties = RESOURCES["ImageListTable"]["Properties"]
+    assert properties["StreamSpecification"] == {"StreamViewType": "NEW_IMAGE"}
+    [index] = properties["GlobalSecondaryIndexes"]
+    assert index["IndexName"] == DUE_INDEX
+    assert [key["AttributeName"] for key in index["KeySchema"]] == ["due", "due_at"]
+
+
+# ---- the webhook's way in ----
+
+
+def test_the_only_route_is_post_to_the_token() -> None:
+    routes = [each for each in RESOURCES.values() if each["Type"] == "AWS::ApiGatewayV2::Route"]
+    assert [route["Properties"]["RouteKey"] for route in routes] == [{"Fn::Sub": "POST /${WebhookToken}"}]
+    assert "Events" not in RESOURCES["ApiFunction"]["Properties"], "an event would make a second API"
+    assert RESOURCES["WebhookIntegration"]["Properties"]["PayloadFormatVersion"] == "2.0"
+    stage = RESOURCES["WebhookStage"]["Properties"]
+    assert (stage["StageName"], stage["AutoDeploy"]) == ("$default", True)
+
+
+def test_the_token_is_asked_for_hidden_and_long() -> None:
+    token = PARAMETERS["WebhookToken"]
+    assert token["NoEcho"] is True
+    assert "Default" not in token
+    assert (token["MinLength"], token["MaxLength"], token["AllowedPattern"]) == (32, 64, "[A-Za-z0-9]+")
+    assert "openssl rand -hex 24" in token["ConstraintDescription"]
+
+
+def test_the_token_stands_in_the_route_and_the_one_output_and_nowhere_else() -> None:
+    places = [name for name, each in RESOURCES.items() if "${WebhookToken}" in json.dumps(each)]
+    assert places == ["WebhookRoute"]
+    assert [name for name, each in TEMPLATE["Outputs"].items() if "WebhookToken" in json.dumps(each)] == [
+        "APIGatewayURL"
+    ]
+    assert "WebhookToken" not in json.dumps(TEMPLATE["Globals"])
+
+
+def test_the_url_of_the_output_is_the_route() -> None:
+    url = TEMPLATE["Outputs"]["APIGatewayURL"]["Value"]["Fn::Sub"]
+    assert url == "https://${WebhookApi}.execute-api.${AWS::Region}.${AWS::URLSuffix}/${WebhookToken}"
+
+
+def test_only_this_api_may_call_the_webhook() -> None:
+    permission = RESOURCES["WebhookPermission"]["Properties"]
+    assert permission["Principal"] == "apigateway.amazonaws.com"
+    assert permission["SourceArn"] == {
+        "Fn::Sub": "arn:${AWS::Partition}:execute-api:${AWS::Region}:${AWS::AccountId}:${WebhookApi}/*/POST/*"
+    }
+
+
+def test_throttling_is_a_parameter_far_above_a_rollout() -> None:
+    assert RESOURCES["WebhookStage"]["Properties"]["DefaultRouteSettings"] == {
+        "ThrottlingRateLimit": {"Ref": "ThrottlingRate"},
+        "ThrottlingBurstLimit": {"Ref": "ThrottlingBurst"},
+    }
+    assert (PARAMETERS["ThrottlingRate"]["Default"], PARAMETERS["ThrottlingBurst"]["Default"]) == (1000, 2000)
+
+
+# ---- the functions ----
+
+
+@pytest.mark.parametrize(
+    ("name", "handler"),
+    [("ApiFunction", "image_mirror.webhook.handler"), ("ReconcilerFunction", "image_mirror.reconciler.handler")],
+)
+def test_each_function_runs_a_handler_that_exists_and_logs_to_a_group_that_ends(name: str, handler: str) -> None:
+    properties = RESOURCES[name]["Properties"]
+    assert properties["Handler"] == handler
+    module, _, function = handler.rpartition(".")
+    assert callable(getattr(__import__(module, fromlist=[function]), function))
+    group = RESOURCES[properties["LoggingConfig"]["LogGroup"]["Ref"]]
+    assert group["Type"] == "AWS::Logs::LogGroup"
+    assert group["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"}
+    assert TEMPLATE["Globals"]["Function"]["Runtime"] == "python3.13"
+    assert "Tracing" not in properties
+
+
+def test_each_function_has_its_own_role_and_the_gateway_reaches_the_webhook_alone() -> None:
+    roles = {"ApiFunction": "WebhookRole", "ReconcilerFunction": "ReconcilerRole"}
+    for name, role in roles.items():
+        assert RESOURCES[name]["Properties"]["Role"] == {"Fn::GetAtt": [role, "Arn"]}
+    uri = RESOURCES["WebhookIntegration"]["Properties"]["IntegrationUri"]["Fn::Sub"]
+    assert uri.endswith("/functions/${ApiFunction.Arn}/invocations")
+    assert RESOURCES["WebhookPermission"]["Properties"]["FunctionName"] == {"Ref": "ApiFunction"}
+    assert RESOURCES["WebhookRoute"]["Properties"]["Target"] == {"Fn::Sub": "integrations/${WebhookIntegration}"}
+
+
+def test_each_function_has_the_time_that_it_needs() -> None:
+    reconciler = RESOURCES["ReconcilerFunction"]["Properties"]
+    assert reconciler["Timeout"] >= 2 * RESERVE, "or it would do nothing"
+    assert RESOURCES["ApiFunction"]["Properties"]["Timeout"] >= 5
+    assert RESOURCES["WebhookIntegration"]["Properties"]["TimeoutInMillis"] >= 5000
+    assert reconciler["Events"]["Requests"]["Properties"]["MaximumRetryAttempts"] > 0, "-1 would hold the stream up"
+
+
+def test_the_conditions_say_what_their_names_say() -> None:
+    assert TEMPLATE["Conditions"] == {
+        "AlarmsAreMailed": {"Fn::Not": [{"Fn::Equals": [{"Ref": "AlarmEmail"}, ""]}]},
+        "CopiesExpire": {"Fn::Not": [{"Fn::Equals": [{"Ref": "ExpireDays"}, 0]}]},
+        "OtherAccountsPull": {"Fn::Not": [{"Fn::Equals": [{"Ref": "PullAccounts"}, ""]}]},
+    }
+
+
+def test_the_webhook_has_the_memory_that_makes_it_fast() -> None:
+    assert RESOURCES["ApiFunction"]["Properties"]["MemorySize"] == 1024
+
+
+def test_every_setting_has_a_parameter_and_the_defaults_agree() -> None:
+    variables: Json = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
+    variables = {name: value for name, value in variables.items() if not name.startswith("POWERTOOLS_")}
+    assert set(variables) == set(settings_module._VARIABLES)
+    environment = {
+        "ECR_REGISTRY": "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn",
+        "DDB_TABLE_NAME": "ImageListTable",
+    }
+    for name, value in variables.items():
+        if name not in environment:
+            environment[name] = str(PARAMETERS[value["Ref"]]["Default"])
+    given = Settings.from_env(environment)
+    required = {name: environment[name] for name in ("ECR_REGISTRY", "DDB_TABLE_NAME", "GLOBAL_AKSK", "G_PROJECT_NAME")}
+    assert given == Settings.from_env(required)
+    assert variables["DDB_TABLE_NAME"] == {"Ref": "ImageListTable"}
+    assert variables["ECR_REGISTRY"] == {"Fn::Sub": "${AWS::AccountId}.dkr.ecr.${AWS::Region}.${AWS::URLSuffix}"}
+
+
+def test_the_default_rules_are_the_code_s() -> None:
+    assert parse_rules(PARAMETERS["MirrorRules"]["Default"]) == parse_rules(DEFAULT_RULES)
+    assert PARAMETERS["MirrorRules"]["Default"].split() == DEFAULT_RULES.split()
+
+
+@pytest.mark.parametrize(
+    "prefix", ["mirror", "team/mirror", "a", "a--b", "a__b", "Mirror", "1a", "a/", "/a", "a_", "a._b", "", "-a", "a/1"]
+)
+def test_the_prefix_parameter_takes_what_the_code_takes(prefix: str) -> None:
+    allowed = re.fullmatch(PARAMETERS["RepositoryPrefix"]["AllowedPattern"], prefix) is not None
+    assert allowed == (PREFIX.fullmatch(prefix) is not None)
+
+
+def test_each_parameter_is_described_bounded_and_in_a_group() -> None:
+    groups = TEMPLATE["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    grouped = [name for group in groups for name in group["Parameters"]]
+    assert sorted(grouped) == sorted(PARAMETERS)
+    for name, parameter in PARAMETERS.items():
+        assert parameter["Description"], name
+        bounded = {"AllowedValues", "AllowedPattern", "MaxValue", "MaxLength"} & set(parameter)
+        assert bounded, name
+        assert "Default" in parameter or name == "WebhookToken"
+
+
+# ---- the reconciler's triggers ----
+
+EVENTS: Json = RESOURCES["ReconcilerFunction"]["Properties"]["Events"]
+
+
+def test_the_stream_brings_requests_alone_and_loses_none() -> None:
+    stream = EVENTS["Requests"]["Properties"]
+    [pattern] = stream["FilterCriteria"]["Filters"]
+    assert json.loads(pattern["Pattern"]) == {
+        "eventName": ["INSERT", "MODIFY"],
+        "dynamodb": {"NewImage": {"status": {"S": ["REQUESTED"]}}},
+    }
+    assert stream["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert stream["BisectBatchOnFunctionError"] is True
+    assert stream["StartingPosition"] == "TRIM_HORIZON"
+    assert stream["DestinationConfig"]["OnFailure"] == {
+        "Type": "SQS",
+        "Destination": {"Fn::GetAtt": ["DeadLetters", "Arn"]},
+    }
+
+
+def test_the_schedule_looks_every_minute() -> None:
+    assert EVENTS["EveryMinute"]["Properties"]["Schedule"] == "rate(1 minute)"
+
+
+def test_ecr_s_events_are_those_under_the_prefix_with_a_tag() -> None:
+    assert EVENTS["EcrHints"]["Properties"]["Pattern"] == {
+        "source": ["aws.ecr"],
+        "detail-type": ["ECR Image Action"],
+        "detail": {
+            "result": ["SUCCESS"],
+            "action-type": ["PUSH", "DELETE"],
+            "repository-name": [{"prefix": {"Fn::Sub": "${RepositoryPrefix}/"}}],
+            "image-tag": [{"exists": True}],
+        },
+    }
+
+
+# ---- who may do what ----
+
+
+def test_the_webhook_may_read_and_write_records_and_nothing_else() -> None:
+    found = statements("WebhookRole")
+    assert set(found) == {"Records", "OwnLogs"}
+    assert actions(found["Records"]) == {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"}
+    assert found["Records"]["Resource"] == {"Fn::GetAtt": ["ImageListTable", "Arn"]}
+
+
+def test_the_reconciler_may_do_what_it_calls_on_the_prefix_the_table_and_the_one_secret() -> None:
+    found = statements("ReconcilerRole")
+    assert {sid: (actions(each), each["Resource"]) for sid, each in found.items()} == {
+        "Records": (
+            {"dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"},
+            {"Fn::GetAtt": ["ImageListTable", "Arn"]},
+        ),
+        "WhatIsDue": ({"dynamodb:Query"}, {"Fn::Sub": "${ImageListTable.Arn}/index/DueIndex"}),
+        "Stream": (
+            {
+                "dynamodb:DescribeStream",
+                "dynamodb:GetRecords",
+                "dynamodb:GetShardIterator",
+                "dynamodb:ListStreams",
+            },
+            {"Fn::Sub": "${ImageListTable.Arn}/stream/*"},
+        ),
+        "GlobalKey": (
+            {"secretsmanager:GetSecretValue"},
+            {
+                "Fn::Sub": "arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:"
+                "secret:${GlobalSecretName}-??????"
+            },
+        ),
+        "Repositories": (
+            {
+                "ecr:CreateRepository",
+                "ecr:TagResource",
+                "ecr:DescribeImages",
+                "ecr:PutLifecyclePolicy",
+                "ecr:SetRepositoryPolicy",
+            },
+            {"Fn::Sub": ECR_COPIES},
+        ),
+        "DeadLetters": ({"sqs:SendMessage"}, {"Fn::GetAtt": ["DeadLetters", "Arn"]}),
+        "OwnLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"Fn::GetAtt": ["ReconcilerLogs", "Arn"]}),
+    }
+
+
+def test_policies_of_repositories_may_be_written_only_where_parameters_ask_for_them() -> None:
+    conditional = [
+        each["Fn::If"] for each in statements("ReconcilerRole")["Repositories"]["Action"] if isinstance(each, dict)
+    ]
+    assert [(condition, action) for condition, action, _ in conditional] == [
+        ("CopiesExpire", "ecr:PutLifecyclePolicy"),
+        ("OtherAccountsPull", "ecr:SetRepositoryPolicy"),
+    ]
+
+
+def test_the_pushing_user_has_no_name_no_key_and_only_the_push() -> None:
+    user = RESOURCES["ImagePushUser"]
+    assert user["Type"] == "AWS::IAM::User"
+    assert set(user["Properties"]) == {"Policies"}
+    assert not [each for each in RESOURCES.values() if each["Type"] == "AWS::IAM::AccessKey"]
+    found = statements("ImagePushUser")
+    assert actions(found["Push"]) == {
+        "ecr:BatchCheckLayerAvailability",
+        "ecr:BatchGetImage",
+        "ecr:CompleteLayerUpload",
+        "ecr:InitiateLayerUpload",
+        "ecr:PutImage",
+        "ecr:UploadLayerPart",
+    }
+    assert found["Push"]["Resource"] == {"Fn::Sub": ECR_COPIES}
+    assert (actions(found["Login"]), found["Login"]["Resource"]) == ({"ecr:GetAuthorizationToken"}, "*")
+    assert TEMPLATE["Outputs"]["ImagePushUserName"]["Value"] == {"Ref": "ImagePushUser"}
+
+
+def test_nothing_is_granted_by_a_managed_policy_or_on_everything() -> None:
+    text = json.dumps(RESOURCES)
+    assert "ManagedPolicyArns" not in text
+    assert "FullAccess" not in text
+    anywhere = [
+        statement["Sid"]
+        for name in ("WebhookRole", "ReconcilerRole", "ImagePushUser")
+        for statement in statements(name).values()
+        if statement["Resource"] == "*"
+    ]
+    assert anywhere == ["Login"]
+
+
+def test_no_partition_or_dns_suffix_is_written_out() -> None:
+    text = (ROOT / "sam-template.yaml").read_text()
+    assert not re.search(r"arn:aws|amazonaws\.com\.cn", text)
+    assert set(re.findall(r"\S*amazonaws\.com\S*", text)) == {"lambda.amazonaws.com}", "apigateway.amazonaws.com"}
+
+
+def test_the_template_uses_no_yaml_alias_which_cloudformation_refuses() -> None:
+    for name in ("sam-template.yaml", "image-pulling.yaml"):
+        assert not re.search(r"(^|[\s\[{,:-])[&*][A-Za-z]\w+\s", (ROOT / name).read_text()), name
+
+
+# ---- the cluster's side ----
+
+
+def test_the_cluster_sends_pods_and_ephemeral_containers() -> None:
+    assert [(rule["operations"], rule["resources"]) for rule in WEBHOOK["rules"]] == [
+        (["CREATE", "UPDATE"], ["pods"]),
+        (["UPDATE"], ["pods/ephemeralcontainers"]),
+    ]
+    assert WEBHOOK["admissionReviewVersions"] == ["v1", "v1beta1"]
+
+
+def test_the_configuration_says_how_the_webhook_behaves() -> None:
+    assert WEBHOOK["clientConfig"] == {"url": "<WEB-HOOK-URL>"}
+    assert WEBHOOK["sideEffects"] == "NoneOnDryRun"
+    assert WEBHOOK["failurePolicy"] == "Ignore"
+    assert WEBHOOK["timeoutSeconds"] == 5
+    assert WEBHOOK["reinvocationPolicy"] == "IfNeeded"
+
+
+@pytest.mark.parametrize("selector", ["namespaceSelector", "objectSelector"])
+def test_namespaces_and_pods_opt_out_by_the_label_that_the_webhook_knows(selector: str) -> None:
+    assert WEBHOOK[selector] == {"matchExpressions": [{"key": SKIP_LABEL, "operator": "NotIn", "values": ["true"]}]}
+
+
+def test_updates_without_a_new_image_and_mirror_pods_stay_in_the_api_server() -> None:
+    conditions = {each["name"]: " ".join(each["expression"].split()) for each in WEBHOOK["matchConditions"]}
+    assert conditions == {
+        "not-a-mirror-pod": "!('kubernetes.io/config.mirror' in object.metadata.?annotations.orValue({}))",
+        "an-image-is-new": "request.operation != 'UPDATE' || "
+        "['containers', 'initContainers', 'ephemeralContainers'].exists(kind, "
+        "object.spec[?kind].orValue([]).map(c, c.?image.orValue('')) != "
+        "oldObject.spec[?kind].orValue([]).map(c, c.?image.orValue(''))) || "
+        "object.spec.?volumes.orValue([]).map(v, v.?image.?reference.orValue('')) != "
+        "oldObject.spec.?volumes.orValue([]).map(v, v.?image.?reference.orValue(''))",
+    }
+
+
+def test_the_bundle_holds_what_the_functions_import() -> None:
+    requirements = (ROOT / "src" / "requirements.txt").read_text()
+    names = set(re.findall(r"^([a-z0-9-]+)", requirements, re.MULTILINE))
+    assert names == {"botocore", "aws-lambda-powertools"}
+    assert "import boto3" not in inspect.getsource(__import__("image_mirror.aws", fromlist=["aws"]))

@@ -1,0 +1,131 @@
+"""What a build came to: only the source's own answer costs an attempt."""
+
+from typing import Any
+
+import pytest
+
+from image_mirror.build_result import EXIT_CODES, read_build
+from image_mirror.record import Outcome
+
+
+def failed(message: str = "", phase: str = "BUILD", status: str = "FAILED", **exported: str) -> dict[str, Any]:
+    """A failed build as BatchGetBuilds describes one."""
+    return {
+        "id": "ImagePullProject:1",
+        "buildStatus": status,
+        "currentPhase": "COMPLETED",
+        "phases": [
+            {"phaseType": "SUBMITTED", "phaseStatus": "SUCCEEDED"},
+            {"phaseType": phase, "phaseStatus": status, "contexts": [{"statusCode": "X", "message": message}]},
+            {"phaseType": "COMPLETED"},
+        ],
+        "exportedEnvironmentVariables": [{"name": name, "value": value} for name, value in exported.items()],
+    }
+
+
+COMMAND = "Error while executing command: copy. Reason: exit status "
+
+
+@pytest.mark.parametrize(
+    ("build", "outcome", "reason"),
+    [
+        pytest.param({"buildStatus": "IN_PROGRESS", "currentPhase": "QUEUED"}, Outcome.RUNNING, "", id="queued"),
+        pytest.param({"buildStatus": "IN_PROGRESS", "currentPhase": "BUILD"}, Outcome.RUNNING, "", id="running"),
+        pytest.param({"buildStatus": "SUCCEEDED"}, Outcome.COPIED, "", id="succeeded"),
+        pytest.param(
+            failed(COMMAND + "44", COPY_RESULT="NOT_FOUND", COPY_REASON="manifest unknown"),
+            Outcome.REFUSED,
+            "NOT_FOUND: manifest unknown",
+            id="not found",
+        ),
+        pytest.param(
+            failed(COPY_RESULT="DENIED", COPY_REASON="unauthorized"),
+            Outcome.REFUSED,
+            "DENIED: unauthorized",
+            id="denied",
+        ),
+        pytest.param(failed(COPY_RESULT="BAD_INPUT", COPY_REASON="x"), Outcome.REFUSED, "BAD_INPUT: x", id="bad input"),
+        pytest.param(
+            failed(COPY_RESULT="RATE_LIMITED", COPY_REASON="429"), Outcome.DELAYED, "RATE_LIMITED: 429", id="rate limit"
+        ),
+        pytest.param(
+            failed(COPY_RESULT="UNREACHABLE", COPY_REASON="no such host"),
+            Outcome.DELAYED,
+            "UNREACHABLE: no such host",
+            id="unreachable",
+        ),
+        pytest.param(
+            failed(COPY_RESULT="TARGET_LOGIN", COPY_REASON="denied"),
+            Outcome.DELAYED,
+            "TARGET_LOGIN: denied",
+            id="login",
+        ),
+        pytest.param(
+            failed("later", phase="FINALIZING", COPY_RESULT="COPIED"), Outcome.COPIED, "", id="failed after it"
+        ),
+        pytest.param(
+            failed("no such thing"),
+            Outcome.REFUSED,
+            "the build failed without a known reason: no such thing",
+            id="unexplained",
+        ),
+        pytest.param(
+            failed(COMMAND + "1"),
+            Outcome.REFUSED,
+            f"the build failed without a known reason: {COMMAND}1",
+            id="unexplained exit code",
+        ),
+        pytest.param(
+            failed("no capacity", phase="PROVISIONING"),
+            Outcome.DELAYED,
+            "the build failed in phase PROVISIONING: no capacity",
+            id="no machine",
+        ),
+        pytest.param(
+            failed("Secrets Manager can't find the secret", phase="DOWNLOAD_SOURCE"),
+            Outcome.DELAYED,
+            "the build failed in phase DOWNLOAD_SOURCE: Secrets Manager can't find the secret",
+            id="secret missing in the global region",
+        ),
+        pytest.param(
+            failed("", phase="QUEUED", status="TIMED_OUT"),
+            Outcome.DELAYED,
+            "the build ran out of time in phase QUEUED: no message",
+            id="time-out in the queue",
+        ),
+        pytest.param(
+            failed("", status="TIMED_OUT"),
+            Outcome.REFUSED,
+            "the build ran out of time; BuildTimeoutMinutes allows more",
+            id="time-out of the copy",
+        ),
+        pytest.param(failed("", status="STOPPED"), Outcome.REFUSED, "the build was stopped by hand", id="stopped"),
+        pytest.param(
+            failed("internal", status="FAULT"),
+            Outcome.DELAYED,
+            "CodeBuild had a fault of its own: internal",
+            id="fault",
+        ),
+        pytest.param({}, Outcome.REFUSED, "the build failed without a known reason: no message", id="nothing known"),
+    ],
+)
+def test_each_end_of_a_build_has_its_outcome(build: dict[str, Any], outcome: Outcome, reason: str) -> None:
+    found = read_build(build)
+    assert (found.outcome, found.reason) == (outcome, reason)
+    # These two last until someone mends a key or its secret, and so ring an alarm.
+    assert found.key is (reason.startswith("TARGET_LOGIN") or "Secrets Manager" in reason)
+
+
+@pytest.mark.parametrize(("code", "result"), EXIT_CODES.items())
+def test_the_exit_code_says_the_same_where_the_export_is_missing(code: int, result: str) -> None:
+    by_code = read_build(failed(f"{COMMAND}{code}"))
+    by_export = read_build(failed(COPY_RESULT=result, COPY_REASON="y"))
+    assert by_code.outcome is by_export.outcome
+    assert by_code.reason == f"{result}: {COMMAND}{code}"
+
+
+def test_a_reason_is_one_printable_line_of_bounded_length() -> None:
+    reason = read_build(failed(COPY_RESULT="DENIED", COPY_REASON="a\n\tb\x1b[31m " + "c" * 1000)).reason
+    assert reason.startswith("DENIED: a b [31m ccc")
+    assert len(reason) == 400
+    assert reason.isprintable()

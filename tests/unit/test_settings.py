@@ -1,0 +1,69 @@
+"""Settings are checked as a whole: one error names everything that is missing or wrong."""
+
+import pytest
+
+from image_mirror.record import HOUR, MINUTE
+from image_mirror.rules import DEFAULT_RULES, parse_rules
+from image_mirror.settings import Settings, SettingsError
+from support.cloud import ENVIRONMENT
+
+
+def test_what_is_not_set_has_the_defaults_of_the_template() -> None:
+    settings = Settings.from_env(ENVIRONMENT)
+    assert settings.mirror.prefix == "mirror"
+    assert settings.mirror.rules == parse_rules(DEFAULT_RULES)
+    assert settings.swap_when == "always"
+    assert (settings.policy.retry_failed, settings.policy.refresh, settings.policy.verify) == (
+        60 * MINUTE,
+        24 * HOUR,
+        24 * HOUR,
+    )
+    assert (settings.scan_on_push, settings.expire_days, settings.pull_accounts) == (False, 0, ())
+
+
+def test_one_error_names_all_that_is_missing() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({})
+    for name in ENVIRONMENT:
+        assert f"{name} is missing" in str(caught.value)
+
+
+def test_an_empty_variable_counts_as_missing() -> None:
+    with pytest.raises(SettingsError, match="DDB_TABLE_NAME is missing"):
+        Settings.from_env({**ENVIRONMENT, "DDB_TABLE_NAME": ""})
+
+
+def test_one_error_names_all_that_is_wrong() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({**ENVIRONMENT, "SWAP_WHEN": "never", "REFRESH_HOURS": "-1", "MIRROR_RULES": "nginx"})
+    for part in ("SWAP_WHEN='never'", "REFRESH_HOURS='-1'", "rule 'nginx'"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param(
+            "ECR_REGISTRY", "https://123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", id="registry with scheme"
+        ),
+        pytest.param("ECR_REGISTRY", "123.dkr.ecr.cn-north-1.amazonaws.com.cn", id="registry with a short account"),
+        pytest.param("REPOSITORY_PREFIX", "Mirror", id="prefix in upper case"),
+        pytest.param("REPOSITORY_PREFIX", "1mirror", id="prefix led by a digit"),
+        pytest.param("REPOSITORY_PREFIX", "mirror/", id="prefix ending in a slash"),
+        pytest.param("RETRY_FAILED_MINUTES", "1.5", id="fraction"),
+        pytest.param("VERIFY_HOURS", "0", id="verification can't be off"),
+        pytest.param("SCAN_ON_PUSH", "yes", id="neither true nor false"),
+        pytest.param("EXPIRE_DAYS", "soon", id="no number"),
+        pytest.param("PULL_ACCOUNTS", "123456789012,5", id="no account"),
+        pytest.param("MIRROR_RULES", "gcr.io=", id="bad rule"),
+    ],
+)
+def test_a_wrong_value_is_quoted_with_its_name(name: str, value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({**ENVIRONMENT, name: value})
+    assert f"{name}={value!r}: " in str(caught.value)
+
+
+def test_accounts_may_be_split_by_commas_and_spaces() -> None:
+    settings = Settings.from_env({**ENVIRONMENT, "PULL_ACCOUNTS": "111111111111, 222222222222"})
+    assert settings.pull_accounts == ("111111111111", "222222222222")

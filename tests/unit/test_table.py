@@ -1,0 +1,164 @@
+"""The table: each write holds only where what was read still stands."""
+
+from dataclasses import fields, replace
+
+import pytest
+from botocore.exceptions import ClientError
+
+from image_mirror.record import Record, Status
+from image_mirror.table import Records, to_item, to_record
+from support.cloud import REGISTRY, Cloud
+
+REPO = f"{REGISTRY}/mirror/gcr.io/a"
+FULL = Record(
+    repo=REPO,
+    tag="1",
+    source="gcr.io/a:1",
+    status=Status.COPYING,
+    requested_at=1000,
+    updated_at=2000,
+    attempts=2,
+    waits=3,
+    build_id="ImagePullProject:1",
+    digest="sha256:" + "a" * 64,
+    error="NOT_FOUND: manifest unknown",
+    due_at=3000,
+)
+
+
+@pytest.fixture
+def records(cloud: Cloud) -> Records:
+    return Records(cloud.dynamodb, "ImageListTable")
+
+
+def test_an_item_says_all_that_a_record_says() -> None:
+    assert all(getattr(FULL, field.name) for field in fields(FULL)), "a new field needs a value here"
+    assert to_record(to_item(FULL)) == FULL
+
+
+def test_only_what_is_due_has_the_keys_of_the_index() -> None:
+    assert to_item(FULL)["due"] == {"S": "DUE"}
+    assert {"due", "due_at"}.isdisjoint(to_item(replace(FULL, due_at=None)))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        pytest.param({}, Record(repo=REPO, tag="1"), id="older deployment"),
+        pytest.param({"status": {"S": "LOST"}}, Record(repo=REPO, tag="1"), id="unknown status"),
+        pytest.param({"status": {"N": "1"}, "digest": {"BOOL": True}}, Record(repo=REPO, tag="1"), id="other types"),
+        pytest.param({"owner": {"S": "me"}}, Record(repo=REPO, tag="1"), id="unknown attribute"),
+    ],
+)
+def test_an_item_of_another_shape_reads_as_far_as_it_can_be_read(
+    attributes: dict[str, dict[str, object]], expected: Record
+) -> None:
+    assert to_record({"repo": {"S": REPO}, "tag": {"S": "1"}, **attributes}) == expected
+
+
+def test_the_first_to_create_a_record_wins_and_the_second_learns_what_stands(cloud: Cloud, records: Records) -> None:
+    first, second = FULL, replace(FULL, requested_at=5000)
+    assert records.create(first) is first
+    assert records.create(second) == first
+    assert [to_record(item) for item in cloud.items()] == [first]
+
+
+def test_an_error_of_the_table_is_no_lost_race(records: Records) -> None:
+    with pytest.raises(ClientError, match="ResourceNotFound"):
+        Records(records._client, "NoSuchTable").create(FULL)
+    with pytest.raises(ClientError, match="ResourceNotFound"):
+        Records(records._client, "NoSuchTable").replace(FULL, replace(FULL, updated_at=9))
+    with pytest.raises(ClientError, match="ResourceNotFound"):
+        Records(records._client, "NoSuchTable").remove(FULL)
+
+
+def test_a_record_is_replaced_where_it_still_stands(records: Records) -> None:
+    records.create(FULL)
+    new = replace(FULL, status=Status.FAILED, updated_at=4000, digest=None, due_at=None)
+    assert records.replace(FULL, new) is new
+    assert records.get(REPO, "1") == new
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"status": Status.COPIED}, id="status"),
+        pytest.param({"requested_at": 1001}, id="requested_at"),
+        pytest.param({"updated_at": 2001}, id="updated_at"),
+        pytest.param({"attempts": 3}, id="attempts"),
+        pytest.param({"build_id": "ImagePullProject:2"}, id="another build"),
+        pytest.param({"build_id": None}, id="no build"),
+        pytest.param({"digest": "sha256:" + "b" * 64}, id="another digest"),
+        pytest.param({"digest": None}, id="no digest"),
+    ],
+)
+def test_whatever_changed_in_between_a_write_is_lost(records: Records, change: dict[str, object]) -> None:
+    standing = replace(FULL, **change)  # type: ignore[arg-type]
+    records.create(standing)
+    assert records.replace(FULL, replace(FULL, updated_at=4000)) == standing
+    assert records.remove(FULL) is False
+    assert records.get(REPO, "1") == standing
+
+
+def test_a_record_that_is_gone_is_not_written_again(cloud: Cloud, records: Records) -> None:
+    legacy = Record(repo=REPO, tag="1")
+    assert records.replace(FULL, replace(FULL, updated_at=4000)) is None
+    assert records.replace(legacy, FULL) is None
+    assert cloud.items() == []
+
+
+def test_an_item_of_an_older_deployment_is_adopted_with_all_it_holds(cloud: Cloud, records: Records) -> None:
+    item = {"repo": {"S": REPO}, "tag": {"S": "1"}, "owner": {"S": "me"}}
+    cloud.dynamodb.put_item(TableName="ImageListTable", Item=item)
+    standing = records.create(FULL)
+    assert standing.status is None
+    assert records.replace(standing, FULL) is FULL
+    assert cloud.items() == [{**to_item(FULL), "owner": {"S": "me"}}]
+
+
+def test_writing_what_stands_writes_nothing(records: Records) -> None:
+    assert records.replace(FULL, replace(FULL)) == FULL
+    assert records.get(REPO, "1") is None
+
+
+def test_a_removed_record_is_gone(cloud: Cloud, records: Records) -> None:
+    records.create(FULL)
+    assert records.remove(FULL) is True
+    assert cloud.items() == []
+
+
+def test_what_is_due_comes_oldest_first_over_all_pages(records: Records) -> None:
+    for number in range(30):
+        records.create(replace(FULL, tag=str(number), due_at=1000 + number, error="x" * 100))
+    records.create(replace(FULL, tag="later", due_at=9000))
+    records.create(replace(FULL, tag="never", due_at=None))
+    assert list(records.due(1028)) == [(REPO, str(number), 1000 + number) for number in range(29)]
+
+
+def test_an_adopted_item_is_due_whatever_it_held_before(cloud: Cloud, records: Records) -> None:
+    item = {"repo": {"S": REPO}, "tag": {"S": "1"}, "status": {"S": "NEW"}, "due_at": {"N": "3"}}
+    cloud.dynamodb.put_item(TableName="ImageListTable", Item=item)
+    found = records.create(FULL)
+    assert records.replace(found, FULL) is FULL
+    assert list(records.due(FULL.due_at or 0)) == [(REPO, "1", FULL.due_at)]
+    cloud.dynamodb.update_item(
+        TableName="ImageListTable",
+        Key={"repo": {"S": REPO}, "tag": {"S": "1"}},
+        UpdateExpression="SET due_at = :half",
+        ExpressionAttributeValues={":half": {"N": "4.5"}},
+    )
+    assert list(records.due(4)) == []
+    assert list(records.due(5)) == [(REPO, "1", 4)], "written by hand, and listed all the same"
+
+
+def test_all_records_are_read_page_by_page_whatever_else_their_items_hold(cloud: Cloud, records: Records) -> None:
+    many = [replace(FULL, tag=str(number), error="x" * 10_000) for number in range(120)]
+    for record in many:
+        records.create(record)
+    foreign = {"owner": {"S": "me"}, "attempts": {"N": "1.5"}}
+    cloud.dynamodb.put_item(TableName="ImageListTable", Item={"repo": {"S": REPO}, "tag": {"S": "older"}, **foreign})
+    pages = list(records.pages())
+    assert len(pages) > 1
+    found = {record.tag: record for page in pages for record in page}
+    assert found.pop("older") == Record(repo=REPO, tag="older", attempts=1)
+    assert found == {record.tag: record for record in many}

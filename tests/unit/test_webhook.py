@@ -1,0 +1,383 @@
+"""The webhook's handler over an emulated table: HTTP API event in, response out."""
+
+import base64
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonpatch
+import pytest
+from botocore.exceptions import ClientError
+
+from image_mirror import webhook
+from image_mirror.metrics import Counts
+from image_mirror.table import Records, to_record
+from support.cloud import REGISTRY, Cloud
+
+REVIEWS = Path(__file__).parents[1] / "reviews"
+PINNED = "sha256:c0f429e16b13e583da7e5a6ec20dd656d325d88e6819cafe0adb0828976529dc"
+Json = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def fresh_function(cloud: Cloud) -> Iterator[None]:  # noqa: ARG001 - the environment has to be set before
+    """Each test starts a function that knows nothing."""
+    webhook.load.cache_clear()
+    yield
+    webhook.load.cache_clear()
+
+
+def review(name: str) -> Json:
+    loaded = json.loads((REVIEWS / f"{name}.json").read_text())
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def event(body: Json | str, *, encoded: bool = False, timeout: str = "30s", age: float = 0.0) -> Json:
+    text = body if isinstance(body, str) else json.dumps(body)
+    return {
+        "version": "2.0",
+        "rawPath": "/token",
+        "rawQueryString": f"timeout={timeout}",
+        "queryStringParameters": {"timeout": timeout},
+        "headers": {"content-type": "application/json"},
+        "requestContext": {"timeEpoch": int((time.time() - age) * 1000), "http": {"method": "POST", "path": "/token"}},
+        "body": base64.b64encode(text.encode()).decode() if encoded else text,
+        "isBase64Encoded": encoded,
+    }
+
+
+def call(request: Json) -> tuple[int, Json, Json]:
+    response = webhook.handler(request, None)
+    return response["statusCode"], json.loads(response["body"]), response["headers"]
+
+
+def images(pod: Json) -> list[str]:
+    spec = pod["spec"]
+    found = [container["image"] for kind in ("containers", "initContainers") for container in spec.get(kind, ())]
+    found += [container["image"] for container in spec.get("ephemeralContainers", ())]
+    return found + [volume["image"]["reference"] for volume in spec.get("volumes", ()) if "image" in volume]
+
+
+@pytest.mark.parametrize("encoded", [False, True], ids=["plain", "base64"])
+@pytest.mark.parametrize("path", sorted(REVIEWS.glob("*.json")), ids=lambda path: path.stem)
+def test_each_captured_review_gets_a_patch_that_applies(cloud: Cloud, path: Path, encoded: bool) -> None:
+    sent = review(path.stem)
+    for _ in range(3):  # a busy machine may have it ask again, as an API server does
+        status, answer, headers = call(event(sent, encoded=encoded))
+        if "Retry-After" not in headers:
+            break
+    response = answer["response"]
+    assert (status, headers["Content-Type"]) == (200, "application/json")
+    assert (answer["apiVersion"], answer["kind"]) == (sent["apiVersion"], "AdmissionReview")
+    assert (response["uid"], response["allowed"]) == (sent["request"]["uid"], True)
+    assert ("patch" in response) == ("patchType" in response)
+    patch = json.loads(base64.b64decode(response.get("patch", "W10=")))
+    patched = jsonpatch.apply_patch(sent["request"]["object"], patch)
+    old = images(sent["request"]["oldObject"] or {"spec": {}})
+    for before, after in zip(images(sent["request"]["object"]), images(patched), strict=True):
+        assert after == before if before in old else after.startswith(f"{REGISTRY}/mirror/")
+    recorded = {item["source"]["S"] for item in cloud.items()}
+    assert len(recorded) == (0 if sent["request"]["dryRun"] else len(set(images(patched)) - set(old)))
+
+
+def test_each_image_is_recorded_before_the_answer(cloud: Cloud) -> None:
+    call(event(review("create-pod")))
+    assert {(item["repo"]["S"], item["tag"]["S"], item["source"]["S"]) for item in cloud.items()} == {
+        (f"{REGISTRY}/mirror/docker.io/library/nginx", "latest", "docker.io/library/nginx:latest"),
+        (
+            f"{REGISTRY}/mirror/gcr.io/distroless/static",
+            "digest-" + PINNED.replace(":", "-"),
+            f"gcr.io/distroless/static@{PINNED}",
+        ),
+        (f"{REGISTRY}/mirror/quay.io/prometheus/busybox", "latest", "quay.io/prometheus/busybox:latest"),
+        (f"{REGISTRY}/mirror/registry.k8s.io/pause", "3.9", "registry.k8s.io/pause:3.9"),
+    }
+
+
+def test_a_dry_run_answers_as_the_real_call_does_and_writes_nothing(cloud: Cloud) -> None:
+    dry = call(event(review("create-pod-dry-run")))[1]["response"]
+    assert cloud.items() == []
+    real = review("create-pod-dry-run")
+    real["request"]["dryRun"] = False
+    assert call(event(real))[1]["response"] == dry
+    assert cloud.items()
+
+
+def test_the_original_images_are_kept_in_the_annotation() -> None:
+    patch = json.loads(base64.b64decode(call(event(review("create-pod")))[1]["response"]["patch"]))
+    pod = jsonpatch.apply_patch(review("create-pod")["request"]["object"], patch)
+    assert json.loads(pod["metadata"]["annotations"]["image-mirror/original-images"]) == {
+        "containers/a": "nginx",
+        "containers/b": f"gcr.io/distroless/static@{PINNED}",
+        "initContainers/i": "quay.io/prometheus/busybox:latest",
+        "volumes/v": "registry.k8s.io/pause:3.9",
+    }
+    assert pod["metadata"]["annotations"]["a"] == "b"
+
+
+@pytest.mark.parametrize("body", ["", "nonsense", "{}", '{"kind":"AdmissionReview"}', "[" * 100_000])
+def test_what_is_no_review_is_answered_400_with_the_reason(body: str) -> None:
+    status, answer, headers = call(event(body))
+    assert status == 400
+    assert answer["message"].startswith("no AdmissionReview: ")
+    assert "Retry-After" not in headers
+
+
+class Failing:
+    """Stands in for the table's client and fails each call."""
+
+    def __getattr__(self, name: str) -> Any:
+        def fail(**_: object) -> None:
+            raise ClientError({"Error": {"Code": "ProvisionedThroughputExceededException", "Message": "x"}}, name)
+
+        return fail
+
+
+@pytest.mark.parametrize("name", ["create-pod", "create-pod-dry-run"])
+def test_a_table_that_fails_is_answered_503_to_be_tried_again_after_a_second(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(webhook, "connect", lambda *_: Failing())
+    status, answer, headers = call(event(review(name)))
+    assert status == 503
+    assert headers["Retry-After"] == "1"
+    assert answer == {"message": "the pod's images could not be recorded in time"}
+
+
+def test_a_request_that_is_late_already_is_answered_at_once_without_a_call(cloud: Cloud) -> None:
+    status, _, headers = call(event(review("create-pod"), timeout="5s", age=1.3))
+    assert (status, headers["Retry-After"]) == (503, "1")
+    assert cloud.items() == []
+
+
+def test_a_longer_timeout_leaves_more_time() -> None:
+    webhook.load()
+    assert call(event(review("create-pod"), timeout="30s", age=1.3))[0] == 200
+
+
+def test_an_image_that_needs_no_record_is_answered_however_late() -> None:
+    assert call(event(review("label-update"), timeout="5s", age=4))[0] == 200
+
+
+def test_a_bug_is_logged_with_its_stack_and_answered_503(monkeypatch: pytest.MonkeyPatch, logged: io.StringIO) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(webhook, "new_images", fail)
+    status, answer, headers = call(event(review("create-pod")))
+    assert status == 503
+    assert "Retry-After" not in headers
+    assert answer == {"message": "the webhook failed; its log says why"}
+    assert "ZeroDivisionError: a bug" in logged.getvalue()
+    assert "Traceback" in logged.getvalue()
+
+
+def test_missing_settings_are_named_in_the_log_and_answered_503(
+    monkeypatch: pytest.MonkeyPatch, logged: io.StringIO
+) -> None:
+    monkeypatch.delenv("DDB_TABLE_NAME")
+    monkeypatch.delenv("G_PROJECT_NAME")
+    assert call(event(review("create-pod")))[0] == 503
+    assert "DDB_TABLE_NAME is missing; G_PROJECT_NAME is missing" in logged.getvalue()
+
+
+def test_nothing_of_the_event_is_logged(monkeypatch: pytest.MonkeyPatch, logged: io.StringIO) -> None:
+    monkeypatch.setattr(webhook, "connect", lambda *_: Failing())
+    sent = review("create-pod")
+    sent["request"]["object"]["spec"]["containers"][0]["env"] = [{"name": "PASSWORD", "value": "hunter2"}]
+    call({**event(sent), "rawPath": "/SecretToken"})
+    assert "nothing promised" in logged.getvalue()
+    assert "hunter2" not in logged.getvalue()
+    assert "SecretToken" not in logged.getvalue()
+
+
+def test_swap_when_copied_keeps_the_source_until_the_copy_has_arrived(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWAP_WHEN", "copied")
+    sent = review("create-pod-from-deployment")
+    response = call(event(sent))[1]["response"]
+    assert "patch" not in response
+    assert "this pod keeps the source" in response["warnings"][0]
+    records = Records(cloud.dynamodb, "ImageListTable")
+    [item] = cloud.items()
+    cloud.dynamodb.update_item(
+        TableName="ImageListTable",
+        Key={"repo": item["repo"], "tag": item["tag"]},
+        UpdateExpression="SET digest = :digest, #status = :copied",
+        ExpressionAttributeNames={"#status": "status"},
+        ExpressionAttributeValues={":digest": {"S": "sha256:" + "a" * 64}, ":copied": {"S": "COPIED"}},
+    )
+    assert records.get(item["repo"]["S"], item["tag"]["S"]) == to_record(cloud.items()[0])
+    webhook.load.cache_clear()
+    response = call(event(sent))[1]["response"]
+    assert "patch" in response
+    assert "warnings" not in response
+
+
+@pytest.mark.parametrize("exempt", ["label", "mirror pod"])
+def test_a_pod_that_is_exempt_is_answered_without_a_patch_or_a_record(cloud: Cloud, exempt: str) -> None:
+    sent = review("create-pod")
+    metadata = sent["request"]["object"]["metadata"]
+    if exempt == "label":
+        metadata["labels"]["image-mirror/skip"] = "true"
+    else:
+        metadata["annotations"]["kubernetes.io/config.mirror"] = "hash"
+    response = call(event(sent))[1]["response"]
+    assert response == {"uid": sent["request"]["uid"], "allowed": True}
+    assert cloud.items() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "status", "digest"),
+    [
+        pytest.param("RETRY_FAILED_MINUTES", "5", "FAILED", None, id="failed six minutes ago"),
+        pytest.param("REFRESH_HOURS", "1", "COPIED", "sha256:" + "a" * 64, id="copied two hours ago"),
+    ],
+)
+def test_settings_reach_the_records(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, name: str, value: str, status: str, digest: str | None
+) -> None:
+    sent = review("create-pod-from-deployment")
+    call(event(sent))
+    [item] = cloud.items()
+    now = int(time.time() * 1000)
+    item |= {"status": {"S": status}, "requested_at": {"N": str(now - 7_200_000)}}
+    item |= {"updated_at": {"N": str(now - 360_000)}} | ({"digest": {"S": digest}} if digest else {})
+    for given, expected in (("", status), (value, "REQUESTED")):
+        cloud.dynamodb.put_item(TableName="ImageListTable", Item=item)
+        monkeypatch.setenv(name, given)
+        webhook.load.cache_clear()
+        call(event(sent))
+        assert cloud.items()[0]["status"] == {"S": expected}
+
+
+def test_a_copy_that_failed_says_when_it_is_tried_again(cloud: Cloud) -> None:
+    sent = review("create-pod-from-deployment")
+    call(event(sent))
+    [item] = cloud.items()
+    updated = int(time.time() * 1000) - 50 * 60_000
+    item |= {"status": {"S": "FAILED"}, "updated_at": {"N": str(updated)}, "error": {"S": "NOT_FOUND: no such tag"}}
+    cloud.dynamodb.put_item(TableName="ImageListTable", Item=item)
+    webhook.load.cache_clear()
+    response = call(event(sent))[1]["response"]
+    assert response["warnings"] == [
+        "k8s.gcr.io/nginx stays as written, its copy failed: NOT_FOUND: no such tag; a new pod retries after 10 min"
+    ]
+
+
+def test_a_pod_of_two_thousand_images_is_recorded_over_several_attempts(cloud: Cloud) -> None:
+    sent = review("create-pod-from-deployment")
+    container = sent["request"]["object"]["spec"]["containers"][0]
+    sent["request"]["object"]["spec"]["containers"] = [
+        {**container, "name": f"c{number}", "image": f"gcr.io/team/app:{number}"} for number in range(2000)
+    ]
+    for _attempt in range(50):
+        status, answer, _ = call(event(sent))
+        if status == 200:
+            break
+    assert status == 200
+    assert len(cloud.items()) == 2000
+    assert answer["response"]["warnings"][-1] == "and 1990 more"
+
+
+# ---- what is published ----
+
+
+@pytest.mark.parametrize(
+    ("name", "rewrites"),
+    [
+        pytest.param("create-pod", {"Rewrites": [4]}, id="four images are pointed at ECR"),
+        pytest.param("create-pod-dry-run", {"Rewrites": [4]}, id="a dry run counts as it answers"),
+        pytest.param("label-update", {}, id="nothing is rewritten"),
+    ],
+)
+def test_an_admission_and_its_rewrites_are_published(
+    monkeypatch: pytest.MonkeyPatch, published: Callable[[], Any], name: str, rewrites: dict[str, list[float]]
+) -> None:
+    monkeypatch.setattr(webhook, "_counts", Counts())
+    assert call(event(review(name)))[0] == 200
+    assert published() == {"Admissions": [1], **rewrites}
+
+
+def test_an_image_pulled_from_elsewhere_by_a_rule_is_no_rewrite_to_ecr(
+    monkeypatch: pytest.MonkeyPatch, published: Callable[[], Any]
+) -> None:
+    monkeypatch.setenv("MIRROR_RULES", "k8s.gcr.io=registry.example.cn")
+    monkeypatch.setattr(webhook, "_counts", Counts())
+    assert "patch" in call(event(review("create-pod-from-deployment")))[1]["response"]
+    assert published() == {"Admissions": [1]}
+
+
+@pytest.mark.parametrize(
+    ("body", "broken", "metric"),
+    [
+        pytest.param("nonsense", None, "Refused", id="no review"),
+        pytest.param(json.dumps(review("create-pod")), "connect", "NotRecorded", id="the table refuses"),
+        pytest.param(json.dumps(review("create-pod")), "new_images", "Bugs", id="a bug"),
+    ],
+)
+def test_what_is_not_admitted_is_published_by_its_kind(
+    monkeypatch: pytest.MonkeyPatch, published: Callable[[], Any], body: str, broken: str | None, metric: str
+) -> None:
+    monkeypatch.setattr(webhook, "_counts", Counts())
+    if broken == "connect":
+        monkeypatch.setattr(webhook, "connect", lambda *_: Failing())
+    elif broken:
+        monkeypatch.setattr(webhook, broken, lambda *_: 1 / 0)
+    assert call(event(body))[0] in (400, 503)
+    assert published() == {metric: [1]}
+
+
+def test_settings_that_are_missing_count_as_a_bug(
+    monkeypatch: pytest.MonkeyPatch, published: Callable[[], Any]
+) -> None:
+    monkeypatch.setattr(webhook, "_counts", Counts())
+    monkeypatch.delenv("DDB_TABLE_NAME")
+    call(event(review("create-pod")))
+    assert published() == {"Bugs": [1]}
+
+
+def test_a_busy_instance_publishes_once_a_second(monkeypatch: pytest.MonkeyPatch, published: Callable[[], Any]) -> None:
+    now = 1000.0
+    monkeypatch.setattr(webhook, "_counts", Counts(lambda: now))
+    sent = event(review("create-pod-from-deployment"))
+    seen = []
+    for second in (0.0, 0.1, 0.9, 1.0, 1.5):
+        now = 1000 + second
+        call(sent)
+        seen.append(published())
+    assert seen == [
+        {"Admissions": [1], "Rewrites": [1]},
+        {},
+        {},
+        {"Admissions": [3], "Rewrites": [3]},
+        {},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "broken", "seen"),
+    [
+        pytest.param("nonsense", None, {}, id="what a stranger sends costs no line each"),
+        pytest.param(json.dumps(review("label-update")), "parse_review", {"Bugs": [1]}, id="a bug"),
+    ],
+)
+def test_only_what_went_wrong_is_published_before_the_second_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+    published: Callable[[], Any],
+    body: str,
+    broken: str | None,
+    seen: dict[str, list[float]],
+) -> None:
+    monkeypatch.setattr(webhook, "_counts", Counts(lambda: 1000.0))
+    call(event(review("label-update")))
+    assert published() == {"Admissions": [1]}
+    if broken:
+        monkeypatch.setattr(webhook, broken, lambda *_: 1 / 0)
+    call(event(body))
+    assert published() == seen

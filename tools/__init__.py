@@ -1,0 +1,1 @@
+"""Generators of what is written by `make`."""
