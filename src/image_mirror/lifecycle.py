@@ -8,7 +8,7 @@
                         '--------- pod, later ------------------------'                 |
                         '--------- pod with imagePullPolicy Always (refresh) -----------'
 
-renewal.py says when pods and operators ask again; operators also remove records. A copy that is gone from ECR takes its
+record.py says when pods and operators ask again; operators also remove records. A copy that is gone from ECR takes its
 record with it, so that the next pod asks again. A record with a digest is one whose copy has arrived: it keeps it
 through a refresh and never becomes FAILED. Every record but a FAILED one has `due_at`, the time at which it is looked
 at even if no event says so. All times are milliseconds since the epoch.
@@ -17,6 +17,7 @@ at even if no event says so. All times are milliseconds since the epoch.
 import zlib
 from dataclasses import dataclass, replace
 
+from image_mirror.metrics import Metric
 from image_mirror.record import MINUTE, Build, Outcome, Policy, Record, Status
 
 BACKOFF = (1 * MINUTE, 5 * MINUTE, 15 * MINUTE, 60 * MINUTE)
@@ -155,6 +156,31 @@ def postponed(record: Record, now: int, policy: Policy) -> Record:
     """Return the record of a copy that lies under a name this deployment does not serve: looked at again much later."""
     reason = "it lies under a registry or prefix that is no longer served"
     return replace(record, error=reason, updated_at=now, due_at=_next_look(record, now, policy))
+
+
+def of_change(before: Record, after: Record | None, wait: Metric) -> dict[Metric, float]:
+    """Return what a change of a record that has been written adds to each metric.
+
+    `after` is None for a record that was removed because ECR holds no copy; `wait` is what a wait counts as.
+    """
+    if after is None:
+        return {Metric.COPIES_GONE: 1}
+    added: dict[Metric, float] = {}
+    became = after.status if after.status is not before.status else None
+    if became is Status.COPYING:
+        added[Metric.BUILDS_STARTED] = 1
+    elif became is Status.FAILED:
+        added[Metric.COPIES_FAILED] = 1
+    elif became is Status.COPIED and after.error is None:
+        added[Metric.COPIES_ARRIVED] = 1
+        if before.digest is None and before.status is not Status.FAILED and before.requested_at:
+            added[Metric.TIME_TO_COPIED] = max(0, after.updated_at - before.requested_at)
+    # The last attempt of a refresh leaves the older copy in use, with the reason and no count of attempts.
+    if after.attempts > before.attempts or (became is Status.COPIED and after.error is not None):
+        added[Metric.ATTEMPTS_REFUSED] = 1
+    if after.waits > before.waits:
+        added[wait] = 1
+    return added
 
 
 def _copied(record: Record, held: str | None, now: int, policy: Policy) -> Record:

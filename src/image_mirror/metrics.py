@@ -9,8 +9,6 @@ from enum import Enum
 
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
-from image_mirror.record import Record, Status
-
 _NAMESPACE = "POWERTOOLS_METRICS_NAMESPACE"
 
 
@@ -117,31 +115,6 @@ class Counts:
             _write(values)
         except Exception:  # whatever is wrong with metrics must not become wrong with admissions
             logging.getLogger(__name__).exception("metrics not published")
-
-
-def of_change(before: Record, after: Record | None, wait: Metric) -> dict[Metric, float]:
-    """Return what a change of a record that has been written adds to each metric.
-
-    `after` is None for a record that was removed because ECR holds no copy; `wait` is what a wait counts as.
-    """
-    if after is None:
-        return {Metric.COPIES_GONE: 1}
-    added: dict[Metric, float] = {}
-    became = after.status if after.status is not before.status else None
-    if became is Status.COPYING:
-        added[Metric.BUILDS_STARTED] = 1
-    elif became is Status.FAILED:
-        added[Metric.COPIES_FAILED] = 1
-    elif became is Status.COPIED and after.error is None:
-        added[Metric.COPIES_ARRIVED] = 1
-        if before.digest is None and before.status is not Status.FAILED and before.requested_at:
-            added[Metric.TIME_TO_COPIED] = max(0, after.updated_at - before.requested_at)
-    # The last attempt of a refresh leaves the older copy in use, with the reason and no count of attempts.
-    if after.attempts > before.attempts or (became is Status.COPIED and after.error is not None):
-        added[Metric.ATTEMPTS_REFUSED] = 1
-    if after.waits > before.waits:
-        added[wait] = 1
-    return added
 
 
 def _write(values: Mapping[Metric, list[float]]) -> None:

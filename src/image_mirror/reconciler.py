@@ -1,30 +1,199 @@
 """The reconciler: the Lambda function that makes records come true.
 
 A trigger says when and where to look; the item in the table says what to do. So triggers may come late, twice, out of
-order or never, and two runs may overlap.
+order or never, and two runs may overlap. Each record is taken one step on: what its state calls for is asked and done,
+and what came of it is written.
 """
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from aws_lambda_powertools import Logger
 
 from image_mirror.aws import Patience, connect
-from image_mirror.copies import Copies
-from image_mirror.global_access import GlobalAccount
-from image_mirror.metrics import Metric
-from image_mirror.progress import PARALLEL, Key, Progress
-from image_mirror.run import Context, Run
+from image_mirror.copies import MOST_BUILDS, Copies
+from image_mirror.global_access import DelayedError, GlobalAccount
+from image_mirror.lifecycle import (
+    Inspect,
+    Remove,
+    Save,
+    Start,
+    Step,
+    Verify,
+    delayed,
+    hinted,
+    next_step,
+    of_change,
+    postponed,
+    started,
+    unanswered,
+    verified,
+)
+from image_mirror.metrics import Counts, Metric
+from image_mirror.record import Build, Record
 from image_mirror.settings import Settings
 from image_mirror.table import Records
 
-Logger(service="reconciler")  # configures what the other modules' child loggers write
+PARALLEL = 8
+RESERVE = 45.0  # seconds: two calls that time out twice each; what is cut off beyond that stays due
 _PATIENCE = Patience(connect=3.0, read=7.0, attempts=2, connections=PARALLEL)
 _CHUNK = 100
+_logger = Logger(service="reconciler")
+
+Key = tuple[str, str]
+Subject = TypeVar("Subject")
+
+
+class Context(Protocol):
+    """The part of Lambda's context that is used."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return how long the function may still run."""
+
+
+class Run:
+    """One invocation: how long it may go on, whether CodeBuild takes no more builds, and what is counted."""
+
+    def __init__(self, context: Context) -> None:
+        """Take Lambda's context."""
+        self._context = context
+        self.busy = False
+        self.counts = Counts()
+
+    @property
+    def over(self) -> bool:
+        """Whether what is left has to stay due for the next run."""
+        return self._context.get_remaining_time_in_millis() / 1000 < RESERVE
+
+
+class Progress:
+    """Does what records say is to be done. Safe to run twice at once: every write holds only where nothing changed."""
+
+    def __init__(self, records: Records, copies: Copies, settings: Settings, clock: Callable[[], float]) -> None:
+        """Take the table, the copies, the settings, and a clock in seconds since the epoch."""
+        self._records = records
+        self._copies = copies
+        self._policy = settings.policy
+        self._registry = settings.mirror.registry
+        self._homes = f"{settings.mirror.registry}/{settings.mirror.prefix}/"
+        self._clock = clock
+        # Each record last seen waiting for capacity, with its due_at then: whoever takes it a step on writes another.
+        self._waiting: dict[Key, int | None] = {}
+
+    def may_skip(self, key: Key, due_at: int, run: Run) -> bool:
+        """Whether a record need not be read in this run: it waits for capacity, and CodeBuild has none."""
+        return run.busy and self._waiting.get(key) == due_at
+
+    def advance(self, keys: Sequence[Key], run: Run) -> list[Key]:
+        """Take each record one step on, running builds looked up together. Return the keys that failed.
+
+        What the time or CodeBuild's capacity does not allow is left as it is, due.
+        """
+        with ThreadPoolExecutor(PARALLEL) as threads:
+
+            def each(function: Callable[[Subject], None], subjects: Sequence[Subject]) -> list[Subject]:
+                outcomes = threads.map(lambda subject: None if run.over else _attempt(function, subject, run), subjects)
+                return [subject for subject, error in zip(subjects, outcomes, strict=True) if error is not None]
+
+            building: list[Record] = []
+            failed = each(lambda key: self._look(key, run, building), keys)
+            builds = self._inspect(building, run)
+            concluded = each(lambda record: self._conclude(record, builds, run), building)
+            return failed + [(record.repo, record.tag) for record in concluded]
+
+    def hint(self, repository: str, tag: str, run: Run) -> None:
+        """Look up in ECR what an event named, and write what ECR says where a record exists."""
+        repo = f"{self._registry}/{repository}"
+        record = self._records.get(repo, tag) if repo.startswith(self._homes) else None
+        if record is not None:
+            self._write(record, hinted(record, self._copies.held(record), self._now(), self._policy), run)
+
+    def _look(self, key: Key, run: Run, building: list[Record]) -> None:
+        """Take the record's step, or note it where its build has to be looked up first."""
+        record = self._records.get(*key)
+        self._waiting.pop(key, None)
+        if record is None:
+            return
+        if not record.repo.startswith(self._homes):
+            # Another prefix's or registry's, from before a change of parameters: not ours to judge, and not to be lost.
+            if record.due_at is not None and record.due_at <= self._now():
+                _logger.warning("not served", extra={"home": record.push_target})
+                self._write(record, Save(postponed(record, self._now(), self._policy)), run)
+        elif isinstance(next_step(record, None, self._now()), Inspect):
+            building.append(record)
+        else:
+            self._take(record, None, run)
+
+    def _inspect(self, building: Sequence[Record], run: Run) -> dict[str, Build | DelayedError]:
+        """Ask what the builds came to, and return that, or why CodeBuild gives no answer."""
+        ids = list(dict.fromkeys(record.build_id for record in building if record.build_id))
+        builds: dict[str, Build | DelayedError] = {}
+        for start in range(0, 0 if run.over else len(ids), MOST_BUILDS):
+            some = ids[start : start + MOST_BUILDS]
+            try:
+                builds |= self._copies.builds(some)
+            except DelayedError as error:
+                _logger.warning("builds not looked up", extra={"reason": str(error)})
+                builds |= dict.fromkeys(some, error)
+        return builds
+
+    def _conclude(self, record: Record, builds: Mapping[str, Build | DelayedError], run: Run) -> None:
+        build = builds.get(record.build_id or "")
+        if isinstance(build, DelayedError):
+            self._write(record, Save(unanswered(record, str(build), self._now())), run, _wait(build))
+        elif build is not None:
+            self._take(record, build, run)
+
+    def _take(self, record: Record, build: Build | None, run: Run) -> None:
+        step, wait = next_step(record, build, self._now()), _wait(build)
+        if isinstance(step, Start) and run.busy:
+            self._waiting[record.repo, record.tag] = record.due_at
+        elif isinstance(step, Start):
+            try:
+                build_id = self._copies.start(record)
+            except DelayedError as error:
+                run.busy = run.busy or error.busy
+                soon, wait = error.busy or error.uncertain, _wait(error)
+                step = Save(delayed(record, str(error), self._now(), soon=soon))
+            else:
+                step = Save(started(record, build_id, self._now()))
+        elif isinstance(step, Verify):
+            step = verified(record, self._copies.held(record), self._now(), self._policy)
+        self._write(record, step, run, wait)
+
+    def _write(self, record: Record, step: Step, run: Run, wait: Metric = Metric.WAITS) -> None:
+        """Write what the step says, and count what came of it where the write held; `wait` is what a wait counts as."""
+        if isinstance(step, Save):
+            written = self._records.replace(record, step.record) is step.record
+        elif isinstance(step, Remove):
+            written = self._records.remove(record)
+        else:
+            return
+        if not written:
+            return
+        after = step.record if isinstance(step, Save) else None
+        for metric, value in of_change(record, after, wait).items():
+            run.counts.add(metric, value)
+        if after is None or after.status is not record.status:
+            _logger.info(
+                "record changed",
+                extra={
+                    "image": record.source,
+                    "home": record.push_target,
+                    "before": record.status,
+                    "after": after.status if after else "gone from ECR",
+                    "reason": after.error if after else None,
+                    "build": after.build_id if after else record.build_id,
+                },
+            )
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
 
 
 @cache
@@ -96,3 +265,21 @@ def _asks(item: Mapping[str, Any]) -> bool:
     none = {"N": "0"}
     is_fresh = item.get("requested_at") is not None and item["requested_at"] == item.get("updated_at")
     return is_fresh and item.get("attempts") == none and item.get("waits") == none
+
+
+def _wait(cause: DelayedError | Build | None) -> Metric:
+    """Return what a wait for this cause counts as."""
+    if cause is not None and cause.key:
+        return Metric.KEY_REFUSED
+    return Metric.BUSY if isinstance(cause, DelayedError) and cause.busy else Metric.WAITS
+
+
+def _attempt(function: Callable[[Subject], None], subject: Subject, run: Run) -> Exception | None:
+    """Call `function`; one record's failure must not keep the others from their turn."""
+    try:
+        function(subject)
+    except Exception as error:
+        run.counts.add(Metric.STEP_ERRORS)
+        _logger.exception("step failed", extra={"record": str(subject)[:500]})
+        return error
+    return None

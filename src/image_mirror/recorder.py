@@ -9,9 +9,8 @@ from time import monotonic
 from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.admission import Demand
-from image_mirror.record import Policy, Record, Status, request
+from image_mirror.record import Policy, Record, Status, is_renewed, renewal, request
 from image_mirror.reference import Home
-from image_mirror.renewal import is_renewed, renewal
 from image_mirror.table import Records
 
 _KNOWN_FOR = 60_000  # milliseconds

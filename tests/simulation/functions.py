@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from image_mirror import reconciler, webhook
 from image_mirror.copies import Copies
 from image_mirror.global_access import GlobalAccount
-from image_mirror.progress import Progress
+from image_mirror.reconciler import Progress
 from image_mirror.recorder import KnownRecords, Promises
 from image_mirror.settings import Settings
 from image_mirror.table import Records

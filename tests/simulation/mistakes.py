@@ -92,8 +92,8 @@ def believing_in_a_copy_for_ever() -> Iterator[None]:
         return decided
 
     with (
-        patch("image_mirror.progress.verified", faithful(lifecycle.verified)),
-        patch("image_mirror.progress.hinted", faithful(lifecycle.hinted)),
+        patch("image_mirror.reconciler.verified", faithful(lifecycle.verified)),
+        patch("image_mirror.reconciler.hinted", faithful(lifecycle.hinted)),
     ):
         yield
 

@@ -37,7 +37,7 @@ def run_seed(seed: int, *, keeps_history: bool = False) -> Outcome:
     with (
         # So that what is due fills several rounds of a run, and many wait for capacity, as in a real fleet.
         patch("image_mirror.reconciler._CHUNK", 3),
-        patch("image_mirror.progress.PARALLEL", 2),
+        patch("image_mirror.reconciler.PARALLEL", 2),
         running(seed, FAULTS.times(factor), quota=quota, keeps_history=keeps_history, **settings) as fleet,
     ):
         images = _populate(fleet)

@@ -90,7 +90,7 @@ def installed(threads: Threads) -> Iterator[None]:
     executor = partial(Executor, threads)
     with (
         patch.multiple("image_mirror.recorder", ThreadPoolExecutor=executor, wait=threads.wait, monotonic=threads.now),
-        patch.multiple("image_mirror.progress", ThreadPoolExecutor=executor),
+        patch.multiple("image_mirror.reconciler", ThreadPoolExecutor=executor),
         patch.multiple("image_mirror.global_access", threading=SimpleNamespace(Lock=partial(Lock, threads))),
     ):
         yield

@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from image_mirror import reconciler, webhook
 from image_mirror.aws import AccessKey, Patience, connect
-from image_mirror.run import RESERVE
+from image_mirror.reconciler import RESERVE
 
 CONNECTIONS = 4
 

@@ -25,9 +25,19 @@ from image_mirror.lifecycle import (
     started,
     verified,
 )
-from image_mirror.record import HOUR, MINUTE, Build, Outcome, Policy, Record, Status, idempotency_token, request
+from image_mirror.record import (
+    HOUR,
+    MINUTE,
+    Build,
+    Outcome,
+    Policy,
+    Record,
+    Status,
+    idempotency_token,
+    renewal,
+    request,
+)
 from image_mirror.reference import home_of, parse_reference
-from image_mirror.renewal import renewal
 
 REGISTRY = "123456789012.dkr.ecr.cn-northwest-1.amazonaws.com.cn"
 POLICY = Policy()

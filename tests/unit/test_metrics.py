@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from image_mirror.metrics import Counts, Metric, of_change
+from image_mirror.lifecycle import of_change
+from image_mirror.metrics import Counts, Metric
 from image_mirror.record import Record, Status
 
 Published = Callable[[], dict[str, list[float]]]

@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from image_mirror import reconciler
 from image_mirror.copies import Copies
 from image_mirror.global_access import DelayedError, delayed_by
-from image_mirror.progress import Progress
+from image_mirror.reconciler import Progress
 from image_mirror.record import HOUR, MINUTE, Build, Outcome, Record, Status, idempotency_token, request
 from image_mirror.reference import home_of, parse_reference
 from image_mirror.table import Records, to_item

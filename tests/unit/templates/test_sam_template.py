@@ -9,9 +9,9 @@ import pytest
 
 from image_mirror import settings as settings_module
 from image_mirror.pod_images import SKIP_LABEL
+from image_mirror.reconciler import RESERVE
 from image_mirror.reference import PREFIX
 from image_mirror.rules import DEFAULT_RULES, parse_rules
-from image_mirror.run import RESERVE
 from image_mirror.settings import Settings
 from image_mirror.table import DUE_INDEX
 from support.templates import ROOT, sam_template, webhook_configuration

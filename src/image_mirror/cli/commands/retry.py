@@ -10,8 +10,7 @@ from image_mirror.cli.each_image import Outcome, each_image
 from image_mirror.cli.image_selection import Named, all_records, named
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, StackName
 from image_mirror.cli.stacks import china_stack, mirror_of
-from image_mirror.record import Record, Status
-from image_mirror.renewal import asked_again
+from image_mirror.record import Record, Status, asked_again
 from image_mirror.table import Records
 
 _MOST_RACES = 5

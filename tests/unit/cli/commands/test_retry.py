@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from image_mirror.cli import image_selection, terminal
 from image_mirror.decisions import Mirror
 from image_mirror.lifecycle import MOST_ATTEMPTS, Start, next_step
-from image_mirror.record import Record, Status, idempotency_token
-from image_mirror.renewal import asked_again
+from image_mirror.record import Record, Status, asked_again, idempotency_token
 from image_mirror.rules import DEFAULT_RULES, parse_rules
 from image_mirror.table import Records
 from support.cloud import REGISTRY
