@@ -14,7 +14,7 @@ from benchmarks.distant_table import distant_table
 from image_mirror import webhook
 from image_mirror.aws import connect
 from image_mirror.cli.emulation import REGISTRY, emulated_aws, http_event
-from image_mirror.recorder import KnownRecords, Promises
+from image_mirror.recorder import KnownRecords, Recorder
 from image_mirror.settings import Settings
 from image_mirror.table import Records
 
@@ -58,7 +58,7 @@ def warm_admission(size: str) -> Iterator[Answer]:
     event = {**http_event({}), "body": review_text(size)}
     with emulated_aws(), deployed():
         _answer(event)
-        with mock.patch.object(webhook.load()._promises, "_records", None):
+        with mock.patch.object(webhook.load()._recorder, "_records", None):
             yield partial(_answer, event)
 
 
@@ -80,8 +80,8 @@ def table_client(seconds: float) -> Iterator[Any]:
 def new_admissions(table: Any, known: KnownRecords) -> Iterator[Admit]:
     """Yield what admits a pod of so many new images, with `table` as the table's client."""
     settings = Settings.from_env(ENVIRONMENT)
-    promises = Promises(Records(table, "t"), settings.policy, known)
-    subject = webhook.Webhook(settings, promises, time.time)
+    recorder = Recorder(Records(table, "t"), settings.policy, known)
+    subject = webhook.Webhook(settings, recorder, time.time)
     review = json.loads(review_text("2.4 kB"))
     serial = iter(range(10**9))
 

@@ -56,8 +56,8 @@ def _build(parent: Path, api: EcrApi) -> dict[str, float]:
         run = project.run(_IMAGE)
         seconds = time.perf_counter() - began
         assert run.exported.get("COPY_RESULT") == "COPIED", run.output
-        home = project.home(_IMAGE)
-        _check(target, home.repository, home.tag, platforms=2)
+        destination = project.destination(_IMAGE)
+        _check(target, destination.repository, destination.tag, platforms=2)
     return {"all": seconds}
 
 

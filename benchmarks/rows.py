@@ -12,15 +12,15 @@ from benchmarks.admissions import SIZES, new_admissions, review_text, table_clie
 from benchmarks.rounds import Row, compare
 from benchmarks.timing import cpu, elapsed
 from image_mirror.cli.emulation import REGISTRY
-from image_mirror.record import request
+from image_mirror.record import new_record
 from image_mirror.recorder import KnownRecords
-from image_mirror.reference import home_of, parse_reference
+from image_mirror.reference import destination_of, parse_reference
 from image_mirror.table import to_item
 
 TABLE_DELAY, SECRET_DELAY, START_DELAY = 0.005, 0.010, 0.250  # seconds: DynamoDB nearby, its neighbour, the Pacific
 
 _SOURCE = parse_reference("gcr.io/team/application:1.0")
-_RECORD = request(home_of(_SOURCE, REGISTRY, "mirror"), _SOURCE, 1_800_000_000_000)
+_RECORD = new_record(destination_of(_SOURCE, REGISTRY, "mirror"), _SOURCE, 1_800_000_000_000)
 
 
 def warm(rounds: int) -> Iterator[Row]:

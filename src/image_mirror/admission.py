@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from image_mirror import messages
-from image_mirror.decisions import Copy, Decision, GiveBack, Keep, Mirror
+from image_mirror.decisions import Copy, Decision, Leave, Mirror, Restore
 from image_mirror.pod_images import ORIGINALS, ImageField, annotations, image_fields, original_images
 from image_mirror.record import MINUTE, Policy, Record
-from image_mirror.reference import Home
+from image_mirror.reference import Destination
 from image_mirror.review import Json, Review
 
 SwapWhen = Literal["always", "copied"]
@@ -17,26 +17,28 @@ _MOST_ANNOTATIONS = 262_144  # bytes of all keys and values: apimachinery, Total
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class CopyRequest:
     """One copy that a pod needs. `pull_always`: the pod asks for the tag's latest image."""
 
     copy: Copy
     pull_always: bool
 
 
-def demands(decisions: Mapping[ImageField, Decision]) -> list[Demand]:
+def copy_requests(decisions: Mapping[ImageField, Decision]) -> list[CopyRequest]:
     """List each copy once; it counts as pulled always if any of its uses says so."""
-    merged: dict[Home, Demand] = {}
+    merged: dict[Destination, CopyRequest] = {}
     for field, decision in decisions.items():
         if isinstance(decision, Copy):
-            known = merged.get(decision.home)
-            merged[decision.home] = Demand(decision, field.pull_always or (known is not None and known.pull_always))
+            known = merged.get(decision.destination)
+            merged[decision.destination] = CopyRequest(
+                decision, field.pull_always or (known is not None and known.pull_always)
+            )
     return list(merged.values())
 
 
-def settle(
+def apply_records(
     decisions: Mapping[ImageField, Decision],
-    standing: Mapping[Home, Record],
+    standing: Mapping[Destination, Record],
     swap_when: SwapWhen,
     policy: Policy,
     now: int,
@@ -48,18 +50,18 @@ def settle(
     changes: dict[ImageField, str] = {}
     warnings: list[str] = []
     for field, decision in decisions.items():
-        if isinstance(decision, Keep):
+        if isinstance(decision, Leave):
             if decision.warning:
                 warnings.append(decision.warning)
             continue
         if not isinstance(decision, Copy):
             changes[field] = decision.image
             continue
-        record = standing[decision.home]
-        swap = record.promised and (swap_when == "always" or record.digest is not None)
+        record = standing[decision.destination]
+        swap = record.is_active and (swap_when == "always" or record.digest is not None)
         if swap:
-            changes[field] = str(decision.home)
-        if not record.promised:
+            changes[field] = str(decision.destination)
+        if not record.is_active:
             # Rounded up; a clock that is behind the record's never makes it longer than the whole.
             wait = min(record.updated_at + policy.retry_failed - now, policy.retry_failed)
             reason = record.error or "no reason is known"
@@ -75,7 +77,7 @@ def make_patch(
     """Return the JSONPatch (RFC 6902) that makes `changes` and keeps the annotation true; [] where nothing changes."""
     patch: list[Json] = [{"op": "replace", "path": field.pointer, "value": image} for field, image in changes.items()]
     if not review.subresource:
-        rewritten = (field for field in changes if not isinstance(decisions[field], GiveBack))
+        rewritten = (field for field in changes if not isinstance(decisions[field], Restore))
         patch += _annotate(review, _originals(review, changes, rewritten, mirror))
     return patch
 
@@ -95,7 +97,7 @@ def _originals(
         key, image = field.key, changes.get(field, field.image)
         if key in merged and key not in new:
             unchanged = key in before and image == old.get(key)
-            stands = mirror.may_stand_for if unchanged else mirror.stands_for
+            stands = mirror.may_be_copy_of if unchanged else mirror.is_copy_of
             if stands(image, merged[key]):
                 kept[key] = merged[key]
     return kept | new

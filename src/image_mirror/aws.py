@@ -21,7 +21,7 @@ class AccessKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class CallLimits:
     """How long one call may take: seconds to connect and to read, and how often it is tried in all."""
 
     connect: float
@@ -52,7 +52,7 @@ class _Trust(ssl.SSLContext):
 httpsession.SSLContext = _Trust  # type: ignore[attr-defined]
 
 
-def connect(service: str, patience: Patience, key: AccessKey | None = None) -> Any:
+def connect(service: str, patience: CallLimits, key: AccessKey | None = None) -> Any:
     """Make the client of `service`: the function's own role and region, or those of `key`."""
     config = Config(
         connect_timeout=patience.connect,

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from image_mirror.record import Build, Outcome
+from image_mirror.record import Build, BuildResult
 
 EXIT_CODES = {
     29: "RATE_LIMITED",
@@ -27,7 +27,7 @@ _BEFORE_COMMANDS = frozenset(("SUBMITTED", "QUEUED", "PROVISIONING", "DOWNLOAD_S
 _LONGEST_REASON = 400
 _EXIT = re.compile(r"exit status (\d+)")
 
-UNKNOWN = Build(Outcome.DELAYED, "CodeBuild knows no such build; it is started again")
+UNKNOWN = Build(BuildResult.DELAYED, "CodeBuild knows no such build; it is started again")
 """What a build that BatchGetBuilds does not find amounts to."""
 
 
@@ -35,9 +35,9 @@ def read_build(build: Mapping[str, Any]) -> Build:
     """Return the outcome of one entry of BatchGetBuilds' `builds`."""
     status = build.get("buildStatus")
     if status == "IN_PROGRESS":
-        return Build(Outcome.RUNNING)
+        return Build(BuildResult.RUNNING)
     if status == "SUCCEEDED":
-        return Build(Outcome.COPIED)
+        return Build(BuildResult.COPIED)
     phase, message = _failed_phase(build)
     if status == "FAULT":
         return _delay(f"CodeBuild had a fault of its own: {message}")
@@ -52,7 +52,7 @@ def read_build(build: Mapping[str, Any]) -> Build:
     exported = {pair.get("name"): pair.get("value") for pair in build.get("exportedEnvironmentVariables", ())}
     result = exported.get("COPY_RESULT")
     if result == "COPIED":
-        return Build(Outcome.COPIED)  # whatever failed afterwards
+        return Build(BuildResult.COPIED)  # whatever failed afterwards
     if result not in _REFUSALS | _DELAYS:
         exit_code = _EXIT.search(message)
         result = EXIT_CODES.get(int(exit_code[1])) if exit_code else None
@@ -77,11 +77,11 @@ def _failed_phase(build: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _refusal(reason: str) -> Build:
-    return Build(Outcome.REFUSED, _one_line(reason))
+    return Build(BuildResult.REFUSED, _one_line(reason))
 
 
 def _delay(reason: str, *, key: bool = False) -> Build:
-    return Build(Outcome.DELAYED, _one_line(reason), key)
+    return Build(BuildResult.DELAYED, _one_line(reason), key)
 
 
 def _one_line(text: str) -> str:

@@ -36,7 +36,7 @@ class Copies:
         Raises DelayedError.
         """
         self._ensure_repository(record.repo.partition("/")[2])
-        variables = {"DOCKER_IMAGE": record.source, "NEW_DOCKER_IMAGE": record.push_target}
+        variables = {"DOCKER_IMAGE": record.source, "NEW_DOCKER_IMAGE": record.destination}
         answer = self._account.call(
             "StartBuild",
             lambda codebuild: codebuild.start_build(

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from image_mirror.messages import left_alone
 from image_mirror.reference import (
-    Home,
+    Destination,
     ImageReference,
     InvalidReferenceError,
-    NoHomeError,
-    home_of,
+    NoDestinationError,
+    destination_of,
     parse_reference,
-    path_in_home,
+    path_below_prefix,
 )
 from image_mirror.rules import Rule, Rules
 
@@ -24,14 +24,14 @@ _PLACEHOLDER = "auto"  # Istio's gateways: its own webhook fills the image in, s
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
+class Leave:
     """The image stays as the user wrote it; `warning` says why where people would wonder."""
 
     warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class GiveBack:
+class Restore:
     """The image comes from the source of what stands there already: it is put back, or the container would restart."""
 
     image: str
@@ -46,13 +46,13 @@ class Rewrite:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """The image is copied from `source` to `home`."""
+    """The image is copied from `source` to `destination`."""
 
     source: ImageReference
-    home: Home
+    destination: Destination
 
 
-Decision = Keep | GiveBack | Rewrite | Copy
+Decision = Leave | Restore | Rewrite | Copy
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ class Mirror:
     def decide(self, image: str) -> tuple[Decision, Rule | None]:
         """Say what an image as written in a new pod becomes, and the rule that decided, if one did."""
         if image == _PLACEHOLDER:
-            return Keep(left_alone(image, "it is a placeholder; whoever injects the image names it")), None
+            return Leave(left_alone(image, "it is a placeholder; whoever injects the image names it")), None
         try:
             reference = parse_reference(image)
         except InvalidReferenceError as error:
-            return Keep(left_alone(image, error.cause)), None
+            return Leave(left_alone(image, error.cause)), None
         decision, rule = self._decisions(reference)
         # What is left alone is named as it was written.
-        return (Keep(left_alone(image, decision)) if isinstance(decision, str) else decision), rule
+        return (Leave(left_alone(image, decision)) if isinstance(decision, str) else decision), rule
 
     @cached_property
     def _decisions(self) -> "Callable[[ImageReference], tuple[Decision | str, Rule | None]]":
@@ -83,22 +83,22 @@ class Mirror:
         """Decide about a reference; a text is the cause for which nothing can be done about it."""
         rule = None if reference.registry == self.registry else self.rules.match(reference)
         if rule is None or rule.action == "leave":
-            return Keep(), rule
+            return Leave(), rule
         if rule.action == "rewrite":
             rewritten = rule.rewrite(reference)
             return (f"no valid name comes of rule {rule}" if rewritten is None else Rewrite(str(rewritten))), rule
         try:
-            return Copy(reference.pinned, home_of(reference, self.registry, self.prefix)), rule
-        except NoHomeError as error:
+            return Copy(reference.pinned, destination_of(reference, self.registry, self.prefix)), rule
+        except NoDestinationError as error:
             return error.cause, rule
 
-    def stands_for(self, image: str, original: str) -> bool:
-        """Say whether `image` is what `original` becomes here: its home under any prefix, or its rewriting."""
+    def is_copy_of(self, image: str, original: str) -> bool:
+        """Say whether `image` is what `original` becomes here: its destination under any prefix, or its rewriting."""
         try:
             there, source = parse_reference(image), parse_reference(original)
         except InvalidReferenceError:
             return False
-        path = path_in_home(source)
+        path = path_below_prefix(source)
         below = self._path_below_prefix(there)
         if path == below or (
             below is None and there.registry == self.registry and there.repository.endswith(f"/{path}")
@@ -107,7 +107,7 @@ class Mirror:
         rule = self.rules.match(source)
         return rule is not None and rule.rewrite(source) == there
 
-    def may_stand_for(self, image: str, original: str) -> bool:
+    def may_be_copy_of(self, image: str, original: str) -> bool:
         """Say whether the annotation's word that `image` was made of `original` is to be believed.
 
         Rules may have changed since, so it is enough that the tag or digest agrees. That much is asked: a word left
@@ -117,11 +117,11 @@ class Mirror:
             there, source = parse_reference(image), parse_reference(original)
         except InvalidReferenceError:
             return False
-        if self.stands_for(image, original):
+        if self.is_copy_of(image, original):
             return True
         below = self._path_below_prefix(there)
         # An older prefix may have been a longer one, whose rest looks like a host.
-        own = below is None or below.endswith(f"/{path_in_home(source)}")
+        own = below is None or below.endswith(f"/{path_below_prefix(source)}")
         return own and _same_version(there, source)
 
     def _path_below_prefix(self, there: ImageReference) -> str | None:

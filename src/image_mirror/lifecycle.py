@@ -18,7 +18,7 @@ import zlib
 from dataclasses import dataclass, replace
 
 from image_mirror.metrics import Metric
-from image_mirror.record import MINUTE, Build, Outcome, Policy, Record, Status
+from image_mirror.record import MINUTE, Build, BuildResult, Policy, Record, Status
 
 BACKOFF = (1 * MINUTE, 5 * MINUTE, 15 * MINUTE, 60 * MINUTE)
 MOST_ATTEMPTS = len(BACKOFF) + 1
@@ -78,11 +78,11 @@ def next_step(record: Record, build: Build | None, now: int) -> Step:
         return Save(delayed(record, "the build's ID is missing; it is started again", now))
     if build is None:
         return Inspect()
-    if build.outcome is Outcome.RUNNING:
+    if build.outcome is BuildResult.RUNNING:
         return Save(replace(record, error=None, updated_at=now, due_at=now + _POLL))
-    if build.outcome is Outcome.COPIED:
+    if build.outcome is BuildResult.COPIED:
         return Verify()
-    if build.outcome is Outcome.DELAYED:
+    if build.outcome is BuildResult.DELAYED:
         return Save(delayed(record, build.reason, now))
     return Save(refused(record, build.reason, now))
 
@@ -130,7 +130,7 @@ def verified(record: Record, held: str | None, now: int, policy: Policy) -> Step
     return Save(refused(replace(record, digest=None), "the build succeeded, but ECR does not hold what it pushed", now))
 
 
-def hinted(record: Record, held: str | None, now: int, policy: Policy) -> Step:
+def after_push_event(record: Record, held: str | None, now: int, policy: Policy) -> Step:
     """Say what ECR's answer makes of a record that an ECR event named: the event may be late, repeated or a stranger's.
 
     A first copy has arrived when ECR holds it, whoever pushed it. A refresh ends by its own build alone.
@@ -147,12 +147,12 @@ def hinted(record: Record, held: str | None, now: int, policy: Policy) -> Step:
     return Wait()
 
 
-def unanswered(record: Record, reason: str, now: int) -> Record:
+def lookup_failed(record: Record, reason: str, now: int) -> Record:
     """Return the record of a copy whose build runs, for all we know, while CodeBuild gives no answer about it."""
     return replace(record, waits=record.waits + 1, error=reason, updated_at=now, due_at=now + _POLL)
 
 
-def postponed(record: Record, now: int, policy: Policy) -> Record:
+def not_served(record: Record, now: int, policy: Policy) -> Record:
     """Return the record of a copy that lies under a name this deployment does not serve: looked at again much later."""
     reason = "it lies under a registry or prefix that is no longer served"
     return replace(record, error=reason, updated_at=now, due_at=_next_look(record, now, policy))
@@ -201,4 +201,4 @@ def _next_look(record: Record, now: int, policy: Policy) -> int:
 
 def _spread(record: Record) -> float:
     """A number in [0, 1) that differs by record and not by call: copies made together are not verified together."""
-    return zlib.crc32(record.push_target.encode()) / 2**32
+    return zlib.crc32(record.destination.encode()) / 2**32

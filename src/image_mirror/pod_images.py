@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from image_mirror.decisions import Decision, GiveBack, Mirror
+from image_mirror.decisions import Decision, Mirror, Restore
 from image_mirror.reference import InvalidReferenceError, parse_reference
 from image_mirror.review import Json, Review
 
@@ -27,7 +27,7 @@ class ImageField:
     pull_always: bool
 
 
-def exemption(pod: Json) -> str | None:
+def skip_reason(pod: Json) -> str | None:
     """Say why all of `pod` is left alone (a static pod's mirror copy, or opted out by its label), or None."""
     if _MIRROR_POD in annotations(pod):
         return "it is the mirror copy of a static pod"
@@ -53,7 +53,7 @@ def new_images(review: Review, mirror: Mirror) -> dict[ImageField, Decision]:
         if standing == field.image or (standing is not None and review.subresource):
             continue
         if standing is not None and _comes_from(standing, field.image, originals.get(field.key), mirror):
-            decisions[field] = GiveBack(standing)
+            decisions[field] = Restore(standing)
         else:
             decisions[field] = mirror.decide(field.image)[0]
     return decisions
@@ -79,8 +79,8 @@ def annotations(pod: Json) -> Mapping[str, Any]:
 
 def _comes_from(standing: str, image: str, original: str | None, mirror: Mirror) -> bool:
     """Say whether `standing` was made from `image` earlier: by the annotation's word, or else by its name."""
-    if original is None or not mirror.may_stand_for(standing, original):
-        return mirror.stands_for(standing, image)
+    if original is None or not mirror.may_be_copy_of(standing, original):
+        return mirror.is_copy_of(standing, image)
     try:
         return parse_reference(image).pinned == parse_reference(original).pinned
     except InvalidReferenceError:

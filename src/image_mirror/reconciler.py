@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from aws_lambda_powertools import Logger
 
-from image_mirror.aws import Patience, connect
+from image_mirror.aws import CallLimits, connect
 from image_mirror.copies import MOST_BUILDS, Copies
 from image_mirror.global_access import DelayedError, GlobalAccount
 from image_mirror.lifecycle import (
@@ -25,13 +25,13 @@ from image_mirror.lifecycle import (
     Start,
     Step,
     Verify,
+    after_push_event,
     delayed,
-    hinted,
+    lookup_failed,
     next_step,
+    not_served,
     of_change,
-    postponed,
     started,
-    unanswered,
     verified,
 )
 from image_mirror.metrics import Counts, Metric
@@ -41,7 +41,7 @@ from image_mirror.table import Records
 
 PARALLEL = 8
 RESERVE = 45.0  # seconds: two calls that time out twice each; what is cut off beyond that stays due
-_PATIENCE = Patience(connect=3.0, read=7.0, attempts=2, connections=PARALLEL)
+_PATIENCE = CallLimits(connect=3.0, read=7.0, attempts=2, connections=PARALLEL)
 _CHUNK = 100
 _logger = Logger(service="reconciler")
 
@@ -80,7 +80,7 @@ class Progress:
         self._copies = copies
         self._policy = settings.policy
         self._registry = settings.mirror.registry
-        self._homes = f"{settings.mirror.registry}/{settings.mirror.prefix}/"
+        self._served = f"{settings.mirror.registry}/{settings.mirror.prefix}/"
         self._clock = clock
         # Each record last seen waiting for capacity, with its due_at then: whoever takes it a step on writes another.
         self._waiting: dict[Key, int | None] = {}
@@ -109,9 +109,9 @@ class Progress:
     def hint(self, repository: str, tag: str, run: Run) -> None:
         """Look up in ECR what an event named, and write what ECR says where a record exists."""
         repo = f"{self._registry}/{repository}"
-        record = self._records.get(repo, tag) if repo.startswith(self._homes) else None
+        record = self._records.get(repo, tag) if repo.startswith(self._served) else None
         if record is not None:
-            self._write(record, hinted(record, self._copies.held(record), self._now(), self._policy), run)
+            self._write(record, after_push_event(record, self._copies.held(record), self._now(), self._policy), run)
 
     def _look(self, key: Key, run: Run, building: list[Record]) -> None:
         """Take the record's step, or note it where its build has to be looked up first."""
@@ -119,11 +119,11 @@ class Progress:
         self._waiting.pop(key, None)
         if record is None:
             return
-        if not record.repo.startswith(self._homes):
+        if not record.repo.startswith(self._served):
             # Another prefix's or registry's, from before a change of parameters: not ours to judge, and not to be lost.
             if record.due_at is not None and record.due_at <= self._now():
-                _logger.warning("not served", extra={"home": record.push_target})
-                self._write(record, Save(postponed(record, self._now(), self._policy)), run)
+                _logger.warning("not served", extra={"copy": record.destination})
+                self._write(record, Save(not_served(record, self._now(), self._policy)), run)
         elif isinstance(next_step(record, None, self._now()), Inspect):
             building.append(record)
         else:
@@ -145,7 +145,7 @@ class Progress:
     def _conclude(self, record: Record, builds: Mapping[str, Build | DelayedError], run: Run) -> None:
         build = builds.get(record.build_id or "")
         if isinstance(build, DelayedError):
-            self._write(record, Save(unanswered(record, str(build), self._now())), run, _wait(build))
+            self._write(record, Save(lookup_failed(record, str(build), self._now())), run, _wait(build))
         elif build is not None:
             self._take(record, build, run)
 
@@ -184,7 +184,7 @@ class Progress:
                 "record changed",
                 extra={
                     "image": record.source,
-                    "home": record.push_target,
+                    "copy": record.destination,
                     "before": record.status,
                     "after": after.status if after else "gone from ECR",
                     "reason": after.error if after else None,

@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from image_mirror.reference import Home, ImageReference
+from image_mirror.reference import Destination, ImageReference
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
@@ -34,7 +34,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One copy. `repo` and `tag` are its home; `source` prints the image it is made from.
+    """One copy. `repo` and `tag` are its destination; `source` prints the image it is made from.
 
     `status` is None in an item written by an older deployment. `attempts` counts what the source refused since
     `requested_at`, `waits` what cost no attempt. `build_id` is the latest build, running or ended. `digest` is what ECR
@@ -55,7 +55,7 @@ class Record:
     due_at: int | None = None
 
     @property
-    def promised(self) -> bool:
+    def is_active(self) -> bool:
         """Whether pods are sent to the copy: it has arrived or it will."""
         return self.status is not Status.FAILED
 
@@ -65,12 +65,12 @@ class Record:
         return "@" in self.source
 
     @property
-    def push_target(self) -> str:
+    def destination(self) -> str:
         """The name under which the build pushes the copy."""
         return f"{self.repo}:{self.tag}"
 
 
-class Outcome(StrEnum):
+class BuildResult(StrEnum):
     """What a build came to. Only REFUSED, the source's own answer, costs an attempt."""
 
     RUNNING = "RUNNING"
@@ -86,16 +86,16 @@ class Build:
     `key` tells of a delay that lasts until someone mends a key or a secret in the global account.
     """
 
-    outcome: Outcome
+    outcome: BuildResult
     reason: str = ""
     key: bool = False
 
 
-def request(home: Home, source: ImageReference, now: int) -> Record:
+def new_record(destination: Destination, source: ImageReference, now: int) -> Record:
     """Return the record of an image that nobody has asked for before."""
     return Record(
-        repo=home.repo,
-        tag=home.tag,
+        repo=destination.repo,
+        tag=destination.tag,
         source=str(source.pinned),
         status=Status.REQUESTED,
         requested_at=now,
@@ -104,7 +104,7 @@ def request(home: Home, source: ImageReference, now: int) -> Record:
     )
 
 
-def is_renewed(record: Record, now: int, *, by_digest: bool, pull_always: bool, policy: Policy) -> bool:
+def needs_renewal(record: Record, now: int, *, by_digest: bool, pull_always: bool, policy: Policy) -> bool:
     """Say whether a pod that needs the copy at `now` has it asked for again.
 
     A FAILED copy is after `policy.retry_failed`; one by tag, for pods with imagePullPolicy Always, after
@@ -117,13 +117,13 @@ def is_renewed(record: Record, now: int, *, by_digest: bool, pull_always: bool, 
     return record.status is None
 
 
-def renewal(record: Record, fresh: Record, *, pull_always: bool, policy: Policy) -> Record | None:
+def renew(record: Record, fresh: Record, *, pull_always: bool, policy: Policy) -> Record | None:
     """Return what a pod that needs the copy makes of the `record` that stands, or None where it stays as it is.
 
     `fresh` is the request that would be made now, were there no record.
     """
     now, by_digest = fresh.requested_at, fresh.by_digest
-    renewed = is_renewed(record, now, by_digest=by_digest, pull_always=pull_always, policy=policy)
+    renewed = needs_renewal(record, now, by_digest=by_digest, pull_always=pull_always, policy=policy)
     return replace(fresh, digest=record.digest) if renewed else None
 
 

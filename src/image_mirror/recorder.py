@@ -8,9 +8,9 @@ from time import monotonic
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from image_mirror.admission import Demand
-from image_mirror.record import Policy, Record, Status, is_renewed, renewal, request
-from image_mirror.reference import Home
+from image_mirror.admission import CopyRequest
+from image_mirror.record import Policy, Record, Status, needs_renewal, new_record, renew
+from image_mirror.reference import Destination
 from image_mirror.table import Records
 
 _KNOWN_FOR = 60_000  # milliseconds
@@ -29,30 +29,30 @@ class KnownRecords:
     def __init__(self, size: int = _MOST_KNOWN) -> None:
         """Start empty."""
         self._size = size
-        self._entries: OrderedDict[Home, tuple[int, Record]] = OrderedDict()
+        self._entries: OrderedDict[Destination, tuple[int, Record]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         """Count the records held, whatever their age."""
         return len(self._entries)
 
-    def get(self, home: Home, now: int) -> Record | None:
+    def get(self, destination: Destination, now: int) -> Record | None:
         """Return the record seen less than 60 seconds before `now`, if there is one."""
         with self._lock:
-            seen_at, record = self._entries.get(home, (0, None))
+            seen_at, record = self._entries.get(destination, (0, None))
         return record if now - seen_at < _KNOWN_FOR else None
 
-    def put(self, home: Home, record: Record, now: int) -> None:
+    def put(self, destination: Destination, record: Record, now: int) -> None:
         """Remember `record`; the one seen longest ago leaves where there is no room."""
         with self._lock:
-            self._entries.pop(home, None)
+            self._entries.pop(destination, None)
             if record.status is not Status.FAILED:
-                self._entries[home] = (now, record)
+                self._entries[destination] = (now, record)
             if len(self._entries) > self._size:
                 self._entries.popitem(last=False)
 
 
-class Promises:
+class Recorder:
     """Finds or makes the record of each copy that a pod needs."""
 
     def __init__(self, records: Records, policy: Policy, known: KnownRecords) -> None:
@@ -62,26 +62,28 @@ class Promises:
         self._known = known
         self._threads = ThreadPoolExecutor(max_workers=_PARALLEL, thread_name_prefix="record")
 
-    def make(self, demands: Sequence[Demand], *, now: int, seconds: float, dry_run: bool) -> dict[Home, Record]:
-        """Return the record that stands for each demand, within `seconds`. `now` is in milliseconds since the epoch.
+    def record(
+        self, copy_requests: Sequence[CopyRequest], *, now: int, seconds: float, dry_run: bool
+    ) -> dict[Destination, Record]:
+        """Return the record of each copy, within `seconds`. `now` is in milliseconds since the epoch.
 
         A copy nobody has asked for is recorded; a record that this pod renews is renewed. With `dry_run` both are
         returned as they would be, and nothing is written. What is recorded in time is remembered, so that the API
         server's next attempt finds less to do. Raises NotRecordedError.
         """
         deadline = monotonic() + seconds
-        standing: dict[Home, Record] = {}
+        standing: dict[Destination, Record] = {}
         step = self._foresee if dry_run else self._record
-        pending: dict[Future[Record], Home] = {}
+        pending: dict[Future[Record], Destination] = {}
         unasked = 0
-        for demand in demands:
-            home = demand.copy.home
-            record = self._known.get(home, now)
-            if record is not None and not self._is_renewed(record, demand, now):
-                standing[home] = record
+        for request in copy_requests:
+            destination = request.copy.destination
+            record = self._known.get(destination, now)
+            if record is not None and not self._is_renewed(record, request, now):
+                standing[destination] = record
             elif monotonic() < deadline:
-                fresh = request(home, demand.copy.source, now)
-                pending[self._threads.submit(step, demand, fresh, record)] = home
+                fresh = new_record(destination, request.copy.source, now)
+                pending[self._threads.submit(step, request, fresh, record)] = destination
             else:  # what has been asked for is still to be awaited or called off
                 unasked += 1
         if not pending and not unasked:
@@ -106,27 +108,27 @@ class Promises:
             )
         return standing
 
-    def _is_renewed(self, record: Record, demand: Demand, now: int) -> bool:
-        by_digest = demand.copy.home.digest is not None
-        return is_renewed(record, now, by_digest=by_digest, pull_always=demand.pull_always, policy=self._policy)
+    def _is_renewed(self, record: Record, request: CopyRequest, now: int) -> bool:
+        by_digest = request.copy.destination.digest is not None
+        return needs_renewal(record, now, by_digest=by_digest, pull_always=request.pull_always, policy=self._policy)
 
-    def _renew(self, record: Record, fresh: Record, demand: Demand) -> Record | None:
-        return renewal(record, fresh, pull_always=demand.pull_always, policy=self._policy)
+    def _renew(self, record: Record, fresh: Record, request: CopyRequest) -> Record | None:
+        return renew(record, fresh, pull_always=request.pull_always, policy=self._policy)
 
-    def _record(self, demand: Demand, fresh: Record, known: Record | None) -> Record:
+    def _record(self, request: CopyRequest, fresh: Record, known: Record | None) -> Record:
         """Create or renew the record until one stands that needs neither; a round trip for each, mostly one in all."""
         record = known
         for _ in range(_MOST_RACES):
             if record is None:
                 record = self._records.create(fresh)
-            renewed = self._renew(record, fresh, demand)
+            renewed = self._renew(record, fresh, request)
             if renewed is None:
                 return record
             record = self._records.replace(record, renewed)
         raise NotRecordedError(
-            f"the record of {fresh.push_target} changed at each of {_MOST_RACES} attempts to renew it"
+            f"the record of {fresh.destination} changed at each of {_MOST_RACES} attempts to renew it"
         )
 
-    def _foresee(self, demand: Demand, fresh: Record, known: Record | None) -> Record:
+    def _foresee(self, request: CopyRequest, fresh: Record, known: Record | None) -> Record:
         record = known or self._records.get(fresh.repo, fresh.tag) or fresh
-        return self._renew(record, fresh, demand) or record
+        return self._renew(record, fresh, request) or record

@@ -1,4 +1,4 @@
-"""Image references: Docker's grammar, its defaults, and the home of a copy in ECR.
+"""Image references: Docker's grammar, its defaults, and the destination of a copy in ECR.
 
 The grammar (distribution/reference, which the kubelet uses too):
 
@@ -49,7 +49,7 @@ class InvalidReferenceError(ValueError):
         self.cause = cause
 
 
-class NoHomeError(ValueError):
+class NoDestinationError(ValueError):
     """A valid reference that has no legal name in ECR; `cause` says why, for people."""
 
     def __init__(self, reference: "ImageReference", cause: str) -> None:
@@ -83,7 +83,7 @@ class ImageReference:
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class Destination:
     """Where the copy of one source lies: `registry`/`repository` in ECR, under `tag`.
 
     `digest` is set for a source named by digest: pods then use it, and `tag` only keeps lifecycle rules away.
@@ -100,13 +100,13 @@ class Home:
         return f"{self.registry}/{self.repository}"
 
     @property
-    def push_target(self) -> str:
+    def by_tag(self) -> str:
         """The name under which the copy is pushed."""
         return f"{self.repo}:{self.tag}"
 
     def __str__(self) -> str:
         """Print the image as a pod names it."""
-        return f"{self.repo}@{self.digest}" if self.digest else self.push_target
+        return f"{self.repo}@{self.digest}" if self.digest else self.by_tag
 
 
 @lru_cache(maxsize=16_384)  # more than the images of the largest pod; at most 31 MB
@@ -141,31 +141,33 @@ def parse_reference(text: str) -> ImageReference:
     return ImageReference(registry, repository, tag, digest or None)
 
 
-def home_of(source: ImageReference, registry: str, prefix: str) -> Home:
+def destination_of(source: ImageReference, registry: str, prefix: str) -> Destination:
     """Name the copy of `source` in the ECR `registry` (its host) below `prefix`.
 
     The name is injective: the source's host is one segment with its port's ":" as "_", which no host name holds; the
     path follows unchanged; the tag is the source's own, or made of its digest.
-    Raises NoHomeError where ECR has no such name (CreateRepository's pattern: no upper case, no "[" of IPv6).
+    Raises NoDestinationError where ECR has no such name (CreateRepository's pattern: no upper case, no "[" of IPv6).
     """
     if not _ECR_HOST.fullmatch(source.registry):
-        raise NoHomeError(source, "ECR allows no upper case and no IPv6 address in a name")
-    repository = f"{prefix}/{path_in_home(source)}"
+        raise NoDestinationError(source, "ECR allows no upper case and no IPv6 address in a name")
+    repository = f"{prefix}/{path_below_prefix(source)}"
     # ECR allows 256 characters; container runtimes before 2024 count the registry too and stop at 255.
     if len(registry) + 1 + len(repository) > _LONGEST_REPOSITORY:
-        raise NoHomeError(source, f"with the registry its copy's name would pass {_LONGEST_REPOSITORY} characters")
+        raise NoDestinationError(
+            source, f"with the registry its copy's name would pass {_LONGEST_REPOSITORY} characters"
+        )
     if source.digest is not None:
         if not source.digest.startswith("sha256:"):
-            raise NoHomeError(source, "ECR knows images by sha256 digests only")
-        return Home(registry, repository, "digest-" + source.digest.replace(":", "-"), source.digest)
+            raise NoDestinationError(source, "ECR knows images by sha256 digests only")
+        return Destination(registry, repository, "digest-" + source.digest.replace(":", "-"), source.digest)
     tag = source.tag or "latest"
     if _RESERVED_TAG.fullmatch(tag):
-        raise NoHomeError(source, "tags of the form sha256-<hex> and digest-sha256-<hex> are reserved")
-    return Home(registry, repository, tag, None)
+        raise NoDestinationError(source, "tags of the form sha256-<hex> and digest-sha256-<hex> are reserved")
+    return Destination(registry, repository, tag, None)
 
 
-def path_in_home(source: ImageReference) -> str:
-    """Return the source's host and path as they stand below the prefix of its home."""
+def path_below_prefix(source: ImageReference) -> str:
+    """Return the source's host and path as they stand below the prefix of its destination."""
     return f"{source.registry.replace(':', '_')}/{source.repository}"
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from image_mirror.admission import demands, make_patch, settle
-from image_mirror.aws import Patience, connect
+from image_mirror.admission import apply_records, copy_requests, make_patch
+from image_mirror.aws import CallLimits, connect
 from image_mirror.decisions import Copy
 from image_mirror.metrics import Counts, Metric
-from image_mirror.pod_images import exemption, new_images
-from image_mirror.recorder import KnownRecords, NotRecordedError, Promises
+from image_mirror.pod_images import new_images, skip_reason
+from image_mirror.recorder import KnownRecords, NotRecordedError, Recorder
 from image_mirror.review import BadReviewError, Response, answer, parse_review, refuse, seconds_left, unavailable
 from image_mirror.settings import Settings
 from image_mirror.table import Records
@@ -25,29 +25,29 @@ _counts = Counts()
 _PUBLISH_EVERY = 1.0
 # With timeoutSeconds 5 an answer has 1.25 s: a call that hangs ends soon enough to be tried once more, and to leave its
 # thread to the API server's next attempt.
-_PATIENCE = Patience(connect=0.3, read=0.5, attempts=2, connections=32)
+_PATIENCE = CallLimits(connect=0.3, read=0.5, attempts=2, connections=32)
 
 
 class Webhook:
     """Answers admission reviews: 200, 400 for what is none, 503 where nothing may be promised."""
 
-    def __init__(self, settings: Settings, promises: Promises, clock: Callable[[], float]) -> None:
+    def __init__(self, settings: Settings, recorder: Recorder, clock: Callable[[], float]) -> None:
         """Take the settings, what records images, and a clock in seconds since the epoch."""
         self._settings = settings
-        self._promises = promises
+        self._recorder = recorder
         self._clock = clock
 
     def answer(self, event: Mapping[str, Any]) -> Response:
         """Return the HTTP API response (payload 2.0) to one event. Raises BadReviewError and NotRecordedError."""
         review = parse_review(event)
-        if not review.object or exemption(review.object):
+        if not review.object or skip_reason(review.object):
             return answer(review, [], [])
         mirror, policy = self._settings.mirror, self._settings.policy
         decisions = new_images(review, mirror)
         seconds = self._clock()
         now, left = int(seconds * 1000), seconds_left(event, seconds)
-        standing = self._promises.make(demands(decisions), now=now, seconds=left, dry_run=review.dry_run)
-        changes, warnings = settle(decisions, standing, self._settings.swap_when, policy, now)
+        standing = self._recorder.record(copy_requests(decisions), now=now, seconds=left, dry_run=review.dry_run)
+        changes, warnings = apply_records(decisions, standing, self._settings.swap_when, policy, now)
         if rewrites := sum(isinstance(decisions[field], Copy) for field in changes):
             _counts.add(Metric.REWRITES, rewrites)
         return answer(review, make_patch(review, decisions, changes, mirror), warnings)
@@ -58,7 +58,7 @@ def load() -> Webhook:
     """Make the webhook of the function's environment, once. Raises SettingsError."""
     settings = Settings.from_env(os.environ)
     records = Records(connect("dynamodb", _PATIENCE), settings.table)
-    return Webhook(settings, Promises(records, settings.policy, KnownRecords()), time.time)
+    return Webhook(settings, Recorder(records, settings.policy, KnownRecords()), time.time)
 
 
 def handler(event: Mapping[str, Any], context: object) -> Response:  # noqa: ARG001 - Lambda's signature

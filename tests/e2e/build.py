@@ -11,7 +11,7 @@ from pathlib import Path
 from processes import absent, program
 from registries import EcrApi, Registry
 
-from image_mirror.reference import Home, home_of, parse_reference
+from image_mirror.reference import Destination, destination_of, parse_reference
 from support.buildspec_runner import CodeBuild, Run
 
 PREFIX = "mirror"
@@ -35,12 +35,12 @@ class Project:
     key: Mapping[str, str] = field(default_factory=dict)
     registry_auth: str | None = None
 
-    def home(self, image: str) -> Home:
+    def destination(self, image: str) -> Destination:
         """Return where the package sends the copy of `image`."""
-        return home_of(parse_reference(image), self.target.host, PREFIX)
+        return destination_of(parse_reference(image), self.target.host, PREFIX)
 
     def run(self, image: str, target: str | None = None) -> Run:
-        """Copy `image` to its home, or to `target`. The build leaves no file but in `folder`."""
+        """Copy `image` to its destination, or to `target`. The build leaves no file but in `folder`."""
         check_programs()
         programs = self.folder / "programs"
         programs.mkdir(parents=True)
@@ -64,7 +64,7 @@ class Project:
         scratch.mkdir()
         run = codebuild.run(
             image,
-            target if target is not None else self.home(image).push_target,
+            target if target is not None else self.destination(image).by_tag,
             TARGET_REGISTRY=self.target.host,
             HOME=str(write_home(self.folder / "home", self.target, self.locations)),
             TMPDIR=str(scratch),

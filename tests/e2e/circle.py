@@ -147,9 +147,9 @@ def whole_circle(folder: Path) -> Iterator[Circle]:
         api = stack.enter_context(ecr_api(place("aws")))
         table_url = stack.enter_context(dynamodb_local(place("dynamodb")))
 
-        def build(image: str, home: str) -> Run:
+        def build(image: str, destination: str) -> Run:
             project = Project(folder / f"build-{next(numbers)}", api, target, {"gcr.io": f"{source.host}/gcr.io"})
-            runs.append(project.run(image, home))
+            runs.append(project.run(image, destination))
             return runs[-1]
 
         builds = stack.enter_context(codebuild_service(build))

@@ -26,7 +26,7 @@ ECR_LOGIN = ("AWS", f"{ACCOUNT}-auth-token")
 
 @dataclass(frozen=True)
 class Registry:
-    """A running registry: its `host` with the port, where its files are, and the user and password that it demands."""
+    """A running registry: its `host` with the port, where its files are, and the user and password that it asks for."""
 
     host: str
     storage: Path
@@ -85,7 +85,7 @@ class Registry:
 
 @contextmanager
 def registry(folder: Path, login: tuple[str, str] | None = None, notified: str | None = None) -> Iterator[Registry]:
-    """Run an empty registry whose files lie in `folder`; `login` is the user and password that it demands.
+    """Run an empty registry whose files lie in `folder`; `login` is the user and password that it asks for.
 
     Each push and pull is told to the URL `notified`.
     """

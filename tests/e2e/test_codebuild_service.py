@@ -4,7 +4,7 @@ import pytest
 from codebuild_service import Json, codebuild_service
 
 from image_mirror.build_result import read_build
-from image_mirror.record import Build, Outcome
+from image_mirror.record import Build, BuildResult
 from support.buildspec_runner import Run
 
 REQUEST: Json = {
@@ -20,8 +20,8 @@ REQUEST: Json = {
 def test_a_token_that_comes_again_starts_no_second_build() -> None:
     asked: list[tuple[str, str]] = []
 
-    def run(image: str, home: str) -> Run:
-        asked.append((image, home))
+    def run(image: str, destination: str) -> Run:
+        asked.append((image, destination))
         return Run(None, 0, {"COPY_RESULT": "COPIED"}, "", ())
 
     with codebuild_service(run) as service:
@@ -30,7 +30,7 @@ def test_a_token_that_comes_again_starts_no_second_build() -> None:
         assert first == second
         assert asked == [("from", "to")]
         [build] = service.batch_get_builds({"ids": [first]})["builds"]
-        assert read_build(build) == Build(Outcome.COPIED)
+        assert read_build(build) == Build(BuildResult.COPIED)
 
 
 def test_a_failed_build_says_which_command_failed_and_how() -> None:
@@ -38,12 +38,12 @@ def test_a_failed_build_says_which_command_failed_and_how() -> None:
         started = service.start_build(REQUEST)["build"]["id"]
         service.wait()
         message = "Error while executing command: copy. Reason: exit status 44"
-        assert read_build(service.builds[started]) == Build(Outcome.REFUSED, f"NOT_FOUND: {message}")
+        assert read_build(service.builds[started]) == Build(BuildResult.REFUSED, f"NOT_FOUND: {message}")
 
 
 def test_a_build_that_raises_is_a_fault_and_raises_when_the_service_ends() -> None:
-    def run(image: str, home: str) -> Run:
-        raise RuntimeError(f"{image} is not to be had for {home}")
+    def run(image: str, destination: str) -> Run:
+        raise RuntimeError(f"{image} is not to be had for {destination}")
 
     def build() -> None:
         with codebuild_service(run) as service:
@@ -55,4 +55,4 @@ def test_a_build_that_raises_is_a_fault_and_raises_when_the_service_ends() -> No
     with pytest.raises(RuntimeError, match="from is not to be had for to"):
         build()
     fault = "CodeBuild had a fault of its own: RuntimeError: from is not to be had for to"
-    assert outcomes == [Build(Outcome.DELAYED, fault)]
+    assert outcomes == [Build(BuildResult.DELAYED, fault)]

@@ -24,7 +24,7 @@ SHELL = "$(touch shown)"
 
 @dataclass(frozen=True)
 class World:
-    """The registries with the sources, one of which demands a login, the target that demands ECR's, and ECR's API."""
+    """The registries with the sources, one of which asks for a login, the target that asks for ECR's, and ECR's API."""
 
     source: Registry
     private: Registry
@@ -72,16 +72,16 @@ def assert_ended(project: Project, run: Run, result: str | None, *reasons: str) 
 
 def assert_same(project: Project, origin: Registry, repository: str, image: str, pushed: SourceImage) -> None:
     """Check that the copy is its source to the byte: index, platforms, configurations and layers."""
-    home = project.home(image)
-    sides = ((origin, repository), (project.target, home.repository))
-    tagged = project.target.manifest(home.repository, home.tag)
+    destination = project.destination(image)
+    sides = ((origin, repository), (project.target, destination.repository))
+    tagged = project.target.manifest(destination.repository, destination.tag)
     assert tagged == pushed.manifest
     for manifest in (pushed.manifest, *pushed.platforms):
         assert [side.manifest(name, manifest.digest) for side, name in sides] == [manifest, manifest]
-        assert digest_of(project.target.manifest(home.repository, manifest.digest).data) == manifest.digest
+        assert digest_of(project.target.manifest(destination.repository, manifest.digest).data) == manifest.digest
     for blob in pushed.blobs:
         assert [side.blob(name, blob.digest) for side, name in sides] == [blob.data, blob.data]
-    assert project.target.catalogue()[home.repository] == {home.tag: pushed.manifest.digest}
+    assert project.target.catalogue()[destination.repository] == {destination.tag: pushed.manifest.digest}
 
 
 TO_COPY = [
@@ -101,9 +101,9 @@ def test_a_copy_is_its_source_to_the_byte_and_is_pulled_by_the_rewritten_name(
     image = image if tag else f"{image}@{pushed.manifest.digest}"
     assert_ended(project, project.run(image), "COPIED")
     if not tag:
-        assert project.home(image).tag == pushed.manifest.digest.replace("sha256:", "digest-sha256-")
+        assert project.destination(image).tag == pushed.manifest.digest.replace("sha256:", "digest-sha256-")
     assert_same(project, world.source, repository, image, pushed)
-    assert_pulled(project.folder, project.target, str(project.home(image)), pushed)
+    assert_pulled(project.folder, project.target, str(project.destination(image)), pushed)
     assert world.source.requests_of_skopeo()  # else none would mean nothing, below
     assert world.target.requests_of_skopeo()
 
@@ -116,7 +116,7 @@ def test_a_port_in_the_name_of_the_registry_is_part_of_the_home(world: World, pr
     port = world.source.host.partition(":")[2]
     assert world.target.catalogue()[f"mirror/localhost_{port}/team/port"] == {"1": pushed.manifest.digest}
     assert_same(project, world.source, "team/port", image, pushed)
-    assert_pulled(project.folder, project.target, str(project.home(image)), pushed)
+    assert_pulled(project.folder, project.target, str(project.destination(image)), pushed)
 
 
 def test_a_source_that_demands_a_login_gets_its_own(world: World, project: Project) -> None:
@@ -126,7 +126,7 @@ def test_a_source_that_demands_a_login_gets_its_own(world: World, project: Proje
     project = replace(project, registry_auth=auth_file(world.private.host, *LOGIN))
     assert_ended(project, project.run(image), "COPIED")
     assert_same(project, world.private, "team/private", image, pushed)
-    assert_pulled(project.folder, project.target, str(project.home(image)), pushed)
+    assert_pulled(project.folder, project.target, str(project.destination(image)), pushed)
 
 
 def test_a_source_that_is_busy_for_a_while_is_asked_again(world: World, project: Project) -> None:
@@ -282,7 +282,7 @@ def test_a_name_with_shell_characters_runs_nothing_and_asks_nobody(
 
     before = asked()
     image = "gcr.io/team/index:1.0"
-    names = {"DOCKER_IMAGE": image, "NEW_DOCKER_IMAGE": project.home(image).push_target}
+    names = {"DOCKER_IMAGE": image, "NEW_DOCKER_IMAGE": project.destination(image).by_tag}
     names[variable] += addition
     run = project.run(names["DOCKER_IMAGE"], names["NEW_DOCKER_IMAGE"])
     assert_ended(project, run, "BAD_INPUT", variable)

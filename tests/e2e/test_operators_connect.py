@@ -27,14 +27,14 @@ from processes import free_port, listening, running, wait_for
 from sam import Json, Region, Sam
 from stacks import CHINA
 
-from image_mirror.aws import AccessKey, Patience, connect
+from image_mirror.aws import AccessKey, CallLimits, connect
 from image_mirror.global_access import GlobalAccount
 
 pytest_plugins = ["deployed"]
 
 OPERATOR = "operator"
 ALL = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]})
-PATIENCE = Patience(connect=5, read=30, attempts=1)
+PATIENCE = CallLimits(connect=5, read=30, attempts=1)
 USERS = (("cn-northwest-1", STACK, "ImagePushUserName"), ("us-west-2", GLOBAL_STACK, "ImagePullUserName"))
 BUILD = "ImagePullProject:00000000-0000-0000-0000-000000000000"
 

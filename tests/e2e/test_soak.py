@@ -97,7 +97,7 @@ def test_no_promise_is_lost_when_the_table_restarts_under_load(port: int, tmp_pa
 
 def check_records(clients: list[Client], records: list[Record]) -> None:
     """What pods were sent to is recorded as it was asked for; what dry runs named is not."""
-    sources = {record.push_target: record.source for record in records}
+    sources = {record.destination: record.source for record in records}
     for client in clients:
         lost = {image for image, source in client.promised.items() if sources.get(image) != source}
         assert not lost, f"promised to client {client.number} and not recorded: {sorted(lost)}"

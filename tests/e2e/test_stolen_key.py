@@ -1,4 +1,4 @@
-"""Whoever steals the key in China's secret can have images copied to their own homes, and nothing else."""
+"""Whoever steals the key in China's secret can have images copied to their own destinations, and nothing else."""
 
 import re
 from typing import Any

@@ -66,15 +66,15 @@ def test_an_older_stack_is_upgraded_in_place_and_its_items_are_kept(built: Check
     for source, repository, tag in COPIES.values():
         item = requested[f"{here}/{repository}", tag]
         assert (item["status"]["S"], item["source"]["S"]) == ("REQUESTED", source)
-    untouched = {home: key(*home) for home in left_alone}
-    assert {home: requested[home] for home in left_alone} == untouched
+    untouched = {destination: key(*destination) for destination in left_alone}
+    assert {destination: requested[destination] for destination in left_alone} == untouched
 
     batch, started = stream_batch(region), builds(world)
     assert len(batch["Records"]) == len(COPIES)
     # Even an event that names them, as a stranger's write would bring.
     strangers = [
-        {"eventName": "MODIFY", "dynamodb": {"Keys": key(*home), "SequenceNumber": str(number)}}
-        for number, home in enumerate(left_alone)
+        {"eventName": "MODIFY", "dynamodb": {"Keys": key(*destination), "SequenceNumber": str(number)}}
+        for number, destination in enumerate(left_alone)
     ]
     with built.start(region, "ReconcilerFunction") as reconciler:
         assert reconciler({"Records": [*batch["Records"], *strangers]}) == {"batchItemFailures": []}
@@ -82,8 +82,8 @@ def test_an_older_stack_is_upgraded_in_place_and_its_items_are_kept(built: Check
         assert reconciler(ecr_event("gcr.io/google-samples/hello-app", "1.0")) == {}
         assert reconciler({"source": "aws.events"}) == {}
     after = by_key(region)
-    assert {home: after[home] for home in left_alone} == untouched
-    ours = [item for home, item in after.items() if home not in untouched]
+    assert {destination: after[destination] for destination in left_alone} == untouched
+    ours = [item for destination, item in after.items() if destination not in untouched]
     assert {item["status"]["S"] for item in ours} == {"COPYING"}
     assert {item["build_id"]["S"] for item in ours} == builds(world) - started
     assert len(ours) == len(COPIES)

@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonpatch
 
-from fuzz.reading import ORIGINALS, REGISTRY, entry_for, full_name, home, images, rewritten
+from fuzz.reading import ORIGINALS, REGISTRY, destination, entry_for, full_name, images, rewritten
 from fuzz.scenarios import Scenario
 from fuzz.table import NOW, Key, Table
 
@@ -52,7 +52,7 @@ def check_calls(request: Json, table: Table, scenario: Scenario) -> None:
         for key, _, text in images(request["object"], request.get("subResource")):
             entry = entry_for(scenario.rules, full_name(text))
             if standing.get(key) != text and entry and entry[0] != "!" and "=" not in entry:
-                allowed[home(full_name(text))] = full_name(text)
+                allowed[destination(full_name(text))] = full_name(text)
     for asked in tuple(table.asked):
         assert asked in allowed, f"a call for {asked}, which no rule copies or no container brings"
         assert f"/mirror/{REGISTRY}/" not in asked[0], "a copy of a copy"
@@ -81,7 +81,7 @@ def check_patch(patch: list[Json], request: Json, table: Table, scenario: Scenar
             _check_image(text, value, scenario)
             noted["/".join(key)] = text
             in_home = value.startswith(f"{REGISTRY}/")
-            recorded = not in_home or request.get("dryRun") is True or table.promises(home(full_name(text)))
+            recorded = not in_home or request.get("dryRun") is True or table.promises(destination(full_name(text)))
             assert recorded, f"{value} is promised and not recorded"
     if not subresource:
         _check_originals(patched, request, noted)
@@ -127,7 +127,7 @@ def _check_image(text: str, value: str, scenario: Scenario) -> None:
     if "=" in entry:
         assert full_name(value) == rewritten(entry, source), f"{text!r} became {value!r} by {entry}"
     else:
-        repo, tag = home(source)
+        repo, tag = destination(source)
         assert value == (f"{repo}@{source.partition('@')[2]}" if "@" in source else f"{repo}:{tag}")
 
 

@@ -7,15 +7,15 @@ from typing import Any
 from unittest.mock import patch
 
 from image_mirror import admission, pod_images, recorder, review, webhook
-from image_mirror.decisions import Copy, Decision, Keep, Mirror
+from image_mirror.decisions import Copy, Decision, Leave, Mirror
 from image_mirror.record import Record
-from image_mirror.recorder import Promises
-from image_mirror.reference import NoHomeError, home_of, parse_reference
+from image_mirror.recorder import Recorder
+from image_mirror.reference import NoDestinationError, destination_of, parse_reference
 from image_mirror.review import Json, Response, Review
 from image_mirror.rules import Rule, Rules, parse_rules
 from image_mirror.table import Records
 
-_decide, _make, _new_images, _make_patch = Mirror.decide, Promises.make, pod_images.new_images, admission.make_patch
+_decide, _record, _new_images, _make_patch = Mirror.decide, Recorder.record, pod_images.new_images, admission.make_patch
 _answer, _originals, _known = review.answer, admission._originals, recorder.KnownRecords.get
 _ANY = parse_rules("*.io").entries[0]
 
@@ -25,9 +25,9 @@ def _copy_all(self: Mirror, image: str) -> tuple[Decision, Rule | None]:
     decision, rule = _decide(self, image)
     try:
         reference = parse_reference(image)
-        if decision == Keep() and reference.registry == self.registry:
-            return Copy(reference.pinned, home_of(reference, self.registry, self.prefix)), rule
-    except (ValueError, NoHomeError):
+        if decision == Leave() and reference.registry == self.registry:
+            return Copy(reference.pinned, destination_of(reference, self.registry, self.prefix)), rule
+    except (ValueError, NoDestinationError):
         pass
     return decision, rule
 
@@ -68,7 +68,7 @@ MISTAKES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "copying what no rule names": lambda: patch.object(Rules, "match", lambda *_: _ANY),
     "copying a copy": lambda: patch.object(Mirror, "decide", _copy_all),
     "writing in a dry run": lambda: patch.object(
-        Promises, "make", lambda self, wanted, **more: _make(self, wanted, **more | {"dry_run": False})
+        Recorder, "record", lambda self, wanted, **more: _record(self, wanted, **more | {"dry_run": False})
     ),
     "changing what an update does not change": lambda: patch.object(webhook, "new_images", _always_new),
     "changing what has opted out": lambda: patch.object(webhook, "exemption", lambda _: None),

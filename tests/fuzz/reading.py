@@ -27,7 +27,7 @@ def full_name(image: str) -> str:
     return f"{host}/{path}" + (at + digest if at else f":{tag or 'latest'}")
 
 
-def home(source: str) -> tuple[str, str]:
+def destination(source: str) -> tuple[str, str]:
     """Return the repository, with its registry, and the tag of the copy of a full name."""
     name, at, digest = source.partition("@")
     if not at:

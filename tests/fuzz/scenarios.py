@@ -7,7 +7,7 @@ from typing import Any, cast
 from fuzz.reading import REGISTRY
 from fuzz.table import NOW, Standing, Table
 from image_mirror.admission import SwapWhen
-from image_mirror.recorder import KnownRecords, Promises
+from image_mirror.recorder import KnownRecords, Recorder
 from image_mirror.rules import DEFAULT_RULES
 from image_mirror.settings import Settings
 from image_mirror.table import Records
@@ -52,8 +52,8 @@ SCENARIOS = (
 def webhook_of(scenario: Scenario, table: Table) -> Webhook:
     """Return a webhook that knows no record yet, over `table`."""
     settings = _settings(scenario)
-    promises = Promises(Records(cast("Any", table), settings.table), settings.policy, KnownRecords())
-    return Webhook(settings, promises, lambda: NOW / 1000)
+    recorder = Recorder(Records(cast("Any", table), settings.table), settings.policy, KnownRecords())
+    return Webhook(settings, recorder, lambda: NOW / 1000)
 
 
 @cache

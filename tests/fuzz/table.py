@@ -33,7 +33,7 @@ class Table:
     def promises(self, key: Key) -> bool:
         """Say whether there is a record, and one whose copy is there or will be."""
         item = self._item(key)
-        return item is not None and to_record(item).promised
+        return item is not None and to_record(item).is_active
 
     def get_item(self, **request: Any) -> dict[str, Any]:
         with self._lock:

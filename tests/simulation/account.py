@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from image_mirror.aws import AccessKey, Patience
+from image_mirror.aws import AccessKey, CallLimits
 from simulation.codebuild import CodeBuild
 from simulation.network import Client, refusal
 from simulation.world import World
@@ -38,7 +38,7 @@ class Account:
 class Secrets(Client):
     """The client of Secrets Manager."""
 
-    def __init__(self, world: World, account: Account, patience: Patience) -> None:
+    def __init__(self, world: World, account: Account, patience: CallLimits) -> None:
         super().__init__(world, "Secrets Manager", patience, latency=0.01)
         self._account = account
 
@@ -49,7 +49,7 @@ class Secrets(Client):
 class Project(Client):
     """The client of CodeBuild, across the Pacific, made of one key."""
 
-    def __init__(self, world: World, account: Account, patience: Patience, key: AccessKey) -> None:
+    def __init__(self, world: World, account: Account, patience: CallLimits, key: AccessKey) -> None:
         super().__init__(world, "CodeBuild", patience, latency=0.25)
         self._account = account
         self._key = key.access_key_id

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from image_mirror.reference import Home, home_of, parse_reference
+from image_mirror.reference import Destination, destination_of, parse_reference
 from simulation.functions import Function, Services
 from simulation.ledger import Ledger
 from simulation.table import Key
@@ -40,14 +40,14 @@ class ApiServer:
         number = self._number
         self._world.threads.start(Process(None), lambda: self._admit(pod, number))
 
-    def home(self, image: str) -> Home:
+    def destination(self, image: str) -> Destination:
         """Return where the copy of an image lies."""
-        return home_of(parse_reference(image), self._mirror.registry, self._mirror.prefix)
+        return destination_of(parse_reference(image), self._mirror.registry, self._mirror.prefix)
 
     def key(self, image: str) -> Key:
         """Return the key of an image's record."""
-        home = self.home(image)
-        return home.repo, home.tag
+        destination = self.destination(image)
+        return destination.repo, destination.tag
 
     def _admit(self, pod: Pod, number: int) -> None:
         clock, began = self._world.clock, self._world.clock.now

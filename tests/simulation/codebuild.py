@@ -72,8 +72,8 @@ class CodeBuild:
             return known[2]
         if len(self._queue) >= 5 * self._quota:
             raise refusal("AccountLimitExceededException", "StartBuild", "cannot have more builds in queue")
-        home, _, tag = variables["NEW_DOCKER_IMAGE"].rpartition(":")
-        repository = home.partition("/")[2]
+        destination, _, tag = variables["NEW_DOCKER_IMAGE"].rpartition(":")
+        repository = destination.partition("/")[2]
         build = Build(f"ImagePullProject:{len(self.builds):06}", variables["DOCKER_IMAGE"], repository, tag, now)
         siblings = self.by_target.setdefault((repository, tag), [])
         if any(sibling.ended is None for sibling in siblings):

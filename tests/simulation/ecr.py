@@ -6,7 +6,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from image_mirror.aws import Patience
+from image_mirror.aws import CallLimits
 from simulation.network import Client
 from simulation.world import World
 
@@ -83,7 +83,7 @@ class ECR(Client):
         RepositoryAlreadyExistsException=RepositoryAlreadyExistsException,
     )
 
-    def __init__(self, world: World, registry: Registry, patience: Patience) -> None:
+    def __init__(self, world: World, registry: Registry, patience: CallLimits) -> None:
         super().__init__(world, "ECR", patience, latency=0.02)
         self._registry = registry
 

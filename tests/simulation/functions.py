@@ -15,7 +15,7 @@ from image_mirror import reconciler, webhook
 from image_mirror.copies import Copies
 from image_mirror.global_access import GlobalAccount
 from image_mirror.reconciler import Progress
-from image_mirror.recorder import KnownRecords, Promises
+from image_mirror.recorder import KnownRecords, Recorder
 from image_mirror.settings import Settings
 from image_mirror.table import Records
 from simulation.account import Account, Project, Secrets
@@ -60,7 +60,7 @@ class WebhookInstance(Instance):
         super().__init__(services)
         settings = services.settings
         records = Records(_client(DynamoDB(services.world, services.table, webhook._PATIENCE)), settings.table)
-        self.loaded = webhook.Webhook(settings, Promises(records, settings.policy, KnownRecords()), self.time)
+        self.loaded = webhook.Webhook(settings, Recorder(records, settings.policy, KnownRecords()), self.time)
 
 
 class ReconcilerInstance(Instance):

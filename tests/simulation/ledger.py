@@ -42,7 +42,7 @@ class Ledger:
         self._arrivals: list[tuple[float, float]] = []
 
     @property
-    def promised(self) -> list[Key]:
+    def is_active(self) -> list[Key]:
         """Every copy that a pod waits for and was promised rightly, in the order of the first promises."""
         return list(dict.fromkeys(promise.key for promise in self.promises if not promise.stale))
 

@@ -74,7 +74,7 @@ def failing_a_refresh_for_good() -> Iterator[None]:
 def leaving_pods_alone_while_a_refresh_runs() -> Iterator[None]:
     """Pods are sent to a copy that arrived only while nothing is done about it."""
     settled = property(lambda record: record.digest is None or record.status is Status.COPIED)
-    with patch.object(Record, "promised", settled):
+    with patch.object(Record, "is_active", settled):
         yield
 
 
@@ -93,7 +93,7 @@ def believing_in_a_copy_for_ever() -> Iterator[None]:
 
     with (
         patch("image_mirror.reconciler.verified", faithful(lifecycle.verified)),
-        patch("image_mirror.reconciler.hinted", faithful(lifecycle.hinted)),
+        patch("image_mirror.reconciler.after_push_event", faithful(lifecycle.after_push_event)),
     ):
         yield
 

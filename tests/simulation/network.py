@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from image_mirror.aws import Patience
+from image_mirror.aws import CallLimits
 from simulation.world import World
 
 Answer = TypeVar("Answer")
@@ -20,7 +20,7 @@ def refusal(code: str, operation: str, message: str = "", *, status: int = 400) 
 class Client:
     """What the modelled clients of all services have in common."""
 
-    def __init__(self, world: World, service: str, patience: Patience, latency: float) -> None:
+    def __init__(self, world: World, service: str, patience: CallLimits, latency: float) -> None:
         self.world = world
         self._service = service
         self._patience = patience

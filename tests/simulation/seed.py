@@ -48,7 +48,7 @@ def run_seed(seed: int, *, keeps_history: bool = False) -> Outcome:
         _settle(fleet)
         check_promises(fleet, "at the end")
         for image in images:
-            if fleet.cluster.key(image) in fleet.ledger.promised:
+            if fleet.cluster.key(image) in fleet.ledger.is_active:
                 fleet.cluster.create(Pod((image,)))
         fleet.world.clock.run(MINUTE)
         _settle(fleet)
@@ -95,8 +95,8 @@ def _populate(fleet: Fleet) -> list[str]:
 
 
 def _push_as_a_stranger(fleet: Fleet, image: str) -> None:
-    home = fleet.cluster.home(image)
-    fleet.registry.push(home.repository, home.tag, f"sha256:{fleet.world.dice.getrandbits(256):064x}")
+    destination = fleet.cluster.destination(image)
+    fleet.registry.push(destination.repository, destination.tag, f"sha256:{fleet.world.dice.getrandbits(256):064x}")
 
 
 def _settle(fleet: Fleet) -> None:
@@ -126,7 +126,7 @@ def check_promises(fleet: Fleet, when: str, *, all_stand: bool = False) -> None:
 
     With `all_stand` the last is no excuse: the next pod has asked for it again.
     """
-    for key in fleet.ledger.promised:
+    for key in fleet.ledger.is_active:
         item, repository = fleet.table.items.get(key), key[0].partition("/")[2]
         held = fleet.registry.held(repository, key[1])
         if item is None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from image_mirror.aws import Patience
+from image_mirror.aws import CallLimits
 from simulation.expressions import ExpressionError, Item, Parsed, Scope, apply_update, parse_condition, parse_update
 from simulation.network import Client, refusal
 from simulation.world import World
@@ -117,7 +117,7 @@ class Table:
 class DynamoDB(Client):
     """The client, as far as the product uses it."""
 
-    def __init__(self, world: World, table: Table, patience: Patience) -> None:
+    def __init__(self, world: World, table: Table, patience: CallLimits) -> None:
         super().__init__(world, "DynamoDB", patience, latency=0.005)
         self._table = table
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from image_mirror.aws import Patience
+from image_mirror.aws import CallLimits
 from simulation.codebuild import TOKEN_HELD_FOR, CodeBuild
 from simulation.ecr import Registry
 from simulation.expressions import ExpressionError, Scope, apply_update, parse_condition, parse_update
@@ -67,7 +67,7 @@ def put(client: DynamoDB, tag: str, **attributes: Any) -> None:
 
 def test_the_loser_of_a_conditional_put_gets_the_winners_item() -> None:
     world = World(0, NO_FAULTS)
-    client = DynamoDB(world, Table(world), Patience(connect=1, read=1, attempts=1))
+    client = DynamoDB(world, Table(world), CallLimits(connect=1, read=1, attempts=1))
     lost: list[Any] = []
 
     def second() -> None:
@@ -83,7 +83,7 @@ def test_the_loser_of_a_conditional_put_gets_the_winners_item() -> None:
 def test_the_index_follows_later_and_its_pages_lose_nothing() -> None:
     world = World(0, FAULTS.times(0))
     table = Table(world)
-    client = DynamoDB(world, table, Patience(connect=1, read=1, attempts=1))
+    client = DynamoDB(world, table, CallLimits(connect=1, read=1, attempts=1))
     seen: list[list[str]] = []
 
     def query() -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 from moto import mock_aws
 
-from image_mirror.aws import Patience, connect
+from image_mirror.aws import CallLimits, connect
 from image_mirror.settings import Settings
 from support.templates import sam_template
 
@@ -33,7 +33,7 @@ ENVIRONMENT = {
     "G_PROJECT_NAME": "ImagePullProject",
     "ECR_REGISTRY": REGISTRY,
 }
-PATIENCE = Patience(connect=1, read=5, attempts=1)
+PATIENCE = CallLimits(connect=1, read=5, attempts=1)
 SECRET_KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 
 

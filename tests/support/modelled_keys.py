@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from image_mirror.aws import AccessKey
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.keys.link import Link
-from image_mirror.cli.keys.probe import Outcome, Verdict
+from image_mirror.cli.keys.probe import ProbeResult, Verdict
 from image_mirror.cli.keys.secret import KeySecret, Names
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -60,7 +60,7 @@ class Aws:
     def works(self) -> bool:
         """Whether whoever reads the secret finds a key that AWS takes, with its own secret part."""
         version = self.label("AWSCURRENT")
-        return version is not None and self.prove(AccessKey("", *self.entries()[1:])).outcome is Outcome.WORKS
+        return version is not None and self.prove(AccessKey("", *self.entries()[1:])).outcome is ProbeResult.WORKS
 
     def entries(self) -> tuple[str, str, str]:
         version = self.label("AWSCURRENT")
@@ -71,12 +71,12 @@ class Aws:
     def prove(self, key: AccessKey) -> Verdict:
         found = self.keys.get(key.access_key_id)
         if found is None or found["Status"] != "Active" or key.secret_access_key != f"secret of {key.access_key_id}":
-            return Verdict(Outcome.REFUSED, "")
+            return Verdict(ProbeResult.REFUSED, "")
         if found["refusals"]:
             found["refusals"] -= 1
-            return Verdict(Outcome.REFUSED, "")
+            return Verdict(ProbeResult.REFUSED, "")
         found["used"] = self.now
-        return Verdict(Outcome.WORKS, "")
+        return Verdict(ProbeResult.WORKS, "")
 
     def link(self) -> Link:
         account = cast("Account", self)

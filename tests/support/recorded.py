@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from typer.testing import CliRunner, Result
 
 from image_mirror.cli import app
-from image_mirror.record import HOUR, MINUTE, Record, Status, request
-from image_mirror.reference import home_of, parse_reference
+from image_mirror.record import HOUR, MINUTE, Record, Status, new_record
+from image_mirror.reference import destination_of, parse_reference
 from image_mirror.table import to_item
 from support.cloud import REGISTRY
 
@@ -37,7 +37,7 @@ def record(
     """The record of an image that was asked for so long ago, and written ten minutes later."""
     source = parse_reference(image)
     asked = now() - int(hours * HOUR)
-    made = request(home_of(source, registry, "mirror"), source, asked)
+    made = new_record(destination_of(source, registry, "mirror"), source, asked)
     written: dict[str, Any] = {"status": status, "updated_at": asked + 10 * MINUTE, "due_at": now() + HOUR}
     return replace(made, **(written | _BY_STATUS[status] | changes))
 

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 import jsonpatch
 
-from image_mirror.admission import Demand, SwapWhen
+from image_mirror.admission import CopyRequest, SwapWhen
 from image_mirror.decisions import Mirror
 from image_mirror.pod_images import ORIGINALS
 from image_mirror.record import Policy, Record, Status
-from image_mirror.reference import Home
+from image_mirror.reference import Destination
 from image_mirror.review import Json, Response
 from image_mirror.settings import Settings
 from image_mirror.webhook import Webhook
 from support.cloud import ENVIRONMENT
 
 if TYPE_CHECKING:
-    from image_mirror.recorder import Promises
+    from image_mirror.recorder import Recorder
 
 SETTINGS = Settings.from_env(ENVIRONMENT)
 MIRROR = SETTINGS.mirror
@@ -31,7 +31,7 @@ HEX = "c0f429e16b13e583da7e5a6ec20dd656d325d88e6819cafe0adb0828976529dc"
 DIGEST = f"sha256:{HEX}"
 CAPTURED = tuple(sorted(path.name for path in (Path(__file__).parents[1] / "reviews").glob("*.json")))
 
-Lookup = Callable[[Sequence[Demand]], Mapping[Home, Record]]
+Lookup = Callable[[Sequence[CopyRequest]], Mapping[Destination, Record]]
 
 
 def captured(name: str) -> Json:
@@ -100,11 +100,11 @@ def event_of(
 def all_stand(status: Status | None, *, digest: str | None = None, error: str | None = None) -> Lookup:
     """Answer every demand with a record of this status."""
 
-    def lookup(wanted: Sequence[Demand]) -> dict[Home, Record]:
+    def lookup(wanted: Sequence[CopyRequest]) -> dict[Destination, Record]:
         return {
-            demand.copy.home: Record(
-                repo=demand.copy.home.repo,
-                tag=demand.copy.home.tag,
+            demand.copy.destination: Record(
+                repo=demand.copy.destination.repo,
+                tag=demand.copy.destination.tag,
                 source=str(demand.copy.source),
                 updated_at=NOW,
                 status=status,
@@ -132,16 +132,16 @@ def respond(
 ) -> Response:
     """Answer an event by the real webhook, with records from `records` in the place of the table."""
     settings = replace(SETTINGS, mirror=mirror, swap_when=swap_when, policy=policy or Policy())
-    return Webhook(settings, cast("Promises", StandingPromises(records)), lambda: NOW / 1000).answer(event)
+    return Webhook(settings, cast("Recorder", StandingPromises(records)), lambda: NOW / 1000).answer(event)
 
 
 @dataclass(frozen=True)
 class StandingPromises:
-    """Promises whose records are given and not looked up."""
+    """Recorder whose records are given and not looked up."""
 
     records: Lookup
 
-    def make(self, wanted: Sequence[Demand], **_: object) -> dict[Home, Record]:
+    def make(self, wanted: Sequence[CopyRequest], **_: object) -> dict[Destination, Record]:
         return dict(self.records(wanted))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.doctor.keys import Absent
 from image_mirror.cli.doctor.triggers import RATE, STREAM_FILTER, ecr_pattern
-from image_mirror.cli.keys.probe import Outcome, Verdict
+from image_mirror.cli.keys.probe import ProbeResult, Verdict
 from image_mirror.cli.stacks import Stack
 from image_mirror.review import Json
 from support.operators import CHINA_OUTPUTS, GLOBAL_OUTPUTS, PULL_USER, PUSH_USER, TOKEN, Reply
@@ -140,8 +140,8 @@ class Answers:
     used: Json = field(default_factory=lambda: {"LastUsedDate": datetime.now(UTC), "ServiceName": "codebuild"})
     verdicts: dict[str, Verdict] = field(
         default_factory=lambda: {
-            "global": Verdict(Outcome.WORKS, "BatchGetBuilds"),
-            "china": Verdict(Outcome.WORKS, "ECR login"),
+            "global": Verdict(ProbeResult.WORKS, "BatchGetBuilds"),
+            "china": Verdict(ProbeResult.WORKS, "ECR login"),
         }
     )
     project: Json | None = field(default_factory=_project)

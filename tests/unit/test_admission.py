@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from image_mirror.admission import Demand, SwapWhen, demands
+from image_mirror.admission import CopyRequest, SwapWhen, copy_requests
 from image_mirror.decisions import Copy, Mirror, Rewrite
 from image_mirror.messages import copied_later, copying, failed
 from image_mirror.pod_images import ORIGINALS, new_images
 from image_mirror.record import MINUTE, Policy, Record, Status
-from image_mirror.reference import Home
+from image_mirror.reference import Destination
 from image_mirror.review import BadReviewError, Json, parse_review
 from image_mirror.rules import parse_rules
 from support.reviews_data import (
@@ -40,7 +40,7 @@ HUB = f"{REGISTRY}/mirror/docker.io/library"
 GCR = f"{REGISTRY}/mirror/gcr.io"
 
 
-def no_lookup(wanted: Sequence[Demand]) -> Mapping[Home, Record]:
+def no_lookup(wanted: Sequence[CopyRequest]) -> Mapping[Destination, Record]:
     """Stand for a table that must not be asked."""
     assert not wanted
     return {}
@@ -253,10 +253,10 @@ def test_the_record_and_swap_when_say_whether_the_image_changes(
 
 
 def test_a_failed_image_beside_others_stays_alone() -> None:
-    def lookup(wanted: Sequence[Demand]) -> dict[Home, Record]:
+    def lookup(wanted: Sequence[CopyRequest]) -> dict[Destination, Record]:
         return {
-            demand.copy.home: (FAILED if demand.copy.source.repository == "bad" else REQUESTED)([demand])[
-                demand.copy.home
+            demand.copy.destination: (FAILED if demand.copy.source.repository == "bad" else REQUESTED)([demand])[
+                demand.copy.destination
             ]
             for demand in wanted
         }
@@ -275,9 +275,9 @@ def test_a_pod_of_many_images_gives_ten_warnings_and_a_count() -> None:
 
 
 def test_one_image_used_often_is_demanded_once_and_told_once() -> None:
-    asked: list[Demand] = []
+    asked: list[CopyRequest] = []
 
-    def lookup(wanted: Sequence[Demand]) -> Mapping[Home, Record]:
+    def lookup(wanted: Sequence[CopyRequest]) -> Mapping[Destination, Record]:
         asked.extend(wanted)
         return REQUESTED(wanted)
 
@@ -306,7 +306,7 @@ def test_a_copy_counts_as_pulled_always_if_any_use_says_so(policies: list[Any], 
             entry["imagePullPolicy"] = policy
         else:
             entry["image"]["pullPolicy"] = policy
-    (demand,) = demands(new_images(parse_review(event_of(review_of(pod))), MIRROR))
+    (demand,) = copy_requests(new_images(parse_review(event_of(review_of(pod))), MIRROR))
     assert demand.pull_always is always
     assert str(demand.copy.source) == "docker.io/library/nginx:latest"
 
@@ -320,7 +320,7 @@ def test_a_copy_counts_as_pulled_always_if_any_use_says_so(policies: list[Any], 
     ],
 )
 def test_a_source_with_tag_and_digest_is_demanded_by_digest(images: dict[str, str]) -> None:
-    (demand,) = demands(new_images(parse_review(event_of(review_of(made_pod(images)))), MIRROR))
+    (demand,) = copy_requests(new_images(parse_review(event_of(review_of(made_pod(images)))), MIRROR))
     assert str(demand.copy.source) == f"docker.io/library/nginx@{DIGEST}"
 
 
@@ -454,11 +454,11 @@ OTHER = Mirror(REGISTRY, "other", parse_rules("quay.io !gcr.io"))
 REWRITING = Mirror(REGISTRY, "mirror", parse_rules("docker.io gcr.io quay.io a.io=b.io/m"))
 
 
-def mixed(wanted: Sequence[Demand]) -> dict[Home, Record]:
+def mixed(wanted: Sequence[CopyRequest]) -> dict[Destination, Record]:
     """Let the fate of a copy follow from its name alone: some requested, some copied, some failed, some adopted."""
     fates = (REQUESTED, COPIED, FAILED, all_stand(None))
     return {
-        demand.copy.home: fates[sum(map(ord, str(demand.copy.source))) % 4]([demand])[demand.copy.home]
+        demand.copy.destination: fates[sum(map(ord, str(demand.copy.source))) % 4]([demand])[demand.copy.destination]
         for demand in wanted
     }
 
@@ -510,14 +510,14 @@ def test_a_pod_applied_again_from_its_source_stands_as_it_stood(
 def becomes(mirror: Mirror, image: str) -> str:
     """Name what an image turns into where nothing failed."""
     match mirror.decide(image)[0]:
-        case Copy(home=home):
-            return str(home)
+        case Copy(destination=destination):
+            return str(destination)
         case Rewrite(image=rewritten):
             return rewritten
     return image
 
 
-# Without homes under a prefix of earlier days, which name the same image once more.
+# Without destinations under a prefix of earlier days, which name the same image once more.
 present = st.sampled_from([image for image in pool if "/older/" not in image])
 two_images = st.fixed_dictionaries({"a": present, "b": present})
 requests = st.tuples(st.sampled_from(["label", "apply", "replace"]), two_images, st.sampled_from([REWRITING, OTHER]))

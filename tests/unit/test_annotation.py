@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from image_mirror.admission import Demand
+from image_mirror.admission import CopyRequest
 from image_mirror.decisions import Mirror
 from image_mirror.pod_images import ORIGINALS
 from image_mirror.record import Record
-from image_mirror.reference import Home
+from image_mirror.reference import Destination
 from image_mirror.review import Json
 from image_mirror.rules import parse_rules
 from support.reviews_data import (
@@ -33,7 +33,7 @@ GCR = f"{REGISTRY}/mirror/gcr.io"
 LIMIT = 262_144
 
 
-def no_lookup(wanted: Sequence[Demand]) -> Mapping[Home, Record]:
+def no_lookup(wanted: Sequence[CopyRequest]) -> Mapping[Destination, Record]:
     """Stand for a table that must not be asked."""
     assert not wanted
     return {}
@@ -366,7 +366,7 @@ def test_an_image_that_is_new_is_no_reason_to_give_anything_back(standing: str, 
     ],
 )
 def test_a_source_whose_path_is_another_image_is_not_taken_for_it(first: str, then: str) -> None:
-    """Both homes end alike; the annotation says which of the two stands there."""
+    """Both destinations end alike; the annotation says which of the two stands there."""
     mirror = mirror_of("docker.io gcr.io quay.io m.daocloud.io")
     live = create(made_pod({"a": first}), mirror=mirror)
     pod = applied(live, made_pod({"a": then}))

@@ -18,14 +18,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from image_mirror import reconciler, webhook
-from image_mirror.aws import AccessKey, Patience, connect
+from image_mirror.aws import AccessKey, CallLimits, connect
 from image_mirror.reconciler import RESERVE
 
 CONNECTIONS = 4
 
 
 def test_a_client_has_the_patience_that_is_asked_for(cloud: object) -> None:  # noqa: ARG001 - the environment it sets
-    client = connect("dynamodb", Patience(connect=0.25, read=0.75, attempts=3, connections=7))
+    client = connect("dynamodb", CallLimits(connect=0.25, read=0.75, attempts=3, connections=7))
     config = client.meta.config
     assert (config.connect_timeout, config.read_timeout, config.max_pool_connections) == (0.25, 0.75, 7)
     assert (config.retries["mode"], config.retries["total_max_attempts"]) == ("standard", 3)
@@ -33,7 +33,7 @@ def test_a_client_has_the_patience_that_is_asked_for(cloud: object) -> None:  # 
 
 
 def test_a_client_of_another_account_has_its_key_and_region(cloud: object) -> None:  # noqa: ARG001
-    client = connect("codebuild", Patience(connect=1, read=1, attempts=1), AccessKey("us-west-2", "AKIA", "secret"))
+    client = connect("codebuild", CallLimits(connect=1, read=1, attempts=1), AccessKey("us-west-2", "AKIA", "secret"))
     assert client.meta.region_name == "us-west-2"
     assert client._request_signer._credentials.access_key == "AKIA"
 
@@ -114,7 +114,7 @@ def trusting(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         monkeypatch.setenv("AWS_CA_BUNDLE", str(trusted))
-        return connect("dynamodb", Patience(connect=10, read=30, attempts=1, connections=CONNECTIONS))
+        return connect("dynamodb", CallLimits(connect=10, read=30, attempts=1, connections=CONNECTIONS))
 
     return make
 

@@ -85,7 +85,7 @@ def test_no_image_makes_a_decision_take_long(unit: str, end: str) -> None:
         def decide() -> None:
             parse_reference.cache_clear()
             MIRROR.decide(image)
-            MIRROR.may_stand_for(f"{REGISTRY}/mirror/{image}"[:length], image)
+            MIRROR.may_be_copy_of(f"{REGISTRY}/mirror/{image}"[:length], image)
 
         return decide
 
@@ -167,8 +167,8 @@ def distinct(count: int, image: str = "gcr.io/a/b:{}") -> dict[str, str]:
 def copied(count: int) -> Json:
     """Make a pod whose images were all rewritten, with the annotation that says of what."""
     originals = {f"containers/c{number}": f"gcr.io/a/b:{number}" for number in range(count)}
-    home = f"{REGISTRY}/mirror/gcr.io/a/b:{{}}"
-    return made_pod(distinct(count, home), annotations={ORIGINALS: json.dumps(originals)})
+    destination = f"{REGISTRY}/mirror/gcr.io/a/b:{{}}"
+    return made_pod(distinct(count, destination), annotations={ORIGINALS: json.dumps(originals)})
 
 
 def one_name(count: int) -> Json:
@@ -324,7 +324,7 @@ def test_a_request_ends_in_its_time_however_many_images_wait_for_the_table() -> 
     in_time = not asking.is_alive()
     table.let_go.set()
     asking.join()
-    subject._promises._threads.shutdown()  # once all that was begun has ended
+    subject._recorder._threads.shutdown()  # once all that was begun has ended
     assert in_time, "the answer waited for the table"
     assert "10000 of 10000 records" in str(refusals[0])
     assert table.asked == 32, "what nobody waits for any more was asked all the same"

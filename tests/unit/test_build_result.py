@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from image_mirror.build_result import EXIT_CODES, read_build
-from image_mirror.record import Outcome
+from image_mirror.record import BuildResult
 
 
 def failed(message: str = "", phase: str = "BUILD", status: str = "FAILED", **exported: str) -> dict[str, Any]:
@@ -29,87 +29,94 @@ COMMAND = "Error while executing command: copy. Reason: exit status "
 @pytest.mark.parametrize(
     ("build", "outcome", "reason"),
     [
-        pytest.param({"buildStatus": "IN_PROGRESS", "currentPhase": "QUEUED"}, Outcome.RUNNING, "", id="queued"),
-        pytest.param({"buildStatus": "IN_PROGRESS", "currentPhase": "BUILD"}, Outcome.RUNNING, "", id="running"),
-        pytest.param({"buildStatus": "SUCCEEDED"}, Outcome.COPIED, "", id="succeeded"),
+        pytest.param({"buildStatus": "IN_PROGRESS", "currentPhase": "QUEUED"}, BuildResult.RUNNING, "", id="queued"),
+        pytest.param({"buildStatus": "IN_PROGRESS", "currentPhase": "BUILD"}, BuildResult.RUNNING, "", id="running"),
+        pytest.param({"buildStatus": "SUCCEEDED"}, BuildResult.COPIED, "", id="succeeded"),
         pytest.param(
             failed(COMMAND + "44", COPY_RESULT="NOT_FOUND", COPY_REASON="manifest unknown"),
-            Outcome.REFUSED,
+            BuildResult.REFUSED,
             "NOT_FOUND: manifest unknown",
             id="not found",
         ),
         pytest.param(
             failed(COPY_RESULT="DENIED", COPY_REASON="unauthorized"),
-            Outcome.REFUSED,
+            BuildResult.REFUSED,
             "DENIED: unauthorized",
             id="denied",
         ),
-        pytest.param(failed(COPY_RESULT="BAD_INPUT", COPY_REASON="x"), Outcome.REFUSED, "BAD_INPUT: x", id="bad input"),
         pytest.param(
-            failed(COPY_RESULT="RATE_LIMITED", COPY_REASON="429"), Outcome.DELAYED, "RATE_LIMITED: 429", id="rate limit"
+            failed(COPY_RESULT="BAD_INPUT", COPY_REASON="x"), BuildResult.REFUSED, "BAD_INPUT: x", id="bad input"
+        ),
+        pytest.param(
+            failed(COPY_RESULT="RATE_LIMITED", COPY_REASON="429"),
+            BuildResult.DELAYED,
+            "RATE_LIMITED: 429",
+            id="rate limit",
         ),
         pytest.param(
             failed(COPY_RESULT="UNREACHABLE", COPY_REASON="no such host"),
-            Outcome.DELAYED,
+            BuildResult.DELAYED,
             "UNREACHABLE: no such host",
             id="unreachable",
         ),
         pytest.param(
             failed(COPY_RESULT="TARGET_LOGIN", COPY_REASON="denied"),
-            Outcome.DELAYED,
+            BuildResult.DELAYED,
             "TARGET_LOGIN: denied",
             id="login",
         ),
         pytest.param(
-            failed("later", phase="FINALIZING", COPY_RESULT="COPIED"), Outcome.COPIED, "", id="failed after it"
+            failed("later", phase="FINALIZING", COPY_RESULT="COPIED"), BuildResult.COPIED, "", id="failed after it"
         ),
         pytest.param(
             failed("no such thing"),
-            Outcome.REFUSED,
+            BuildResult.REFUSED,
             "the build failed without a known reason: no such thing",
             id="unexplained",
         ),
         pytest.param(
             failed(COMMAND + "1"),
-            Outcome.REFUSED,
+            BuildResult.REFUSED,
             f"the build failed without a known reason: {COMMAND}1",
             id="unexplained exit code",
         ),
         pytest.param(
             failed("no capacity", phase="PROVISIONING"),
-            Outcome.DELAYED,
+            BuildResult.DELAYED,
             "the build failed in phase PROVISIONING: no capacity",
             id="no machine",
         ),
         pytest.param(
             failed("Secrets Manager can't find the secret", phase="DOWNLOAD_SOURCE"),
-            Outcome.DELAYED,
+            BuildResult.DELAYED,
             "the build failed in phase DOWNLOAD_SOURCE: Secrets Manager can't find the secret",
             id="secret missing in the global region",
         ),
         pytest.param(
             failed("", phase="QUEUED", status="TIMED_OUT"),
-            Outcome.DELAYED,
+            BuildResult.DELAYED,
             "the build ran out of time in phase QUEUED: no message",
             id="time-out in the queue",
         ),
         pytest.param(
             failed("", status="TIMED_OUT"),
-            Outcome.REFUSED,
+            BuildResult.REFUSED,
             "the build ran out of time; BuildTimeoutMinutes allows more",
             id="time-out of the copy",
         ),
-        pytest.param(failed("", status="STOPPED"), Outcome.REFUSED, "the build was stopped by hand", id="stopped"),
+        pytest.param(failed("", status="STOPPED"), BuildResult.REFUSED, "the build was stopped by hand", id="stopped"),
         pytest.param(
             failed("internal", status="FAULT"),
-            Outcome.DELAYED,
+            BuildResult.DELAYED,
             "CodeBuild had a fault of its own: internal",
             id="fault",
         ),
-        pytest.param({}, Outcome.REFUSED, "the build failed without a known reason: no message", id="nothing known"),
+        pytest.param(
+            {}, BuildResult.REFUSED, "the build failed without a known reason: no message", id="nothing known"
+        ),
     ],
 )
-def test_each_end_of_a_build_has_its_outcome(build: dict[str, Any], outcome: Outcome, reason: str) -> None:
+def test_each_end_of_a_build_has_its_outcome(build: dict[str, Any], outcome: BuildResult, reason: str) -> None:
     found = read_build(build)
     assert (found.outcome, found.reason) == (outcome, reason)
     # These two last until someone mends a key or its secret, and so ring an alarm.

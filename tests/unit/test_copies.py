@@ -12,8 +12,8 @@ from image_mirror.build_result import UNKNOWN
 from image_mirror.copies import Copies, lifecycle_policy, pull_policy
 from image_mirror.global_access import DelayedError, GlobalAccount
 from image_mirror.lifecycle import delayed
-from image_mirror.record import Build, Outcome, Record, idempotency_token, request
-from image_mirror.reference import home_of, parse_reference
+from image_mirror.record import Build, BuildResult, Record, idempotency_token, new_record
+from image_mirror.reference import destination_of, parse_reference
 from image_mirror.settings import Settings
 from support.cloud import PATIENCE, REGISTRY, Cloud
 
@@ -23,7 +23,7 @@ DIGEST = "sha256:" + "a" * 64
 
 def fresh(image: str = "gcr.io/team/app:1") -> Record:
     source = parse_reference(image)
-    return request(home_of(source, REGISTRY, "mirror"), source, NOW)
+    return new_record(destination_of(source, REGISTRY, "mirror"), source, NOW)
 
 
 def make_copies(cloud: Cloud, settings: Settings) -> Copies:
@@ -165,7 +165,7 @@ def test_a_repository_that_cannot_be_made_delays_and_starts_no_build(
 def test_builds_are_looked_up_and_unknown_ones_are_said_to_be(copies: Copies) -> None:
     build_id = copies.start(fresh())
     known = copies.builds([build_id, "ImagePullProject:00000000-0000-0000-0000-000000000000"])
-    assert known[build_id] == Build(Outcome.COPIED)  # moto says that each build has succeeded
+    assert known[build_id] == Build(BuildResult.COPIED)  # moto says that each build has succeeded
     assert known["ImagePullProject:00000000-0000-0000-0000-000000000000"] == UNKNOWN
 
 

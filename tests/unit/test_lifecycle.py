@@ -17,10 +17,10 @@ from image_mirror.lifecycle import (
     Step,
     Verify,
     Wait,
+    after_push_event,
     delayed,
-    hinted,
     next_step,
-    postponed,
+    not_served,
     refused,
     started,
     verified,
@@ -29,15 +29,15 @@ from image_mirror.record import (
     HOUR,
     MINUTE,
     Build,
-    Outcome,
+    BuildResult,
     Policy,
     Record,
     Status,
     idempotency_token,
-    renewal,
-    request,
+    new_record,
+    renew,
 )
-from image_mirror.reference import home_of, parse_reference
+from image_mirror.reference import destination_of, parse_reference
 
 REGISTRY = "123456789012.dkr.ecr.cn-northwest-1.amazonaws.com.cn"
 POLICY = Policy()
@@ -48,7 +48,7 @@ OTHER = "sha256:" + "b" * 64
 
 def fresh(image: str = "gcr.io/a:1", now: int = NOW) -> Record:
     source = parse_reference(image)
-    return request(home_of(source, REGISTRY, "mirror"), source, now)
+    return new_record(destination_of(source, REGISTRY, "mirror"), source, now)
 
 
 REQUESTED = fresh()
@@ -99,24 +99,24 @@ def test_a_pod_renews_what_failed_what_is_old_and_what_has_no_status(
 ) -> None:
     wish = fresh(now=NOW + age)
     expected = replace(wish, digest=record.digest) if renewed else None
-    assert renewal(record, wish, pull_always=pull_always, policy=POLICY) == expected
+    assert renew(record, wish, pull_always=pull_always, policy=POLICY) == expected
 
 
 def test_a_copy_by_digest_is_never_refreshed() -> None:
     copied = replace(BY_DIGEST, status=Status.COPIED, digest=HELD)
     wish = fresh(f"gcr.io/a@{HELD}", NOW + 99 * HOUR)
-    assert renewal(copied, wish, pull_always=True, policy=POLICY) is None
+    assert renew(copied, wish, pull_always=True, policy=POLICY) is None
 
 
 def test_zero_refresh_hours_mean_never() -> None:
     wish = fresh(now=NOW + 9999 * HOUR)
-    assert renewal(COPIED, wish, pull_always=True, policy=Policy(refresh=0)) is None
+    assert renew(COPIED, wish, pull_always=True, policy=Policy(refresh=0)) is None
 
 
-RUNNING = Build(Outcome.RUNNING)
-SUCCEEDED = Build(Outcome.COPIED)
-REFUSED = Build(Outcome.REFUSED, "NOT_FOUND: x")
-DELAYED = Build(Outcome.DELAYED, "RATE_LIMITED: x")
+RUNNING = Build(BuildResult.RUNNING)
+SUCCEEDED = Build(BuildResult.COPIED)
+REFUSED = Build(BuildResult.REFUSED, "NOT_FOUND: x")
+DELAYED = Build(BuildResult.DELAYED, "RATE_LIMITED: x")
 LATER = NOW + HOUR
 
 
@@ -166,8 +166,8 @@ def test_a_refresh_that_fails_for_good_leaves_the_old_copy_in_use() -> None:
         record = refused(record, "NOT_FOUND: x", NOW)
     assert (record.status, record.digest, record.error) == (Status.COPIED, HELD, "NOT_FOUND: x")
     assert record.due_at == NOW, "whether ECR holds the old copy is asked at once"
-    assert renewal(record, fresh(now=NOW + HOUR), pull_always=True, policy=POLICY) is None
-    assert renewal(record, fresh(now=NOW + 24 * HOUR), pull_always=True, policy=POLICY) is not None
+    assert renew(record, fresh(now=NOW + HOUR), pull_always=True, policy=POLICY) is None
+    assert renew(record, fresh(now=NOW + 24 * HOUR), pull_always=True, policy=POLICY) is not None
 
 
 def test_waits_cost_no_attempt_are_counted_and_grow_to_an_hour() -> None:
@@ -234,14 +234,14 @@ def test_copies_made_together_are_verified_apart() -> None:
 def test_a_hint_makes_of_a_record_what_ecr_says(
     record: Record, held: str | None, after: tuple[Status, str | None] | None
 ) -> None:
-    step = hinted(record, held, LATER, POLICY)
+    step = after_push_event(record, held, LATER, POLICY)
     assert (after is None and step == Wait()) or isinstance(step, Save)
     if isinstance(step, Save):
         assert (step.record.status, step.record.digest) == after
 
 
 def test_a_hint_of_a_deletion_removes_the_record() -> None:
-    assert hinted(COPIED, None, LATER, POLICY) == Remove()
+    assert after_push_event(COPIED, None, LATER, POLICY) == Remove()
 
 
 def test_the_token_changes_with_each_request_attempt_and_ended_build_and_with_nothing_else() -> None:
@@ -274,7 +274,7 @@ records = st.builds(
     error=texts,
     due_at=st.none() | st.integers(0, 2 * NOW),
 )
-builds = st.none() | st.builds(Build, st.sampled_from(Outcome), st.text(max_size=5))
+builds = st.none() | st.builds(Build, st.sampled_from(BuildResult), st.text(max_size=5))
 
 
 @given(record=records, build=builds, held=texts, now=st.integers(0, 2 * NOW))
@@ -284,8 +284,8 @@ def test_every_record_has_an_answer_to_everything(
     steps = [
         next_step(record, build, now),
         verified(record, held, now, POLICY),
-        hinted(record, held, now, POLICY),
-        Save(postponed(record, now, POLICY)),
+        after_push_event(record, held, now, POLICY),
+        Save(not_served(record, now, POLICY)),
     ]
     for step in steps:
         if isinstance(step, Save) and step.record.status not in (None, Status.FAILED):
@@ -315,15 +315,15 @@ class History(RuleBasedStateMachine):
         if self.record is None:
             self.record = wish
         else:
-            self.record = renewal(self.record, wish, pull_always=pull_always, policy=POLICY) or self.record
+            self.record = renew(self.record, wish, pull_always=pull_always, policy=POLICY) or self.record
 
     @precondition(lambda self: self.record is not None)
-    @rule(outcome=st.sampled_from(Outcome), pushed=st.sampled_from([HELD, OTHER]))
-    def the_reconciler_looks(self, outcome: Outcome, pushed: str) -> None:
+    @rule(outcome=st.sampled_from(BuildResult), pushed=st.sampled_from([HELD, OTHER]))
+    def the_reconciler_looks(self, outcome: BuildResult, pushed: str) -> None:
         assert self.record is not None
         step = next_step(self.record, None, self.now)
         if isinstance(step, Inspect):
-            if outcome is Outcome.COPIED:
+            if outcome is BuildResult.COPIED:
                 self.held = HELD if self.record.by_digest else pushed
             step = next_step(self.record, Build(outcome, "reason"), self.now)
         if isinstance(step, Start):
@@ -336,7 +336,7 @@ class History(RuleBasedStateMachine):
     @rule()
     def an_event_hints(self) -> None:
         assert self.record is not None
-        self.apply(hinted(self.record, self.held, self.now, POLICY))
+        self.apply(after_push_event(self.record, self.held, self.now, POLICY))
 
     @rule()
     def someone_deletes_the_copy(self) -> None:
@@ -360,7 +360,7 @@ class History(RuleBasedStateMachine):
     @invariant()
     def a_record_with_a_digest_is_promised(self) -> None:
         if self.record is not None and self.record.digest is not None:
-            assert self.record.promised
+            assert self.record.is_active
 
     @invariant()
     def what_failed_says_why_after_five_attempts(self) -> None:
@@ -374,7 +374,7 @@ class History(RuleBasedStateMachine):
             if self.record is None or self.record.status in (Status.COPIED, Status.FAILED):
                 break
             self.now = max(self.now, self.record.due_at or 0)
-            self.the_reconciler_looks(Outcome.COPIED, HELD)
+            self.the_reconciler_looks(BuildResult.COPIED, HELD)
         assert self.record is None or self.record.status in (Status.COPIED, Status.FAILED)
 
 

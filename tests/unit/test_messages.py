@@ -4,9 +4,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from image_mirror.decisions import Keep
+from image_mirror.decisions import Leave
 from image_mirror.messages import at_most_ten, copied_later, copying, failed, left_alone
-from image_mirror.reference import InvalidReferenceError, NoHomeError, home_of, parse_reference
+from image_mirror.reference import InvalidReferenceError, NoDestinationError, destination_of, parse_reference
 from support.reviews_data import DIGEST, MIRROR
 
 steady = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
@@ -127,11 +127,11 @@ def test_a_long_reason_leaves_room_for_the_image_and_for_what_to_do() -> None:
 def test_the_cause_is_told_to_its_end_beside_a_short_name(image: str) -> None:
     """A sentence that is cut off within a word tells nobody what to do."""
     decision = MIRROR.decide(image)[0]
-    assert isinstance(decision, Keep)
+    assert isinstance(decision, Leave)
     assert decision.warning is not None
     try:
-        home_of(parse_reference(image), MIRROR.registry, MIRROR.prefix)
-    except (InvalidReferenceError, NoHomeError) as error:
+        destination_of(parse_reference(image), MIRROR.registry, MIRROR.prefix)
+    except (InvalidReferenceError, NoDestinationError) as error:
         cause = error.cause
     assert decision.warning == f"{image} stays as written: {cause}"
 

@@ -15,8 +15,8 @@ from image_mirror import reconciler
 from image_mirror.copies import Copies
 from image_mirror.global_access import DelayedError, delayed_by
 from image_mirror.reconciler import Progress
-from image_mirror.record import HOUR, MINUTE, Build, Outcome, Record, Status, idempotency_token, request
-from image_mirror.reference import home_of, parse_reference
+from image_mirror.record import HOUR, MINUTE, Build, BuildResult, Record, Status, idempotency_token, new_record
+from image_mirror.reference import destination_of, parse_reference
 from image_mirror.table import Records, to_item
 from support.cloud import REGISTRY, SECRET_KEY, Cloud
 
@@ -51,7 +51,7 @@ def now() -> int:
 
 def fresh(image: str = "gcr.io/team/app:1", age: int = 0) -> Record:
     source = parse_reference(image)
-    return request(home_of(source, REGISTRY, "mirror"), source, now() - age)
+    return new_record(destination_of(source, REGISTRY, "mirror"), source, now() - age)
 
 
 def stand(records: Records, record: Record) -> Record:
@@ -196,9 +196,9 @@ def test_a_build_that_succeeded_counts_only_if_ecr_holds_the_image(cloud: Cloud,
 @pytest.mark.parametrize(
     ("build", "status", "attempts", "waits"),
     [
-        pytest.param(Build(Outcome.RUNNING), Status.COPYING, 0, 0, id="running"),
-        pytest.param(Build(Outcome.REFUSED, "NOT_FOUND: x"), Status.REQUESTED, 1, 0, id="refused"),
-        pytest.param(Build(Outcome.DELAYED, "RATE_LIMITED: x"), Status.REQUESTED, 0, 1, id="delayed"),
+        pytest.param(Build(BuildResult.RUNNING), Status.COPYING, 0, 0, id="running"),
+        pytest.param(Build(BuildResult.REFUSED, "NOT_FOUND: x"), Status.REQUESTED, 1, 0, id="refused"),
+        pytest.param(Build(BuildResult.DELAYED, "RATE_LIMITED: x"), Status.REQUESTED, 0, 1, id="delayed"),
     ],
 )
 def test_a_build_that_is_due_is_looked_up(
@@ -222,7 +222,7 @@ def test_builds_are_looked_up_a_hundred_at_a_time(records: Records, monkeypatch:
 
     def builds(_self: Copies, ids: list[str]) -> dict[str, Build]:
         asked.append(len(ids))
-        return dict.fromkeys(ids, Build(Outcome.RUNNING))
+        return dict.fromkeys(ids, Build(BuildResult.RUNNING))
 
     monkeypatch.setattr(Copies, "builds", builds)
     run(SCHEDULE)
@@ -293,7 +293,7 @@ def test_what_is_known_to_wait_for_capacity_is_not_read_again_until_there_is_som
     monkeypatch.setattr(client, "get_item", get_item)
     monkeypatch.setattr(reconciler, "_CHUNK", 20)  # what is read at the least, to ask CodeBuild
     monkeypatch.setattr(Copies, "start", full)
-    monkeypatch.setattr(Copies, "builds", lambda _self, ids: dict.fromkeys(ids, Build(Outcome.RUNNING)))
+    monkeypatch.setattr(Copies, "builds", lambda _self, ids: dict.fromkeys(ids, Build(BuildResult.RUNNING)))
     waiting = [stand(records, fresh(f"gcr.io/a{number:02}:1", HOUR - number * 1000)) for number in range(60)]
     run(SCHEDULE)
     assert len(read) == 60
@@ -636,11 +636,13 @@ def test_what_was_counted_is_published_also_where_an_exception_ends_the_run(
 @pytest.mark.parametrize(
     ("build", "counted"),
     [
-        pytest.param(Build(Outcome.RUNNING), {}, id="running"),
-        pytest.param(Build(Outcome.REFUSED, "NOT_FOUND: x"), {"AttemptsRefused": [1]}, id="refused"),
-        pytest.param(Build(Outcome.DELAYED, "RATE_LIMITED: x"), {"Waits": [1]}, id="rate limited"),
-        pytest.param(Build(Outcome.DELAYED, "TARGET_LOGIN", key=True), {"KeyRefused": [1]}, id="China's key refused"),
-        pytest.param(Build(Outcome.COPIED), {"AttemptsRefused": [1]}, id="ended with nothing in ECR"),
+        pytest.param(Build(BuildResult.RUNNING), {}, id="running"),
+        pytest.param(Build(BuildResult.REFUSED, "NOT_FOUND: x"), {"AttemptsRefused": [1]}, id="refused"),
+        pytest.param(Build(BuildResult.DELAYED, "RATE_LIMITED: x"), {"Waits": [1]}, id="rate limited"),
+        pytest.param(
+            Build(BuildResult.DELAYED, "TARGET_LOGIN", key=True), {"KeyRefused": [1]}, id="China's key refused"
+        ),
+        pytest.param(Build(BuildResult.COPIED), {"AttemptsRefused": [1]}, id="ended with nothing in ECR"),
     ],
 )
 def test_what_a_build_came_to_is_counted(
@@ -662,7 +664,7 @@ def test_the_last_attempt_is_counted_as_a_failure(
     records: Records, monkeypatch: pytest.MonkeyPatch, published: Published
 ) -> None:
     stand(records, replace(fresh(), status=Status.COPYING, build_id="ImagePullProject:1", attempts=4))
-    refused = Build(Outcome.REFUSED, "NOT_FOUND: x")
+    refused = Build(BuildResult.REFUSED, "NOT_FOUND: x")
     monkeypatch.setattr(Copies, "builds", lambda _self, ids: dict.fromkeys(ids, refused))
     run(SCHEDULE)
     seen = published()

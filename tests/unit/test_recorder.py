@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from image_mirror.admission import Demand
+from image_mirror.admission import CopyRequest
 from image_mirror.decisions import Copy
-from image_mirror.record import HOUR, MINUTE, Policy, Record, Status, request
-from image_mirror.recorder import KnownRecords, NotRecordedError, Promises
-from image_mirror.reference import home_of, parse_reference
+from image_mirror.record import HOUR, MINUTE, Policy, Record, Status, new_record
+from image_mirror.recorder import KnownRecords, NotRecordedError, Recorder
+from image_mirror.reference import destination_of, parse_reference
 from image_mirror.table import Records, to_record
 from support.cloud import REGISTRY, Cloud
 
@@ -54,97 +54,97 @@ def records(cloud: Cloud) -> CountingRecords:
 
 
 @pytest.fixture
-def promises(records: CountingRecords) -> Promises:
-    return Promises(records, Policy(), KnownRecords())
+def recorder(records: CountingRecords) -> Recorder:
+    return Recorder(records, Policy(), KnownRecords())
 
 
-def demand(image: str = "gcr.io/a:1", *, pull_always: bool = False) -> Demand:
+def demand(image: str = "gcr.io/a:1", *, pull_always: bool = False) -> CopyRequest:
     source = parse_reference(image)
-    return Demand(Copy(source.pinned, home_of(source, REGISTRY, "mirror")), pull_always)
+    return CopyRequest(Copy(source.pinned, destination_of(source, REGISTRY, "mirror")), pull_always)
 
 
 def make(
-    promises: Promises, *demands: Demand, now: int = NOW, seconds: float = 5, dry_run: bool = False
+    recorder: Recorder, *copy_requests: CopyRequest, now: int = NOW, seconds: float = 5, dry_run: bool = False
 ) -> list[Record]:
-    standing = promises.make(demands, now=now, seconds=seconds, dry_run=dry_run)
-    return [standing[wish.copy.home] for wish in demands]
+    standing = recorder.record(copy_requests, now=now, seconds=seconds, dry_run=dry_run)
+    return [standing[wish.copy.destination] for wish in copy_requests]
 
 
 def stand(cloud: Cloud, **changes: Any) -> Record:
     """Put the record of gcr.io/a:1 into the table, with `changes`."""
     wish = demand()
-    record = replace(request(wish.copy.home, wish.copy.source, NOW), **changes)
+    record = replace(new_record(wish.copy.destination, wish.copy.source, NOW), **changes)
     return Records(cloud.dynamodb, "ImageListTable").create(record)
 
 
 def test_a_new_image_costs_one_round_trip_and_stands_recorded(
-    cloud: Cloud, records: CountingRecords, promises: Promises
+    cloud: Cloud, records: CountingRecords, recorder: Recorder
 ) -> None:
-    [record] = make(promises, demand())
+    [record] = make(recorder, demand())
     assert record.status is Status.REQUESTED
     assert [to_record(item) for item in cloud.items()] == [record]
     assert records.calls == ["create"]
 
 
-def test_many_images_are_recorded_at_the_same_time(records: CountingRecords, promises: Promises) -> None:
+def test_many_images_are_recorded_at_the_same_time(records: CountingRecords, recorder: Recorder) -> None:
     together = threading.Barrier(10, timeout=5)
     records._call = lambda _name: together.wait()  # type: ignore[assignment,method-assign]
-    assert len(make(promises, *(demand(f"gcr.io/a:{number}") for number in range(10)))) == 10
+    assert len(make(recorder, *(demand(f"gcr.io/a:{number}") for number in range(10)))) == 10
 
 
-def test_a_known_image_costs_no_round_trip_for_sixty_seconds(records: CountingRecords, promises: Promises) -> None:
-    make(promises, demand())
-    assert make(promises, demand(), now=NOW + 59_999)[0].status is Status.REQUESTED
+def test_a_known_image_costs_no_round_trip_for_sixty_seconds(records: CountingRecords, recorder: Recorder) -> None:
+    make(recorder, demand())
+    assert make(recorder, demand(), now=NOW + 59_999)[0].status is Status.REQUESTED
     assert records.calls == ["create"]
-    make(promises, demand(), now=NOW + 60_000)
+    make(recorder, demand(), now=NOW + 60_000)
     assert records.calls == ["create", "create"]
 
 
-def test_a_failed_image_is_never_remembered(cloud: Cloud, records: CountingRecords, promises: Promises) -> None:
+def test_a_failed_image_is_never_remembered(cloud: Cloud, records: CountingRecords, recorder: Recorder) -> None:
     stand(cloud, status=Status.FAILED, error="x", due_at=None)
     for _ in range(2):
-        assert make(promises, demand())[0].status is Status.FAILED
+        assert make(recorder, demand())[0].status is Status.FAILED
     assert records.calls == ["create", "create"]
 
 
-def test_a_copy_that_failed_an_hour_ago_is_asked_for_again(cloud: Cloud, promises: Promises) -> None:
+def test_a_copy_that_failed_an_hour_ago_is_asked_for_again(cloud: Cloud, recorder: Recorder) -> None:
     stand(cloud, status=Status.FAILED, attempts=5, error="x", due_at=None)
-    [record] = make(promises, demand(), now=NOW + HOUR)
+    [record] = make(recorder, demand(), now=NOW + HOUR)
     assert (record.status, record.attempts, record.error, record.due_at) == (Status.REQUESTED, 0, None, NOW + HOUR)
     assert [to_record(item) for item in cloud.items()] == [record]
 
 
 def test_a_copy_pulled_always_is_refreshed_by_one_more_write_and_stays_in_use(
-    cloud: Cloud, records: CountingRecords, promises: Promises
+    cloud: Cloud, records: CountingRecords, recorder: Recorder
 ) -> None:
     stand(cloud, status=Status.COPIED, digest=DIGEST)
-    [record] = make(promises, demand(pull_always=True), now=NOW + 24 * HOUR)
+    [record] = make(recorder, demand(pull_always=True), now=NOW + 24 * HOUR)
     assert (record.status, record.digest, record.requested_at) == (Status.REQUESTED, DIGEST, NOW + 24 * HOUR)
     assert records.calls == ["create", "replace"]
     assert [to_record(item) for item in cloud.items()] == [record]
 
 
 def test_a_refresh_falls_due_even_while_the_record_is_known(
-    cloud: Cloud, records: CountingRecords, promises: Promises
+    cloud: Cloud, records: CountingRecords, recorder: Recorder
 ) -> None:
     stand(cloud, status=Status.COPIED, digest=DIGEST)
-    make(promises, demand(pull_always=True), now=NOW + 24 * HOUR - 1000)
-    [record] = make(promises, demand(pull_always=True), now=NOW + 24 * HOUR)
+    make(recorder, demand(pull_always=True), now=NOW + 24 * HOUR - 1000)
+    [record] = make(recorder, demand(pull_always=True), now=NOW + 24 * HOUR)
     assert record.status is Status.REQUESTED
     assert records.calls == ["create", "replace"]
 
 
-def test_an_item_without_a_status_is_adopted(cloud: Cloud, promises: Promises) -> None:
-    home = demand().copy.home
-    key = {"repo": {"S": home.repo}, "tag": {"S": home.tag}}
+def test_an_item_without_a_status_is_adopted(cloud: Cloud, recorder: Recorder) -> None:
+    destination = demand().copy.destination
+    key = {"repo": {"S": destination.repo}, "tag": {"S": destination.tag}}
     cloud.dynamodb.put_item(TableName="ImageListTable", Item=key)
-    [record] = make(promises, demand())
+    [record] = make(recorder, demand())
     assert (record.status, record.source) == (Status.REQUESTED, "gcr.io/a:1")
     assert [to_record(item) for item in cloud.items()] == [record]
 
 
 def test_a_record_removed_while_it_is_renewed_is_created_again(
-    cloud: Cloud, records: CountingRecords, promises: Promises
+    cloud: Cloud, records: CountingRecords, recorder: Recorder
 ) -> None:
     standing = stand(cloud, status=Status.FAILED, error="x", due_at=None)
     original = records.replace
@@ -154,70 +154,70 @@ def test_a_record_removed_while_it_is_renewed_is_created_again(
         return original(old, new)
 
     records.replace = gone  # type: ignore[method-assign]
-    [record] = make(promises, demand(), now=NOW + HOUR)
+    [record] = make(recorder, demand(), now=NOW + HOUR)
     assert record.status is Status.REQUESTED
     assert [to_record(item) for item in cloud.items()] == [record]
 
 
 def test_a_dry_run_says_what_would_be_and_writes_nothing(
-    cloud: Cloud, records: CountingRecords, promises: Promises
+    cloud: Cloud, records: CountingRecords, recorder: Recorder
 ) -> None:
-    assert make(promises, demand(), dry_run=True)[0].status is Status.REQUESTED
+    assert make(recorder, demand(), dry_run=True)[0].status is Status.REQUESTED
     assert cloud.items() == []
     failed = stand(cloud, status=Status.FAILED, error="x", due_at=None)
-    assert make(promises, demand(), dry_run=True) == [failed]
-    assert make(promises, demand(), now=NOW + HOUR, dry_run=True)[0].status is Status.REQUESTED
+    assert make(recorder, demand(), dry_run=True) == [failed]
+    assert make(recorder, demand(), now=NOW + HOUR, dry_run=True)[0].status is Status.REQUESTED
     assert [to_record(item) for item in cloud.items()] == [failed]
     assert set(records.calls) == {"get"}
 
 
-def test_a_dry_run_leaves_nothing_known(records: CountingRecords, promises: Promises) -> None:
-    make(promises, demand(), dry_run=True)
-    make(promises, demand())
+def test_a_dry_run_leaves_nothing_known(records: CountingRecords, recorder: Recorder) -> None:
+    make(recorder, demand(), dry_run=True)
+    make(recorder, demand())
     assert records.calls == ["get", "create"]
 
 
 def test_a_table_that_refuses_means_no_promise_and_the_cause_is_kept(
-    records: CountingRecords, promises: Promises
+    records: CountingRecords, recorder: Recorder
 ) -> None:
     records.error = ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow down"}}, "PutItem")
     with pytest.raises(NotRecordedError, match=r"ClientError.*ThrottlingException.*slow down"):
-        make(promises, demand())
+        make(recorder, demand())
 
 
-def test_a_bug_is_no_refusal_of_the_table(records: CountingRecords, promises: Promises) -> None:
+def test_a_bug_is_no_refusal_of_the_table(records: CountingRecords, recorder: Recorder) -> None:
     records.error = ZeroDivisionError("a bug")
     with pytest.raises(ZeroDivisionError):
-        make(promises, demand())
+        make(recorder, demand())
 
 
-def test_a_dry_run_believes_what_is_known(records: CountingRecords, promises: Promises) -> None:
-    make(promises, demand())
-    assert make(promises, demand(), dry_run=True)[0].status is Status.REQUESTED
-    later = make(promises, demand(), now=NOW + 24 * HOUR, dry_run=True)
+def test_a_dry_run_believes_what_is_known(records: CountingRecords, recorder: Recorder) -> None:
+    make(recorder, demand())
+    assert make(recorder, demand(), dry_run=True)[0].status is Status.REQUESTED
+    later = make(recorder, demand(), now=NOW + 24 * HOUR, dry_run=True)
     assert later[0].status is Status.REQUESTED
     assert records.calls == ["create", "get"]
 
 
-def test_a_table_that_hangs_means_no_promise_in_time(records: CountingRecords, promises: Promises) -> None:
+def test_a_table_that_hangs_means_no_promise_in_time(records: CountingRecords, recorder: Recorder) -> None:
     records.gate = threading.Event()
     with pytest.raises(NotRecordedError, match=r"1 of 1 records were not written within 0\.05 s"):
-        make(promises, demand(), seconds=0.05)
+        make(recorder, demand(), seconds=0.05)
     records.gate.set()
 
 
-def test_no_time_left_means_no_round_trip(records: CountingRecords, promises: Promises) -> None:
+def test_no_time_left_means_no_round_trip(records: CountingRecords, recorder: Recorder) -> None:
     with pytest.raises(NotRecordedError, match=r"1 of 1 records were not written"):
-        make(promises, demand(), seconds=0)
+        make(recorder, demand(), seconds=0)
     assert records.calls == []
 
 
-def test_known_images_are_answered_even_with_no_time_left(promises: Promises) -> None:
-    make(promises, demand())
-    assert make(promises, demand(), seconds=-1)
+def test_known_images_are_answered_even_with_no_time_left(recorder: Recorder) -> None:
+    make(recorder, demand())
+    assert make(recorder, demand(), seconds=-1)
 
 
-def test_what_was_recorded_in_time_is_known_to_the_next_attempt(records: CountingRecords, promises: Promises) -> None:
+def test_what_was_recorded_in_time_is_known_to_the_next_attempt(records: CountingRecords, recorder: Recorder) -> None:
     original, blocked = records.create, threading.Event()
 
     def create(record: Record) -> Record:
@@ -227,8 +227,8 @@ def test_what_was_recorded_in_time_is_known_to_the_next_attempt(records: Countin
 
     records.create = create  # type: ignore[method-assign]
     with pytest.raises(NotRecordedError):
-        make(promises, demand("gcr.io/a:fast"), demand("gcr.io/a:slow"), seconds=0.5)
-    assert make(promises, demand("gcr.io/a:fast"), seconds=-1)
+        make(recorder, demand("gcr.io/a:fast"), demand("gcr.io/a:slow"), seconds=0.5)
+    assert make(recorder, demand("gcr.io/a:fast"), seconds=-1)
     blocked.set()
 
 
@@ -236,34 +236,34 @@ def test_memory_is_bounded_and_the_oldest_leave_first() -> None:
     known = KnownRecords(size=3)
     wishes = [demand(f"gcr.io/a:{number}") for number in range(5)]
     for wish in wishes:
-        known.put(wish.copy.home, request(wish.copy.home, wish.copy.source, NOW), NOW)
+        known.put(wish.copy.destination, new_record(wish.copy.destination, wish.copy.source, NOW), NOW)
     assert len(known) == 3
-    assert [known.get(wish.copy.home, NOW) is not None for wish in wishes] == [False, False, True, True, True]
+    assert [known.get(wish.copy.destination, NOW) is not None for wish in wishes] == [False, False, True, True, True]
 
 
 def test_ten_thousand_records_are_known_at_most() -> None:
     known = KnownRecords()
     for number in range(10_010):
         wish = demand(f"gcr.io/a:{number}")
-        known.put(wish.copy.home, request(wish.copy.home, wish.copy.source, NOW), NOW)
+        known.put(wish.copy.destination, new_record(wish.copy.destination, wish.copy.source, NOW), NOW)
     assert len(known) == 10_000
 
 
 def test_a_record_that_failed_meanwhile_is_forgotten() -> None:
     known = KnownRecords()
     wish = demand()
-    record = request(wish.copy.home, wish.copy.source, NOW)
-    known.put(wish.copy.home, record, NOW)
-    known.put(wish.copy.home, replace(record, status=Status.FAILED), NOW + MINUTE)
-    assert known.get(wish.copy.home, NOW) is None
+    record = new_record(wish.copy.destination, wish.copy.source, NOW)
+    known.put(wish.copy.destination, record, NOW)
+    known.put(wish.copy.destination, replace(record, status=Status.FAILED), NOW + MINUTE)
+    assert known.get(wish.copy.destination, NOW) is None
 
 
 def test_what_is_asked_for_past_the_deadline_is_not_begun(
-    records: CountingRecords, promises: Promises, monkeypatch: pytest.MonkeyPatch
+    records: CountingRecords, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A review of very many images: to hand them all to threads may take longer than there is.
     times = iter([0.0, 0.1, 0.2, 5.0, 5.0, 5.0])
     monkeypatch.setattr("image_mirror.recorder.monotonic", lambda: next(times))
     with pytest.raises(NotRecordedError, match=r"[234] of 4 records were not written within 1\.00 s"):
-        make(promises, *(demand(f"gcr.io/a:{number}") for number in range(4)), seconds=1)
+        make(recorder, *(demand(f"gcr.io/a:{number}") for number in range(4)), seconds=1)
     assert len(records.calls) <= 2

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from image_mirror.reference import (
     PREFIX,
-    Home,
+    Destination,
     ImageReference,
     InvalidReferenceError,
-    NoHomeError,
-    home_of,
+    NoDestinationError,
+    destination_of,
     parse_reference,
 )
 from support.reviews_data import DIGEST, HEX, REGISTRY
@@ -334,10 +334,15 @@ def test_a_hostile_text_costs_no_more_than_a_long_one() -> None:
 def test_a_copy_lies_below_the_prefix_under_the_host_and_path_of_its_source(
     source: str, repository: str, tag: str, printed: str
 ) -> None:
-    home = home_of(parse_reference(source), REGISTRY, "mirror")
-    assert (home.registry, home.repository, home.tag, str(home)) == (REGISTRY, repository, tag, printed)
-    assert home.repo == f"{REGISTRY}/{repository}"
-    assert home.push_target == f"{REGISTRY}/{repository}:{tag}"
+    destination = destination_of(parse_reference(source), REGISTRY, "mirror")
+    assert (destination.registry, destination.repository, destination.tag, str(destination)) == (
+        REGISTRY,
+        repository,
+        tag,
+        printed,
+    )
+    assert destination.repo == f"{REGISTRY}/{repository}"
+    assert destination.by_tag == f"{REGISTRY}/{repository}:{tag}"
 
 
 @pytest.mark.parametrize(
@@ -354,30 +359,30 @@ def test_a_copy_lies_below_the_prefix_under_the_host_and_path_of_its_source(
     ],
 )
 def test_what_has_no_legal_name_in_ecr_is_told_apart_with_its_cause(source: str, cause: str) -> None:
-    with pytest.raises(NoHomeError) as caught:
-        home_of(parse_reference(source), REGISTRY, "mirror")
+    with pytest.raises(NoDestinationError) as caught:
+        destination_of(parse_reference(source), REGISTRY, "mirror")
     assert cause in caught.value.cause
 
 
 @pytest.mark.parametrize("prefix", ["mirror", "m", "team-a/mirror"])
 def test_the_longest_name_that_every_runtime_accepts_is_still_given(prefix: str) -> None:
     room = 255 - len(f"{REGISTRY}/{prefix}/gcr.io/")
-    home = home_of(parse_reference("gcr.io/" + "x" * room), REGISTRY, prefix)
-    assert len(home.repo) == 255
-    with pytest.raises(NoHomeError):
-        home_of(parse_reference("gcr.io/" + "x" * (room + 1)), REGISTRY, prefix)
+    destination = destination_of(parse_reference("gcr.io/" + "x" * room), REGISTRY, prefix)
+    assert len(destination.repo) == 255
+    with pytest.raises(NoDestinationError):
+        destination_of(parse_reference("gcr.io/" + "x" * (room + 1)), REGISTRY, prefix)
 
 
 prefixes = st.sampled_from(["mirror", "m", "team-a/mirror", "mirror/gcr.io", "a__b/c.d"])
 
 
-def source_of(home: Home, prefix: str) -> ImageReference:
+def source_of(destination: Destination, prefix: str) -> ImageReference:
     """Read the source back from its copy's name: that there is such a function is what injective means."""
-    host, _, path = home.repository.removeprefix(f"{prefix}/").partition("/")
-    by_digest = re.fullmatch(r"digest-sha256-([a-f0-9]{64})", home.tag)
+    host, _, path = destination.repository.removeprefix(f"{prefix}/").partition("/")
+    by_digest = re.fullmatch(r"digest-sha256-([a-f0-9]{64})", destination.tag)
     if by_digest:
         return ImageReference(host.replace("_", ":"), path, None, f"sha256:{by_digest[1]}")
-    return ImageReference(host.replace("_", ":"), path, home.tag, None)
+    return ImageReference(host.replace("_", ":"), path, destination.tag, None)
 
 
 @steady
@@ -385,10 +390,10 @@ def source_of(home: Home, prefix: str) -> ImageReference:
 def test_the_source_of_a_copy_can_be_read_from_its_name(text: str, prefix: str) -> None:
     source = parse_reference(text)
     try:
-        home = home_of(source, REGISTRY, prefix)
-    except NoHomeError:
+        destination = destination_of(source, REGISTRY, prefix)
+    except NoDestinationError:
         assume(False)
-    assert source_of(home, prefix) == source.pinned
+    assert source_of(destination, prefix) == source.pinned
 
 
 # Few parts, chosen so that a naming with a flaw would let two of them meet.
@@ -406,11 +411,11 @@ neighbours = st.builds(
 def test_two_sources_never_share_a_home(one: ImageReference, other: ImageReference, prefix: str) -> None:
     assume(one != other)
     try:
-        homes = home_of(one, REGISTRY, prefix), home_of(other, REGISTRY, prefix)
-    except NoHomeError:
+        destinations = destination_of(one, REGISTRY, prefix), destination_of(other, REGISTRY, prefix)
+    except NoDestinationError:
         assume(False)
-    assert (homes[0].repo, homes[0].tag) != (homes[1].repo, homes[1].tag)
-    assert str(homes[0]) != str(homes[1])
+    assert (destinations[0].repo, destinations[0].tag) != (destinations[1].repo, destinations[1].tag)
+    assert str(destinations[0]) != str(destinations[1])
 
 
 @steady
@@ -418,19 +423,19 @@ def test_two_sources_never_share_a_home(one: ImageReference, other: ImageReferen
 def test_a_home_is_a_legal_name_in_ecr_that_is_read_back_unchanged(text: str, prefix: str) -> None:
     assert PREFIX.fullmatch(prefix)
     try:
-        home = home_of(parse_reference(text), REGISTRY, prefix)
-    except NoHomeError:
+        destination = destination_of(parse_reference(text), REGISTRY, prefix)
+    except NoDestinationError:
         return
-    assert ECR_NAME.fullmatch(home.repository)
-    assert ECR_TAG.fullmatch(home.tag)
-    read = parse_reference(str(home))
-    assert (read.registry, read.repository, read.digest) == (REGISTRY, home.repository, home.digest)
-    assert read.tag == (None if home.digest else home.tag)
-    pushed = parse_reference(home.push_target)
+    assert ECR_NAME.fullmatch(destination.repository)
+    assert ECR_TAG.fullmatch(destination.tag)
+    read = parse_reference(str(destination))
+    assert (read.registry, read.repository, read.digest) == (REGISTRY, destination.repository, destination.digest)
+    assert read.tag == (None if destination.digest else destination.tag)
+    pushed = parse_reference(destination.by_tag)
     assert (pushed.registry, pushed.repository, pushed.tag, pushed.digest) == (
         REGISTRY,
-        home.repository,
-        home.tag,
+        destination.repository,
+        destination.tag,
         None,
     )
 

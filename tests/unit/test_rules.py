@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from image_mirror.decisions import Copy, Decision, Keep, Mirror, Rewrite
+from image_mirror.decisions import Copy, Decision, Leave, Mirror, Rewrite
 from image_mirror.reference import parse_reference
 from image_mirror.rules import DEFAULT_RULES, RuleError, parse_rules
 from support.reviews_data import DIGEST, HEX, MIRROR, REGISTRY
@@ -29,8 +29,8 @@ def decide(rules: str, image: str) -> Decision:
 def outcome(decision: Decision, image: str) -> str:
     """Name the image that a decision leads to, once the copy has arrived."""
     match decision:
-        case Copy(home=home):
-            return str(home)
+        case Copy(destination=destination):
+            return str(destination)
         case Rewrite(image=rewritten):
             return rewritten
     return image
@@ -231,7 +231,7 @@ def test_a_rewrite_keeps_the_path_the_tag_and_the_digest(rules: str, image: str,
 )
 def test_a_rewrite_that_makes_no_name_leaves_the_image_alone_with_a_warning(rules: str, image: str) -> None:
     decision = decide(rules, image)
-    assert isinstance(decision, Keep)
+    assert isinstance(decision, Leave)
     assert decision.warning is not None
     assert "valid name" in decision.warning
 
@@ -246,7 +246,7 @@ def test_a_rewrite_that_makes_no_name_leaves_the_image_alone_with_a_warning(rule
     ],
 )
 def test_what_is_left_alone_gives_no_warning(rules: str, image: str) -> None:
-    assert decide(rules, image) == Keep()
+    assert decide(rules, image) == Leave()
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_what_is_left_alone_gives_no_warning(rules: str, image: str) -> None:
 )
 def test_what_has_no_home_is_left_alone_with_a_warning(image: str) -> None:
     decision = decide("gcr.io", image)
-    assert isinstance(decision, Keep)
+    assert isinstance(decision, Leave)
     assert decision.warning is not None
     assert "stays as written" in decision.warning
 
@@ -302,7 +302,7 @@ def test_each_default_rule_has_an_image_that_it_decides() -> None:
     ],
 )
 def test_the_default_rules_leave_alone_what_china_reaches_or_a_copy_cannot_read(image: str) -> None:
-    assert MIRROR.decide(image) == (Keep(), None)
+    assert MIRROR.decide(image) == (Leave(), None)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_the_default_rules_leave_alone_what_china_reaches_or_a_copy_cannot_read(
 )
 def test_a_placeholder_passes_through_with_a_warning(image: str) -> None:
     decision = MIRROR.decide(image)[0]
-    assert isinstance(decision, Keep)
+    assert isinstance(decision, Leave)
     assert decision.warning is not None
     assert decision.warning.startswith((image or "''") + " stays as written: ")
 

@@ -10,7 +10,7 @@ import typer
 from image_mirror.cli.errors import passing
 from image_mirror.messages import printable
 from image_mirror.record import Record, Status
-from image_mirror.reference import Home
+from image_mirror.reference import Destination
 from image_mirror.table import Records
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ _SHORTEST = 5.0  # seconds between two looks
 _LOOKS_A_SECOND = 50
 _PARALLEL = 8
 
-Standing = Mapping[Home, Record | None]
+Standing = Mapping[Destination, Record | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class CopyProgress:
     """One copy: `image` is the source, `copy` its name in ECR, `state` the record's, or GONE where there is none.
 
     `waited` is in seconds. Its fields are the keys of the JSON output.
@@ -49,19 +49,22 @@ class Arrival:
         return self.state not in (Status.REQUESTED, Status.COPYING)
 
 
-def arrival(home: Home, source: str, record: Record | None, waited: float) -> Arrival:
+def arrival(destination: Destination, source: str, record: Record | None, waited: float) -> CopyProgress:
     """Describe a copy by its record."""
     if record is None:
         reason = "its record is gone: someone forgot it, or ECR lost the copy; run the command again"
-        return Arrival(source, str(home), "GONE", 0, None, reason, int(waited))
+        return CopyProgress(source, str(destination), "GONE", 0, None, reason, int(waited))
     state = str(Status.COPIED if record.digest is not None else record.status or Status.REQUESTED)
     told = None if state == Status.COPIED else record.error
-    return Arrival(source, str(home), state, record.attempts, record.build_id, told, int(waited))
+    return CopyProgress(source, str(destination), state, record.attempts, record.build_id, told, int(waited))
 
 
 def followed(
-    records: Records, standing: Standing, describe: Callable[[Standing], list[Arrival]], sleep: Callable[[float], None]
-) -> Iterator[list[Arrival]]:
+    records: Records,
+    standing: Standing,
+    describe: Callable[[Standing], list[CopyProgress]],
+    sleep: Callable[[float], None],
+) -> Iterator[list[CopyProgress]]:
     """Yield how all copies stand, first by `standing` and then by a look at each that has not ended, until all have.
 
     Where AWS gives no answer the latest records stand; standard error says so when it begins.
@@ -72,7 +75,7 @@ def followed(
         while True:
             arrivals = describe(latest)
             yield arrivals
-            pending = [home for home, each in zip(latest, arrivals, strict=True) if not each.ended]
+            pending = [destination for destination, each in zip(latest, arrivals, strict=True) if not each.ended]
             if not pending:
                 return
             sleep(max(_SHORTEST, len(pending) / _LOOKS_A_SECOND))
@@ -83,23 +86,25 @@ def followed(
             told = trouble is not None
 
 
-def _look(records: Records, homes: Sequence[Home], threads: ThreadPoolExecutor) -> tuple[Standing, str | None]:
-    """Read the records of `homes`. After the first that cannot be read, which is told, no other is asked for."""
-    found: dict[Home, Record | None] = {}
+def _look(
+    records: Records, destinations: Sequence[Destination], threads: ThreadPoolExecutor
+) -> tuple[Standing, str | None]:
+    """Read the records of `destinations`. After the first that cannot be read, which is told, no other is asked for."""
+    found: dict[Destination, Record | None] = {}
     troubles: list[str] = []
 
-    def read(home: Home) -> None:
+    def read(destination: Destination) -> None:
         if troubles:
             return
         try:
-            found[home] = records.get(home.repo, home.tag)
+            found[destination] = records.get(destination.repo, destination.tag)
         except Exception as error:
             trouble = passing(error)
             if trouble is None:
                 raise
             troubles.append(trouble)
 
-    for _ in threads.map(read, homes):
+    for _ in threads.map(read, destinations):
         pass
     return found, troubles[0] if troubles else None
 
@@ -111,7 +116,7 @@ class Lines:
         """Start with nothing shown."""
         self._shown: dict[str, tuple[str, str | None]] = {}
 
-    def __call__(self, arrivals: list[Arrival]) -> None:
+    def __call__(self, arrivals: list[CopyProgress]) -> None:
         """Print what has changed since the last time."""
         for each in arrivals:
             now = (each.state, each.reason)
@@ -121,7 +126,7 @@ class Lines:
                 typer.echo(printable(f"{each.state:<9} {each.image}{reason}"), err=True)
 
 
-def board(arrivals: list[Arrival], width: int, height: int) -> "RenderableType":
+def board(arrivals: list[CopyProgress], width: int, height: int) -> "RenderableType":
     """Return what a terminal of `width` by `height` shows: a bar for all, and a line for each that has not arrived."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar

@@ -13,29 +13,29 @@ from image_mirror.record import Record
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ImageResult:
     """What came of an image, for people, and whether it is what was asked for."""
 
     said: str
     well: bool = True
 
 
-def each_image(heading: str, step: Callable[[Record], Outcome], found: Named) -> None:
+def each_image(heading: str, step: Callable[[Record], ImageResult], found: Named) -> None:
     """Take each record's step and print what came of it, in order; what is missing is told as an error.
 
     What an error or Ctrl-C leaves undone is counted. Raises typer.Exit(1) where not all is well.
     """
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, ImageResult] = {}
 
     def take(record: Record) -> None:
-        outcomes[record.push_target] = step(record)
+        outcomes[record.destination] = step(record)
 
     try:
         each(heading, take, found.records)
     finally:
         for record in found.records:
-            if record.push_target in outcomes:
-                typer.echo(printable(f"{title(record)}: {outcomes[record.push_target].said}"))
+            if record.destination in outcomes:
+                typer.echo(printable(f"{title(record)}: {outcomes[record.destination].said}"))
         if undone := len(found.records) - len(outcomes):
             typer.echo(f"Ended early: {undone:,} of {len(found.records):,} images are as they were.", err=True)
     for image in found.missing:

@@ -96,7 +96,7 @@ class Emulation:
     def records(self) -> list[Record]:
         """Return all records, in the order in which they were requested."""
         items = self._dynamodb.scan(TableName=TABLE)["Items"]
-        return sorted(map(to_record, items), key=lambda record: (record.requested_at, record.push_target))
+        return sorted(map(to_record, items), key=lambda record: (record.requested_at, record.destination))
 
     def stream_batch(self) -> dict[str, Any]:
         """Return what the table's stream brings since the last call, through the event source mapping's filter."""

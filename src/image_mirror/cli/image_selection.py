@@ -9,7 +9,13 @@ import typer
 from image_mirror.cli.terminal import bar
 from image_mirror.decisions import Copy, Mirror, Rewrite
 from image_mirror.record import Record
-from image_mirror.reference import Home, InvalidReferenceError, NoHomeError, home_of, parse_reference
+from image_mirror.reference import (
+    Destination,
+    InvalidReferenceError,
+    NoDestinationError,
+    destination_of,
+    parse_reference,
+)
 from image_mirror.table import Records
 
 _GLOB = frozenset("*?[")  # fnmatch's; of these only "[" may stand in a reference, and ECR holds no such name
@@ -30,30 +36,33 @@ def is_glob(text: str) -> bool:
 
 def title(record: Record) -> str:
     """Return the name by which people know the image: its source; its copy's where an older deployment wrote none."""
-    return record.source or record.push_target
+    return record.source or record.destination
 
 
-def home_named(image: str, mirror: Mirror) -> Home:
+def destination_named(image: str, mirror: Mirror) -> Destination:
     """Return where the copy of `image` lies, whatever the rules say; `image` may be the name of the copy itself.
 
-    Raises InvalidReferenceError, NoHomeError.
+    Raises InvalidReferenceError, NoDestinationError.
     """
     reference = parse_reference(image)
     if reference.registry != mirror.registry:
-        return home_of(reference, mirror.registry, mirror.prefix)
+        return destination_of(reference, mirror.registry, mirror.prefix)
     tag = "digest-" + reference.digest.replace(":", "-") if reference.digest else reference.tag or "latest"
-    return Home(reference.registry, reference.repository, tag, reference.digest)
+    return Destination(reference.registry, reference.repository, tag, reference.digest)
 
 
-def wanted_home(image: str, mirror: Mirror) -> Home | None:
-    """Return the home of an image that an operator names, None where ECR has no such name. Raises BadParameter."""
+def selected_destination(image: str, mirror: Mirror) -> Destination | None:
+    """Return the destination of an image that an operator names, None where ECR has no such name.
+
+    Raises typer.BadParameter.
+    """
     try:
-        return home_named(image, mirror)
+        return destination_named(image, mirror)
     except InvalidReferenceError as error:
         raise typer.BadParameter(
             f"{error}; name it as in a manifest, or by its copy in ECR", param_hint="IMAGE"
         ) from error
-    except NoHomeError:
+    except NoDestinationError:
         return None
 
 
@@ -74,18 +83,18 @@ def matching(glob: str, records: Iterable[Record]) -> list[Record]:
 
 def named(images: Sequence[str], records: Records, mirror: Mirror) -> Named:
     """Find the records of `images`: by one read for each name, and by one of the whole table for all globs."""
-    homes = {image: wanted_home(image, mirror) for image in images if not is_glob(image)}
+    destinations = {image: selected_destination(image, mirror) for image in images if not is_glob(image)}
     everything = all_records(records) if any(map(is_glob, images)) else []
     found: dict[str, Record] = {}
     missing: list[str] = []
     for image in dict.fromkeys(images):
-        home = homes.get(image)
+        destination = destinations.get(image)
         if is_glob(image):
             some = matching(image, everything)
         else:
-            one = records.get(home.repo, home.tag) if home else None
+            one = records.get(destination.repo, destination.tag) if destination else None
             some = [one] if one else []
-        found |= {record.push_target: record for record in some}
+        found |= {record.destination: record for record in some}
         missing += [] if some else [image]
     return Named(list(found.values()), missing)
 
@@ -94,7 +103,7 @@ def outlook(image: str, mirror: Mirror) -> str:
     """Say what the webhook makes of an image that has no record."""
     decision, rule = mirror.decide(image)
     if isinstance(decision, Copy):
-        return f"by rule {rule}, the next pod that names it has it copied to {decision.home}"
+        return f"by rule {rule}, the next pod that names it has it copied to {decision.destination}"
     if isinstance(decision, Rewrite):
         return f"by rule {rule}, pods pull it from {decision.image}; nothing is copied"
     warning = getattr(decision, "warning", None)

@@ -9,9 +9,9 @@ import typer
 
 from image_mirror.cli.manifests import FoundPod, Manifests
 from image_mirror.cli.output import aligned
-from image_mirror.decisions import Copy, Keep, Mirror
+from image_mirror.decisions import Copy, Leave, Mirror
 from image_mirror.messages import printable
-from image_mirror.pod_images import SKIP_LABEL, ImageField, exemption, image_fields
+from image_mirror.pod_images import SKIP_LABEL, ImageField, image_fields, skip_reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def rows(manifests: Manifests, mirror: Mirror) -> Iterator[Row]:
         opted_out = f"its namespace is labelled {SKIP_LABEL}" if labels.get(SKIP_LABEL) == "true" else None
         for subresource in ("", "ephemeralcontainers"):
             for field in image_fields(found.pod, subresource):
-                yield _row(found, field, mirror, opted_out or exemption(found.pod))
+                yield _row(found, field, mirror, opted_out or skip_reason(found.pod))
 
 
 def table(found: Iterable[Row]) -> Iterator[str]:
@@ -69,10 +69,10 @@ def _row(found: FoundPod, field: ImageField, mirror: Mirror, exempt: str | None)
     becomes, rule, reason, warning = field.image, None, exempt, None
     if exempt is None:
         decision, rule = mirror.decide(field.image)
-        if isinstance(decision, Keep):
+        if isinstance(decision, Leave):
             warning = decision.warning
         else:
-            becomes = str(decision.home) if isinstance(decision, Copy) else decision.image
+            becomes = str(decision.destination) if isinstance(decision, Copy) else decision.image
         if rule is None and warning is None:
             is_there = field.image.startswith(f"{mirror.registry}/")
             reason = "it lies in the registry already" if is_there else "no rule names it"

@@ -44,7 +44,7 @@ def record_row(record: Record) -> RecordRow:
     """Return what a program reads of a record."""
     return RecordRow(
         image=title(record),
-        copy=record.push_target,
+        copy=record.destination,
         state=record.status,
         requested_at=utc(record.requested_at),
         updated_at=utc(record.updated_at),
@@ -114,7 +114,7 @@ def full(record: Record, now: int) -> Iterator[str]:
     """Yield all that a record says, one line each."""
     said = {
         "image": title(record),
-        "copy": record.push_target,
+        "copy": record.destination,
         "state": record.status or "none: an older deployment wrote it, and the next pod has it copied",
         "requested": moment(record.requested_at, now),
         "changed": moment(record.updated_at, now),

@@ -8,28 +8,28 @@ from image_mirror.cli.manifests import FoundPod, Manifests
 from image_mirror.cli.plan import rows
 from image_mirror.decisions import Copy, Mirror
 from image_mirror.pod_images import SKIP_LABEL, image_fields, original_images
-from image_mirror.reference import Home
+from image_mirror.reference import Destination
 from image_mirror.review import Json
 
 
 @dataclass(slots=True)
-class Wanted:
+class ImagesToCopy:
     """What is to be copied, each copy once; and the other images, each with a sentence that says why not."""
 
-    copies: dict[Home, Copy] = field(default_factory=dict)
+    copies: dict[Destination, Copy] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
 
 
-def wanted(manifests: Manifests, mirror: Mirror) -> Wanted:
+def wanted(manifests: Manifests, mirror: Mirror) -> ImagesToCopy:
     """Decide about each image as the webhook would, were its pod new."""
-    found = Wanted()
+    found = ImagesToCopy()
     for row in rows(manifests, mirror):
         decision = mirror.decide(row.image)[0]
         if row.becomes == row.image:
             cause = row.reason or f"by rule {row.rule}"
             found.left[row.image] = row.warning or f"{row.image} stays as written: {cause}"
         elif isinstance(decision, Copy):
-            found.copies[decision.home] = decision
+            found.copies[decision.destination] = decision
         else:
             found.left[row.image] = f"{row.image} is pulled from {row.becomes}: by rule {row.rule}"
     return found
@@ -54,7 +54,7 @@ def _as_written(pod: Json, mirror: Mirror) -> Json:
     for subresource in ("", "ephemeralcontainers"):
         for image_field in image_fields(pod, subresource):
             original = originals.get(image_field.key)
-            if original is not None and mirror.may_stand_for(image_field.image, original):
+            if original is not None and mirror.may_be_copy_of(image_field.image, original):
                 *path, last = image_field.pointer.split("/")[1:]
                 holder: Json = written
                 for step in path:

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from image_mirror.build_result import EXIT_CODES, read_build
-from image_mirror.record import Outcome
-from image_mirror.reference import InvalidReferenceError, NoHomeError, home_of, parse_reference
+from image_mirror.record import BuildResult
+from image_mirror.reference import InvalidReferenceError, NoDestinationError, destination_of, parse_reference
 from support.buildspec_runner import (
     ACCESS_KEY_ID,
     IMAGE,
@@ -49,29 +49,29 @@ def home_in_package(image: str) -> str | None:
     """Return where the package sends the image of a record's `source`, or None where no record says this."""
     try:
         reference = parse_reference(image)
-        home = home_of(reference, REGISTRY, "mirror")
-    except (InvalidReferenceError, NoHomeError):
+        destination = destination_of(reference, REGISTRY, "mirror")
+    except (InvalidReferenceError, NoDestinationError):
         return None
-    return home.push_target if str(reference.pinned) == image else None
+    return destination.by_tag if str(reference.pinned) == image else None
 
 
 def careless_home(image: str) -> str:
-    """Return the home that `image` would have if nothing were wrong with it."""
+    """Return the destination that `image` would have if nothing were wrong with it."""
     host, _, rest = image.partition("/")
     rest = rest.replace("@sha256:", ":digest-sha256-") if "@" in rest else rest
     return f"{REGISTRY}/mirror/{host.replace(':', '_', 1)}/{rest}"
 
 
 def assert_agrees_with_package(directory: Path, image: str) -> None:
-    home = home_in_package(image)
-    run = CodeBuild(directory).run(image, home or careless_home(image))
-    if home is None:
+    destination = home_in_package(image)
+    run = CodeBuild(directory).run(image, destination or careless_home(image))
+    if destination is None:
         assert_ended(run, "BAD_INPUT")
         assert not run.called("aws ecr")
         assert not run.called("skopeo copy")
     else:
         assert run.exit_code == 0, run.output
-        assert run.called("skopeo copy")[0].arguments[-2:] == (f"docker://{image}", f"docker://{home}")
+        assert run.called("skopeo copy")[0].arguments[-2:] == (f"docker://{image}", f"docker://{destination}")
 
 
 GOOD_IMAGES = [
@@ -523,7 +523,7 @@ def test_the_package_reads_the_exit_code_where_the_export_is_missing(tmp_path: P
     assert len(message) < 120  # CodeBuild shortens a long one, whose end is what counts
     phase = {"phaseType": "BUILD", "phaseStatus": "FAILED", "contexts": [{"message": message}]}
     build = read_build({"buildStatus": "FAILED", "phases": [phase]})
-    assert build.outcome is Outcome.REFUSED
+    assert build.outcome is BuildResult.REFUSED
     assert build.reason.startswith("NOT_FOUND")
 
 

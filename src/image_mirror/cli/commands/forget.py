@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.each_image import Outcome, each_image
+from image_mirror.cli.each_image import ImageResult, each_image
 from image_mirror.cli.image_selection import named
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, StackName
 from image_mirror.cli.stacks import china_stack, mirror_of
@@ -46,32 +46,32 @@ def forget(
     each_image("forgetting", step, found)
 
 
-def _foresee(record: Record, force: bool) -> Outcome:
-    return _kept(record, force) or Outcome("would be forgotten")
+def _foresee(record: Record, force: bool) -> ImageResult:
+    return _kept(record, force) or ImageResult("would be forgotten")
 
 
-def _forget(records: Records, record: Record, force: bool) -> Outcome:
+def _forget(records: Records, record: Record, force: bool) -> ImageResult:
     """Remove the record, whatever the reconciler writes meanwhile, and say what came of it."""
     standing: Record | None = record
     for _ in range(_MOST_RACES):
         if standing is None:
-            return Outcome("its record is gone already")
+            return ImageResult("its record is gone already")
         kept = _kept(standing, force)
         if kept is not None:
             return kept
         if records.remove(standing):
             running = f"; its build {standing.build_id} goes on" if standing.status is Status.COPYING else ""
-            return Outcome(f"forgotten{running}")
+            return ImageResult(f"forgotten{running}")
         standing = records.get(record.repo, record.tag)
-    return Outcome("left, for its record changes all the time; try again", well=False)
+    return ImageResult("left, for its record changes all the time; try again", well=False)
 
 
-def _kept(record: Record, force: bool) -> Outcome | None:
+def _kept(record: Record, force: bool) -> ImageResult | None:
     """Say why the record is not removed without --force, or return None where it is."""
     if force:
         return None
     if record.status is Status.COPYING:
-        return Outcome(f"left, for its build {record.build_id} runs; --force forgets it all the same", well=False)
+        return ImageResult(f"left, for its build {record.build_id} runs; --force forgets it all the same", well=False)
     if record.status is Status.REQUESTED and record.digest is None:
-        return Outcome("left, for pods may wait for it; --force forgets it all the same", well=False)
+        return ImageResult("left, for pods may wait for it; --force forgets it all the same", well=False)
     return None

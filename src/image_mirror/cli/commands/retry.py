@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.each_image import Outcome, each_image
+from image_mirror.cli.each_image import ImageResult, each_image
 from image_mirror.cli.image_selection import Named, all_records, named
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, StackName
 from image_mirror.cli.stacks import china_stack, mirror_of
@@ -55,7 +55,7 @@ def retry(
         typer.echo("No copy is FAILED.", err=True)
     served = f"{mirror.registry}/{mirror.prefix}/"
 
-    def step(record: Record) -> Outcome:
+    def step(record: Record) -> ImageResult:
         if not record.repo.startswith(served) and record.status is not Status.COPIED:
             return _unserved(record, served)
         return _foresee(record) if dry_run else _retry(records, record)
@@ -63,39 +63,39 @@ def retry(
     each_image("asking again", step, found)
 
 
-def _unserved(record: Record, served: str) -> Outcome:
+def _unserved(record: Record, served: str) -> ImageResult:
     """Say why nothing is written: the reconciler leaves such a record alone, and builds nothing for it."""
-    said = f"left, for its copy's name, {record.push_target}, does not begin with {served}, which alone is served now"
-    return Outcome(f"{said}; `image-mirror forget` removes its record", well=False)
+    said = f"left, for its copy's name, {record.destination}, does not begin with {served}, which alone is served now"
+    return ImageResult(f"{said}; `image-mirror forget` removes its record", well=False)
 
 
-def _foresee(record: Record) -> Outcome:
-    return Outcome("would be asked for again") if asked_again(record, _now()) else _left(record)
+def _foresee(record: Record) -> ImageResult:
+    return ImageResult("would be asked for again") if asked_again(record, _now()) else _left(record)
 
 
-def _retry(records: Records, record: Record) -> Outcome:
+def _retry(records: Records, record: Record) -> ImageResult:
     """Ask for the copy again, whatever the reconciler writes meanwhile, and say what came of it."""
     standing: Record | None = record
     for _ in range(_MOST_RACES):
         if standing is None:
-            return Outcome("its record is gone meanwhile; the next pod that names it has it copied", well=False)
+            return ImageResult("its record is gone meanwhile; the next pod that names it has it copied", well=False)
         anew = asked_again(standing, _now())
         if anew is None:
             return _left(standing)
         standing = records.replace(standing, anew)
         if standing is anew:
-            return Outcome("asked for again")
-    return Outcome("left, for its record changes all the time; try again", well=False)
+            return ImageResult("asked for again")
+    return ImageResult("left, for its record changes all the time; try again", well=False)
 
 
-def _left(record: Record) -> Outcome:
+def _left(record: Record) -> ImageResult:
     if record.status is Status.COPIED:
-        return Outcome("it is there; after `image-mirror forget` the next pod has it copied anew")
+        return ImageResult("it is there; after `image-mirror forget` the next pod has it copied anew")
     if record.status is Status.COPYING:
-        return Outcome(f"left, for its build {record.build_id} runs")
+        return ImageResult(f"left, for its build {record.build_id} runs")
     if record.status is Status.REQUESTED:
-        return Outcome("left, for it is due already and starts within a minute")
-    return Outcome("left, for an older deployment wrote its record; the next pod that names it has it copied")
+        return ImageResult("left, for it is due already and starts within a minute")
+    return ImageResult("left, for an older deployment wrote its record; the next pod that names it has it copied")
 
 
 def _now() -> int:

@@ -10,7 +10,7 @@ import typer
 
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.commands.preview import read_manifests
-from image_mirror.cli.copy_progress import Arrival, Lines, Standing, arrival, board, followed
+from image_mirror.cli.copy_progress import CopyProgress, Lines, Standing, arrival, board, followed
 from image_mirror.cli.errors import ExitCode
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.manifests import Manifests
@@ -18,12 +18,12 @@ from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfig, Kube
 from image_mirror.cli.output import Output, OutputOption, aligned, as_json
 from image_mirror.cli.requests import planned, requested
 from image_mirror.cli.stacks import china_stack, mirror_of
-from image_mirror.cli.wanted import Wanted, pods_as_written, wanted
+from image_mirror.cli.wanted import ImagesToCopy, pods_as_written, wanted
 from image_mirror.decisions import Mirror
 from image_mirror.messages import printable
 from image_mirror.pod_images import SKIP_LABEL
 from image_mirror.record import Record
-from image_mirror.reference import Home
+from image_mirror.reference import Destination
 from image_mirror.table import Records
 
 if TYPE_CHECKING:
@@ -103,17 +103,24 @@ def _running(cluster: Cluster, mirror: Mirror) -> Manifests:
     return pods_as_written(cluster.pods(), namespaces, mirror)
 
 
-def _wait(found: Wanted, records: Records, standing: dict[Home, Record], minutes: int) -> list[Arrival]:
+def _wait(
+    found: ImagesToCopy, records: Records, standing: dict[Destination, Record], minutes: int
+) -> list[CopyProgress]:
     """Show the copies until all have ended or the time is over, and return how they stand."""
     began = time.monotonic()
 
-    def describe(latest: Standing) -> list[Arrival]:
+    def describe(latest: Standing) -> list[CopyProgress]:
         waited = time.monotonic() - began
-        return [arrival(home, str(copy.source), latest[home], waited) for home, copy in found.copies.items()]
+        return [
+            arrival(destination, str(copy.source), latest[destination], waited)
+            for destination, copy in found.copies.items()
+        ]
 
-    arrivals: list[Arrival] = []
+    arrivals: list[CopyProgress] = []
     with _display() as show:
-        for arrivals in followed(records, {home: standing[home] for home in found.copies}, describe, time.sleep):
+        for arrivals in followed(
+            records, {destination: standing[destination] for destination in found.copies}, describe, time.sleep
+        ):
             show(arrivals)
             if time.monotonic() - began > minutes * 60:
                 break
@@ -121,7 +128,7 @@ def _wait(found: Wanted, records: Records, standing: dict[Home, Record], minutes
 
 
 @contextmanager
-def _display() -> "Iterator[Callable[[list[Arrival]], None]]":
+def _display() -> "Iterator[Callable[[list[CopyProgress]], None]]":
     if not sys.stderr.isatty():
         yield Lines()
         return
@@ -144,7 +151,7 @@ def _told_how_to_go_on() -> Iterator[None]:
         raise
 
 
-def _print(arrivals: list[Arrival], found: Wanted, output: Output) -> None:
+def _print(arrivals: list[CopyProgress], found: ImagesToCopy, output: Output) -> None:
     for sentence in found.left.values():
         typer.echo(printable(sentence), err=True)
     if output is Output.JSON:

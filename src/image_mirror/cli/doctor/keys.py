@@ -11,7 +11,7 @@ from typing import Any
 from image_mirror.aws import AccessKey
 from image_mirror.cli.doctor.findings import Finding, fail, fine, unless, warn
 from image_mirror.cli.keys.plan import secret_name, shown
-from image_mirror.cli.keys.probe import NO_OTHER_KEY, Outcome, Verdict
+from image_mirror.cli.keys.probe import NO_OTHER_KEY, ProbeResult, Verdict
 from image_mirror.cli.remedies import REVERT, get_back, make_again
 from image_mirror.cli.stacks import Stack
 from image_mirror.cli.times import span
@@ -131,9 +131,9 @@ def judge_key(
 def judge_call(kind: Kind, verdict: Verdict) -> Sequence[Finding]:
     """Judge what came of a call that was made with the key."""
     match verdict.outcome:
-        case Outcome.WORKS:
+        case ProbeResult.WORKS:
             return [fine(kind.call, f"AWS answers: {verdict.said}")]
-        case Outcome.REFUSED:
+        case ProbeResult.REFUSED:
             return [fail(kind.call, f"AWS does not take the key: {verdict.said}", _CONNECT)]
     return [fail(kind.call, f"AWS takes the key, and denies it what it is for: {verdict.said}", NO_OTHER_KEY)]
 

@@ -8,7 +8,7 @@ from typing import Any
 from image_mirror.aws import AccessKey
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.keys.plan import NoRoomError, NotWellError, Plan, Take, UserKey, plan, shown
-from image_mirror.cli.keys.probe import NO_OTHER_KEY, Outcome, Verdict, patiently
+from image_mirror.cli.keys.probe import NO_OTHER_KEY, ProbeResult, Verdict, patiently
 from image_mirror.cli.keys.secret import Held, KeySecret
 from image_mirror.cli.remedies import aws_of
 from image_mirror.cli.waiting import waiting
@@ -42,10 +42,10 @@ class Link:
     def tried(self, key: AccessKey, seconds: float) -> Verdict:
         """Try a key for as long as `seconds`. Raises NotWellError where its user may not do what the key is for."""
         verdict = self.prove(key)
-        if verdict.outcome is not Outcome.WORKS and seconds:
+        if verdict.outcome is not ProbeResult.WORKS and seconds:
             with waiting(f"Waiting until AWS takes key {shown(key.access_key_id)}, which can take a minute ..."):
                 verdict = patiently(lambda: self.prove(key), seconds)
-        if verdict.outcome is Outcome.DENIED:
+        if verdict.outcome is ProbeResult.DENIED:
             raise NotWellError(
                 f"key {shown(key.access_key_id)} of {self.whose} is taken, but denied what it is for: {verdict.said}; "
                 f"{NO_OTHER_KEY}"
@@ -153,7 +153,7 @@ def one_rotation(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _planned(link: Link, keys: tuple[UserKey, ...], held: Held, verdict: Verdict | None, *, rotate: bool) -> Finding:
-    works = verdict is not None and verdict.outcome is Outcome.WORKS
+    works = verdict is not None and verdict.outcome is ProbeResult.WORKS
     try:
         planned = plan(keys, held.given, works=works, rotate=rotate, now=datetime.now(UTC))
     except NoRoomError as error:

@@ -22,7 +22,7 @@ _PAUSE = 3.0  # seconds between two tries
 _NO_BUILD = "00000000-0000-0000-0000-000000000000"
 
 
-class Outcome(Enum):
+class ProbeResult(Enum):
     """What AWS makes of a key: it works; it is not taken; it is taken, but its user may not do this."""
 
     WORKS = "works"
@@ -33,7 +33,7 @@ class Outcome(Enum):
 class Verdict(NamedTuple):
     """The outcome, and what was called or what AWS said; it holds nothing of the key."""
 
-    outcome: Outcome
+    outcome: ProbeResult
     said: str
 
 
@@ -54,7 +54,7 @@ def patiently(prove: Callable[[], Verdict], seconds: float) -> Verdict:
     deadline = time.monotonic() + seconds
     while True:
         verdict = prove()
-        if verdict.outcome is Outcome.WORKS or time.monotonic() + _PAUSE > deadline:
+        if verdict.outcome is ProbeResult.WORKS or time.monotonic() + _PAUSE > deadline:
             return verdict
         time.sleep(_PAUSE)
 
@@ -65,8 +65,10 @@ def _tried(what: str, call: Callable[[], object]) -> Verdict:
     except ClientError as error:
         code = error.response["Error"]["Code"]
         if code in KEYS_REFUSED:
-            return Verdict(Outcome.REFUSED, f"{what}: {code}")  # its message quotes the request
+            return Verdict(ProbeResult.REFUSED, f"{what}: {code}")  # its message quotes the request
         if code in DENIED:
-            return Verdict(Outcome.DENIED, printable(f"{what}: {code}: {error.response['Error'].get('Message', '')}"))
+            return Verdict(
+                ProbeResult.DENIED, printable(f"{what}: {code}: {error.response['Error'].get('Message', '')}")
+            )
         raise
-    return Verdict(Outcome.WORKS, what)
+    return Verdict(ProbeResult.WORKS, what)

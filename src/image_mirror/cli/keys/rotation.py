@@ -14,7 +14,7 @@ from image_mirror.aws import AccessKey
 from image_mirror.cli.errors import remedy
 from image_mirror.cli.keys.link import PATIENCE, Finding, Link
 from image_mirror.cli.keys.plan import NotWellError, Take, UserKey, shown
-from image_mirror.cli.keys.probe import Outcome
+from image_mirror.cli.keys.probe import ProbeResult
 from image_mirror.messages import printable
 
 
@@ -33,7 +33,7 @@ class Renewal:
             return
         link, name = self.finding.link, shown(self.key.access_key_id)
         verdict = link.tried(self.key, PATIENCE)
-        if verdict.outcome is Outcome.REFUSED:
+        if verdict.outcome is ProbeResult.REFUSED:
             raise NotWellError(
                 f"key {name} of {link.whose} is still refused after a minute: {verdict.said}; run this again in a few "
                 f"minutes, and where that does not help, {link.delete_by_hand(self.key.access_key_id)} before"

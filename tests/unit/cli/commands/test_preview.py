@@ -200,7 +200,7 @@ def test_the_preview_of_a_captured_pod_is_what_the_webhook_decides(name: str) ->
     manifests = Manifests()
     manifests.add(name, 1, captured(name)["request"]["object"])
     decided = {
-        field.key: str(decision.home)
+        field.key: str(decision.destination)
         for field, decision in new_images(review, MIRROR).items()
         if isinstance(decision, Copy)
     }

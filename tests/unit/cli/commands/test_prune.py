@@ -279,9 +279,9 @@ def test_the_copy_that_the_webhook_would_send_a_pod_to_is_always_in_use(image: s
     mirror = Mirror(REGISTRY, "mirror", rules)
     decision, _ = mirror.decide(image + digest)
     assert isinstance(decision, Copy)
-    for name in (image + digest, str(decision.home)):
+    for name in (image + digest, str(decision.destination)):
         running = in_use(pods(name), mirror)
-        assert running.holds(decision.home.repo, decision.home.tag, decision.home.digest or "")
+        assert running.holds(decision.destination.repo, decision.destination.tag, decision.destination.digest or "")
 
 
 @pytest.fixture

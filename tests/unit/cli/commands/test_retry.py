@@ -70,7 +70,7 @@ def test_what_is_asked_again_starts_at_once_with_all_its_attempts_before_it(reco
         return
     assert next_step(again, None, now) == Start()
     assert (again.attempts, again.waits, again.error, again.due_at) == (0, 0, None, now)
-    assert (again.digest, again.source, again.push_target) == (record.digest, record.source, record.push_target)
+    assert (again.digest, again.source, again.destination) == (record.digest, record.source, record.destination)
 
 
 @given(of_status(None, Status.COPYING, Status.COPIED), st.integers(0, 2_000))
@@ -89,7 +89,7 @@ def test_a_failed_copy_is_a_new_request_to_codebuild_and_one_that_waits_keeps_it
 
 
 def test_each_image_is_asked_for_again_or_told_why_not(records: Records) -> None:
-    result = run("retry", *(each.source or each.push_target for each in ALL))
+    result = run("retry", *(each.source or each.destination for each in ALL))
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [
         "gcr.io/broken:1: asked for again",
@@ -99,7 +99,7 @@ def test_each_image_is_asked_for_again_or_told_why_not(records: Records) -> None
         f"docker.io/library/redis:7: left, for its build {BUILD} runs",
         "docker.io/library/redis:6: left, for it is due already and starts within a minute",
         "gcr.io/fine:1: it is there; after `image-mirror forget` the next pod has it copied anew",
-        f"{OLDER.push_target}: left, for an older deployment wrote its record; "
+        f"{OLDER.destination}: left, for an older deployment wrote its record; "
         "the next pod that names it has it copied",
     ]
     for before in (FAILED, WAITING):
@@ -141,10 +141,10 @@ def test_what_the_stack_no_longer_serves_is_told_and_not_written(
     old = replace(FAILED, repo=f"{REGISTRY}/mirrors/gcr.io/broken")
     there = replace(COPIED, repo=f"{REGISTRY}/before/gcr.io/fine")
     write(operated.cloud.dynamodb, [old, there])
-    result = run("retry", *dry_run, old.push_target, there.push_target)
+    result = run("retry", *dry_run, old.destination, there.destination)
     assert result.exit_code == 1
     assert result.stdout.splitlines() == [
-        f"gcr.io/broken:1: left, for its copy's name, {old.push_target}, does not begin with {REGISTRY}/mirror/, "
+        f"gcr.io/broken:1: left, for its copy's name, {old.destination}, does not begin with {REGISTRY}/mirror/, "
         "which alone is served now; `image-mirror forget` removes its record",
         "gcr.io/fine:1: it is there; after `image-mirror forget` the next pod has it copied anew",
     ]
@@ -184,7 +184,7 @@ def test_wrong_input_is_named_and_nothing_is_written(arguments: list[str], words
 
 
 def test_what_is_forgotten_is_gone_and_what_is_on_its_way_needs_force(records: Records) -> None:
-    named = [each.source or each.push_target for each in ALL]
+    named = [each.source or each.destination for each in ALL]
     result = run("forget", *named)
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
@@ -196,7 +196,7 @@ def test_what_is_forgotten_is_gone_and_what_is_on_its_way_needs_force(records: R
         f"docker.io/library/redis:7: left, for its build {BUILD} runs; --force forgets it all the same",
         "docker.io/library/redis:6: forgotten",
         "gcr.io/fine:1: forgotten",
-        f"{OLDER.push_target}: forgotten",
+        f"{OLDER.destination}: forgotten",
     ]
     for before, line in zip(ALL, lines, strict=True):
         assert stands(records, before) == (None if line.endswith("forgotten") else before)
@@ -376,8 +376,8 @@ def test_after_an_error_nothing_is_begun_and_what_has_begun_ends() -> None:
     ],
 )
 def test_every_name_of_an_image_leads_to_the_key_of_its_record(image: str, key: tuple[str, str]) -> None:
-    home = image_selection.home_named(image, MIRROR)
-    assert (home.repo, home.tag) == (f"{REGISTRY}/mirror/{key[0]}", key[1])
+    destination = image_selection.destination_named(image, MIRROR)
+    assert (destination.repo, destination.tag) == (f"{REGISTRY}/mirror/{key[0]}", key[1])
 
 
 @pytest.mark.usefixtures("records")

@@ -92,7 +92,7 @@ def test_what_needs_attention_comes_first_in_a_whole_line_each_and_the_counts_on
         "quay.io/waiting:1",
         "docker.io/library/nginx:1.27",
         "docker.io/library/redis:7",
-        OLDER.push_target,
+        OLDER.destination,
         "gcr.io/fine:1",
     ]
     assert re.fullmatch(rf"\S+ +FAILED +3h(\dm)? +2h5\dm +5 +{BUILD} +{REASON}", lines[0])  # a slow run takes minutes

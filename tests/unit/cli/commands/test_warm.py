@@ -18,12 +18,12 @@ from botocore.parsers import ResponseParserError
 from typer.testing import CliRunner, Result
 
 from image_mirror.cli import app
-from image_mirror.cli.copy_progress import Arrival, arrival, board
+from image_mirror.cli.copy_progress import CopyProgress, arrival, board
 from image_mirror.cli.wanted import pods_as_written, wanted
-from image_mirror.lifecycle import hinted, refused, started
+from image_mirror.lifecycle import after_push_event, refused, started
 from image_mirror.pod_images import ORIGINALS, SKIP_LABEL
-from image_mirror.record import Policy, Record, Status, request
-from image_mirror.reference import Home, home_of, parse_reference
+from image_mirror.record import Policy, Record, Status, new_record
+from image_mirror.reference import Destination, destination_of, parse_reference
 from image_mirror.table import Records
 from support.cloud import REGISTRY
 from support.operators import Operated
@@ -73,7 +73,7 @@ class Reconciler:
             return started(record, "ImagePullProject:1", now)
         if record.status is Status.COPYING and record.source in self.refusing:
             return refused(record, "NOT_FOUND: manifest unknown", now)
-        step = hinted(record, DIGEST, now, Policy())
+        step = after_push_event(record, DIGEST, now, Policy())
         return getattr(step, "record", record)
 
 
@@ -84,13 +84,15 @@ def reconciler(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> Reconcile
     return made
 
 
-def home(image: str) -> Home:
-    return home_of(parse_reference(image), REGISTRY, "mirror")
+def destination(image: str) -> Destination:
+    return destination_of(parse_reference(image), REGISTRY, "mirror")
 
 
 def keep(operated: Operated, image: str, change: Callable[[Record], Record]) -> None:
     """Have the record of `image` stand as `change` makes it of a new request."""
-    Records(operated.cloud.dynamodb, "ImageListTable").create(change(request(home(image), parse_reference(image), 1)))
+    Records(operated.cloud.dynamodb, "ImageListTable").create(
+        change(new_record(destination(image), parse_reference(image), 1))
+    )
 
 
 def fail(record: Record) -> Record:
@@ -107,7 +109,7 @@ def test_each_image_is_recorded_once_and_waited_for(reconciler: Reconciler) -> N
         ("docker.io/library/nginx:latest", f"{REGISTRY}/mirror/docker.io/library/nginx:latest", "COPIED"),
         ("gcr.io/a/b:1", f"{REGISTRY}/mirror/gcr.io/a/b:1", "COPIED"),
     ]
-    assert set(arrivals[0]) == set(Arrival.__dataclass_fields__)
+    assert set(arrivals[0]) == set(CopyProgress.__dataclass_fields__)
     assert len(reconciler.operated.cloud.items()) == 2
     assert reconciler.slept == [5.0, 5.0]
 
@@ -139,7 +141,11 @@ def test_a_copy_that_fails_for_good_ends_with_1_and_its_reason(reconciler: Recon
 @pytest.mark.usefixtures("reconciler")
 def test_a_failed_copy_is_tried_anew_and_one_that_is_there_is_not_copied_again(operated: Operated) -> None:
     keep(operated, "gcr.io/a/failed:1", fail)
-    keep(operated, "gcr.io/a/there:1", lambda record: getattr(hinted(record, DIGEST, 1, Policy()), "record", record))
+    keep(
+        operated,
+        "gcr.io/a/there:1",
+        lambda record: getattr(after_push_event(record, DIGEST, 1, Policy()), "record", record),
+    )
     before = {item["tag"]["S"] + item["repo"]["S"]: item for item in operated.cloud.items()}
     result = run("-", "--dry-run", stdin=manifest("gcr.io/a/failed:1", "gcr.io/a/there:1", "gcr.io/a/new:1"))
     assert result.exit_code == 0
@@ -196,7 +202,7 @@ def test_reads_that_fail_while_waiting_are_told_once_and_the_waiting_goes_on(
 
 def test_an_older_deployments_record_is_planned_as_what_would_be_asked_for(operated: Operated) -> None:
     Records(operated.cloud.dynamodb, "ImageListTable").create(
-        Record(repo=home("gcr.io/a/b:1").repo, tag=home("gcr.io/a/b:1").tag)
+        Record(repo=destination("gcr.io/a/b:1").repo, tag=destination("gcr.io/a/b:1").tag)
     )
     result = run("-", "--dry-run", stdin=manifest("gcr.io/a/b:1"))
     assert result.exit_code == 0
@@ -295,9 +301,9 @@ def test_a_clusters_pods_count_as_their_authors_wrote_them() -> None:
 def test_a_terminal_shows_what_is_waited_for_and_counts_the_rest() -> None:
     from rich.console import Console
 
-    record = request(home("gcr.io/a/b:1"), parse_reference("gcr.io/a/b:1"), 1)
-    arrivals = [arrival(home("gcr.io/a/b:1"), f"gcr.io/a/b:{number}", record, 75) for number in range(30)]
-    arrivals.append(arrival(home("gcr.io/a/b:1"), "gcr.io/a/failed:1", fail(record), 75))
+    record = new_record(destination("gcr.io/a/b:1"), parse_reference("gcr.io/a/b:1"), 1)
+    arrivals = [arrival(destination("gcr.io/a/b:1"), f"gcr.io/a/b:{number}", record, 75) for number in range(30)]
+    arrivals.append(arrival(destination("gcr.io/a/b:1"), "gcr.io/a/failed:1", fail(record), 75))
     console = Console(width=90, height=12, force_terminal=False)
     with console.capture() as captured:
         console.print(board(arrivals, 90, 12))
@@ -336,16 +342,16 @@ def test_eighty_columns_show_the_tag_first(image: str, reason: str | None, line:
 
     console = Console(width=80, height=24, force_terminal=False)
     with console.capture() as captured:
-        console.print(board([Arrival(image, "x", "COPYING", 0, None, reason, 75)], 80, 24))
+        console.print(board([CopyProgress(image, "x", "COPYING", 0, None, reason, 75)], 80, 24))
     assert captured.get().splitlines()[1:] == [line]
 
 
 def test_a_terminal_is_given_a_live_display_and_a_pipe_is_not() -> None:
     program = """
-from image_mirror.cli.copy_progress import Arrival
+from image_mirror.cli.copy_progress import CopyProgress
 from image_mirror.cli.commands.warm import _display
 with _display() as show:
-    show([Arrival("gcr.io/a/b:1", "x", "COPYING", 0, None, None, 1)])
+    show([CopyProgress("gcr.io/a/b:1", "x", "COPYING", 0, None, None, 1)])
 """
     master, terminal = pty.openpty()
     read = bytearray()

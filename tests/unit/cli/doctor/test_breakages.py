@@ -16,7 +16,7 @@ from image_mirror.cli.doctor.examination import examination
 from image_mirror.cli.doctor.findings import Finding, State
 from image_mirror.cli.doctor.keys import Absent
 from image_mirror.cli.doctor.posting import Reply
-from image_mirror.cli.keys.probe import Outcome, Verdict
+from image_mirror.cli.keys.probe import ProbeResult, Verdict
 from image_mirror.record import MINUTE, Status
 from support.cloud import REGISTRY
 from support.operators import GLOBAL_OUTPUTS, PROFILES, PULL_USER, PUSH_USER
@@ -721,7 +721,7 @@ BREAKAGES = [
     ),
     pytest.param(
         lambda found: found.verdicts.update(
-            {"global": Verdict(Outcome.REFUSED, "BatchGetBuilds: InvalidClientTokenId")}
+            {"global": Verdict(ProbeResult.REFUSED, "BatchGetBuilds: InvalidClientTokenId")}
         ),
         "GlobalAKSK: call",
         "failed",
@@ -730,7 +730,9 @@ BREAKAGES = [
         id="a-refused-key",
     ),
     pytest.param(
-        lambda found: found.verdicts.update({"china": Verdict(Outcome.DENIED, "ECR login: AccessDeniedException: no")}),
+        lambda found: found.verdicts.update(
+            {"china": Verdict(ProbeResult.DENIED, "ECR login: AccessDeniedException: no")}
+        ),
         "ImagePullSecret: call",
         "failed",
         "denies it what it is for: ECR login: AccessDeniedException: no",

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from image_mirror.cli.image_selection import home_named
+from image_mirror.cli.image_selection import destination_named
 from image_mirror.decisions import Mirror
 from image_mirror.pod_images import image_fields, original_images
-from image_mirror.reference import InvalidReferenceError, NoHomeError
+from image_mirror.reference import InvalidReferenceError, NoDestinationError
 from image_mirror.review import Json
 
 _STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
@@ -29,12 +29,12 @@ def in_use(pods: Iterable[Json], mirror: Mirror) -> InUse:
     tags, digests = set(), set()
     for name in {name for pod in pods for name in _names(pod)}:
         try:
-            home = home_named(name, mirror)
-        except (InvalidReferenceError, NoHomeError):
+            destination = destination_named(name, mirror)
+        except (InvalidReferenceError, NoDestinationError):
             continue  # no copy has such a name
-        tags.add((home.repo, home.tag))
-        if home.digest:
-            digests.add((home.repo, home.digest))
+        tags.add((destination.repo, destination.tag))
+        if destination.digest:
+            digests.add((destination.repo, destination.digest))
     return InUse(frozenset(tags), frozenset(digests))
 
 

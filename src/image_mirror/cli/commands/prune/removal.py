@@ -16,18 +16,18 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.cli.commands.prune.in_use import InUse
 from image_mirror.cli.commands.prune.unused import Details, Tag, Unused, leftovers, tags
-from image_mirror.cli.each_image import Outcome
+from image_mirror.cli.each_image import ImageResult
 from image_mirror.cli.terminal import each
 from image_mirror.table import Records
 
 if TYPE_CHECKING:
     from image_mirror.record import Record
 
-REMOVED = Outcome("removed")
-_IN_DOUBT = Outcome(
+REMOVED = ImageResult("removed")
+_IN_DOUBT = ImageResult(
     "perhaps removed: ECR gave no answer; a record that stands again goes once the reconciler has looked", well=False
 )
-ENDED_EARLY = Outcome("kept: the command has ended early")
+ENDED_EARLY = ImageResult("kept: the command has ended early")
 _REFERRED = "ImageReferencedByManifestList"
 _MOST_IDS = 100  # of one BatchDeleteImage
 
@@ -52,7 +52,7 @@ class Pruning:
         self._records = records
         self._cutoff = cutoff
         self._taken: dict[Key, Record] = {}  # what has to stand again where its copy stays
-        self.outcomes: dict[Key, Outcome] = {}
+        self.outcomes: dict[Key, ImageResult] = {}
         self.untagged = 0
 
     def take_records(self, going: Sequence[Unused]) -> None:
@@ -92,7 +92,7 @@ class Pruning:
         # None stands where a request that was repeated found the first one's work done.
         if not removed and self._records.get(*key) is not None:
             del self._taken[key]
-            self.outcomes[key] = Outcome("kept: its record has changed meanwhile")
+            self.outcomes[key] = ImageResult("kept: its record has changed meanwhile")
 
     def _remove(self, some: Sequence[Unused], running: InUse) -> None:
         repo = some[0].tag.repo
@@ -110,17 +110,17 @@ class Pruning:
         if going:
             self._sweep(repo, found, running)
 
-    def _reason_to_keep(self, before: Tag, now: Tag | None, running: InUse) -> Outcome | None:
+    def _reason_to_keep(self, before: Tag, now: Tag | None, running: InUse) -> ImageResult | None:
         if self._records.get(*before.key) is not None:
             self._taken.pop(before.key, None)
-            return Outcome("kept: it was asked for meanwhile")
+            return ImageResult("kept: it was asked for meanwhile")
         if now is None:
             self._taken.pop(before.key, None)
-            return Outcome("gone already")
+            return ImageResult("gone already")
         if now.digest != before.digest or now.used_at > before.used_at:
-            return Outcome("kept: it was pushed or pulled meanwhile")
+            return ImageResult("kept: it was pushed or pulled meanwhile")
         if running.holds(now.repo, now.name, now.digest):
-            return Outcome("kept: a cluster runs it now")
+            return ImageResult("kept: a cluster runs it now")
         return None
 
     def _remove_tags(self, repo: str, names: Sequence[str]) -> None:
@@ -129,12 +129,12 @@ class Pruning:
         except Exception:
             self._look_again(repo, names)
             raise
-        kept: dict[str, Outcome] = {}
+        kept: dict[str, ImageResult] = {}
         for failure in failures:
             said = f"{failure['failureCode']}: {failure.get('failureReason', '')}"
             referred = failure["failureCode"] == _REFERRED
             why = "an index in its repository refers to it" if referred else f"ECR did not remove it: {said}"
-            kept[failure["imageId"].get("imageTag", "")] = Outcome(f"kept: {why}", well=referred)
+            kept[failure["imageId"].get("imageTag", "")] = ImageResult(f"kept: {why}", well=referred)
         self._settle(repo, names, kept)
 
     def _look_again(self, repo: str, names: Sequence[str]) -> None:
@@ -146,7 +146,7 @@ class Pruning:
         else:
             self._settle(repo, [name for name in names if name not in held], {})
 
-    def _settle(self, repo: str, names: Sequence[str], kept: Mapping[str, Outcome]) -> None:
+    def _settle(self, repo: str, names: Sequence[str], kept: Mapping[str, ImageResult]) -> None:
         for name in names:
             if name not in kept:
                 self._taken.pop((repo, name), None)
@@ -176,9 +176,9 @@ class Pruning:
         del self._taken[key]
 
 
-def _not_put_back(cause: str) -> Outcome:
+def _not_put_back(cause: str) -> ImageResult:
     said = f"kept, without its record, which was not put back ({cause}): the next pod that names it has it copied anew"
-    return Outcome(said, well=False)
+    return ImageResult(said, well=False)
 
 
 def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:

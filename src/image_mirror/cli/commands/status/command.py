@@ -13,14 +13,14 @@ from image_mirror.cli.accounts import Account
 from image_mirror.cli.commands.status.build_details import BuildDetails, ask
 from image_mirror.cli.commands.status.watching import watch
 from image_mirror.cli.errors import ExitCode
-from image_mirror.cli.image_selection import all_records, is_glob, matching, outlook, wanted_home
+from image_mirror.cli.image_selection import all_records, is_glob, matching, outlook, selected_destination
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, GlobalProfile, GlobalRegion, StackName
 from image_mirror.cli.output import Output, OutputOption, aligned, as_json
 from image_mirror.cli.record_rows import by_attention, full, listing, record_row, summary, table
 from image_mirror.cli.stacks import china_stack, mirror_of
 from image_mirror.messages import printable
 from image_mirror.record import Record, Status
-from image_mirror.reference import Home
+from image_mirror.reference import Destination
 from image_mirror.table import Records
 
 
@@ -87,12 +87,12 @@ def status(
     records = Records(stack.account.client("dynamodb"), stack.output("ImageListTableName"))
     if one is not None:
         mirror = mirror_of(stack)
-        home = wanted_home(one, mirror)
+        destination = selected_destination(one, mirror)
         if watching:
-            watch(lambda: _get(records, home))
-        found = _get(records, home)
+            watch(lambda: _get(records, destination))
+        found = _get(records, destination)
         if not found:
-            where = f" (looked for {home.push_target})" if home else ""
+            where = f" (looked for {destination.by_tag})" if destination else ""
             message = f"{one}: there is no record of it{where}; {outlook(one, mirror)}"
             typer.echo(f"Error: {printable(message)}", err=True)
             raise typer.Exit(ExitCode.NOT_WELL)
@@ -108,8 +108,8 @@ def status(
     _show(chosen(all_records(records)), output)
 
 
-def _get(records: Records, home: Home | None) -> list[Record]:
-    record = records.get(home.repo, home.tag) if home else None
+def _get(records: Records, destination: Destination | None) -> list[Record]:
+    record = records.get(destination.repo, destination.tag) if destination else None
     return [record] if record else []
 
 

@@ -69,7 +69,7 @@ def _tell(readings: Readings) -> None:
     for records, trouble in readings:
         if trouble:
             typer.echo(f"Note: not read anew: {trouble}", err=True)
-        latest = {record.push_target: record for record in records}
+        latest = {record.destination: record for record in records}
         if known is None:
             typer.echo(summary(records), err=True)
             for line in table(by_attention(records), _now()):
