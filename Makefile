@@ -52,13 +52,13 @@ clean:
 .venv/.demo: pyproject.toml
 	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/pip install --quiet --editable '.[cli,demo]'
+	$(BIN)/pip install --quiet --editable '.[demo]'
 	touch $@
 
 .venv/.dev: pyproject.toml
 	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/pip install --quiet --editable '.[cli,demo,dev]'
+	$(BIN)/pip install --quiet --editable '.[demo,dev]'
 	touch .venv/.demo $@
 
 # Environments of their own, for both commands pin their packages. What cannot be had here is skipped by the tests.
