@@ -4,7 +4,7 @@ BIN := .venv/bin
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed; name one: make PYTHON=python3.12 ...")'
 REGIONS := cn-north-1 cn-northwest-1 us-west-2
 
-.PHONY: demo test e2e simulate fuzz bench docs check format clean
+.PHONY: demo test e2e simulate fuzz bench docs requirements check format clean
 
 demo: .venv/.demo
 	$(BIN)/image-mirror demo
@@ -36,6 +36,11 @@ docs: .venv/.dev
 	PYTHONPATH=.:tests $(BIN)/python -m tools.commands_page
 	WRITE=1 $(BIN)/pytest --quiet --numprocesses 0 tests/unit/docs/test_picture.py
 
+# The functions' packages, pinned with hashes out of the ranges in src/requirements.in; newer ones: ARGS=--upgrade
+requirements: .venv/.dev
+	$(BIN)/uv pip compile --quiet --no-header --python-version 3.13 --generate-hashes $(ARGS) \
+		src/requirements.in -o src/requirements.txt
+
 check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,13 +57,13 @@ clean:
 .venv/.demo: pyproject.toml
 	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/pip install --quiet --editable '.[cli,demo]'
+	$(BIN)/pip install --quiet --editable '.[demo]'
 	touch $@
 
 .venv/.dev: pyproject.toml
 	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/pip install --quiet --editable '.[cli,demo,dev]'
+	$(BIN)/pip install --quiet --editable '.[demo,dev]'
 	touch .venv/.demo $@
 
 # Environments of their own, for both commands pin their packages. What cannot be had here is skipped by the tests.

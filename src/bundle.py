@@ -15,6 +15,7 @@ from typing import Any
 
 # The services that the functions call; of all others botocore's models are left out.
 SERVICES = ("codebuild", "dynamodb", "ecr", "secretsmanager")
+_NOT_FOR_LAMBDA = ("__pycache__", "__main__.py", "cli", "py.typed", "resources")  # for people
 _TASK_ROOT = "/var/task"  # where Lambda unpacks a function, and so what tracebacks name
 
 
@@ -22,7 +23,7 @@ def bundle(folder: Path) -> None:
     """Turn `folder` into the artefact."""
     shutil.rmtree(folder / "bin", ignore_errors=True)  # commands that packages bring along
     ours = Path(__file__).with_name("image_mirror")
-    shutil.copytree(ours, folder / ours.name, ignore=shutil.ignore_patterns("__pycache__", "cli"))
+    shutil.copytree(ours, folder / ours.name, ignore=shutil.ignore_patterns(*_NOT_FOR_LAMBDA))
     trim(folder / "botocore" / "data")
     # Valid whatever the sources' times, which a zip does not keep. A file that does not compile, perhaps one for
     # a later Python, stays as it is: nothing imports it.

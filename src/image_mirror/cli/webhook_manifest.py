@@ -6,13 +6,11 @@ object says is checked each time, so that a line that changed in the file cannot
 
 import json
 from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
 from typing import Literal
 
 import yaml
 
-from image_mirror.cli.errors import NoAnswerError
+from image_mirror.cli.resources import resource
 from image_mirror.review import Json
 
 FILE = "mutating-webhook.yaml"
@@ -89,8 +87,4 @@ def _expressions(choices: Choices) -> list[Json]:
 
 
 def _shipped() -> str:
-    """Read the file: the wheel's own, in a checkout the one at its top."""
-    for place in (files("image_mirror.cli").joinpath(FILE), Path(__file__).parents[3].joinpath(FILE)):
-        if place.is_file():
-            return place.read_text(encoding="utf-8")
-    raise NoAnswerError(f"this installation lacks its file {FILE}; install image-mirror anew")
+    return resource(FILE).read_text(encoding="utf-8")

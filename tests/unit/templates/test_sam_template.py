@@ -378,7 +378,7 @@ def test_updates_without_a_new_image_and_mirror_pods_stay_in_the_api_server() ->
 
 
 def test_the_bundle_holds_what_the_functions_import() -> None:
-    requirements = (ROOT / "src" / "requirements.txt").read_text()
+    requirements = (ROOT / "src" / "requirements.in").read_text()
     names = set(re.findall(r"^([a-z0-9-]+)", requirements, re.MULTILINE))
     assert names == {"botocore", "aws-lambda-powertools"}
     assert "import boto3" not in inspect.getsource(__import__("image_mirror.aws", fromlist=["aws"]))

@@ -15,10 +15,10 @@ from image_mirror import reconciler, webhook
 from image_mirror.cli.commands.preview import read_manifests
 from image_mirror.cli.emulation import Context, Emulation, emulated_aws, http_event
 from image_mirror.cli.manifests import FoundPod
+from image_mirror.cli.resources import resource
 from image_mirror.pod_images import image_fields
 from image_mirror.review import Json
 
-_CHECKOUT = Path(__file__).parents[4]
 _DEFAULTS = ("samples", "tests/reviews/create-pod.json", "tests/reviews/create-pod-from-deployment.json")
 _MOST_ATTEMPTS = 11  # the API server's first call and its ten repetitions
 _EMULATED = """\
@@ -30,7 +30,7 @@ all that goes in and out of them.
 
 def run(files: list[str] | None) -> None:
     """Show what becomes of the pods in `files`, or in the samples. Raises typer.Exit with the command's exit code."""
-    names = files or [str(_CHECKOUT / name) for name in _DEFAULTS]
+    names = files or [str(_top() / name) for name in _DEFAULTS]
     reviews = list(_reviews(names))
     if not reviews:
         typer.echo("No pod found.", err=True)
@@ -60,7 +60,7 @@ def _reviews(names: list[str]) -> Iterator[tuple[str, Json]]:
     """Yield a title and an AdmissionReview for each captured review and each pod that the manifests describe."""
     captured = [name for name in names if name.endswith(".json") and _is_review(name)]
     for name in captured:
-        ours = " (as a 1.36 API server sent it)" if Path(name).parent == _CHECKOUT / "tests" / "reviews" else ""
+        ours = " (as a 1.36 API server sent it)" if Path(name).parent == _top() / "tests" / "reviews" else ""
         yield _short(name) + ours, json.loads(Path(name).read_text(encoding="utf-8"))
     manifests = read_manifests([name for name in names if name not in captured])
     for problem in manifests.problems:
@@ -154,4 +154,9 @@ def _show_copies(aws: Emulation) -> None:
 
 def _short(name: str) -> str:
     path = Path(name)
-    return str(path.relative_to(_CHECKOUT)) if path.is_relative_to(_CHECKOUT) else name
+    return str(path.relative_to(_top())) if path.is_relative_to(_top()) else name
+
+
+def _top() -> Path:
+    """Return where the project's own files lie as in a checkout."""
+    return resource("samples").parent

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from image_mirror.cli import app, webhook_manifest
+from image_mirror.cli import app, resources, webhook_manifest
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.webhook_manifest import Choices, shipped_configuration, shipped_text
 from support.operators import CHINA_OUTPUTS, TOKEN, URL, Operated
@@ -209,17 +208,17 @@ def test_a_line_that_is_no_more_in_the_file_does_not_go_unnoticed(monkeypatch: p
 def test_the_wheel_has_the_file_where_it_is_looked_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    assert included == {"mutating-webhook.yaml": "image_mirror/cli/mutating-webhook.yaml"}
+    assert included["mutating-webhook.yaml"] == "image_mirror/resources/mutating-webhook.yaml"
+    assert all(target == f"image_mirror/resources/{source}" for source, target in included.items())
     assert webhook_manifest.FILE == "mutating-webhook.yaml"
 
 
 def test_an_installed_package_prints_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "site-packages" / "image_mirror" / "cli"
-    package.mkdir(parents=True)
-    monkeypatch.setattr(webhook_manifest, "files", lambda _: package)
-    monkeypatch.setattr(webhook_manifest, "__file__", str(package / "webhook_manifest.py"))
-    with pytest.raises(NoAnswerError, match=r"lacks its file mutating-webhook\.yaml; install image-mirror anew"):
+    package = tmp_path / "site-packages" / "image_mirror"
+    (package / "resources").mkdir(parents=True)
+    monkeypatch.setattr(resources, "files", lambda _: package)
+    monkeypatch.setattr(resources, "_CHECKOUT", tmp_path)
+    with pytest.raises(NoAnswerError, match=r"lacks its file mutating-webhook\.yaml; install image-mirror again"):
         shipped_text(URL)
-    shutil.copy(ROOT / "mutating-webhook.yaml", package)
+    shutil.copy(ROOT / "mutating-webhook.yaml", package / "resources")
     assert f'url: "{URL}"' in shipped_text(URL)
-    assert sys.modules["image_mirror.cli.webhook_manifest"] is webhook_manifest

@@ -1,0 +1,17 @@
+"""Where the project's files that are no code lie: in the installed package, or in an editable install's checkout."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from image_mirror.cli.errors import NoAnswerError
+
+_CHECKOUT = Path(__file__).parents[3]
+
+
+def resource(name: str) -> Path:
+    """Return the file or folder `name`, a path from the top of a checkout. Raises NoAnswerError where it is absent."""
+    # A wheel is unpacked when it is installed, so each of its files has a path.
+    for place in (Path(str(files("image_mirror"))) / "resources", _CHECKOUT):
+        if (place / name).exists():
+            return place / name
+    raise NoAnswerError(f"this installation lacks its file {name}; install image-mirror again")

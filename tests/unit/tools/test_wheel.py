@@ -1,0 +1,56 @@
+"""The built wheel alone gives a working command, wherever it is run."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from support.templates import ROOT
+
+pytest.importorskip("hatchling")
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made, folder = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("unpacked")
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(made)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    [wheel] = made.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["py.typed", "__main__.py"]
+    + [f"resources/{each}" for each in ("sam-template.yaml", "image-pulling.yaml", "mutating-webhook.yaml")]
+    + [f"resources/samples/{each.name}" for each in sorted((ROOT / "samples").iterdir())]
+    + [f"resources/tests/reviews/create-pod{each}.json" for each in ("", "-from-deployment")],
+)
+def test_it_holds_what_commands_read(unpacked: Path, name: str) -> None:
+    assert (unpacked / "image_mirror" / name).is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["--help"], "webhook-config"),
+        (["preview", str(ROOT / "samples" / "nginx-gcr.yaml")], "mirror/gcr.io/google-samples/hello-app:1.0"),
+        (["webhook-config", "--url", "https://x/y"], 'url: "https://x/y"'),
+    ],
+)
+def test_it_works_from_an_empty_folder(unpacked: Path, tmp_path: Path, arguments: list[str], shown: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "image_mirror", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(unpacked)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert shown in done.stdout
