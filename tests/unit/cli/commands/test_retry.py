@@ -352,7 +352,7 @@ def test_after_an_error_nothing_is_begun_and_what_has_begun_ends() -> None:
         if number == 0:
             threading.Timer(2.0, opened.set).start()
             raise ValueError("no")
-        opened.wait(30)
+        opened.wait(60)
         ended.append(number)
 
     with pytest.raises(ValueError, match="no"):
