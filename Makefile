@@ -4,13 +4,19 @@ BIN := .venv/bin
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed; name one: make PYTHON=python3.12 ...")'
 REGIONS := cn-north-1 cn-northwest-1 us-west-2
 
-.PHONY: demo test e2e simulate fuzz bench docs requirements check format clean
+.PHONY: demo test coverage e2e simulate fuzz bench docs requirements check format clean
 
 demo: .venv/.demo
 	$(BIN)/image-mirror demo
 
 test: .venv/.dev
 	$(BIN)/pytest --numprocesses auto
+
+# Branches of the pure core that its own tests take. It is printed; nothing has to be reached.
+CORE := reference rules decisions review pod_images admission messages record lifecycle build_result recorder table settings
+coverage: .venv/.dev
+	COVERAGE_FILE=.pytest_cache/coverage $(BIN)/pytest --numprocesses auto --quiet --cov-branch --cov-report term-missing \
+		$(CORE:%=--cov image_mirror.%) $(wildcard $(CORE:%=tests/unit/test_%.py))
 
 # Real programs: a control plane (KUBEBUILDER_ASSETS), skopeo, docker-registry, the AWS CLI, the SAM CLI, Java. What is
 # absent is skipped with its reason; with CI=true it fails.

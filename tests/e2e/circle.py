@@ -90,7 +90,7 @@ class Circle:
 
     def push(self) -> Json:
         """Put the next push of the registry, which has no ECR API, into the emulated ECR, which the reconciler asks."""
-        target: Json = self.pushes.get(timeout=30)["target"]
+        target: Json = self.pushes.get(timeout=60)["target"]
         self.ecr.put_image(
             repositoryName=target["repository"],
             imageTag=target["tag"],

@@ -68,4 +68,4 @@ def serving(
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(10)
+        thread.join(60)

@@ -55,7 +55,7 @@ class Client:
         """Be ready to connect; what is asked follows from the number."""
         self._dice = Random(self.number)
         context = create_default_context(cadata=self.gate.certificate.decode())
-        self._connection = HTTPSConnection(urlsplit(self.gate.url).netloc, context=context, timeout=30)
+        self._connection = HTTPSConnection(urlsplit(self.gate.url).netloc, context=context, timeout=60)
 
     def run(self, goes_on: Callable[[], bool]) -> "Client":
         """Ask one thing after the other as long as `goes_on`."""

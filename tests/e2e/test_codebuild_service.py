@@ -48,7 +48,7 @@ def test_a_build_that_raises_is_a_fault_and_raises_when_the_service_ends() -> No
     def build() -> None:
         with codebuild_service(run) as service:
             started = service.start_build(REQUEST)["build"]["id"]
-            service.threads[0].join(10)
+            service.threads[0].join(60)
             outcomes.append(read_build(service.builds[started]))
 
     outcomes: list[Build] = []

@@ -128,7 +128,7 @@ def _post(endpoint: str, count: str) -> None:
     """Have moto check all requests but the first `count`."""
     plain = {"Content-Type": "text/plain"}
     request = urllib.request.Request(f"{endpoint}/moto-api/reset-auth", data=count.encode(), headers=plain)
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.status == 200
 
 

@@ -357,7 +357,7 @@ def _reset_auth(operation: Operation, count: str) -> None:
     """Have moto check all requests but the first `count`."""
     plain = {"Content-Type": "text/plain"}
     request = urllib.request.Request(f"{operation.china.endpoint}/moto-api/reset-auth", count.encode(), plain)
-    urllib.request.urlopen(request, timeout=10).close()
+    urllib.request.urlopen(request, timeout=60).close()
 
 
 def _operator(region: Region, *actions: str) -> str:

@@ -193,7 +193,7 @@ def test_watching_ends_by_ctrl_c_without_a_trace(operator: Operator, records: Re
         records.create(record("gcr.io/y:1", Status.REQUESTED))
         assert process.stdout.readline().split()[1:] == ["REQUESTED", "gcr.io/y:1"]
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, "", "1 record: 1 COPYING\n")
 
 
@@ -206,7 +206,7 @@ def test_a_terminal_is_drawn_anew_and_left_in_order(operator: Operator, records:
         while "gcr.io/x:1" not in text:
             text += os.read(reader, 10_000).decode()
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        assert process.wait(60) == 130
         with suppress(OSError):  # so a terminal says that nobody is left
             while True:
                 text += os.read(reader, 10_000).decode()

@@ -121,7 +121,7 @@ def _call(gate: Gateway, method: str, path: str, body: str | None) -> tuple[int,
     """Return the answer's status and its Retry-After; a redirect is not followed."""
     host = urlsplit(gate.url).netloc
     context = create_default_context(cadata=gate.certificate.decode())
-    connection = http.client.HTTPSConnection(host, context=context, timeout=10)
+    connection = http.client.HTTPSConnection(host, context=context, timeout=60)
     try:
         connection.request(method, path, body)
         response = connection.getresponse()

@@ -31,7 +31,7 @@ def tunnels(port: int) -> Iterator[Tunnels]:
                 back = threading.Thread(target=_relay, args=(inner, self.connection), daemon=True)
                 back.start()
                 _relay(self.connection, inner)
-                back.join(30)
+                back.join(60)
             self.close_connection = True
 
         def log_message(self, *_: object) -> None:

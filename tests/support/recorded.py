@@ -32,13 +32,20 @@ def now() -> int:
 
 
 def record(
-    image: str, status: Status = Status.COPIED, *, hours: float = 1, registry: str = REGISTRY, **changes: Any
+    image: str,
+    status: Status = Status.COPIED,
+    *,
+    hours: float = 1,
+    registry: str = REGISTRY,
+    at: int | None = None,
+    **changes: Any,
 ) -> Record:
-    """The record of an image that was asked for so long ago, and written ten minutes later."""
+    """The record of an image that was asked for so long before `at`, which is now, and written ten minutes later."""
     source = parse_reference(image)
-    asked = now() - int(hours * HOUR)
+    at = now() if at is None else at
+    asked = at - int(hours * HOUR)
     made = new_record(destination_of(source, registry, "mirror"), source, asked)
-    written: dict[str, Any] = {"status": status, "updated_at": asked + 10 * MINUTE, "due_at": now() + HOUR}
+    written: dict[str, Any] = {"status": status, "updated_at": asked + 10 * MINUTE, "due_at": at + HOUR}
     return replace(made, **(written | _BY_STATUS[status] | changes))
 
 

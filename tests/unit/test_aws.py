@@ -81,7 +81,7 @@ def table_over_tls(certificate: Path) -> Iterator[str]:
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
-            together.wait(timeout=30)
+            together.wait(timeout=60)
             self.send_response(200)
             self.send_header("Content-Length", "2")
             self.end_headers()

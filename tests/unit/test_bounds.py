@@ -302,7 +302,7 @@ class StuckTable:
     def put_item(self, **_: object) -> Json:
         with self._lock:
             self.asked += 1
-        self.let_go.wait(60)
+        self.let_go.wait(120)
         return {}
 
 
@@ -320,7 +320,7 @@ def test_a_request_ends_in_its_time_however_many_images_wait_for_the_table() -> 
 
     asking = threading.Thread(target=ask)
     asking.start()
-    asking.join(30)
+    asking.join(60)
     in_time = not asking.is_alive()
     table.let_go.set()
     asking.join()

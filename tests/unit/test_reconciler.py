@@ -20,6 +20,7 @@ from image_mirror.reference import destination_of, parse_reference
 from image_mirror.table import Records, to_item
 from support.cloud import REGISTRY, SECRET_KEY, Cloud
 
+pytestmark = pytest.mark.usefixtures("noon")
 DIGEST = "sha256:" + "a" * 64
 
 

@@ -31,7 +31,7 @@ class CountingRecords(Records):
     def _call(self, name: str) -> None:
         self.calls.append(name)
         if self.gate is not None:
-            self.gate.wait(5)
+            self.gate.wait(60)
         if self.error is not None:
             raise self.error
 
@@ -87,7 +87,7 @@ def test_a_new_image_costs_one_round_trip_and_stands_recorded(
 
 
 def test_many_images_are_recorded_at_the_same_time(records: CountingRecords, recorder: Recorder) -> None:
-    together = threading.Barrier(10, timeout=5)
+    together = threading.Barrier(10, timeout=60)
     records._call = lambda _name: together.wait()  # type: ignore[assignment,method-assign]
     assert len(make(recorder, *(demand(f"gcr.io/a:{number}") for number in range(10)))) == 10
 
@@ -222,7 +222,7 @@ def test_what_was_recorded_in_time_is_known_to_the_next_attempt(records: Countin
 
     def create(record: Record) -> Record:
         if record.tag == "slow":
-            blocked.wait(5)
+            blocked.wait(60)
         return original(record)
 
     records.create = create  # type: ignore[method-assign]

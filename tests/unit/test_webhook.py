@@ -17,6 +17,7 @@ from image_mirror.metrics import Counts
 from image_mirror.table import Records, to_record
 from support.cloud import REGISTRY, Cloud
 
+pytestmark = pytest.mark.usefixtures("noon")
 REVIEWS = Path(__file__).parents[1] / "reviews"
 PINNED = "sha256:c0f429e16b13e583da7e5a6ec20dd656d325d88e6819cafe0adb0828976529dc"
 Json = dict[str, Any]

@@ -1,7 +1,6 @@
 """How commands reach the two accounts and their stacks, and what they say where they cannot."""
 
 import os
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -234,15 +233,13 @@ def test_a_mistake_of_our_own_is_not_hidden() -> None:
 
 def test_kubectl_that_never_ends_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kubectl = tmp_path / "kubectl"
-    kubectl.write_text("#!/bin/sh\nexec sleep 60\n")
+    kubectl.write_text("#!/bin/sh\nexec sleep infinity\n")
     kubectl.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(kubernetes, "_WITHIN", 0.5)
-    began = time.monotonic()
     asked = "`kubectl get pods --all-namespaces '--field-selector=status.phase!=Succeeded,status.phase!=Failed'"
     with pytest.raises(NoAnswerError) as caught:
         kubernetes.Cluster(context="my shop").pods()
-    assert time.monotonic() - began < 30
     assert f"kubectl has not ended within 0.5 s; run {asked} '--context=my shop'`: if a" in str(caught.value)
 
 

@@ -17,6 +17,7 @@ from support.operators import Operated
 from support.recorded import record, write
 from support.templates import ROOT
 
+pytestmark = pytest.mark.usefixtures("noon")
 PICTURE = ROOT / "docs" / "terminal.svg"
 COMMANDS = ("image-mirror status", "image-mirror retry gcr.io/google-samples/hello-app:1.O 'quay.io/*'")
 _RUNNING = "ImagePullProject:5f0c1d52-9a3e-4e0b-8a57-3d1f6b0c7e21"

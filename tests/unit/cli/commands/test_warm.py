@@ -368,7 +368,7 @@ with _display() as show:
     environ = {**os.environ, "TERM": "xterm"}
     subprocess.run([sys.executable, "-c", program], stderr=terminal, check=True, env=environ)
     os.close(terminal)
-    reader.join(10)
+    reader.join(60)
     assert b"0 of 1 copied" in read
     assert b"\x1b[" in read
     piped = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
