@@ -71,8 +71,8 @@ MISTAKES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
         Recorder, "record", lambda self, wanted, **more: _record(self, wanted, **more | {"dry_run": False})
     ),
     "changing what an update does not change": lambda: patch.object(webhook, "new_images", _always_new),
-    "changing what has opted out": lambda: patch.object(webhook, "exemption", lambda _: None),
-    "failing at a pod without labels": lambda: patch.object(webhook, "exemption", _bug),
+    "changing what has opted out": lambda: patch.object(webhook, "skip_reason", lambda _: None),
+    "failing at a pod without labels": lambda: patch.object(webhook, "skip_reason", _bug),
     "patching the next container": lambda: patch.object(webhook, "make_patch", _patch_of_another),
     "patching labels": lambda: patch.object(webhook, "make_patch", _patch_of_labels),
     "losing other annotations": lambda: patch.object(admission, "annotations", lambda _: {}),

@@ -132,16 +132,16 @@ def respond(
 ) -> Response:
     """Answer an event by the real webhook, with records from `records` in the place of the table."""
     settings = replace(SETTINGS, mirror=mirror, swap_when=swap_when, policy=policy or Policy())
-    return Webhook(settings, cast("Recorder", StandingPromises(records)), lambda: NOW / 1000).answer(event)
+    return Webhook(settings, cast("Recorder", ActiveRecords(records)), lambda: NOW / 1000).answer(event)
 
 
 @dataclass(frozen=True)
-class StandingPromises:
+class ActiveRecords:
     """Recorder whose records are given and not looked up."""
 
     records: Lookup
 
-    def make(self, wanted: Sequence[CopyRequest], **_: object) -> dict[Destination, Record]:
+    def record(self, wanted: Sequence[CopyRequest], **_: object) -> dict[Destination, Record]:
         return dict(self.records(wanted))
 
 
