@@ -4,7 +4,7 @@ BIN := .venv/bin
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed; name one: make PYTHON=python3.12 ...")'
 REGIONS := cn-north-1 cn-northwest-1 us-west-2
 
-.PHONY: demo test coverage e2e simulate fuzz bench docs requirements check format clean
+.PHONY: demo test coverage e2e simulate fuzz bench docs requirements templates check format clean
 
 demo: .venv/.demo
 	$(BIN)/image-mirror demo
@@ -46,6 +46,10 @@ docs: .venv/.dev
 requirements: .venv/.dev
 	$(BIN)/uv pip compile --quiet --no-header --python-version 3.13 --generate-hashes $(ARGS) \
 		src/requirements.in -o src/requirements.txt
+# The build's bash, buildspec/*.sh, into image-pulling.yaml, which has to be one file for CloudFormation. `make test` says
+# where this was forgotten, and `make e2e` runs shellcheck; by itself it is: shellcheck buildspec/*.sh
+templates: .venv/.dev
+	PYTHONPATH=.:tests $(BIN)/python -m tools.put_buildspec_into_template
 
 check: .venv/.dev
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from source_images import SourceImage, digest_of, docker_image, oci_index
 
 from image_mirror.build_result import EXIT_CODES
 from support.buildspec_runner import Run, buildspec
+from tools.put_buildspec_into_template import SCRIPTS
 
 LOGIN = ("puller", 'Sesam $(touch shown) \'"*" open')
 SHELL = "$(touch shown)"
@@ -304,3 +305,9 @@ def test_no_expansion_of_the_buildspec_is_left_unquoted() -> None:
                 check=False,
             )
             assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_shellcheck_has_nothing_to_say_of_the_scripts() -> None:
+    shellcheck = program("shellcheck", "apt-get install shellcheck")
+    done = subprocess.run([shellcheck, *SCRIPTS.values()], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,152 @@
+#!/bin/bash
+# The copy of one image: the second command of the build in image-pulling.yaml.
+# `make templates` puts what follows the first empty line into the template.
+#
+# CodeBuild runs each command as a script of its own, under "set -a", and hands on the exported variables of those that
+# come to their end. So the work is done in a subshell, which may exit where it likes; its outcome is exported, and a
+# last command, short enough for CodeBuild's error message, fails with the outcome's exit code.
+#
+# Unquoted on purpose: TARGET_REGISTRY is a pattern where the template is not told the account in China.
+# shellcheck disable=SC2053
+
+set +e
+COPY_REASON='the build script ended before its time; the log of the build says where'
+work=$(mktemp -d)
+(
+  set +a -euo pipefail
+  export LC_ALL=C
+  # No program is handed a key but aws, below.
+  export -n CHINA_ACCESS_KEY_ID CHINA_SECRET_ACCESS_KEY REGISTRY_AUTH
+
+  declare -A exit_codes=(
+    [COPIED]=0 [UNEXPLAINED]=1 [RATE_LIMITED]=29 [BAD_INPUT]=40 [TARGET_LOGIN]=41 [DENIED]=43
+    [NOT_FOUND]=44 [UNREACHABLE]=50
+  )
+  finish() { # RESULT REASON
+    printf '%s\n%s\n' "$1" "$2" >"$work/outcome"
+    printf '%s: %s\n' "$1" "$2"
+    exit "${exit_codes[$1]}"
+  }
+
+  # 1. The input. The grammar and the home are those of parse_reference and home_of in reference.py, so that
+  # a stolen key cannot put one image in another's place. No reason quotes a value: a variable of type
+  # SECRETS_MANAGER holds a secret.
+  image=${DOCKER_IMAGE:-}
+  target=${NEW_DOCKER_IMAGE:-}
+  host='[a-z0-9]+((\.|-+)[a-z0-9]+)*(:[0-9]+)?'
+  component='[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*'
+  version='(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|@sha256:[a-f0-9]{64})'
+  [[ ${#image} -le 1024 && $image =~ ^$host/$component(/$component)*$version$ ]] ||
+    finish BAD_INPUT 'DOCKER_IMAGE is not written HOST/PATH:TAG or HOST/PATH@sha256:DIGEST'
+  source_host=${image%%/*}
+  path=${image#*/}
+  path=${path%%[:@]*}
+  version=${image#"$source_host/$path"}
+  [[ $source_host == *[.:]* || $source_host == localhost ]] && [[ $source_host != index.docker.io ]] ||
+    finish BAD_INPUT 'DOCKER_IMAGE does not begin with the host of a registry, such as docker.io'
+  [[ $source_host != docker.io || $path == */* ]] ||
+    finish BAD_INPUT 'DOCKER_IMAGE: an official image of docker.io is docker.io/library/NAME'
+  if [[ $version == @* ]]; then
+    tag=digest-sha256-${version#@sha256:}
+  else
+    tag=${version#:}
+    [[ ! $tag =~ ^(digest-)?sha256-[a-f0-9]{64}$ ]] ||
+      finish BAD_INPUT 'DOCKER_IMAGE: tags of the form sha256-<hex> and digest-sha256-<hex> are reserved'
+  fi
+  registry=${target%%/*}
+  [[ $registry =~ ^$host$ && $registry == $TARGET_REGISTRY ]] ||
+    finish BAD_INPUT 'NEW_DOCKER_IMAGE is not in the registry of the parameters Region and ChinaAccountId'
+  home=$registry/$REPOSITORY_PREFIX/${source_host/:/_}/$path
+  [[ ${#home} -le 255 ]] ||
+    finish BAD_INPUT 'the name is too long: with its registry, a repository has at most 255 characters'
+  [[ $target == "$home:$tag" ]] ||
+    finish BAD_INPUT 'NEW_DOCKER_IMAGE is not the home of DOCKER_IMAGE; has China the same RepositoryPrefix?'
+
+  # 2. The key for China.
+  region=${CHINA_REGION:-}
+  access_key_id=${CHINA_ACCESS_KEY_ID:-}
+  secret_access_key=${CHINA_SECRET_ACCESS_KEY:-}
+  region=${region//[[:space:]]/}
+  access_key_id=${access_key_id//[[:space:]]/}
+  secret_access_key=${secret_access_key//[[:space:]]/}
+  [[ $region =~ ^[a-z]{2}(-[a-z]+)+-[0-9]{1,2}$ ]] ||
+    finish TARGET_LOGIN 'Region in the secret ImagePullSecret is no region; write one such as cn-northwest-1'
+  [[ -n $access_key_id ]] ||
+    finish TARGET_LOGIN 'AccessKey in the secret ImagePullSecret is empty; fill in the access key ID for China'
+  [[ -n $secret_access_key ]] ||
+    finish TARGET_LOGIN 'AccessSecretKey in the secret ImagePullSecret is empty; fill in the key for China'
+  command -v skopeo >/dev/null ||
+    finish UNREACHABLE 'apt could not install skopeo; the log of the build says why'
+
+  # Ends the copy by what the last program wrote to $work/errors, or by RESULT where that tells nothing.
+  # Its last line, without anything that could let someone in, is the reason.
+  password=
+  explain() { # RESULT
+    local errors reason said secret
+    errors=$(tr -c '[:print:]\n' ' ' <"$work/errors" | sed -E \
+      -e 's#^time="[^"]*" level=[a-z]+ msg=##' -e 's#^"(.*)"$#\1#' \
+      -e 's#\\[nt]# #g' -e 's#\\(["\\])#\1#g' \
+      -e 's#(https?://)[^/@" ]*@#\1#g' -e 's#(https?://[^?" ]*)\?[^" ]*#\1#g' \
+      -e 's#(basic|bearer|password|token)([ =:]+)[A-Za-z0-9+/=._~-]{16,}#\1\2***#gI' \
+      -e 's# +# #g' -e '/^ ?$/d')
+    for secret in "$access_key_id" "$secret_access_key" "$password"; do
+      [[ -z $secret ]] || errors=${errors//"$secret"/***}
+    done
+    printf '%s\n' "$errors" | tail -n 20
+    reason=${errors##*$'\n'}
+    # Names may read like errors: they take no part in what follows.
+    said=$(printf '%s' "${reason,,}" |
+      sed -E -e 's#[^ ]*/[^ ]*##g' -e 's#manifest [^ ]+ (in|to) #manifest #g')
+    said=${said//"$source_host"/}
+    said=${said//"$registry"/}
+    # A cause stands at the end, and may name two digests.
+    [[ ${#reason} -le 300 ]] || reason="${reason:0:105} ... ${reason: -190}"
+    reason=${reason:-the program ended without a message}
+
+    local status='status[^0-9]{0,30}'
+    local limited="toomanyrequests|too many requests|rate exceeded|rate limit|${status}429"
+    local denied="unauthorized|unauthenticated|denied|forbidden|not authorized|invalid username|${status}40[13]"
+    local missing="(manifest|name|blob|repository) unknown|(repository|artifact|manifest)[^:]* not found"
+    missing+="|${status}404"
+    local network="no such host|server misbehaving|dial tcp|could not connect|tls: |x509|stream error"
+    network+="|connection (refused|reset|closed|was closed)|broken pipe|timeout|timed out|deadline exceeded"
+    network+="|[^a-z]eof|${status}5[0-9][0-9]"
+    local about_target="initializing destination|at destination|writing (blob|manifest)|uploading manifest"
+    if [[ $said =~ $limited ]]; then finish RATE_LIMITED "$reason"
+    elif [[ $said =~ "getting username and password" ]]; then
+      finish TARGET_LOGIN 'the secret of RegistryAuthSecretArn holds no usable containers-auth.json'
+    elif [[ $said =~ $denied|$missing && ( $1 == TARGET_LOGIN || $said =~ $about_target ) ]]; then
+      finish TARGET_LOGIN "$reason"
+    elif [[ $said =~ $missing ]]; then finish NOT_FOUND "$reason"
+    elif [[ $said =~ $denied ]]; then finish DENIED "$reason"
+    elif [[ $said =~ $network ]]; then finish UNREACHABLE "$reason"
+    else finish "$1" "$reason"
+    fi
+  }
+
+  # 3. The login, by authfiles apart: what opens ECR is never offered to a source, nor the other way round.
+  registry_auth=${REGISTRY_AUTH:-}
+  printf '%s' "${registry_auth:-"{}"}" >"$work/source.json"
+  password=$(
+    unset AWS_SESSION_TOKEN AWS_PROFILE
+    unset AWS_CONTAINER_CREDENTIALS_RELATIVE_URI AWS_CONTAINER_CREDENTIALS_FULL_URI
+    AWS_ACCESS_KEY_ID=$access_key_id AWS_SECRET_ACCESS_KEY=$secret_access_key \
+      aws ecr get-login-password --region "$region" </dev/null 2>"$work/errors"
+  ) || explain TARGET_LOGIN
+  printf '%s' "$password" |
+    skopeo login --username AWS --password-stdin --authfile "$work/target.json" "$registry" \
+      >/dev/null 2>"$work/errors" ||
+    explain TARGET_LOGIN
+
+  # 4. The copy: every platform, under the digests of the source.
+  printf 'copying %s to %s\n' "$image" "$target"
+  skopeo copy --all --preserve-digests --retry-times 3 \
+    --src-authfile "$work/source.json" --dest-authfile "$work/target.json" \
+    "docker://$image" "docker://$target" </dev/null 2>"$work/errors" || explain UNEXPLAINED
+  finish COPIED 'the copy is in ECR'
+)
+COPY_EXIT_CODE=$?
+if [[ -f $work/outcome ]]; then { read -r COPY_RESULT; read -r COPY_REASON; } <"$work/outcome"; fi
+if [[ ${COPY_RESULT:-} == UNEXPLAINED ]]; then unset COPY_RESULT; else export COPY_RESULT; fi
+export COPY_REASON COPY_EXIT_CODE
+rm -rf "$work"

@@ -1,0 +1,204 @@
+"""Tables and lists in the pages that repeat what the code or a template says, compared with it.
+
+Elsewhere: the parameters' defaults and the commands' reference in test_docs.py; metrics, alarms and log events in
+tests/unit/templates/test_alarms.py.
+"""
+
+import re
+from dataclasses import fields
+from typing import Any
+
+import botocore.session
+import pytest
+import typer
+
+from image_mirror.build_result import EXIT_CODES, read_build
+from image_mirror.cli import app, errors
+from image_mirror.lifecycle import BACKOFF, MOST_ATTEMPTS
+from image_mirror.metrics import Metric
+from image_mirror.record import MINUTE, Outcome, Record, Status
+from image_mirror.rules import DEFAULT_RULES
+from image_mirror.table import DUE_INDEX
+from support.templates import ROOT, load_template, sam_template, webhook_configuration
+from tools import put_buildspec_into_template
+
+README, DESIGN, OPERATION, SECURITY = (
+    (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "docs/design.md", "docs/operation.md", "docs/security.md")
+)
+NUMBERS = {5: "five", 18: "18"}
+ORDINALS = {5: "fifth"}
+
+
+def section(page: str, title: str) -> str:
+    found = page.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    assert found, title
+    return found
+
+
+def table(text: str, head: str) -> list[list[str]]:
+    """Return the cells of the first table in `text` whose first column is called `head`, row by row."""
+    rows = text.partition(f"| {head} |")[2].partition("\n\n")[0].splitlines()[2:]
+    assert rows, head
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
+
+
+def quoted(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def words(text: str) -> str:
+    """Return a text without the places where its lines break."""
+    return " ".join(text.split())
+
+
+# ---- the templates ----
+
+
+def parameter_rows(template: str) -> dict[str, tuple[str, str]]:
+    """Each parameter in the README's table of a template: its default and its meaning."""
+    found = {}
+    for names, default, meaning in table(README.partition(f"Of `{template}`")[2], "parameter"):
+        for name in quoted(names):
+            assert name not in found
+            found[name] = (default, meaning)
+    return found
+
+
+@pytest.mark.parametrize("template", ["sam-template.yaml", "image-pulling.yaml"])
+def test_the_readme_has_a_row_for_each_parameter_and_no_other(template: str) -> None:
+    assert parameter_rows(template).keys() == load_template(template)["Parameters"].keys()
+
+
+@pytest.mark.parametrize("template", ["sam-template.yaml", "image-pulling.yaml"])
+def test_the_readme_says_which_parameters_are_required_and_which_are_empty(template: str) -> None:
+    for name, parameter in load_template(template)["Parameters"].items():
+        default = parameter_rows(template)[name][0]
+        assert (default == "**required**") == ("Default" not in parameter), name
+        assert (default == "empty") == (parameter.get("Default") == ""), name
+
+
+def test_the_readme_has_the_days_that_logs_may_be_kept() -> None:
+    def told(template: str) -> list[int]:
+        days = re.search(r"([\d, or]+) days", parameter_rows(template)["LogRetentionDays"][1])
+        assert days
+        return [int(day) for day in re.findall(r"\d+", days[1])]
+
+    def allowed(template: str) -> list[int]:
+        days: list[int] = load_template(template)["Parameters"]["LogRetentionDays"]["AllowedValues"]
+        return days
+
+    assert told("sam-template.yaml") == allowed("sam-template.yaml")
+    more = set(allowed("image-pulling.yaml")) - set(allowed("sam-template.yaml"))
+    assert "the same, or" in parameter_rows("image-pulling.yaml")["LogRetentionDays"][1]
+    assert told("image-pulling.yaml") == sorted(more)
+    assert set(allowed("sam-template.yaml")) <= set(allowed("image-pulling.yaml"))
+
+
+def test_the_readme_has_the_default_rules() -> None:
+    told = re.search(r"The default copies from (.*?);", words(section(README, "Which images")))
+    assert told
+    assert re.split(r", | and ", told[1].replace("\\", "")) == DEFAULT_RULES.split()
+
+
+def test_the_readme_has_the_webhook_s_policy_and_timeout() -> None:
+    [webhook] = webhook_configuration()["webhooks"]
+    told = section(README, "Ignore or Fail")
+    assert f"`failurePolicy: {webhook['failurePolicy']}`" in told
+    assert f"`timeoutSeconds` ({webhook['timeoutSeconds']})" in told
+
+
+def test_the_readme_s_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z0-9]+):", makefile, re.MULTILINE))
+    told = {name for row in table(section(README, "Development"), "command") for name in quoted(row[0])}
+    assert {name.removeprefix("make ") for name in told} <= targets
+
+
+def test_the_page_has_the_number_of_alarms_and_metrics() -> None:
+    alarms = [each for each in sam_template()["Resources"].values() if each["Type"] == "AWS::CloudWatch::Alarm"]
+    assert f"The stack has {NUMBERS[len(alarms)]}," in OPERATION
+    costs = words(section(OPERATION, "What watching costs"))
+    assert f"all {NUMBERS[len(Metric)]} together cost {0.30 * len(Metric):.2f} at most" in costs
+
+
+# ---- the table of copies ----
+
+
+def test_the_page_has_the_attributes_of_an_item() -> None:
+    told = [name for row in table(section(DESIGN, "The item"), "attribute") for name in quoted(row[0])]
+    assert sorted(told) == sorted(["due", *(field.name for field in fields(Record))])
+
+
+def test_the_page_names_the_index_and_the_states() -> None:
+    rows = {row[0]: row[1] for row in table(section(DESIGN, "The item"), "attribute")}
+    assert quoted(rows["`status`"]) == list(Status)
+    assert quoted(rows["`due`, `due_at`"]) == [DUE_INDEX]
+    diagram = re.findall(r"^ +(\S+) --> (\S+): ", DESIGN, re.MULTILINE)
+    assert {state for arrow in diagram for state in arrow} == {"[*]", *Status}
+
+
+def test_the_pages_have_the_attempts_and_their_pauses() -> None:
+    *pauses, last = [pause // MINUTE for pause in BACKOFF]
+    assert f"Attempts back off by {', '.join(map(str, pauses))} and {last} minutes" in words(DESIGN)
+    assert f"COPYING --> FAILED: the {ORDINALS[MOST_ATTEMPTS]} attempt" in DESIGN
+    assert f"its source refused {NUMBERS[MOST_ATTEMPTS]} times, over about 80 minutes" in words(OPERATION)
+    assert 75 <= sum(BACKOFF) / MINUTE <= 85
+
+
+# ---- the builds' results ----
+
+
+def outcome(result: str) -> Outcome:
+    exported: list[Any] = [{"name": "COPY_RESULT", "value": result}, {"name": "COPY_REASON", "value": "because"}]
+    return read_build({"buildStatus": "FAILED", "exportedEnvironmentVariables": exported}).outcome
+
+
+def test_the_script_ends_with_the_exit_codes_that_the_package_reads() -> None:
+    command = put_buildspec_into_template.SCRIPTS["build"].read_text(encoding="utf-8")
+    declared = re.search(r"declare -A exit_codes=\((.*?)\)", command, re.DOTALL)
+    assert declared
+    codes = {int(code): result for result, code in re.findall(r"\[(\w+)\]=(\d+)", declared[1])}
+    assert codes == {0: "COPIED", 1: "UNEXPLAINED", **EXIT_CODES}
+
+
+def test_troubleshooting_has_each_result() -> None:
+    for result in EXIT_CODES.values():
+        assert f"`{result}" in section(README, "Troubleshooting"), result
+
+
+def test_the_page_has_the_results_that_cost_an_attempt() -> None:
+    told = re.search(r"What the source says costs an attempt \(([^)]*)\)", words(DESIGN))
+    assert told
+    assert set(quoted(told[1])) == {result for result in EXIT_CODES.values() if outcome(result) is Outcome.REFUSED}
+
+
+# ---- the commands ----
+
+
+def test_the_exit_codes_that_are_explained_are_those_there_are() -> None:
+    explained = {int(code) for code in re.findall(r"^(\d+) ", errors.__doc__ or "", re.MULTILINE)}
+    assert explained == {0, 130, *errors.ExitCode}
+
+
+def test_the_page_says_of_each_command_what_it_asks_and_writes() -> None:
+    told = [name for row in table(SECURITY, "command") for name in quoted(row[0])]
+    assert sorted(told) == sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+# ---- what a stolen key may change ----
+
+
+def test_the_overrides_that_the_page_calls_harmless_exist_and_are_not_denied() -> None:
+    members = botocore.session.get_session().get_service_model("codebuild").operation_model("StartBuild").input_shape
+    assert members
+    told = [name for row in table(SECURITY, "override") for name in quoted(row[0])]
+    assert told
+    assert set(told) <= members.members.keys()
+    statements = load_template("image-pulling.yaml")["Resources"]["StartCopies"]["Properties"]["PolicyDocument"]
+    keys = {key for each in statements["Statement"] for key in each.get("Condition", {}).get("Null", {})}
+    # A key names the object that its override is in: codebuild:environment.image is imageOverride.
+    denied = {key.partition(":")[2].replace(".", "").lower() for key in keys}
+    covered = {name for name in members.members if any(name.removesuffix("Override").lower() in key for key in denied)}
+    assert {"imageOverride", "sourceLocationOverride", "environmentTypeOverride"} <= covered
+    assert not covered & set(told)

@@ -1,0 +1,87 @@
+"""Puts the scripts in buildspec/ into image-pulling.yaml as the commands of its build: `make templates`.
+
+The template stays one file, which CloudFormation takes as it is; shellcheck and editors read the scripts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import yaml
+
+from support.templates import ROOT
+
+TEMPLATE = ROOT / "image-pulling.yaml"
+SCRIPTS = {"install": ROOT / "buildspec" / "install.sh", "build": ROOT / "buildspec" / "copy.sh"}
+"""Each phase of the build whose first command is a script, and the script's file."""
+
+_BUILDSPEC = ("Resources", "CodeBuildProject", "Properties", "Source", "BuildSpec")
+
+
+def generated() -> str:
+    """Return what the template has to be: the committed one with the commands that the scripts are now."""
+    commands = {phase: command_of(path.read_text(encoding="utf-8")) for phase, path in SCRIPTS.items()}
+    return with_commands(TEMPLATE.read_text(encoding="utf-8"), commands)
+
+
+def command_of(script: str) -> str:
+    """Return what is deployed of a script: what follows the first empty line. Before it stands what its readers need.
+
+    Raises ValueError where nothing follows, or where it does not end in exactly one newline, as a YAML block does.
+    """
+    command = script.partition("\n\n")[2]
+    if not command.strip() or command != command.rstrip("\n") + "\n":
+        raise ValueError("a script is a head, an empty line and commands, with one newline at the end")
+    return command
+
+
+def with_commands(template: str, commands: Mapping[str, str]) -> str:
+    """Return the template's text with the first command of each phase in `commands` replaced; the rest stays as it is.
+
+    Raises ValueError where the template has no such place, or where YAML would not read the commands back as they are.
+    """
+    for phase, command in commands.items():
+        outer = _block(template, *_BUILDSPEC)
+        inner = _block(outer.value, "phases", phase, "commands", 0)
+        first, indent = outer.first + inner.first, outer.indent + inner.indent
+        lines = template.splitlines(keepends=True)
+        lines[first : first + inner.value.count("\n")] = [
+            " " * indent + line if line.strip() else line for line in command.splitlines(keepends=True)
+        ]
+        template = "".join(lines)
+        if _block(_block(template, *_BUILDSPEC).value, "phases", phase, "commands", 0).value != command:
+            raise ValueError(f"YAML reads the command of the phase {phase} as something else")
+    return template
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A block of text in a YAML document: the number of its first line, its indent, and the text without the indent."""
+
+    first: int
+    indent: int
+    value: str
+
+
+def _block(document: str, *path: str | int) -> _Block:
+    """Return the block that stands under `path`, keys of mappings and places in lists. Raises ValueError for none."""
+    node = yaml.compose(document, Loader=yaml.SafeLoader)
+    for step in path:
+        node = _under(node, step)
+    if not isinstance(node, yaml.ScalarNode) or node.style != "|":
+        raise ValueError(f"no block of text (|) stands under {'/'.join(map(str, path))}")
+    first = node.start_mark.line + 1
+    line = document.split("\n")[first]
+    return _Block(first, len(line) - len(line.lstrip(" ")), node.value)
+
+
+def _under(node: yaml.Node | None, step: str | int) -> yaml.Node | None:
+    if isinstance(node, yaml.MappingNode):
+        return next((value for key, value in node.value if key.value == step), None)
+    if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+        found: yaml.Node = node.value[step]
+        return found
+    return None
+
+
+if __name__ == "__main__":
+    TEMPLATE.write_text(generated(), encoding="utf-8")
