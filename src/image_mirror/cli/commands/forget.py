@@ -5,8 +5,7 @@ from typing import Annotated
 import typer
 
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.each_image import Outcome, each_image
-from image_mirror.cli.image_selection import named
+from image_mirror.cli.image_selection import Outcome, each_image, named
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, StackName
 from image_mirror.cli.stacks import china_stack, mirror_of
 from image_mirror.record import Record, Status

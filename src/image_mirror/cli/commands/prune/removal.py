@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.cli.commands.prune.in_use import InUse
 from image_mirror.cli.commands.prune.unused import Details, Tag, Unused, leftovers, tags
-from image_mirror.cli.each_image import Outcome
+from image_mirror.cli.image_selection import Outcome
 from image_mirror.cli.terminal import each
 from image_mirror.table import Records
 
