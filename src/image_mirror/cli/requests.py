@@ -9,7 +9,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from image_mirror.admission import Demand
 from image_mirror.cli.copy_progress import Arrival, arrival
 from image_mirror.cli.errors import NoAnswerError
-from image_mirror.cli.wanted import Wanted
+from image_mirror.cli.plan import Wanted
 from image_mirror.record import Policy, Record
 from image_mirror.recorder import KnownRecords, NotRecordedError, Promises
 from image_mirror.reference import Home

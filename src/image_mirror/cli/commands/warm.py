@@ -16,9 +16,9 @@ from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.manifests import Manifests
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfig, KubeContext, StackName
 from image_mirror.cli.output import Output, OutputOption, aligned, as_json
+from image_mirror.cli.plan import Wanted, pods_as_written, wanted
 from image_mirror.cli.requests import planned, requested
 from image_mirror.cli.stacks import china_stack, mirror_of
-from image_mirror.cli.wanted import Wanted, pods_as_written, wanted
 from image_mirror.decisions import Mirror
 from image_mirror.messages import printable
 from image_mirror.pod_images import SKIP_LABEL

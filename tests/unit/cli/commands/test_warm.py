@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from image_mirror.cli import app
 from image_mirror.cli.copy_progress import Arrival, arrival, board
-from image_mirror.cli.wanted import pods_as_written, wanted
+from image_mirror.cli.plan import pods_as_written, wanted
 from image_mirror.lifecycle import hinted, refused, started
 from image_mirror.pod_images import ORIGINALS, SKIP_LABEL
 from image_mirror.record import Policy, Record, Status, request
