@@ -19,8 +19,8 @@ from botocore.parsers import ResponseParserError
 from rich.console import Console
 
 from image_mirror.cli.commands.status import watching
+from image_mirror.cli.output import moment, span, utc
 from image_mirror.cli.record_rows import RecordRow, change, entry, summary
-from image_mirror.cli.times import moment, span, utc
 from image_mirror.record import HOUR, MINUTE, Record, Status
 from image_mirror.table import Records
 from support.cloud import REGISTRY

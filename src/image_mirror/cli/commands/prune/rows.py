@@ -8,8 +8,7 @@ import typer
 from image_mirror.cli.commands.prune.removal import ENDED_EARLY, REMOVED, Pruning
 from image_mirror.cli.commands.prune.unused import Found, Unused
 from image_mirror.cli.image_selection import title
-from image_mirror.cli.output import Output, aligned, as_json
-from image_mirror.cli.times import utc
+from image_mirror.cli.output import Output, aligned, as_json, utc
 
 _FORESEEN = "would be removed"
 
