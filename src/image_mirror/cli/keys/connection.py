@@ -13,7 +13,7 @@ from image_mirror.cli.keys.probe import can_copy, can_push
 from image_mirror.cli.keys.rotation import prepare
 from image_mirror.cli.keys.secret import KeySecret, Names
 from image_mirror.cli.stacks import Stack
-from image_mirror.cli.waiting import waiting
+from image_mirror.cli.terminal import waiting
 
 _DEPLOYED = ("CREATE_COMPLETE", "IMPORT_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
 _PAUSE = 10.0  # seconds between two looks at the builds

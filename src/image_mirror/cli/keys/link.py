@@ -11,7 +11,7 @@ from image_mirror.cli.keys.plan import NoRoomError, NotWellError, Plan, Take, Us
 from image_mirror.cli.keys.probe import NO_OTHER_KEY, Outcome, Verdict, patiently
 from image_mirror.cli.keys.secret import Held, KeySecret
 from image_mirror.cli.remedies import aws_of
-from image_mirror.cli.waiting import waiting
+from image_mirror.cli.terminal import waiting
 
 PATIENCE = 60.0  # seconds until a new key is known everywhere
 _YOUNG = timedelta(minutes=10)
