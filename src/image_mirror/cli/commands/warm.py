@@ -13,11 +13,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.admission import Demand
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.commands.preview import read_manifests
 from image_mirror.cli.copy_progress import Arrival, Lines, Standing, arrival, board, followed
 from image_mirror.cli.errors import ExitCode, NoAnswerError
 from image_mirror.cli.kubernetes import Cluster
-from image_mirror.cli.manifests import Manifests
+from image_mirror.cli.manifests import Manifests, read_manifests
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfig, KubeContext, StackName
 from image_mirror.cli.output import Output, OutputOption, aligned, as_json
 from image_mirror.cli.plan import Wanted, pods_as_written, wanted
