@@ -452,7 +452,7 @@ def test_a_terminal_gets_colours_and_no_image_is_cut(monkeypatch: pytest.MonkeyP
             f"_show([record({long.source!r}, Status.FAILED)], Output.TABLE)",
         )
     )
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT / "src"), str(ROOT / "tests"))))
     reader, writer = pty.openpty()
     subprocess.run([sys.executable, "-c", program], stdout=writer, stderr=writer, check=True)
     os.close(writer)
