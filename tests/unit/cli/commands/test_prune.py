@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from image_mirror import recorder
 from image_mirror.cli.commands.prune import command
-from image_mirror.cli.commands.prune.in_use import InUse, in_use
-from image_mirror.cli.commands.prune.rows import PruneRow
-from image_mirror.cli.commands.prune.unused import DAY, Tag, is_copy, unused
+from image_mirror.cli.commands.prune.output import PruneRow
+from image_mirror.cli.commands.prune.selection import DAY, InUse, Tag, in_use, is_copy, unused
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.decisions import Copy, Mirror

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.commands.prune.in_use import InUse, in_use
+from image_mirror.cli.commands.prune.output import show
 from image_mirror.cli.commands.prune.removal import Pruning, images
-from image_mirror.cli.commands.prune.rows import show
-from image_mirror.cli.commands.prune.unused import DAY, Tag, Unused, is_copy, tags, unused
+from image_mirror.cli.commands.prune.selection import DAY, InUse, Tag, Unused, in_use, is_copy, tags, unused
 from image_mirror.cli.errors import ExitCode
 from image_mirror.cli.image_selection import all_records
 from image_mirror.cli.kubernetes import Cluster
