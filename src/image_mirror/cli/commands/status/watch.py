@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from image_mirror.cli.commands.status.records import HEADING, by_attention, change, entry, summary, table
 from image_mirror.cli.errors import passing
-from image_mirror.cli.record_rows import HEADING, by_attention, change, entry, summary, table
 from image_mirror.record import Record
 
 if TYPE_CHECKING:
