@@ -29,6 +29,7 @@ def bar(title: str, total: int | None = None) -> Iterator[Callable[[int], None]]
     if not is_terminal():
         yield lambda _: None
         return
+    # Here, for it costs 20 ms, which a pipe need not pay.
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -69,6 +70,7 @@ def waiting(what: str) -> Iterator[None]:
         typer.echo(printable(what), err=True)
         yield
         return
+    # Here, as above.
     from rich.console import Console
     from rich.text import Text
 
