@@ -1,11 +1,13 @@
 """The operator's command, `image-mirror`. A command's module is imported when it is called, and not for the help."""
 
+import io
+import sys
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 # In the order in which an operator meets them: where each lies, and its line in the list, whole where Typer would cut
 # the help's.
@@ -23,6 +25,18 @@ _COMMANDS = {
 }
 
 
+class _Command(TyperCommand):
+    """A command whose errors are sentences of this program."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments. Raises typer.BadParameter."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")  # the words of a library that Typer uses
+            raise
+
+
 class _Loaded(MutableMapping[str, Any]):
     """The commands by their names; each is imported when it is asked for."""
 
@@ -38,7 +52,7 @@ class _Loaded(MutableMapping[str, Any]):
             # Not above, for botocore's errors come with it.
             reported = import_module(f"{__name__}.errors").reported
             alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-            alone.command(name, short_help=line)(reported(function))
+            alone.command(name, cls=_Command, short_help=line)(reported(function))
             self._loaded[name] = typer.main.get_command(alone)
         return self._loaded[name]
 
@@ -75,9 +89,21 @@ class _Commands(TyperGroup):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments; to be given none is to be asked for the help, which is no error."""
+        return super().parse_args(ctx, args or ["--help"])
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run the command; what the output's encoding cannot hold is printed as an escape, such as \\u20ac."""
+        for stream in (sys.stdout, sys.stderr):
+            # Only where it would be an error: who has asked for "replace", by PYTHONIOENCODING, gets that.
+            if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*arguments, **options)
+
 
 # Without rich_markup_mode errors are single lines, which survive a pipe, not boxes that wrap.
-app = typer.Typer(cls=_Commands, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(cls=_Commands, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def _version(asked: bool) -> None:
