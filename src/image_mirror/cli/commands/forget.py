@@ -36,6 +36,9 @@ def forget(
     A copy that is on its way needs --force: pods may wait for it, and once its record is gone nobody starts its build,
     or looks after the one that runs. Pods that wait get it only if that build succeeds, or if another pod asks anew.
 
+    What it removes, the next pod has written again; so it acts at once, without --yes, and --dry-run shows what it
+    would do.
+
     Prints a line for each image. Exits with 1 where one has no record or was left.
     """
     stack = china_stack(Account("china", china_profile, china_region), stack_name)

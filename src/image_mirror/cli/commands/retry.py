@@ -39,6 +39,8 @@ def retry(
 
     What lies under a registry or a prefix that the stack no longer serves is left, for no build is started for it.
 
+    It removes nothing; so it acts at once, without --yes, and --dry-run shows what it would do.
+
     Prints a line for each image. Exits with 1 where one has no record, lies under what is no longer served, is gone
     meanwhile, or changes all the time.
     """
