@@ -55,6 +55,7 @@ check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy src/image_mirror src/bundle.py tests tools benchmarks
+	$(BIN)/lint-imports
 	$(BIN)/cfn-lint --regions $(REGIONS) -- sam-template.yaml image-pulling.yaml
 
 format: .venv/.dev
@@ -62,7 +63,7 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-sam .venv-aws .dynamodb-local .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-sam .venv-aws .dynamodb-local .aws-sam .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 .venv/.demo: pyproject.toml
 	@$(CHECK_PYTHON)

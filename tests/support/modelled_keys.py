@@ -11,8 +11,8 @@ from botocore.exceptions import ClientError
 
 from image_mirror.aws import AccessKey
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.keys.link import Link
 from image_mirror.cli.keys.probe import ProbeResult, Verdict
+from image_mirror.cli.keys.rotation import Link
 from image_mirror.cli.keys.secret import KeySecret, Names
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

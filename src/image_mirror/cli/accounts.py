@@ -6,12 +6,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import typer
+from botocore.config import Config
+from botocore.session import Session
 
 from image_mirror.cli.errors import NoAnswerError
 
 if TYPE_CHECKING:
-    from botocore.session import Session
-
     from image_mirror.aws import AccessKey
 
 
@@ -60,8 +60,6 @@ class Account:
 
         It signs with `key`, in that key's region, where one is given.
         """
-        from botocore.config import Config
-
         region = key.region if key else self.region
         if key is None and self._session.get_credentials() is None:
             raise NoAnswerError(f"{self}: no credentials are found", self._name_it)
@@ -94,9 +92,7 @@ class Account:
         return region.startswith("cn-") is (self.side == "china")
 
     @cached_property
-    def _session(self) -> "Session":
-        from botocore.session import Session  # not above: it would slow down --help, and each completion in a shell
-
+    def _session(self) -> Session:
         return Session(profile=self.profile)
 
     def _sign(self, parsed: dict[str, Any], **_: object) -> None:

@@ -128,6 +128,7 @@ class Lines:
 
 def board(arrivals: list[CopyProgress], width: int, height: int) -> "RenderableType":
     """Return what a terminal of `width` by `height` shows: a bar for all, and a line for each that has not arrived."""
+    # Here, for it costs 15 ms, which a pipe need not pay.
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table

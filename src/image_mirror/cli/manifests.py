@@ -5,13 +5,19 @@ any other kind whatever looks like a pod template is one: a mapping whose `spec`
 """
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from errno import ENOENT
+from pathlib import Path
 from typing import Any
 
 from image_mirror.cli.documents import UnreadableError, read_documents
 from image_mirror.messages import printable
 from image_mirror.review import Json
+
+_STDIN = "-"
+_SUFFIXES = (".json", ".yaml", ".yml")  # as kubectl reads a directory: these files of it, and not those below
 
 _CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
 _TEMPLATE = ("spec", "template")
@@ -121,6 +127,29 @@ class Manifests:
             found = [(path, {"metadata": template.get("metadata") or {}, "spec": template["spec"]})]
         self.pods += (FoundPod(file, document, kind, _name(item), metadata.get("namespace"), *pair) for pair in found)
         return []
+
+
+def read_manifests(names: Iterable[str]) -> Manifests:
+    """Read files, the manifests in directories, and standard input for "-", each once; never raises."""
+    manifests = Manifests()
+    for name in dict.fromkeys(names):
+        try:
+            for file in _files(name):
+                manifests.read(file, sys.stdin.buffer.read() if file == _STDIN else Path(file).read_bytes())
+        except OSError as error:
+            file = str(error.filename or name)
+            manifests.problems.append(Problem(file, None, "", f"cannot be read: {error.strerror or error}"))
+    return manifests
+
+
+def _files(name: str) -> list[str]:
+    path = Path(name)
+    if name == _STDIN or not path.is_dir():
+        return [name]
+    files = sorted(str(file) for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+    if not files:
+        raise FileNotFoundError(ENOENT, f"no file in it ends in {', '.join(_SUFFIXES)}", name)
+    return files
 
 
 def _name(item: Json) -> str:

@@ -1,14 +1,19 @@
-"""How commands print what they found: aligned lines for a pipe or a document, JSON for a program."""
+"""How commands print what they found: aligned lines for a pipe or a document, JSON for a program, and times for both.
+
+All times come in as milliseconds since the epoch, 0 for none.
+"""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from image_mirror.messages import printable
+from image_mirror.record import HOUR, MINUTE
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -35,3 +40,35 @@ def aligned(lines: Iterable[Sequence[str]]) -> Iterator[str]:
 def as_json(rows: "Iterable[DataclassInstance]") -> str:
     """Return rows as a JSON list of objects, whose keys are their fields' names."""
     return json.dumps([asdict(row) for row in rows], indent=2)
+
+
+def span(milliseconds: int) -> str:
+    """Print a length of time in its two largest units: 45s, 12m, 3h15m, 2d4h."""
+    if milliseconds < HOUR:
+        return f"{milliseconds // MINUTE}m" if milliseconds >= MINUTE else f"{max(0, milliseconds) // 1000}s"
+    large, small, unit, names = (24 * HOUR, HOUR, 24, "dh") if milliseconds >= 48 * HOUR else (HOUR, MINUTE, 60, "hm")
+    rest = milliseconds // small % unit
+    return f"{milliseconds // large}{names[0]}" + (f"{rest}{names[1]}" if rest else "")
+
+
+def utc(milliseconds: int | None) -> str | None:
+    """Print a time for programs; None for none."""
+    made = _date(milliseconds or 0)
+    return made.isoformat(timespec="seconds").replace("+00:00", "Z") if made else None
+
+
+def moment(then: int, now: int) -> str:
+    """Print a time in this machine's time zone, and how far away it is."""
+    made = _date(then)
+    if made is None:
+        return "-"
+    away = f"in {span(then - now)}" if then > now else f"{span(now - then)} ago"
+    return f"{made.astimezone().isoformat(timespec='seconds')} ({away})"
+
+
+def _date(milliseconds: int) -> datetime | None:
+    """Return the time, or None for none and for what a hand has written that is no time."""
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
+    except (OverflowError, ValueError, OSError):
+        return None

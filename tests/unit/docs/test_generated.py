@@ -16,7 +16,7 @@ from image_mirror.build_result import EXIT_CODES, read_build
 from image_mirror.cli import app, errors
 from image_mirror.lifecycle import BACKOFF, MOST_ATTEMPTS
 from image_mirror.metrics import Metric
-from image_mirror.record import MINUTE, Outcome, Record, Status
+from image_mirror.record import MINUTE, BuildResult, Record, Status
 from image_mirror.rules import DEFAULT_RULES
 from image_mirror.table import DUE_INDEX
 from support.templates import ROOT, load_template, sam_template, webhook_configuration
@@ -149,7 +149,7 @@ def test_the_pages_have_the_attempts_and_their_pauses() -> None:
 # ---- the builds' results ----
 
 
-def outcome(result: str) -> Outcome:
+def outcome(result: str) -> BuildResult:
     exported: list[Any] = [{"name": "COPY_RESULT", "value": result}, {"name": "COPY_REASON", "value": "because"}]
     return read_build({"buildStatus": "FAILED", "exportedEnvironmentVariables": exported}).outcome
 
@@ -170,7 +170,7 @@ def test_troubleshooting_has_each_result() -> None:
 def test_the_page_has_the_results_that_cost_an_attempt() -> None:
     told = re.search(r"What the source says costs an attempt \(([^)]*)\)", words(DESIGN))
     assert told
-    assert set(quoted(told[1])) == {result for result in EXIT_CODES.values() if outcome(result) is Outcome.REFUSED}
+    assert set(quoted(told[1])) == {result for result in EXIT_CODES.values() if outcome(result) is BuildResult.REFUSED}
 
 
 # ---- the commands ----

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from image_mirror.cli.commands.preview import read_manifests
+from image_mirror.cli.manifests import read_manifests
 from image_mirror.cli.plan import Row, rows
 from support.reviews_data import MIRROR
 

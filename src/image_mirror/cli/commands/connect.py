@@ -8,8 +8,11 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.cli.accounts import Account
+from image_mirror.cli.agreement import judge_agreement
+from image_mirror.cli.doctor.findings import State
 from image_mirror.cli.errors import ExitCode, NoAnswerError
 from image_mirror.cli.keys.plan import NotWellError, Take
+from image_mirror.cli.keys.rotation import Finding, examine, for_copying, for_pushing, one_rotation, renew
 from image_mirror.cli.options import (
     GLOBAL_STACK,
     ChinaProfile,
@@ -19,8 +22,10 @@ from image_mirror.cli.options import (
     GlobalStackName,
     StackName,
 )
-from image_mirror.cli.stacks import china_stack, global_stack
+from image_mirror.cli.stacks import Stack, china_stack, global_stack
 from image_mirror.messages import printable
+
+_DEPLOYED = ("CREATE_COMPLETE", "IMPORT_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
 
 
 def connect(
@@ -62,12 +67,10 @@ def connect(
     Exits with 1 where the stacks do not fit together, where a key is refused, where there is no room for a new one, or
     where an old one could not be deleted yet, with 3 where AWS does not answer or refuses.
     """
-    from image_mirror.cli.keys.connection import examined, renew
-
     try:
         china = china_stack(Account("china", china_profile, china_region), stack_name)
         world = global_stack(Account("global", global_profile, global_region), global_stack_name)
-        findings = examined(china, world, rotate=rotate)
+        findings = _examined(china, world, rotate=rotate)
     except NotWellError as error:
         raise _not_well(error) from error
     except KeyboardInterrupt:
@@ -95,6 +98,34 @@ def connect(
             "An earlier rotation is ended, and no further key was made, for the new ones are less than a day old: "
             f"{printable(' and '.join(kept))}. For yet newer keys, run this again."
         )
+
+
+def _examined(china: Stack, world: Stack, *, rotate: bool) -> list[Finding]:
+    """Examine both links. Raises NotWellError for all that is wrong with either, or with how the stacks fit."""
+    if faults := _faults(china, world):
+        raise NotWellError(*faults)
+    findings: list[Finding] = []
+    problems: list[str] = []
+    for link in (for_pushing(china, world), for_copying(china, world)):
+        try:
+            findings.append(examine(link, rotate=rotate))
+        except NotWellError as error:
+            problems += error.problems
+    if problems:
+        raise NotWellError(*problems)
+    return one_rotation(findings)
+
+
+def _faults(china: Stack, world: Stack) -> list[str]:
+    """Say what keeps a key from being of use, each with its remedy: a stack that is not whole, or not of the other."""
+    remedies = {True: "wait until it has ended, then run this again", False: "see to its events, and deploy it again"}
+    unfinished = [
+        f"{stack.account}: the stack {stack.name} is {stack.status}; {remedies[stack.status.endswith('_IN_PROGRESS')]}"
+        for stack in (china, world)
+        if stack.status not in _DEPLOYED
+    ]
+    judged = () if unfinished else judge_agreement(china, world)
+    return unfinished + [f"{each.found}; {each.remedy}" for each in judged if each.state is State.FAILED]
 
 
 def _not_well(error: NotWellError) -> typer.Exit:

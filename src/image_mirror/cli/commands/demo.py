@@ -12,9 +12,8 @@ import jsonpatch
 import typer
 
 from image_mirror import reconciler, webhook
-from image_mirror.cli.commands.preview import read_manifests
 from image_mirror.cli.emulation import Context, Emulation, emulated_aws, http_event
-from image_mirror.cli.manifests import FoundPod
+from image_mirror.cli.manifests import FoundPod, read_manifests
 from image_mirror.cli.resources import resource
 from image_mirror.pod_images import image_fields
 from image_mirror.review import Json

@@ -5,8 +5,7 @@ from typing import Annotated
 import typer
 
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.each_image import ImageResult, each_image
-from image_mirror.cli.image_selection import named
+from image_mirror.cli.image_selection import ImageResult, each_image, named
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, StackName
 from image_mirror.cli.stacks import china_stack, mirror_of
 from image_mirror.record import Record, Status
@@ -36,6 +35,9 @@ def forget(
 
     A copy that is on its way needs --force: pods may wait for it, and once its record is gone nobody starts its build,
     or looks after the one that runs. Pods that wait get it only if that build succeeds, or if another pod asks anew.
+
+    What it removes, the next pod has written again; so it acts at once, without --yes, and --dry-run shows what it
+    would do.
 
     Prints a line for each image. Exits with 1 where one has no record or was left.
     """

@@ -1,23 +1,19 @@
 """`image-mirror preview`: what the webhook would make of manifests, decided by its own code, without any network."""
 
 import sys
-from collections.abc import Callable, Iterable
-from errno import ENOENT
-from pathlib import Path
+from collections.abc import Callable
 from typing import Annotated, TypeVar
 
 import typer
 
 from image_mirror.cli.errors import ExitCode
-from image_mirror.cli.manifests import Manifests, Problem
+from image_mirror.cli.manifests import read_manifests
 from image_mirror.cli.output import Output, OutputOption, as_json
 from image_mirror.cli.plan import listing, rows, table
 from image_mirror.decisions import Mirror
 from image_mirror.rules import DEFAULT_RULES, parse_rules
 from image_mirror.settings import parse_prefix, parse_registry
 
-_STDIN = "-"
-_SUFFIXES = (".json", ".yaml", ".yml")  # as kubectl reads a directory: these files of it, and not those below
 _EXAMPLE_REGISTRY = "123456789012.dkr.ecr.cn-northwest-1.amazonaws.com.cn"
 
 Parsed = TypeVar("Parsed")
@@ -74,19 +70,6 @@ def preview(
         typer.echo("No image found.", err=True)
 
 
-def read_manifests(names: Iterable[str]) -> Manifests:
-    """Read files, the manifests in directories, and standard input for "-", each once; never raises."""
-    manifests = Manifests()
-    for name in dict.fromkeys(names):
-        try:
-            for file in _files(name):
-                manifests.read(file, sys.stdin.buffer.read() if file == _STDIN else Path(file).read_bytes())
-        except OSError as error:
-            file = str(error.filename or name)
-            manifests.problems.append(Problem(file, None, "", f"cannot be read: {error.strerror or error}"))
-    return manifests
-
-
 def _mirror(registry: str, prefix: str, rules: str) -> Mirror:
     """Make the mirror that the options describe. Raises typer.BadParameter, which quotes what is wrong."""
     return Mirror(
@@ -101,13 +84,3 @@ def _option(name: str, parse: Callable[[str], Parsed], text: str) -> Parsed:
         return parse(text)
     except ValueError as error:
         raise typer.BadParameter(f"{text!r}: {error}", param_hint=name) from error
-
-
-def _files(name: str) -> list[str]:
-    path = Path(name)
-    if name == _STDIN or not path.is_dir():
-        return [name]
-    files = sorted(str(file) for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
-    if not files:
-        raise FileNotFoundError(ENOENT, f"no file in it ends in {', '.join(_SUFFIXES)}", name)
-    return files

@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.each_image import ImageResult, each_image
-from image_mirror.cli.image_selection import Named, all_records, named
+from image_mirror.cli.image_selection import ImageResult, Named, all_records, each_image, named
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, StackName
 from image_mirror.cli.stacks import china_stack, mirror_of
 from image_mirror.record import Record, Status, asked_again
@@ -38,6 +37,8 @@ def retry(
     the copy get it without being made anew; new pods kept the image they name while the record said FAILED.
 
     What lies under a registry or a prefix that the stack no longer serves is left, for no build is started for it.
+
+    It removes nothing; so it acts at once, without --yes, and --dry-run shows what it would do.
 
     Prints a line for each image. Exits with 1 where one has no record, lies under what is no longer served, is gone
     meanwhile, or changes all the time.

@@ -3,26 +3,29 @@
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from botocore.exceptions import BotoCoreError, ClientError
 
+from image_mirror.admission import CopyRequest
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.commands.preview import read_manifests
 from image_mirror.cli.copy_progress import CopyProgress, Lines, Standing, arrival, board, followed
-from image_mirror.cli.errors import ExitCode
+from image_mirror.cli.errors import ExitCode, NoAnswerError
 from image_mirror.cli.kubernetes import Cluster
-from image_mirror.cli.manifests import Manifests
+from image_mirror.cli.manifests import Manifests, read_manifests
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfig, KubeContext, StackName
 from image_mirror.cli.output import Output, OutputOption, aligned, as_json
-from image_mirror.cli.requests import planned, requested
+from image_mirror.cli.plan import ImagesToCopy, pods_as_written, wanted
 from image_mirror.cli.stacks import china_stack, mirror_of
-from image_mirror.cli.wanted import ImagesToCopy, pods_as_written, wanted
 from image_mirror.decisions import Mirror
 from image_mirror.messages import printable
 from image_mirror.pod_images import SKIP_LABEL
-from image_mirror.record import Record
+from image_mirror.record import Policy, Record
+from image_mirror.recorder import KnownRecords, NotRecordedError, Recorder
 from image_mirror.reference import Destination
 from image_mirror.table import Records
 
@@ -132,6 +135,7 @@ def _display() -> "Iterator[Callable[[list[CopyProgress]], None]]":
     if not sys.stderr.isatty():
         yield Lines()
         return
+    # Here, for it costs 15 ms, which a pipe need not pay.
     from rich.console import Console
     from rich.live import Live
 
@@ -164,3 +168,41 @@ def _print(arrivals: list[CopyProgress], found: ImagesToCopy, output: Output) ->
     lines += [[each.state, each.image, each.copy, each.reason or ""] for each in arrivals]
     for line in aligned(lines):
         typer.echo(line)
+
+
+_AT_ONE_TIME = 100
+_RECORDED_WITHIN = 60.0  # seconds for so many
+_PARALLEL = 8
+# Whoever asks wants a failed copy tried again now, whatever a pod would have to wait for.
+_POLICY = Policy(retry_failed=0)
+
+
+def planned(records: Records, found: ImagesToCopy) -> list[CopyProgress]:
+    """Tell of each copy how it stands; NEW is what would be asked for, a failed copy among it."""
+    with ThreadPoolExecutor(_PARALLEL) as threads:
+        standing = list(threads.map(lambda destination: records.get(destination.repo, destination.tag), found.copies))
+    planned = []
+    for (destination, copy), record in zip(found.copies.items(), standing, strict=True):
+        told = arrival(destination, str(copy.source), record, 0)
+        if record is None or record.status is None:  # an older deployment's record is asked for anew
+            told = replace(told, state="NEW", reason=None)
+        elif told.ended and not told.arrived:
+            told = replace(told, state="NEW", reason=f"it failed before: {told.reason}")
+        planned.append(told)
+    return planned
+
+
+def requested(records: Records, found: ImagesToCopy) -> dict[Destination, Record]:
+    """Have each copy recorded. Raises NoAnswerError, ClientError, BotoCoreError."""
+    recorder = Recorder(records, _POLICY, KnownRecords())
+    copy_requests = [CopyRequest(copy, pull_always=False) for copy in found.copies.values()]
+    standing: dict[Destination, Record] = {}
+    for start in range(0, len(copy_requests), _AT_ONE_TIME):
+        some = copy_requests[start : start + _AT_ONE_TIME]
+        try:
+            standing |= recorder.record(some, now=int(time.time() * 1000), seconds=_RECORDED_WITHIN, dry_run=False)
+        except NotRecordedError as error:
+            if isinstance(error.__cause__, ClientError | BotoCoreError):
+                raise error.__cause__ from None
+            raise NoAnswerError(f"{error}; run the command again") from error
+    return standing

@@ -12,9 +12,9 @@ from image_mirror.aws import AccessKey
 from image_mirror.cli.doctor.findings import Finding, fail, fine, unless, warn
 from image_mirror.cli.keys.plan import secret_name, shown
 from image_mirror.cli.keys.probe import NO_OTHER_KEY, ProbeResult, Verdict
+from image_mirror.cli.output import span
 from image_mirror.cli.remedies import REVERT, get_back, make_again
 from image_mirror.cli.stacks import Stack
-from image_mirror.cli.times import span
 from image_mirror.review import Json
 
 _OLD = timedelta(days=90)

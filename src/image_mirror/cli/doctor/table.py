@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from image_mirror.cli.doctor.findings import Finding, fail, fine, unless, warn
+from image_mirror.cli.output import span
 from image_mirror.cli.remedies import AGAIN, RESTORE
-from image_mirror.cli.times import span
 from image_mirror.record import HOUR, MINUTE
 from image_mirror.review import Json
 from image_mirror.table import DUE_INDEX

@@ -18,8 +18,8 @@ from typer.testing import CliRunner, Result
 from image_mirror.aws import AccessKey
 from image_mirror.cli import app
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.keys import connection, link, probe, rotation
-from image_mirror.cli.keys.builds_underway import still_underway, underway_since
+from image_mirror.cli.keys import probe, rotation
+from image_mirror.cli.keys.rotation import still_underway, underway_since
 from support.operators import CHINA_OUTPUTS, GLOBAL_OUTPUTS, PULL_USER, PUSH_USER, TOKEN, Operated
 
 Json = dict[str, Any]
@@ -115,8 +115,7 @@ def accounts(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> Accounts:
 
     monkeypatch.setattr(Account, "client", client_as_of_aws)
     monkeypatch.setattr(probe, "_PAUSE", 0.01)
-    for module in (link, rotation):
-        monkeypatch.setattr(module, "PATIENCE", 0.3)
+    monkeypatch.setattr(rotation, "PATIENCE", 0.3)
     return found
 
 
@@ -457,17 +456,17 @@ def test_an_old_key_is_deleted_only_when_the_builds_that_began_with_it_have_ende
 ) -> None:
     accounts.connect()
     [[push], [pull]] = accounts.ids()
-    monkeypatch.setattr(connection, "underway_since", lambda *_: ["ImagePullProject:1"])
-    monkeypatch.setattr(connection, "still_underway", lambda _, ids: ids)
-    monkeypatch.setattr(connection, "_PAUSE", 0.01)
-    monkeypatch.setattr(connection, "_LONGEST_WAIT", 0.1)
+    monkeypatch.setattr(rotation, "underway_since", lambda *_: ["ImagePullProject:1"])
+    monkeypatch.setattr(rotation, "still_underway", lambda _, ids: ids)
+    monkeypatch.setattr(rotation, "_PAUSE", 0.01)
+    monkeypatch.setattr(rotation, "_LONGEST_WAIT", 0.1)
     done = accounts.connect("--rotate")
     assert done.exit_code == 1
     assert "Waiting for builds that began with the old key (1)" in done.stderr
     assert "the old one is deleted by `image-mirror connect --rotate` when they have ended" in done.stderr
     [first, second] = accounts.ids()
     assert (len(first), first[0], accounts.given()[0]) == (2, push, [first[1]])
-    monkeypatch.setattr(connection, "still_underway", lambda *_: [])
+    monkeypatch.setattr(rotation, "still_underway", lambda *_: [])
     done = accounts.connect("--rotate")
     assert done.exit_code == 0
     assert f"{PUSH_USER} (china): deleted key ...{push[-4:]}" in done.stdout
@@ -484,8 +483,8 @@ def test_a_rotation_days_after_one_that_builds_held_up_makes_new_keys(
 ) -> None:
     accounts.connect()
     [[oldest], _] = accounts.ids()
-    monkeypatch.setattr(connection, "underway_since", lambda *_: ["ImagePullProject:1"])
-    monkeypatch.setattr(connection, "_LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(rotation, "underway_since", lambda *_: ["ImagePullProject:1"])
+    monkeypatch.setattr(rotation, "_LONGEST_WAIT", 0.0)
     assert accounts.connect("--rotate").exit_code == 1
     before = accounts.ids()
     assert before[0][0] == oldest
@@ -495,12 +494,12 @@ def test_a_rotation_days_after_one_that_builds_held_up_makes_new_keys(
         def now(cls, tz: Any = None) -> Any:
             return datetime.now(tz) + timedelta(days=2)
 
-    monkeypatch.setattr(link, "datetime", DaysLater)
+    monkeypatch.setattr(rotation, "datetime", DaysLater)
     planned = accounts.connect("--rotate", "--dry-run").stdout
     assert f"{PUSH_USER} (china): delete key ...{oldest[-4:]}, once no build needs it" in planned
     assert accounts.connect("--rotate").exit_code == 1  # its builds still run: nothing is touched
     assert accounts.ids() == before
-    monkeypatch.setattr(connection, "underway_since", lambda *_: [])
+    monkeypatch.setattr(rotation, "underway_since", lambda *_: [])
     done = accounts.connect("--rotate")
     assert (done.exit_code, done.stderr, done.stdout.splitlines()[-1]) == (0, "", "Both accounts are connected.")
     assert accounts.ids() == accounts.given()
@@ -544,7 +543,7 @@ def test_ctrl_c_while_nothing_has_been_done_says_that(accounts: Accounts, monkey
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(link, "_listed", interrupt)
+    monkeypatch.setattr(rotation, "_listed", interrupt)
     done = accounts.connect()
     assert (done.exit_code, done.stdout, done.stderr) == (130, "", "Nothing has been changed.\n")
 

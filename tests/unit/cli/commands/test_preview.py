@@ -401,6 +401,21 @@ def test_manifests_without_images_are_no_error() -> None:
     assert listed("-", stdin="---\n") == []
 
 
+def test_the_help_of_all_commands_imports_none_and_nothing_of_aws() -> None:
+    program = """
+import sys
+from image_mirror.cli import app
+try:
+    app(["--help"])
+except SystemExit as end:
+    assert end.code == 0, end.code
+ours = {name for name in sys.modules if name.partition(".")[0] in ("botocore", "image_mirror", "rich", "yaml")}
+print(sorted(ours))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "['image_mirror', 'image_mirror.cli']"
+
+
 def test_the_help_names_each_key_of_the_json_output() -> None:
     result = run("--help")
     assert result.exit_code == 0

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from image_mirror import recorder
 from image_mirror.cli.commands.prune import command
-from image_mirror.cli.commands.prune.in_use import InUse, in_use
-from image_mirror.cli.commands.prune.rows import PruneRow
-from image_mirror.cli.commands.prune.unused import DAY, Tag, is_copy, unused
+from image_mirror.cli.commands.prune.output import PruneRow
+from image_mirror.cli.commands.prune.selection import DAY, InUse, Tag, in_use, is_copy, unused
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.decisions import Copy, Mirror
@@ -116,9 +115,12 @@ ALL = {"gcr.io/old:1", "gcr.io/never:1", "gcr.io/pulled:1", "gcr.io/new:1"}
 
 
 @pytest.mark.usefixtures("waited")
-def test_without_yes_what_would_go_is_shown_and_nothing_goes(store: Registry, records: Records, waited: Waited) -> None:
+@pytest.mark.parametrize("arguments", [(), ("--dry-run",)])
+def test_without_yes_what_would_go_is_shown_and_nothing_goes(
+    store: Registry, records: Records, waited: Waited, arguments: tuple[str, ...]
+) -> None:
     before = store.tags()
-    result = run("prune", "--unused-days", 30)
+    result = run("prune", "--unused-days", 30, *arguments)
     assert result.exit_code == 0
     head, *lines = [re.split("  +", line) for line in result.stdout.splitlines()]
     assert head == ["IMAGE", "RECORD", "SIZE", "LAST PULL", "PUSHED", "OUTCOME"]
@@ -190,6 +192,11 @@ def test_images_without_a_record_are_shown_and_go_and_what_has_another_name_does
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        pytest.param(
+            ["--unused-days", "30", "--yes", "--no-cluster", "--dry-run"],
+            "--dry-run: only shows what --yes removes",
+            id="shown-and-removed",
+        ),
         pytest.param(["--unused-days", "1"], "--unused-days: 1 is too few: ECR may be a day late", id="too-few-days"),
         pytest.param(["--unused-days", "soon"], "valid integer", id="no-number"),
         pytest.param([], "Missing option '--unused-days'", id="no-days"),

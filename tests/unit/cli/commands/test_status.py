@@ -18,9 +18,9 @@ from botocore.exceptions import EndpointConnectionError
 from botocore.parsers import ResponseParserError
 from rich.console import Console
 
-from image_mirror.cli.commands.status import watching
-from image_mirror.cli.record_rows import RecordRow, change, entry, summary
-from image_mirror.cli.times import moment, span, utc
+from image_mirror.cli.commands.status import watch
+from image_mirror.cli.commands.status.records import RecordRow, change, entry, summary
+from image_mirror.cli.output import moment, span, utc
 from image_mirror.record import HOUR, MINUTE, Record, Status
 from image_mirror.table import Records
 from support.clock import NOON
@@ -429,7 +429,7 @@ def test_one_image_can_be_watched_from_before_it_is_recorded(table: Operated, mo
 @pytest.mark.parametrize("width", [50, 100])
 def test_a_frame_fits_the_terminal_and_says_how_much_it_leaves_out(width: int, height: int) -> None:
     console = Console(width=width, height=height, file=io.StringIO())
-    text = watching.frame(BY_ATTENTION, "", now(), console)
+    text = watch.frame(BY_ATTENTION, "", now(), console)
     assert len(text.wrap(console, width)) <= height
     shown = text.plain.splitlines()
     images = [
@@ -441,7 +441,7 @@ def test_a_frame_fits_the_terminal_and_says_how_much_it_leaves_out(width: int, h
 
 
 def test_a_frame_says_why_it_is_an_older_reading() -> None:
-    text = watching.frame(BY_ATTENTION, "no network", now(), Console(width=80, height=40, file=io.StringIO()))
+    text = watch.frame(BY_ATTENTION, "no network", now(), Console(width=80, height=40, file=io.StringIO()))
     assert "not read anew: no network" in text.plain
 
 
@@ -454,7 +454,7 @@ def test_a_terminal_gets_colours_and_no_image_is_cut(monkeypatch: pytest.MonkeyP
             f"_show([record({long.source!r}, Status.FAILED)], Output.TABLE)",
         )
     )
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT / "src"), str(ROOT / "tests"))))
     reader, writer = pty.openpty()
     subprocess.run([sys.executable, "-c", program], stdout=writer, stderr=writer, check=True)
     os.close(writer)

@@ -18,8 +18,9 @@ from botocore.parsers import ResponseParserError
 from typer.testing import CliRunner, Result
 
 from image_mirror.cli import app
+from image_mirror.cli.commands import warm
 from image_mirror.cli.copy_progress import CopyProgress, arrival, board
-from image_mirror.cli.wanted import pods_as_written, wanted
+from image_mirror.cli.plan import pods_as_written, wanted
 from image_mirror.lifecycle import after_push_event, refused, started
 from image_mirror.pod_images import ORIGINALS, SKIP_LABEL
 from image_mirror.record import Policy, Record, Status, new_record
@@ -30,14 +31,13 @@ from support.operators import Operated
 from support.reviews_data import MIRROR
 
 DIGEST = "sha256:" + "a" * 64
-WARM = sys.modules["image_mirror.cli.commands.warm"]  # the package's attribute of this name is the command
 
 
 def wait_by(
     monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], None], monotonic: Callable[[], float] = time.monotonic
 ) -> None:
     """Have `sleep` take the place of the waiting between two looks."""
-    monkeypatch.setattr(WARM, "time", SimpleNamespace(sleep=sleep, monotonic=monotonic))
+    monkeypatch.setattr(warm, "time", SimpleNamespace(sleep=sleep, monotonic=monotonic, time=time.time))
 
 
 def manifest(*images: str) -> str:

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from image_mirror.aws import AccessKey
-from image_mirror.cli.keys import connection, link, probe, rotation
-from image_mirror.cli.keys.link import examine, one_rotation
+from image_mirror.cli.keys import probe, rotation
 from image_mirror.cli.keys.plan import Given, NoRoomError, NotWellError, Plan, Take, UserKey, plan, shown
+from image_mirror.cli.keys.rotation import examine, one_rotation
 from support.modelled_keys import NOW, Aws, Clock, CutOff, pass_time, write_again
 
 
@@ -135,15 +135,14 @@ def run(sides: list[Aws], *, rotate: bool) -> None:
     for finding in findings:
         assert list(finding.stands())
         list(finding.steps())
-    connection.renew(findings, lambda _: None)
+    rotation.renew(findings, lambda _: None)
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "datetime", Clock)
+    monkeypatch.setattr(rotation, "datetime", Clock)
     monkeypatch.setattr(probe, "_PAUSE", 0.001)
-    for module in (link, rotation):
-        monkeypatch.setattr(module, "PATIENCE", 0.05)
+    monkeypatch.setattr(rotation, "PATIENCE", 0.05)
 
 
 PLACEHOLDER = json.dumps({"Region": "cn-north-1", "AccessKey": "", "AccessSecretKey": "", "Other": "kept"})
@@ -335,7 +334,7 @@ def test_an_old_key_that_somebody_else_deletes_meanwhile_is_as_it_is_to_be() -> 
     run([side], rotate=False)
     old = side.current()
     link = replace(side.link(), wait_for_users=lambda _: side.client("iam").delete_access_key(AccessKeyId=old))
-    connection.renew([examine(link, rotate=True)], said.append)
+    rotation.renew([examine(link, rotate=True)], said.append)
     assert said[-1] == f"user (china): key {shown(old)} is deleted already"
     assert list(side.keys) == [side.current()]
 

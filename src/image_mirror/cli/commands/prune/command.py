@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.commands.prune.in_use import InUse, in_use
+from image_mirror.cli.commands.prune.output import show
 from image_mirror.cli.commands.prune.removal import Pruning, images
-from image_mirror.cli.commands.prune.rows import show
-from image_mirror.cli.commands.prune.unused import DAY, Tag, Unused, is_copy, tags, unused
+from image_mirror.cli.commands.prune.selection import DAY, InUse, Tag, Unused, in_use, is_copy, tags, unused
 from image_mirror.cli.errors import ExitCode
 from image_mirror.cli.image_selection import all_records
 from image_mirror.cli.kubernetes import Cluster
@@ -64,6 +63,7 @@ def prune(
         ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it they are only shown.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show them, as without --yes.")] = False,
     output: OutputOption = Output.TABLE,
     china_profile: ChinaProfile = None,
     china_region: ChinaRegion = None,
@@ -74,6 +74,10 @@ def prune(
     \b
     image-mirror prune --unused-days 90 --kubeconfig ~/.kube/production
     image-mirror prune --unused-days 90 --context production --context staging --yes
+
+    An image that is removed from ECR cannot be had back from there; so it is removed only with --yes. `retry` and
+    `forget`, after which the next pod is served as before, act at once. --dry-run makes each only show what it
+    would do.
 
     What a cluster runs, or is about to run, is never removed, however long ago it was pulled: nodes keep images. So
     name every cluster that pulls from this ECR: by one --kubeconfig each, or one --context each. With --yes, at least
@@ -112,6 +116,8 @@ def prune(
     if no_cluster and clusters:
         cause = "leave it out where a cluster is named by --kubeconfig or --context"
         raise typer.BadParameter(cause, param_hint="--no-cluster")
+    if yes and dry_run:
+        raise typer.BadParameter("only shows what --yes removes; leave out one of the two", param_hint="--dry-run")
     if yes and not clusters and not no_cluster:
         cause = "name each cluster that pulls these copies, by --kubeconfig or --context; or say --no-cluster"
         raise typer.BadParameter(cause, param_hint="--yes")

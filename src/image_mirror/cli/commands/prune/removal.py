@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from image_mirror.cli.commands.prune.in_use import InUse
-from image_mirror.cli.commands.prune.unused import Details, Tag, Unused, leftovers, tags
-from image_mirror.cli.each_image import ImageResult
+from image_mirror.cli.commands.prune.selection import Details, InUse, Tag, Unused, leftovers, tags
+from image_mirror.cli.image_selection import ImageResult
 from image_mirror.cli.terminal import each
 from image_mirror.table import Records
 

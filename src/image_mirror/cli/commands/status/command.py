@@ -10,13 +10,13 @@ from typing import Annotated
 import typer
 
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.commands.status.build_details import BuildDetails, ask
-from image_mirror.cli.commands.status.watching import watch
+from image_mirror.cli.commands.status.build import BuildDetails, ask
+from image_mirror.cli.commands.status.records import by_attention, full, listing, record_row, summary, table
+from image_mirror.cli.commands.status.watch import watch
 from image_mirror.cli.errors import ExitCode
 from image_mirror.cli.image_selection import all_records, is_glob, matching, outlook, selected_destination
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, GlobalProfile, GlobalRegion, StackName
 from image_mirror.cli.output import Output, OutputOption, aligned, as_json
-from image_mirror.cli.record_rows import by_attention, full, listing, record_row, summary, table
 from image_mirror.cli.stacks import china_stack, mirror_of
 from image_mirror.messages import printable
 from image_mirror.record import Record, Status

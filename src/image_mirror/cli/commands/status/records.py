@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import typer
 
 from image_mirror.cli.image_selection import title
-from image_mirror.cli.output import aligned
-from image_mirror.cli.times import moment, span, utc
+from image_mirror.cli.output import aligned, moment, span, utc
 from image_mirror.messages import printable
 from image_mirror.record import Record, Status
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import typer
+from rich.filesize import decimal
 
 from image_mirror.cli.commands.prune.removal import ENDED_EARLY, REMOVED, Pruning
-from image_mirror.cli.commands.prune.unused import Found, Unused
+from image_mirror.cli.commands.prune.selection import Found, Unused
 from image_mirror.cli.image_selection import title
-from image_mirror.cli.output import Output, aligned, as_json
-from image_mirror.cli.times import utc
+from image_mirror.cli.output import Output, aligned, as_json, utc
 
 _FORESEEN = "would be removed"
 
@@ -40,7 +40,7 @@ def show(found: Found, pruning: Pruning | None, output: Output) -> None:
             (
                 row.image or row.copy,
                 "yes" if row.image else "no",
-                _size(row.bytes),
+                decimal(row.bytes),
                 (row.last_pull or "never").partition("T")[0],
                 (row.pushed or "-").partition("T")[0],
                 row.outcome,
@@ -54,7 +54,7 @@ def show(found: Found, pruning: Pruning | None, output: Output) -> None:
 
 def _summary(found: Found, rows: Sequence[PruneRow], pruning: Pruning | None) -> Iterator[str]:
     gone = [row for row in rows if row.outcome in (REMOVED.said, _FORESEEN)]
-    count = f"{len(gone):,} {'copy' if len(gone) == 1 else 'copies'} of {_size(sum(row.bytes for row in gone))}"
+    count = f"{len(gone):,} {'copy' if len(gone) == 1 else 'copies'} of {decimal(sum(row.bytes for row in gone))}"
     if not rows:
         yield "Nothing to remove."
     elif pruning:
@@ -77,9 +77,3 @@ def _row(one: Unused, outcome: str) -> PruneRow:
         pushed=utc(one.tag.pushed_at),
         outcome=outcome,
     )
-
-
-def _size(count: int) -> str:
-    from rich.filesize import decimal
-
-    return decimal(count)

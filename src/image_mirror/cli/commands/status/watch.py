@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from image_mirror.cli.commands.status.records import HEADING, by_attention, change, entry, summary, table
 from image_mirror.cli.errors import passing
-from image_mirror.cli.record_rows import HEADING, by_attention, change, entry, summary, table
 from image_mirror.record import Record
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def frame(records: Sequence[Record], trouble: str, now: int, console: "Console")
 
     `trouble` says why these are an older reading's, "" where they are not.
     """
-    from rich.text import Text
+    from rich.text import Text  # here, as in _draw
 
     clock = datetime.fromtimestamp(now / 1000).astimezone().strftime("%H:%M:%S")
     shown = [Text(f"{clock}  {summary(records)}  (Ctrl-C ends)")]
@@ -55,6 +55,7 @@ def frame(records: Sequence[Record], trouble: str, now: int, console: "Console")
 
 
 def _draw(readings: Readings) -> None:
+    # Here, for it costs 15 ms, which only a terminal's watcher need pay.
     from rich.console import Console
     from rich.live import Live
 

@@ -1,0 +1,52 @@
+"""`image-mirror` itself: what all commands share."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from image_mirror.cli import app
+from support.templates import ROOT
+
+_POD = 'apiVersion: v1\nkind: Pod\nmetadata: {name: "p\u20ac"}\nspec: {containers: [{name: c, image: "a\u20ac"}]}\n'
+
+
+def test_without_arguments_the_help_is_printed_and_that_is_no_error() -> None:
+    bare, asked = CliRunner().invoke(app, []), CliRunner().invoke(app, ["--help"])
+    assert (bare.exit_code, bare.stdout, bare.stderr) == (0, asked.stdout, "")
+    assert bare.stdout.startswith("Usage: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["preview", "--output", "yaml", "-"], "'--output': 'yaml' is not one of 'table', 'json'."),
+        (["status", "--output", "yaml"], "'--output': 'yaml' is not one of 'table', 'json'."),
+        (["webhook-config", "--failure-policy", "x"], "'--failure-policy': 'x' is not one of 'Ignore', 'Fail'."),
+    ],
+)
+def test_a_choice_that_there_is_not_is_told_with_those_there_are(arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == f"Error: Invalid value for {said}"
+
+
+def _printed(encoding: str, *arguments: str) -> bytes:
+    environ = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-m", "image_mirror.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, env=environ, cwd=ROOT, check=False)
+    assert b"Traceback" not in done.stderr, done.stderr.decode(errors="replace")
+    assert done.returncode == 0
+    return done.stdout
+
+
+@pytest.mark.parametrize("command", ["preview", "demo"])
+def test_what_the_consoles_encoding_cannot_hold_is_printed_as_an_escape(command: str, tmp_path: Path) -> None:
+    pod = tmp_path / "pod.yaml"
+    pod.write_text(_POD, encoding="utf-8")
+    assert b"a\\u20ac" in _printed("gbk", command, str(pod))
+    assert "a\u20ac".encode() in _printed("utf-8", command, str(pod))
+    assert b"a?" in _printed("gbk:replace", command, str(pod))
