@@ -35,6 +35,8 @@ _LONGEST_TEXT = 1024  # above the longest legal reference: bounds the work that 
 # Tags with a meaning of their own: ours for a copy made by digest, and OCI 1.1's referrers fallback tag, which clients
 # read as an index of signatures. No source may take either one.
 _RESERVED_TAG = re.compile(r"(?:digest-)?sha256-[a-f0-9]{64}")
+DIGEST_TAG = "digest-sha256-"
+"""What the tag of a copy made by digest begins with; the digest's 64 hex digits follow."""
 _ECR_HOST = re.compile(r"[a-z0-9]+(?:(?:\.|-+)[a-z0-9]+)*(?::[0-9]+)?")
 # RepositoryPrefix begins each name, so that ECR's rule falls to it: a name starts with a letter.
 PREFIX = re.compile(rf"(?=[a-z]){_COMPONENT}(?:/{_COMPONENT})*")

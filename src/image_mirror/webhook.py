@@ -25,7 +25,7 @@ _counts = Counts()
 _PUBLISH_EVERY = 1.0
 # With timeoutSeconds 5 an answer has 1.25 s: a call that hangs ends soon enough to be tried once more, and to leave its
 # thread to the API server's next attempt.
-_PATIENCE = CallLimits(connect=0.3, read=0.5, attempts=2, connections=32)
+_LIMITS = CallLimits(connect=0.3, read=0.5, attempts=2, connections=32)
 
 
 class Webhook:
@@ -57,7 +57,7 @@ class Webhook:
 def load() -> Webhook:
     """Make the webhook of the function's environment, once. Raises SettingsError."""
     settings = Settings.from_env(os.environ)
-    records = Records(connect("dynamodb", _PATIENCE), settings.table)
+    records = Records(connect("dynamodb", _LIMITS), settings.table)
     return Webhook(settings, Recorder(records, settings.policy, KnownRecords()), time.time)
 
 

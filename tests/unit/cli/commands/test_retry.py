@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from image_mirror.cli import image_selection, terminal
 from image_mirror.decisions import Mirror
-from image_mirror.lifecycle import MOST_ATTEMPTS, Start, next_step
+from image_mirror.lifecycle import MOST_ATTEMPTS, Step, next_step
 from image_mirror.record import Record, Status, asked_again, idempotency_token
 from image_mirror.rules import DEFAULT_RULES, parse_rules
 from image_mirror.table import Records
@@ -73,7 +73,7 @@ def test_what_is_asked_again_starts_at_once_with_all_its_attempts_before_it(reco
         assert record.status is Status.REQUESTED
         assert (record.due_at or 0) <= now
         return
-    assert next_step(again, None, now) == Start()
+    assert next_step(again, None, now) == Step.START
     assert (again.attempts, again.waits, again.error, again.due_at) == (0, 0, None, now)
     assert (again.digest, again.source, again.destination) == (record.digest, record.source, record.destination)
 
