@@ -38,14 +38,14 @@ def copy_requests(decisions: Mapping[ImageField, Decision]) -> list[CopyRequest]
 
 def apply_records(
     decisions: Mapping[ImageField, Decision],
-    standing: Mapping[Destination, Record],
+    records: Mapping[Destination, Record],
     swap_when: SwapWhen,
     policy: Policy,
     now: int,
 ) -> tuple[dict[ImageField, str], list[str]]:
     """Return the images that change, each with what it becomes, and the warnings.
 
-    `standing` has the record of every copy that the decisions name; `now` is in milliseconds since the epoch.
+    `records` has the record of every copy that the decisions name; `now` is in milliseconds since the epoch.
     """
     changes: dict[ImageField, str] = {}
     warnings: list[str] = []
@@ -57,7 +57,7 @@ def apply_records(
         if not isinstance(decision, Copy):
             changes[field] = decision.image
             continue
-        record = standing[decision.destination]
+        record = records[decision.destination]
         swap = record.is_active and (swap_when == "always" or record.digest is not None)
         if swap:
             changes[field] = str(decision.destination)
@@ -85,7 +85,7 @@ def make_patch(
 def _originals(
     review: Review, changes: Mapping[ImageField, str], rewritten: Iterable[ImageField], mirror: Mirror
 ) -> dict[str, str]:
-    """Merge the originals of oldObject, of object and of this call; drop those that nothing stands for any more."""
+    """Merge the originals of oldObject, of object and of this call; drop those whose copy is gone."""
     new = {field.key: field.image for field in rewritten}
     before = original_images(review.old_object)
     merged = before | original_images(review.object)
@@ -97,8 +97,8 @@ def _originals(
         key, image = field.key, changes.get(field, field.image)
         if key in merged and key not in new:
             unchanged = key in before and image == old.get(key)
-            stands = mirror.may_be_copy_of if unchanged else mirror.is_copy_of
-            if stands(image, merged[key]):
+            is_copy = mirror.may_be_copy_of if unchanged else mirror.is_copy_of
+            if is_copy(image, merged[key]):
                 kept[key] = merged[key]
     return kept | new
 

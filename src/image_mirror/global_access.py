@@ -55,7 +55,7 @@ class GlobalAccount:
         self._reread_at = -_PAUSE
 
     def call(self, name: str, operation: "Callable[[CodeBuildClient], Answer]") -> Answer:
-        """Return what `operation` (named `name` in errors) returns. Raises DelayedError, whatever stood in its way."""
+        """Return what `operation` (named `name` in errors) returns. Raises DelayedError for any failure."""
         client = self._client()
         try:
             try:

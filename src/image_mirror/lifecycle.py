@@ -1,4 +1,4 @@
-"""The copy's state machine: what a record says, and what becomes of it. Pure: AWS is asked and told elsewhere.
+"""The copy's state machine: what a record says, and what happens next. Pure: others call AWS.
 
     (nothing) --pod--> REQUESTED --StartBuild--> COPYING --build ended, ECR holds it--> COPIED
                         ^  ^  |                   |                                     |  |
@@ -30,7 +30,7 @@ _JITTER = 0.1
 
 
 class Step(Enum):
-    """What is to be done about a record, where nothing more has to be said. One Enum, for speed of import."""
+    """The next step of a record, if it needs no more data. One Enum, because it imports faster than classes."""
 
     WAIT = "nothing now, and nothing is written"
     START = "ask CodeBuild for a build; then `started` or `delayed` gives the record to write"
@@ -119,7 +119,7 @@ def verified(record: Record, held: str | None, now: int, policy: Policy) -> Next
 def after_push_event(record: Record, held: str | None, now: int, policy: Policy) -> NextStep:
     """Say what ECR's answer makes of a record that an ECR event named: the event may be late, repeated or a stranger's.
 
-    A first copy has arrived when ECR holds it, whoever pushed it. A refresh ends by its own build alone.
+    A first copy has arrived when ECR holds it, whoever pushed it. A refresh ends only by its own build.
     """
     arrived = _is_right(record, held)
     if record.status is None or (arrived and held == record.digest):
@@ -139,8 +139,8 @@ def lookup_failed(record: Record, reason: str, now: int) -> Record:
 
 
 def not_served(record: Record, now: int, policy: Policy) -> Record:
-    """Return the record of a copy that lies under a name this deployment does not serve: looked at again much later."""
-    reason = "it lies under a registry or prefix that is no longer served"
+    """Return the record of a copy whose name this deployment does not serve; the next look is much later."""
+    reason = "its registry or prefix is no longer served"
     return replace(record, error=reason, updated_at=now, due_at=_next_look(record, now, policy))
 
 

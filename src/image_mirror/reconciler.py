@@ -2,7 +2,7 @@
 
 A trigger says when and where to look; the item in the table says what to do. So triggers may come late, twice, out of
 order or never, and two runs may overlap. Each record is taken one step on: what its state calls for is asked and done,
-and what came of it is written.
+and the result is written.
 """
 
 import os
@@ -70,7 +70,7 @@ class Invocation:
 
 
 class Reconciler:
-    """Does what records say is to be done. Safe to run twice at once: every write holds only where nothing changed."""
+    """Takes records to their next state. Two may run at once: a write holds only if nothing changed since the read."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Reconciler:
         self._repositories = repositories
         self._policy = settings.policy
         self._registry = settings.mirror.registry
-        self._served = f"{settings.mirror.registry}/{settings.mirror.prefix}/"
+        self._served = settings.mirror.copies_prefix
         self._clock = clock
         # Each record last seen waiting for capacity, with its due_at then: whoever takes it a step on writes another.
         self._waiting: dict[Key, int | None] = {}
@@ -124,7 +124,7 @@ class Reconciler:
             )
 
     def _look(self, key: Key, invocation: Invocation, building: list[Record]) -> None:
-        """Take the record's step, or note it where its build has to be looked up first."""
+        """Do the record's step; if its build must be looked up first, add it to `building`."""
         record = self._records.get(*key)
         self._waiting.pop(key, None)
         if record is None:
@@ -160,7 +160,7 @@ class Reconciler:
             self._take(record, build, invocation)
 
     def _take(self, record: Record, build: Build | None, invocation: Invocation) -> None:
-        """Do what the record's next step asks, and write what came of it."""
+        """Do the record's next step, and write the result."""
         step, wait = next_step(record, build, self._now()), _wait(build)
         match step:
             case Step.START:
@@ -181,7 +181,7 @@ class Reconciler:
         self._write(record, step, invocation, wait)
 
     def _write(self, record: Record, step: NextStep, invocation: Invocation, wait: Metric = Metric.WAITS) -> None:
-        """Write what the step says, and count what came of it where the write held; `wait` is what a wait counts as."""
+        """Write what the step says, and count it if the write held; `wait` is the metric of a delay."""
         after: Record | None
         match step:
             case Save(record=after):
@@ -238,7 +238,7 @@ def load() -> tuple[Records, Reconciler]:
 def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
     """Handle a batch of the table's stream, an ECR event, or (anything else) the schedule's minute.
 
-    Returns what Lambda reads for a stream alone: `batchItemFailures`, by sequence number.
+    Returns what Lambda reads, for a stream only: `batchItemFailures`, by sequence number.
     """
     records, reconciler = load()
     invocation = Invocation(context)
@@ -286,7 +286,7 @@ def look_at_what_is_due(records: Records, reconciler: Reconciler, invocation: In
 
 
 def _asks(item: Mapping[str, Any]) -> bool:
-    """Whether an item in the stream asks for a copy, new or anew: a wait or an attempt writes REQUESTED as well."""
+    """Whether an item in the stream requests a copy, again or for the first time. A delay writes REQUESTED too."""
     none = {"N": "0"}
     is_fresh = item.get("requested_at") is not None and item["requested_at"] == item.get("updated_at")
     return is_fresh and item.get("attempts") == none and item.get("waits") == none

@@ -363,7 +363,7 @@ def test_a_record_under_another_prefix_is_written_once_however_often_the_stream_
     record = stand(records, replace(fresh(age=HOUR), repo=f"{REGISTRY}/other/gcr.io/team/app"))
     run(stream(record))
     once = standing(records, record)
-    assert once.error == "it lies under a registry or prefix that is no longer served"
+    assert once.error == "its registry or prefix is no longer served"
     run(stream(once))
     assert standing(records, record) == once
 

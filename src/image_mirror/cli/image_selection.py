@@ -18,7 +18,7 @@ from image_mirror.reference import (
     Destination,
     InvalidReferenceError,
     NoDestinationError,
-    destination_of,
+    destination_named,
     parse_reference,
 )
 from image_mirror.table import Records
@@ -44,25 +44,13 @@ def title(record: Record) -> str:
     return record.source or record.destination
 
 
-def destination_named(image: str, mirror: Mirror) -> Destination:
-    """Return where the copy of `image` lies, whatever the rules say; `image` may be the name of the copy itself.
-
-    Raises InvalidReferenceError, NoDestinationError.
-    """
-    reference = parse_reference(image)
-    if reference.registry != mirror.registry:
-        return destination_of(reference, mirror.registry, mirror.prefix)
-    tag = "digest-" + reference.digest.replace(":", "-") if reference.digest else reference.tag or "latest"
-    return Destination(reference.registry, reference.repository, tag, reference.digest)
-
-
 def selected_destination(image: str, mirror: Mirror) -> Destination | None:
     """Return the destination of an image that an operator names, None where ECR has no such name.
 
     Raises typer.BadParameter.
     """
     try:
-        return destination_named(image, mirror)
+        return destination_named(parse_reference(image), mirror.registry, mirror.prefix)
     except InvalidReferenceError as error:
         raise typer.BadParameter(
             f"{error}; name it as in a manifest, or by its copy in ECR", param_hint="IMAGE"

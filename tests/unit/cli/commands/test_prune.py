@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from image_mirror import recorder
 from image_mirror.cli.commands.prune import command
 from image_mirror.cli.commands.prune.output import PruneRow
-from image_mirror.cli.commands.prune.selection import DAY, InUse, Tag, in_use, is_copy, unused
+from image_mirror.cli.commands.prune.selection import DAY, InUse, Tag, in_use, unused
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.decisions import Copy, Mirror
 from image_mirror.pod_images import ORIGINALS
 from image_mirror.record import Record, Status
+from image_mirror.reference import path_of_copy
 from image_mirror.rules import DEFAULT_RULES, parse_rules
 from image_mirror.table import Records
 from support.cloud import REGISTRY
@@ -697,7 +698,7 @@ def test_an_untagged_image_that_a_cluster_runs_by_digest_stays(
     ],
 )
 def test_only_what_has_a_copys_name_is_looked_at(repository: str, copy: bool) -> None:
-    assert is_copy(repository, MIRROR) is copy
+    assert (path_of_copy(repository, MIRROR.prefix) is not None) is copy
 
 
 TIMES = st.integers(0, 10)

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from image_mirror.cli import image_selection, terminal
+from image_mirror.cli import terminal
 from image_mirror.decisions import Mirror
 from image_mirror.lifecycle import MOST_ATTEMPTS, Step, next_step
 from image_mirror.record import Record, Status, asked_again, idempotency_token
+from image_mirror.reference import destination_named, parse_reference
 from image_mirror.rules import DEFAULT_RULES, parse_rules
 from image_mirror.table import Records
 from support.clock import NOON
@@ -381,7 +382,7 @@ def test_after_an_error_nothing_is_begun_and_what_has_begun_ends() -> None:
     ],
 )
 def test_every_name_of_an_image_leads_to_the_key_of_its_record(image: str, key: tuple[str, str]) -> None:
-    destination = image_selection.destination_named(image, MIRROR)
+    destination = destination_named(parse_reference(image), REGISTRY, "mirror")
     assert (destination.repo, destination.tag) == (f"{REGISTRY}/mirror/{key[0]}", key[1])
 
 
