@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -114,8 +113,13 @@ def accounts(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> Accounts:
         return client
 
     monkeypatch.setattr(Account, "client", client_as_of_aws)
-    monkeypatch.setattr(probe, "_PAUSE", 0.01)
-    monkeypatch.setattr(rotation, "PATIENCE", 0.3)
+    # A clock that only the command's own pauses move, so that a slow machine has as many tries as a fast one.
+    passed = [0.0]
+
+    def pause(seconds: float) -> None:
+        passed[0] += seconds
+
+    monkeypatch.setattr(probe, "time", SimpleNamespace(monotonic=lambda: passed[0], sleep=pause))
     return found
 
 
@@ -524,17 +528,18 @@ def test_ctrl_c_says_how_things_stand_and_a_second_run_goes_on(
     accounts: Accounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accounts.refusals = 2
-    sleep = time.sleep
+    clock = vars(probe)["time"]
+    sleep = clock.sleep
 
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(time, "sleep", interrupt)
+    monkeypatch.setattr(clock, "sleep", interrupt)
     done = accounts.connect()
     assert done.exit_code == 130
     assert "The same command goes on from there." in done.stderr
     made = accounts.ids()
-    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(clock, "sleep", sleep)
     assert accounts.connect().exit_code == 0
     assert accounts.ids() == made == accounts.given()
 

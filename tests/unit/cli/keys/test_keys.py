@@ -6,6 +6,7 @@ import re
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
@@ -141,8 +142,13 @@ def run(sides: list[Aws], *, rotate: bool) -> None:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rotation, "datetime", Clock)
-    monkeypatch.setattr(probe, "_PAUSE", 0.001)
-    monkeypatch.setattr(rotation, "PATIENCE", 0.05)
+    # A clock that only the command's own pauses move.
+    passed = [0.0]
+
+    def pause(seconds: float) -> None:
+        passed[0] += seconds
+
+    monkeypatch.setattr(probe, "time", SimpleNamespace(monotonic=lambda: passed[0], sleep=pause))
 
 
 PLACEHOLDER = json.dumps({"Region": "cn-north-1", "AccessKey": "", "AccessSecretKey": "", "Other": "kept"})
