@@ -3,10 +3,10 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, assert_never
 
 from image_mirror import messages
-from image_mirror.decisions import Copy, Decision, Leave, Mirror, Restore
+from image_mirror.decisions import Copy, Decision, Leave, Mirror, Restore, Rewrite
 from image_mirror.pod_images import ORIGINALS, ImageField, annotations, image_fields, original_images
 from image_mirror.record import MINUTE, Policy, Record
 from image_mirror.reference import Destination
@@ -50,24 +50,26 @@ def apply_records(
     changes: dict[ImageField, str] = {}
     warnings: list[str] = []
     for field, decision in decisions.items():
-        if isinstance(decision, Leave):
-            if decision.warning:
-                warnings.append(decision.warning)
-            continue
-        if not isinstance(decision, Copy):
-            changes[field] = decision.image
-            continue
-        record = records[decision.destination]
-        swap = record.is_active and (swap_when == "always" or record.digest is not None)
-        if swap:
-            changes[field] = str(decision.destination)
-        if not record.is_active:
-            # Rounded up; a clock that is behind the record's never makes it longer than the whole.
-            wait = min(record.updated_at + policy.retry_failed - now, policy.retry_failed)
-            reason = record.error or "no reason is known"
-            warnings.append(messages.failed(field.image, reason, max(1, -(-wait // MINUTE))))
-        elif record.digest is None:
-            warnings.append(messages.copying(field.image) if swap else messages.copied_later(field.image))
+        match decision:
+            case Leave(warning=warning):
+                if warning:
+                    warnings.append(warning)
+            case Restore(image=image) | Rewrite(image=image):
+                changes[field] = image
+            case Copy(destination=destination):
+                record = records[destination]
+                swap = record.is_active and (swap_when == "always" or record.digest is not None)
+                if swap:
+                    changes[field] = str(destination)
+                if not record.is_active:
+                    # Rounded up; a clock that is behind the record's never makes it longer than the whole.
+                    wait = min(record.updated_at + policy.retry_failed - now, policy.retry_failed)
+                    reason = record.error or "no reason is known"
+                    warnings.append(messages.failed(field.image, reason, max(1, -(-wait // MINUTE))))
+                elif record.digest is None:
+                    warnings.append(messages.copying(field.image) if swap else messages.copied_later(field.image))
+            case _:
+                assert_never(decision)
     return changes, messages.at_most_ten(warnings)
 
 

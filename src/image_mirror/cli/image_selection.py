@@ -11,7 +11,7 @@ import typer
 
 from image_mirror.cli.errors import ExitCode
 from image_mirror.cli.terminal import bar, each
-from image_mirror.decisions import Copy, Mirror, Rewrite
+from image_mirror.decisions import Mirror
 from image_mirror.messages import printable
 from image_mirror.record import Record
 from image_mirror.reference import (
@@ -90,23 +90,6 @@ def named(images: Sequence[str], records: Records, mirror: Mirror) -> Named:
         found |= {record.destination: record for record in some}
         missing += [] if some else [image]
     return Named(list(found.values()), missing)
-
-
-def outlook(image: str, mirror: Mirror) -> str:
-    """Say what the webhook makes of an image that has no record."""
-    decision, rule = mirror.decide(image)
-    if isinstance(decision, Copy):
-        return f"by rule {rule}, the next pod that names it has it copied to {decision.destination}"
-    if isinstance(decision, Rewrite):
-        return f"by rule {rule}, pods pull it from {decision.image}; nothing is copied"
-    warning = getattr(decision, "warning", None)
-    if warning:
-        return f"pods get it as they write it: {warning}"
-    if rule is not None:
-        return f"by rule {rule}, pods get it as they write it"
-    if image.startswith(f"{mirror.registry}/"):
-        return "it lies in the mirror's own registry, where the webhook changes nothing"
-    return "no rule names it, and pods get it as they write it"
 
 
 @dataclass(frozen=True, slots=True)
