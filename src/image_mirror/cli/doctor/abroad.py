@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from image_mirror.cli import agreement
-from image_mirror.cli.doctor import project, readings
+from image_mirror.cli.doctor import project, readings, stacks
 from image_mirror.cli.doctor.asking import Asker, Question, SharedAccount, examine
 from image_mirror.cli.doctor.findings import Finding
 from image_mirror.cli.remedies import aws_of
@@ -18,17 +17,17 @@ class Abroad:
         """Ask what there is to ask of `account`, where the stack is."""
         self._account = account
         ask = asker.ask
-        self.stack = ask(agreement.GLOBAL_STACK, lambda: global_stack(account, stack_name))
+        self.stack = ask(stacks.GLOBAL_STACK, lambda: global_stack(account, stack_name))
         self._project = ask(project.PROJECT, lambda: readings.project(account, self._project_name))
         self._builds = ask(project.BUILDS, lambda: readings.latest_builds(account, self._project_name))
         self._quota = ask(project.QUOTA, lambda: readings.build_quota(account))
 
     def stack_findings(self) -> Sequence[Finding]:
         """Return the findings about the stack."""
-        topic = agreement.GLOBAL_STACK
+        topic = stacks.GLOBAL_STACK
 
         def judge(stack: Stack) -> Sequence[Finding]:
-            return agreement.judge_stack(topic, stack, agreement.GLOBAL_OUTPUTS)
+            return stacks.judge_stack(topic, stack, stacks.GLOBAL_OUTPUTS)
 
         return examine(topic, judge, self.stack, required=True)
 

@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
-from image_mirror.cli import agreement
-from image_mirror.cli.doctor import functions, readings, table, triggers
+from image_mirror.cli.doctor import functions, readings, stacks, table, triggers
 from image_mirror.cli.doctor.asking import Asker, Question, SharedAccount, examine
 from image_mirror.cli.doctor.findings import Finding
 from image_mirror.cli.errors import NoAnswerError
@@ -26,7 +25,7 @@ class China:
         """Ask what there is to ask of `account`, where the stack is."""
         self._account, self._aws, self._now = account, aws_of(account), datetime.now(UTC)
         ask = asker.ask
-        self.stack = ask(agreement.CHINA_STACK, lambda: china_stack(account, stack_name))
+        self.stack = ask(stacks.CHINA_STACK, lambda: china_stack(account, stack_name))
         self._resources = ask(None, lambda: readings.resources(account, self._stack.name))
         self._table = ask(table.TABLE, lambda: readings.described_table(account, self._table_name))
         self._due = ask(table.DUE, self._read_due)
@@ -49,10 +48,10 @@ class China:
 
     def stack_findings(self) -> Sequence[Finding]:
         """Return the findings about the stack."""
-        topic = agreement.CHINA_STACK
+        topic = stacks.CHINA_STACK
 
         def judge(stack: Stack) -> Sequence[Finding]:
-            return agreement.judge_stack(topic, stack, agreement.CHINA_OUTPUTS)
+            return stacks.judge_stack(topic, stack, stacks.CHINA_OUTPUTS)
 
         return examine(topic, judge, self.stack, required=True)
 

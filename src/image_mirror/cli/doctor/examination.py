@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
-from image_mirror.cli import agreement
-from image_mirror.cli.doctor import key_readings, webhook
+from image_mirror.cli.doctor import key_readings, stacks, webhook
 from image_mirror.cli.doctor.abroad import Abroad
 from image_mirror.cli.doctor.asking import Asker, SharedAccount, examine
 from image_mirror.cli.doctor.china import China
@@ -51,8 +50,8 @@ def examination(
     def findings() -> Iterator[Finding]:
         yield from china.stack_findings()
         yield from world.stack_findings()
-        yield from examine(agreement.RULES, agreement.judge_rules, china.stack)
-        yield from examine(agreement.AGREEMENT, agreement.judge_agreement, china.stack, world.stack)
+        yield from examine(stacks.RULES, stacks.judge_rules, china.stack)
+        yield from examine(stacks.AGREEMENT, stacks.judge_agreement, china.stack, world.stack)
         yield from for_copying.findings()
         yield from for_pushing.findings()
         yield from world.findings(china.stack, china.waiting)

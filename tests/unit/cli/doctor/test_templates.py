@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from image_mirror.cli import agreement
-from image_mirror.cli.doctor import functions, keys, triggers, webhook
+from image_mirror.cli.doctor import functions, keys, stacks, triggers, webhook
 from image_mirror.cli.webhook_manifest import shipped_configuration
 from support.operators import URL
 from support.templates import carry_out, load_template, parameters_of, sam_template
@@ -45,9 +44,9 @@ def filters() -> list[Any]:
 @pytest.mark.parametrize(
     ("known", "found"),
     [
-        pytest.param(set(agreement.CHINA_OUTPUTS), lambda: set(sam_template()["Outputs"]), id="chinas-outputs"),
+        pytest.param(set(stacks.CHINA_OUTPUTS), lambda: set(sam_template()["Outputs"]), id="chinas-outputs"),
         pytest.param(
-            set(agreement.GLOBAL_OUTPUTS),
+            set(stacks.GLOBAL_OUTPUTS),
             lambda: set(load_template("image-pulling.yaml")["Outputs"]),
             id="the-global-outputs",
         ),
