@@ -17,7 +17,7 @@ def in_china(*path: str) -> Any:
     return _part(sam_template(), path, RepositoryPrefix="mirror")
 
 
-def abroad(*path: str) -> Any:
+def in_global(*path: str) -> Any:
     return _part(load_template("image-pulling.yaml"), path)
 
 
@@ -69,14 +69,14 @@ def filters() -> list[Any]:
         pytest.param(
             set(keys.CHINA_KEY.entries),
             lambda: set(
-                json.loads(abroad("Resources", "ECRSecertManager", "Properties", "SecretString")),
+                json.loads(in_global("Resources", "ECRSecertManager", "Properties", "SecretString")),
             ),
             id="the-entries-of-the-global-secret",
         ),
         pytest.param(
             ("LINUX_CONTAINER", "BUILD_GENERAL1_SMALL"),
             lambda: tuple(
-                abroad("Resources", "CodeBuildProject", "Properties", "Environment")[each]
+                in_global("Resources", "CodeBuildProject", "Properties", "Environment")[each]
                 for each in ("Type", "ComputeType")
             ),
             id="whose-quota-is-looked-at",
