@@ -43,6 +43,19 @@ def log_of(stack: Stack, output: str) -> str:
     return aws_of(stack.account)("logs", "tail", "--since", "1h", stack.output(output))
 
 
+def deploy_china(stack: Stack, parameter: str) -> str:
+    """Return the command that deploys China's stack again with one parameter changed."""
+    where = [*where_of(stack.account), "--stack-name", stack.name]
+    return f"`{shlex.join(['sam', 'deploy', *where, '--parameter-overrides', parameter])}`"
+
+
+def deploy_global(stack: Stack, parameter: str) -> str:
+    """Return the command that deploys the global stack again with one parameter changed."""
+    template = ("--template-file", "image-pulling.yaml", "--capabilities", "CAPABILITY_IAM")
+    named = ("--stack-name", stack.name, *template, "--parameter-overrides", parameter)
+    return aws_of(stack.account)("cloudformation", "deploy", *named)
+
+
 def where_of(account: Account) -> list[str]:
     """Return the options that name the account to the AWS and the SAM CLI."""
     return [*(("--profile", account.profile) if account.profile else ()), "--region", account.region]

@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
+from image_mirror.cli import agreement
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.agreement import judge_agreement
-from image_mirror.cli.doctor.findings import State
 from image_mirror.cli.errors import ExitCode, NoAnswerError
 from image_mirror.cli.keys.plan import NotWellError, Take
 from image_mirror.cli.keys.rotation import Finding, examine, for_copying, for_pushing, one_rotation, renew
@@ -124,8 +123,9 @@ def _faults(china: Stack, world: Stack) -> list[str]:
         for stack in (china, world)
         if stack.status not in _DEPLOYED
     ]
-    judged = () if unfinished else judge_agreement(china, world)
-    return unfinished + [f"{each.found}; {each.remedy}" for each in judged if each.state is State.FAILED]
+    if unfinished:
+        return unfinished
+    return [f"{each.found}; {each.remedy}" for each in agreement.faults(china, world) if each.stops_copies]
 
 
 def _not_well(error: NotWellError) -> typer.Exit:

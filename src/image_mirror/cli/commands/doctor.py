@@ -4,8 +4,9 @@ import sys
 
 import typer
 
-from image_mirror.cli.doctor import report
-from image_mirror.cli.doctor.findings import State
+from image_mirror.cli.doctor import examine, report
+from image_mirror.cli.doctor.accounts import SharedAccount
+from image_mirror.cli.doctor.runner import Context, State
 from image_mirror.cli.errors import ExitCode
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.options import (
@@ -55,22 +56,18 @@ def doctor(
     Exits with 1 where something failed, with 2 where an option is wrong, with 3 where neither account answers.
     Warnings and what is skipped change nothing about that.
     """
-    # Here, for it imports what makes AWS's clients.
-    from image_mirror.cli.doctor.asking import SharedAccount
-    from image_mirror.cli.doctor.examination import examination
-
     china = SharedAccount("china", china_profile, china_region)
-    world = SharedAccount("global", global_profile, global_region)
+    other = SharedAccount("global", global_profile, global_region)
     cluster = Cluster(kubeconfig, context) if kubeconfig or context else None
-    findings = examination(china, world, stack_name, global_stack_name, cluster)
+    results = examine(Context(china, other, stack_name, global_stack_name, cluster))
     if output is Output.JSON:
-        typer.echo(as_json(findings))
+        typer.echo(as_json(results))
     else:
-        for line in report.listing(findings) if sys.stdout.isatty() else report.table(findings):
+        for line in report.listing(results) if sys.stdout.isatty() else report.table(results):
             typer.echo(line)
-        typer.echo(report.summary(findings), err=not sys.stdout.isatty())
-    if not (china.reached or world.reached):
+        typer.echo(report.summary(results), err=not sys.stdout.isatty())
+    if not (china.reached or other.reached):
         typer.echo("Error: neither account answers; the findings about the two stacks say why", err=True)
         raise typer.Exit(ExitCode.NO_ANSWER)
-    if any(each.state is State.FAILED for each in findings):
+    if any(each.state is State.FAILED for each in results):
         raise typer.Exit(ExitCode.NOT_WELL)

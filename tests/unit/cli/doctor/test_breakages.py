@@ -1,4 +1,4 @@
-"""Each thing that can be wrong, one at a time, and the finding of `image-mirror doctor` that names it."""
+"""Each thing that can be wrong, one at a time, and the result of `image-mirror doctor` that names it."""
 
 import base64
 import json
@@ -10,13 +10,11 @@ from typing import Any
 
 import pytest
 
-from image_mirror.cli.doctor import abroad, china, key_readings, posting, readings
-from image_mirror.cli.doctor.asking import SharedAccount
-from image_mirror.cli.doctor.examination import examination
-from image_mirror.cli.doctor.findings import Finding, State
+from image_mirror.cli import doctor
+from image_mirror.cli.doctor import webhook
 from image_mirror.cli.doctor.keys import Absent
-from image_mirror.cli.doctor.posting import Reply
-from image_mirror.cli.keys.probe import ProbeResult, Verdict
+from image_mirror.cli.doctor.runner import CheckResult, Context, State
+from image_mirror.cli.doctor.webhook import Reply
 from image_mirror.record import MINUTE, Status
 from support.cloud import REGISTRY
 from support.operators import GLOBAL_OUTPUTS, PROFILES, PULL_USER, PUSH_USER
@@ -35,54 +33,23 @@ def post(_: str, body: bytes) -> Reply:
 
 
 @pytest.fixture
-def examine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Answers], list[Finding]]:
+def examine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Answers], list[CheckResult]]:
     """Examine what answers in the place of both accounts and the webhook."""
     config = tmp_path / "aws-config"
     config.write_text(PROFILES)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
 
-    def examined(found: Answers) -> list[Finding]:
-        replies: dict[str, Callable[..., Any]] = {
-            "resources": lambda *_: found.resources,
-            "described_table": lambda *_: found.table,
-            "due_next": lambda *_: found.due,
-            "statuses": lambda *_: found.statuses,
-            "function": lambda _, name: found.functions[name],
-            "function_policy": lambda *_: found.policy,
-            "mappings": lambda *_: found.mappings,
-            "rule": lambda _, name: (found.rules.get(name), found.targets),
-            "metrics": lambda _, names, __: {
-                (name, metric): found.metrics.get((name, metric), [])
-                for name in names
-                for metric in ("Invocations", "Errors", "Throttles", "IteratorAge")
-            },
-            "account_settings": lambda _: found.settings(),
-            "letters": lambda *_: found.queue(),
-            "simulated": lambda _, __, actions, ___: found.simulated(actions),
-            "secret_text": lambda _, name: found.secrets[name],
-            "user_keys": lambda _, user: found.keys[user],
-            "last_use": lambda *_: found.used,
-            "project": lambda *_: found.project,
-            "latest_builds": lambda *_: found.builds,
-            "build_quota": lambda _: found.quota,
-            "global_call": lambda *_: found.verdicts["global"],
-            "china_call": lambda *_: found.verdicts["china"],
-        }
-        for name, reply in replies.items():
-            monkeypatch.setattr(readings if hasattr(readings, name) else key_readings, name, reply)
-        monkeypatch.setattr(china, "china_stack", lambda *_: found.china)
-        monkeypatch.setattr(abroad, "global_stack", lambda *_: found.world)
-        monkeypatch.setattr(posting, "_post", post)
-        accounts = (SharedAccount("china", "china"), SharedAccount("global", "global"))
-        return list(examination(*accounts, None, "image-pulling", None))
+    def examined(found: Answers) -> list[CheckResult]:
+        monkeypatch.setattr(webhook, "_post", post)
+        return list(doctor.examine(Context(found.account("china"), found.account("global"), None, "image-pulling")))
 
     return examined
 
 
-def test_where_all_is_well_each_finding_says_so(examine: Callable[[Answers], list[Finding]]) -> None:
-    findings = examine(Answers())
-    assert [each for each in findings if each.state is not State.OK] == []
-    assert len(findings) == 27
+def test_where_all_is_well_each_result_says_so(examine: Callable[[Answers], list[CheckResult]]) -> None:
+    results = examine(Answers())
+    assert [each for each in results if each.state is not State.OK] == []
+    assert len(results) == 27
 
 
 def configured(name: str, **changes: Any) -> Callable[[Answers], None]:
@@ -128,7 +95,7 @@ def due(minutes: int, status: Status, count: int = 1) -> Callable[[Answers], Non
 
 def waiting(found: Answers) -> None:
     found.quota = 2
-    found.builds = [{"buildStatus": "IN_PROGRESS", "currentPhase": "QUEUED"}] * 2
+    found.builds = [{"id": f"p:{each}", "buildStatus": "IN_PROGRESS", "currentPhase": "QUEUED"} for each in range(2)]
     due(1, Status.REQUESTED, 3)(found)
 
 
@@ -162,7 +129,7 @@ BREAKAGES = [
         "failed",
         "lacks the outputs BuildLogGroup, GlobalRegion, ImagePullSecretArn, ImagePullUserName",
         "deploy both",
-        id="an-older-release-abroad",
+        id="an-older-global-release",
     ),
     pytest.param(
         lambda found: found.change_china(status="UPDATE_ROLLBACK_COMPLETE"),
@@ -210,7 +177,7 @@ BREAKAGES = [
         "failed",
         "its creation was undone",
         "delete the stack, deploy again",
-        id="never-created-abroad",
+        id="a-global-stack-never-created",
     ),
     pytest.param(
         lambda found: found.change_china(MirrorRules="gcr.io, quay.io/, *"),
@@ -228,7 +195,7 @@ BREAKAGES = [
         "RepositoryPrefix of the global stack is other, China's is mirror",
         "--profile global --region us-west-2 --stack-name image-pulling --template-file image-pulling.yaml "
         "--capabilities CAPABILITY_IAM --parameter-overrides RepositoryPrefix=mirror",
-        id="another-prefix-abroad",
+        id="another-prefix-of-the-global-stack",
     ),
     pytest.param(
         lambda found: found.change_world(Region="cn-north-1"),
@@ -720,22 +687,18 @@ BREAKAGES = [
         id="no-user",
     ),
     pytest.param(
-        lambda found: found.verdicts.update(
-            {"global": Verdict(ProbeResult.REFUSED, "BatchGetBuilds: InvalidClientTokenId")}
-        ),
+        lambda found: found.key_errors.update({"global": ("InvalidClientTokenId", "The security token is invalid.")}),
         "GlobalAKSK: call",
         "failed",
-        "AWS does not take the key: BatchGetBuilds: InvalidClientTokenId",
+        "AWS does not take the key: BatchGetBuilds of ImagePullProject in us-west-2: InvalidClientTokenId",
         "image-mirror connect",
         id="a-refused-key",
     ),
     pytest.param(
-        lambda found: found.verdicts.update(
-            {"china": Verdict(ProbeResult.DENIED, "ECR login: AccessDeniedException: no")}
-        ),
+        lambda found: found.key_errors.update({"china": ("AccessDeniedException", "no")}),
         "ImagePullSecret: call",
         "failed",
-        "denies it what it is for: ECR login: AccessDeniedException: no",
+        "denies it what it is for: ECR login in cn-northwest-1: AccessDeniedException: no",
         "no other key would fare better",
         id="a-key-without-rights",
     ),
@@ -805,12 +768,12 @@ def test_what_is_broken_is_named_with_its_remedy(
     state: str,
     words: str,
     remedy: str,
-    examine: Callable[[Answers], list[Finding]],
+    examine: Callable[[Answers], list[CheckResult]],
 ) -> None:
     found = Answers()
     breakage(found)
-    findings = examine(found)
-    named = [each for each in findings if (each.topic, each.state) == (topic, state)]
-    unwell = [each for each in findings if each.state is not State.OK]
+    results = examine(found)
+    named = [each for each in results if (each.topic, each.state) == (topic, state)]
+    unwell = [each for each in results if each.state is not State.OK]
     assert any(words in each.found and remedy in (each.remedy or "") for each in named), unwell
-    assert {each.topic for each in findings} >= {"china stack", "table", "project", "build quota", "webhook call"}
+    assert {each.topic for each in results} >= {"china stack", "table", "project", "build quota", "webhook call"}

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from image_mirror.cli import agreement
-from image_mirror.cli.doctor import functions, keys, triggers, webhook
+from image_mirror.cli.doctor import functions, keys, stacks, triggers, webhook
 from image_mirror.cli.webhook_manifest import shipped_configuration
 from support.operators import URL
 from support.templates import carry_out, load_template, parameters_of, sam_template
@@ -18,7 +17,7 @@ def in_china(*path: str) -> Any:
     return _part(sam_template(), path, RepositoryPrefix="mirror")
 
 
-def abroad(*path: str) -> Any:
+def in_global(*path: str) -> Any:
     return _part(load_template("image-pulling.yaml"), path)
 
 
@@ -45,9 +44,9 @@ def filters() -> list[Any]:
 @pytest.mark.parametrize(
     ("known", "found"),
     [
-        pytest.param(set(agreement.CHINA_OUTPUTS), lambda: set(sam_template()["Outputs"]), id="chinas-outputs"),
+        pytest.param(set(stacks.CHINA_OUTPUTS), lambda: set(sam_template()["Outputs"]), id="chinas-outputs"),
         pytest.param(
-            set(agreement.GLOBAL_OUTPUTS),
+            set(stacks.GLOBAL_OUTPUTS),
             lambda: set(load_template("image-pulling.yaml")["Outputs"]),
             id="the-global-outputs",
         ),
@@ -70,14 +69,14 @@ def filters() -> list[Any]:
         pytest.param(
             set(keys.CHINA_KEY.entries),
             lambda: set(
-                json.loads(abroad("Resources", "ECRSecertManager", "Properties", "SecretString")),
+                json.loads(in_global("Resources", "ECRSecertManager", "Properties", "SecretString")),
             ),
             id="the-entries-of-the-global-secret",
         ),
         pytest.param(
             ("LINUX_CONTAINER", "BUILD_GENERAL1_SMALL"),
             lambda: tuple(
-                abroad("Resources", "CodeBuildProject", "Properties", "Environment")[each]
+                in_global("Resources", "CodeBuildProject", "Properties", "Environment")[each]
                 for each in ("Type", "ComputeType")
             ),
             id="whose-quota-is-looked-at",
