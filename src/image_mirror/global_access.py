@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 _KEY_KNOWN_FOR = 300.0  # seconds
 _PAUSE = 30.0  # seconds between two readings of a secret that fails or holds a refused key
-_ENTRIES = ("G_AWS_REGION", "G_ACCESS_KEY", "G_SECRET_KEY")
-_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}")  # it becomes part of a host name
+ENTRIES = ("G_AWS_REGION", "G_ACCESS_KEY", "G_SECRET_KEY")
+"""The entries of the secret GlobalAKSK: region, access key ID, secret access key."""
+REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}")  # it becomes part of a host name
 _REFUSALS = KEY_REFUSED | EXPIRED | DENIED
 # GetSecretValue: there is no such secret, it is marked for deletion, or the role may not read it.
 _UNREADABLE = _REFUSALS | {"ResourceNotFoundException", "InvalidRequestException", "DecryptionFailure"}
@@ -112,12 +113,12 @@ class GlobalAccount:
         except ValueError:
             entries = None  # and not "from" that error, which quotes the secret
         if not isinstance(entries, dict):
-            raise self._misshapen(f" must be a JSON object with the entries {', '.join(_ENTRIES)}")
-        missing = [name for name in _ENTRIES if not isinstance(entries.get(name), str) or not entries[name].strip()]
+            raise self._misshapen(f" must be a JSON object with the entries {', '.join(ENTRIES)}")
+        missing = [name for name in ENTRIES if not isinstance(entries.get(name), str) or not entries[name].strip()]
         if missing:
             raise self._misshapen(f" lacks {', '.join(missing)}")
-        region, access_key_id, secret_access_key = (entries[name].strip() for name in _ENTRIES)
-        if not _REGION.fullmatch(region):
+        region, access_key_id, secret_access_key = (entries[name].strip() for name in ENTRIES)
+        if not REGION.fullmatch(region):
             raise self._misshapen(": G_AWS_REGION is no region; write one such as us-west-2")
         return AccessKey(region, access_key_id, secret_access_key)
 

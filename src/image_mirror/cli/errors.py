@@ -16,27 +16,14 @@ import typer
 from botocore import exceptions as aws
 from botocore.exceptions import BotoCoreError, ClientError
 
+from image_mirror.aws_errors import DENIED, EXPIRED, KEY_REFUSED, THROTTLED, code_of
 from image_mirror.messages import printable
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 _LOG_IN = "log in again (aws sso login, or whatever fills the profile), or name another profile"
-KEYS_REFUSED = frozenset(
-    (
-        "AuthFailure",
-        "IncompleteSignature",
-        "IncompleteSignatureException",
-        "InvalidClientTokenId",
-        "InvalidSignatureException",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
-    )
-)
-EXPIRED = frozenset(("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"))
-DENIED = frozenset(("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"))
-_THROTTLED = frozenset(("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"))
-_REMEDIED = KEYS_REFUSED | EXPIRED | DENIED | _THROTTLED
+_REMEDIED = KEY_REFUSED | EXPIRED | DENIED | THROTTLED
 
 
 class ExitCode(IntEnum):
@@ -84,7 +71,7 @@ def passing(error: Exception) -> str | None:
     """
     from botocore.parsers import ResponseParserError  # no BotoCoreError; here, for it costs `preview` 40 ms
 
-    if isinstance(error, ClientError) and error.response["Error"]["Code"] not in _REMEDIED:
+    if isinstance(error, ClientError) and code_of(error) not in _REMEDIED:
         return f"{remedy(error)}; `image-mirror doctor` may say what is wrong"
     if isinstance(error, BotoCoreError | ClientError):
         return remedy(error)
@@ -105,17 +92,17 @@ def parted(error: BotoCoreError | ClientError) -> tuple[str, str | None]:
 
 
 def _refusal(error: ClientError) -> tuple[str, str | None]:
-    code = error.response["Error"]["Code"]
+    code = code_of(error)
     message = error.response["Error"].get("Message", "").rstrip(". ")
     account = error.response.get("Account", "AWS")  # set by accounts.py
     said = f"{account}: {error.operation_name}: {code}: {message}"
-    if code in KEYS_REFUSED:
+    if code in KEY_REFUSED:
         return said, "AWS does not take this profile's access key: correct it, or name another profile"
     if code in EXPIRED:
         return said, _LOG_IN
     if code in DENIED:
         return said, "have this permission granted to you, or name another profile"
-    if code in _THROTTLED:
+    if code in THROTTLED:
         return said, "AWS is asked too often just now: try again in a minute"
     return said, None
 

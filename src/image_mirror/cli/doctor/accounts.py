@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from botocore.exceptions import ClientError
 
 from image_mirror.aws import AccessKey
+from image_mirror.aws_errors import DENIED, EXPIRED, KEY_REFUSED
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.errors import DENIED, EXPIRED, KEYS_REFUSED
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ _ABSENT = frozenset(
         "ResourceNotFoundException",
     )
 )
-_UNKNOWN = KEYS_REFUSED | EXPIRED  # to whoever answers: it does not say how the account is
+_UNKNOWN = KEY_REFUSED | EXPIRED  # to whoever answers: it does not say how the account is
 
 
 @dataclass(frozen=True)

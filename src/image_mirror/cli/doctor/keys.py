@@ -30,13 +30,14 @@ from image_mirror.cli.doctor.runner import (
 from image_mirror.cli.doctor.stacks import china_stack, global_stack
 from image_mirror.cli.keys.plan import secret_name, shown
 from image_mirror.cli.keys.probe import NO_OTHER_KEY, ProbeResult, Verdict, can_copy, can_push
+from image_mirror.cli.keys.secret import CHINA_NAMES, GLOBAL_NAMES
 from image_mirror.cli.output import span
 from image_mirror.cli.remedies import REVERT, get_back, make_again
 from image_mirror.cli.stacks import Stack
+from image_mirror.global_access import REGION
 from image_mirror.review import Json
 
 _OLD = timedelta(days=90)
-_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}")
 _KEY_ID = re.compile(r"\w{16,128}", re.ASCII)  # IAM: accessKeyIdType
 _CONNECT = "`image-mirror connect` makes a key and stores it"
 _ROTATE = "`image-mirror connect --rotate` makes a new key, tries it, and removes the old one"
@@ -62,7 +63,7 @@ class Kind:
 
 GLOBAL_KEY = Kind(
     *("GlobalAKSK: secret", "GlobalAKSK: key", "GlobalAKSK: call"),
-    ("G_AWS_REGION", "G_ACCESS_KEY", "G_SECRET_KEY"),
+    GLOBAL_NAMES,
     "GlobalSecret",
     "ImagePullUserName",
     of_a_stack=False,
@@ -70,7 +71,7 @@ GLOBAL_KEY = Kind(
 """The key for the global account, kept in China."""
 CHINA_KEY = Kind(
     *("ImagePullSecret: secret", "ImagePullSecret: key", "ImagePullSecret: call"),
-    ("Region", "AccessKey", "AccessSecretKey"),
+    CHINA_NAMES,
     "ImagePullSecretArn",
     "ImagePushUserName",
     of_a_stack=True,
@@ -100,7 +101,7 @@ def read_key(kind: Kind, text: str | Absent) -> tuple[AccessKey | None, str]:
     if lacking:
         return None, f"holds nothing in {', '.join(lacking)}"
     region, key_id, secret = (str(value).strip() for value in values)
-    if not _REGION.fullmatch(region):
+    if not REGION.fullmatch(region):
         return None, f"holds no region in {kind.entries[0]}"
     if not _KEY_ID.fullmatch(key_id):
         return None, f"holds no access key ID in {kind.entries[1]}"

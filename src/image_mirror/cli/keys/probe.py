@@ -8,8 +8,8 @@ from typing import NamedTuple
 from botocore.exceptions import ClientError
 
 from image_mirror.aws import AccessKey
+from image_mirror.aws_errors import DENIED, KEY_REFUSED
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.errors import DENIED, KEYS_REFUSED
 from image_mirror.cli.remedies import REVERT
 from image_mirror.messages import printable
 
@@ -64,7 +64,7 @@ def _tried(what: str, call: Callable[[], object]) -> Verdict:
         call()
     except ClientError as error:
         code = error.response["Error"]["Code"]
-        if code in KEYS_REFUSED:
+        if code in KEY_REFUSED:
             return Verdict(ProbeResult.REFUSED, f"{what}: {code}")  # its message quotes the request
         if code in DENIED:
             return Verdict(

@@ -17,7 +17,7 @@ from image_mirror.cli.accounts import Account
 from image_mirror.cli.errors import remedy
 from image_mirror.cli.keys.plan import NoRoomError, NotWellError, Plan, Take, UserKey, plan, shown
 from image_mirror.cli.keys.probe import NO_OTHER_KEY, ProbeResult, Verdict, can_copy, can_push, patiently
-from image_mirror.cli.keys.secret import Held, KeySecret, Names
+from image_mirror.cli.keys.secret import CHINA_NAMES, GLOBAL_NAMES, Held, KeySecret
 from image_mirror.cli.remedies import aws_of
 from image_mirror.cli.stacks import Stack
 from image_mirror.cli.terminal import waiting
@@ -335,8 +335,7 @@ def renew(findings: Sequence[Finding], say: Callable[[str], None]) -> None:
 
 def for_pushing(china: Stack, world: Stack) -> Link:
     """The key in China with which the builds push."""
-    names = Names("Region", "AccessKey", "AccessSecretKey")
-    secret = KeySecret(world.account, world.output("ImagePullSecretArn"), names, of_a_stack=world.name)
+    secret = KeySecret(world.account, world.output("ImagePullSecretArn"), CHINA_NAMES, of_a_stack=world.name)
     longest = timedelta(minutes=int(world.parameter("BuildTimeoutMinutes")))
 
     def wait_for_builds(before: datetime) -> None:
@@ -368,13 +367,12 @@ def for_pushing(china: Stack, world: Stack) -> Link:
 
 def for_copying(china: Stack, world: Stack) -> Link:
     """The key in the global account with which China's side starts builds."""
-    names = Names("G_AWS_REGION", "G_ACCESS_KEY", "G_SECRET_KEY")
     project = world.output("ProjectName")
     return Link(
         user=world.output("ImagePullUserName"),
         owner=world.account,
         iam=world.account.client("iam"),
-        secret=KeySecret(china.account, china.output("GlobalSecret"), names, of_a_stack=None),
+        secret=KeySecret(china.account, china.output("GlobalSecret"), GLOBAL_NAMES, of_a_stack=None),
         region=world.output("GlobalRegion"),
         prove=lambda key: can_copy(world.account, key, project),
         # The function that holds the old key reads the secret again as soon as AWS refuses it.

@@ -17,6 +17,7 @@ from image_mirror.aws import AccessKey
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.keys.plan import Given, NotWellError, secret_name
 from image_mirror.cli.remedies import aws_of, get_back, make_again
+from image_mirror.global_access import ENTRIES
 
 _CURRENT, _PENDING, _PREVIOUS = "AWSCURRENT", "AWSPENDING", "AWSPREVIOUS"
 
@@ -27,6 +28,12 @@ class Names(NamedTuple):
     region: str
     access_key_id: str
     secret_access_key: str
+
+
+GLOBAL_NAMES = Names(*ENTRIES)
+"""Those of GlobalAKSK, which the reconciler reads."""
+CHINA_NAMES = Names("Region", "AccessKey", "AccessSecretKey")
+"""Those of ImagePullSecret, which the buildspec reads."""
 
 
 @dataclass(frozen=True, slots=True)
