@@ -95,7 +95,7 @@ def judge_agreement(china: Stack, world: Stack) -> Sequence[CheckResult]:
         (fail if each.stops_copies else warn)(AGREEMENT, each.found, each.remedy)
         for each in agreement.faults(china, world)
     ]
-    return unless(faults, fine(AGREEMENT, f"both mean account {account}, {china.account.region} and {prefix}/"))
+    return unless(faults, fine(AGREEMENT, f"they mean account {account}, {china.account.region} and {prefix}/"))
 
 
 def _unsound(topic: str, stack: Stack, found: str) -> CheckResult:

@@ -271,7 +271,7 @@ def test_what_does_not_exist_has_failed_and_not_been_skipped(well: Operated, ans
     code, results = found()
     topics = ["table", "GlobalAKSK: secret", "project", "schedule", "ECR events", "webhook function", "dead letters"]
     assert {each["state"] for topic in topics for each in of(results, topic)[:1]} == {"failed"}
-    assert of(results, "GlobalAKSK: secret")[0]["found"] == "the secret GlobalAKSK is marked for deletion"
+    assert of(results, "GlobalAKSK: secret")[0]["found"] == "it is marked for deletion"
     assert of(results, "build quota")[0]["found"] == "Service Quotas tells no applied value"
     assert of(results, "builds")[0]["found"] == "there is no project"
     assert of(results, "GlobalAKSK: call")[0]["found"] == 'not asked: it needs "GlobalAKSK: secret"'
@@ -283,7 +283,7 @@ def test_what_does_not_exist_has_failed_and_not_been_skipped(well: Operated, ans
     [
         pytest.param(
             "Secrets Manager can't find the specified secret.",
-            "the secret ImagePullSecret does not exist",
+            "it does not exist",
             "REVERT_DRIFT",
             id="no-secret",
         ),
