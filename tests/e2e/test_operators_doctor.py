@@ -276,7 +276,7 @@ BREAKAGES = [
     ),
     pytest.param(
         lambda op: secret_of(op, "ImagePullSecret", lambda entries: entries.update(Region="cn-north-1")),
-        "ImagePullSecret: secret", "failed", "Region in the secret ImagePullSecret is cn-north-1", "connect",
+        "ImagePullSecret: secret", "failed", "Region is cn-north-1", "connect",
         id="a-secret-of-another-region",
     ),
     pytest.param(inactive_key, "ImagePullSecret: key", "failed", "is Inactive", "connect", id="inactive-key"),
@@ -295,7 +295,9 @@ BREAKAGES = [
         lambda op: op.answering(500, b'{"message":"Internal Server Error"}'), "webhook call", "failed", "500:",
         "aws logs tail --region cn-northwest-1 --since 1h", id="webhook-failed",
     ),
-    pytest.param(without_project, "project", "failed", "there is no project", "image-pulling.yaml", id="no-project"),
+    pytest.param(
+        without_project, "project", "failed", "ImagePullProject does not exist", "image-pulling.yaml", id="no-project"
+    ),
 ]  # fmt: skip
 
 

@@ -12,8 +12,6 @@ CLOCKS = {"monotonic", "perf_counter"}
 WAITING = {"wait", "join"}  # their first argument is a timeout
 # File and line of code: the reason why it stands.
 EXCEPTIONS = {
-    ("tests/unit/cli/doctor/test_doctor.py", "assert time.monotonic() - began < 20"): "to be rewritten there",
-    ("tests/unit/cli/doctor/test_doctor.py", "together.wait(20)"): "to be rewritten there",
     ("tests/e2e/test_operators_records.py", "assert time.monotonic() - began < 20"): "it is what the test is of",
     ("tests/e2e/processes.py", "process.wait(10)"): "a grace, after which it is killed",
 }

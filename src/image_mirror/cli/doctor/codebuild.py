@@ -38,7 +38,7 @@ def judge_project(project: Json | None, china: Stack, world: Stack) -> Sequence[
     again = "deploy the global stack again from this release's image-pulling.yaml"
     restore = f"{again}; {REVERT}"
     if project is None:
-        return [fail(PROJECT, f"there is no project {name}", restore)]
+        return [fail(PROJECT, f"{name} does not exist", restore)]
     environment = project["environment"]
     variables = {each["name"]: each["value"] for each in environment.get("environmentVariables", ())}
 

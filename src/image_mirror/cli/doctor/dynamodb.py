@@ -38,7 +38,7 @@ def judge_table(table: Json | None, china: Stack) -> Sequence[CheckResult]:
     name = china.output("ImageListTableName")
     if table is None:
         remedy = f"restore it under this name from a backup, or {AGAIN} with another TableName"
-        return [fail(TABLE, f"there is no table {name}", remedy)]
+        return [fail(TABLE, f"{name} does not exist", remedy)]
 
     def faults() -> Iterator[CheckResult]:
         if table["TableStatus"] not in ("ACTIVE", "UPDATING"):

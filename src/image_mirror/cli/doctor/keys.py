@@ -127,17 +127,19 @@ def judge_secret(kind: Kind, text: str | Absent, stack: Stack, owner: Stack | No
     """Judge a secret, which lies where `stack` is, by its text; `owner` has the key's user, where that is known."""
     name = secret_name(stack.output(kind.secret_output))
     region = owner.account.region if owner else None
+    is_named = kind.secret.startswith(f"{name}:")  # by the topic, unless it is called otherwise in this deployment
     key, problem = read_key(kind, text)
     if key is None:
         remedies = {Absent.MARKED: get_back(stack.account, name)}
         if kind.of_a_stack:
             remedies[Absent.GONE] = f"{make_again(stack.name)}; then: {_CONNECT}"
         then = remedies.get(text, _CONNECT) if isinstance(text, Absent) else _CONNECT
-        return [fail(kind.secret, f"the secret {name} {problem}", then)]
+        return [fail(kind.secret, f"{'it' if is_named else name} {problem}", then)]
     if region is not None and key.region != region:
-        found = f"{kind.entries[0]} in the secret {name} is {key.region}, the stack's region is {region}"
+        entry = kind.entries[0] if is_named else f"{kind.entries[0]} in {name}"
+        found = f"{entry} is {key.region}, the stack's region is {region}"
         return [fail(kind.secret, found, "`image-mirror connect` corrects it")]
-    return [fine(kind.secret, f"{name} has its three entries, for {key.region}")]
+    return [fine(kind.secret, f"{'it' if is_named else name} has its three entries, for {key.region}")]
 
 
 def judge_key(
@@ -145,7 +147,7 @@ def judge_key(
 ) -> Sequence[CheckResult]:
     """Judge a key by what IAM lists of its user, None for no such user, and by when it was last used, if known."""
     user = owner.output(kind.user_output)
-    name = f"key {shown(key.access_key_id)}"
+    name = shown(key.access_key_id)
     if listed is None:
         return [
             fail(kind.key, f"the user {user} does not exist", f"deploy its stack again; {REVERT}; then: {_CONNECT}")

@@ -13,11 +13,10 @@ from image_mirror.rules import RuleError, parse_rules
 
 CHINA_STACK, GLOBAL_STACK, RULES, AGREEMENT = "china stack", "global stack", "MirrorRules", "both stacks"
 
-# What this release's templates have, and doctor and the other commands read.
+# What doctor and the other commands read. The templates have more, for people.
 CHINA_OUTPUTS = (
     "APIGatewayURL",
     "CopiesPrefix",
-    "DashboardName",
     "DeadLetterQueueUrl",
     "GlobalSecret",
     "ImageListTableName",
@@ -25,7 +24,7 @@ CHINA_OUTPUTS = (
     "ReconcilerLogGroup",
     "WebhookLogGroup",
 )
-GLOBAL_OUTPUTS = ("BuildLogGroup", "GlobalRegion", "ImagePullSecretArn", "ImagePullUserName", "ProjectName")
+GLOBAL_OUTPUTS = ("GlobalRegion", "ImagePullSecretArn", "ImagePullUserName", "ProjectName")
 _SOUND = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE")
 
 
@@ -96,7 +95,7 @@ def judge_agreement(china: Stack, world: Stack) -> Sequence[CheckResult]:
         (fail if each.stops_copies else warn)(AGREEMENT, each.found, each.remedy)
         for each in agreement.faults(china, world)
     ]
-    return unless(faults, fine(AGREEMENT, f"both mean account {account}, {china.account.region} and {prefix}/"))
+    return unless(faults, fine(AGREEMENT, f"they mean account {account}, {china.account.region} and {prefix}/"))
 
 
 def _unsound(topic: str, stack: Stack, found: str) -> CheckResult:

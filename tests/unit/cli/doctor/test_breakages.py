@@ -99,6 +99,11 @@ def waiting(found: Answers) -> None:
     due(1, Status.REQUESTED, 3)(found)
 
 
+def secret_of_another_name(found: Answers, text: str | Absent) -> None:
+    found.change_china(outputs={**found.china.outputs, "GlobalSecret": "Other"})
+    found.secrets["Other"] = text
+
+
 def missing_webhook_and_late_stream(found: Answers) -> None:
     found.resources.pop("ApiFunction")
     found.metrics[RECONCILER, "IteratorAge"] = [90_000.0]
@@ -127,7 +132,7 @@ BREAKAGES = [
         lambda found: found.change_world(outputs={"ProjectName": "ImagePullProject"}),
         "global stack",
         "failed",
-        "lacks the outputs BuildLogGroup, GlobalRegion, ImagePullSecretArn, ImagePullUserName",
+        "lacks the outputs GlobalRegion, ImagePullSecretArn, ImagePullUserName",
         "deploy both",
         id="an-older-global-release",
     ),
@@ -233,7 +238,7 @@ BREAKAGES = [
         lambda found: found.secrets.update(GlobalAKSK=Absent.GONE),
         "GlobalAKSK: secret",
         "failed",
-        "the secret GlobalAKSK does not exist",
+        "it does not exist",
         "image-mirror connect",
         id="no-secret",
     ),
@@ -241,16 +246,34 @@ BREAKAGES = [
         lambda found: found.secrets.update(GlobalAKSK=Absent.MARKED),
         "GlobalAKSK: secret",
         "failed",
-        "the secret GlobalAKSK is marked for deletion",
+        "it is marked for deletion",
         "get it back by `aws secretsmanager restore-secret --profile china --region cn-northwest-1 "
         "--secret-id GlobalAKSK`",
         id="a-secret-marked-for-deletion",
     ),
     pytest.param(
+        lambda found: secret_of_another_name(found, Absent.GONE),
+        "GlobalAKSK: secret",
+        "failed",
+        "Other does not exist",
+        "image-mirror connect",
+        id="no-secret-of-another-name",
+    ),
+    pytest.param(
+        lambda found: secret_of_another_name(
+            found, '{"G_AWS_REGION": "eu-west-1", "G_ACCESS_KEY": "AKIAGLOBALEXAMPLE001", "G_SECRET_KEY": "x"}'
+        ),
+        "GlobalAKSK: secret",
+        "failed",
+        "G_AWS_REGION in Other is eu-west-1, the stack's region is us-west-2",
+        "image-mirror connect",
+        id="another-region-in-a-secret-of-another-name",
+    ),
+    pytest.param(
         lambda found: found.secrets.update({PULL_SECRET: Absent.MARKED}),
         "ImagePullSecret: secret",
         "failed",
-        "the secret ImagePullSecret is marked for deletion",
+        "it is marked for deletion",
         "restore-secret --profile global --region us-west-2 --secret-id ImagePullSecret`",
         id="the-stacks-secret-marked-for-deletion",
     ),
@@ -258,7 +281,7 @@ BREAKAGES = [
         lambda found: found.secrets.update({PULL_SECRET: Absent.GONE}),
         "ImagePullSecret: secret",
         "failed",
-        "the secret ImagePullSecret does not exist",
+        "it does not exist",
         "--deployment-mode REVERT_DRIFT undoes it; then: `image-mirror connect` makes a key and stores it",
         id="the-stacks-secret-gone",
     ),
@@ -282,7 +305,7 @@ BREAKAGES = [
         lambda found: found.give("GlobalAKSK", G_AWS_REGION="eu-west-1"),
         "GlobalAKSK: secret",
         "failed",
-        "G_AWS_REGION in the secret GlobalAKSK is eu-west-1, the stack's region is us-west-2",
+        "G_AWS_REGION is eu-west-1, the stack's region is us-west-2",
         "image-mirror connect",
         id="a-secret-of-another-region",
     ),
@@ -298,7 +321,7 @@ BREAKAGES = [
         lambda found: found.give(PULL_SECRET, AccessKey="", AccessSecretKey=""),
         "ImagePullSecret: secret",
         "failed",
-        "the secret ImagePullSecret holds nothing in AccessKey, AccessSecretKey",
+        "it holds nothing in AccessKey, AccessSecretKey",
         "image-mirror connect",
         id="a-placeholder",
     ),
@@ -322,7 +345,7 @@ BREAKAGES = [
         lambda found: found.keys.update({PULL_USER: [key("AKIAANOTHEREXAMPLE01")]}),
         "GlobalAKSK: key",
         "failed",
-        f"is none of {PULL_USER}'s",
+        f"...E001 is none of {PULL_USER}'s",
         "image-mirror connect",
         id="another-users-key",
     ),
@@ -330,7 +353,7 @@ BREAKAGES = [
         lambda found: found.keys.update({PUSH_USER: [key("AKIACHINAEXAMPLE0001", status="Inactive")]}),
         "ImagePullSecret: key",
         "failed",
-        f"of {PUSH_USER} is Inactive",
+        f"...0001 of {PUSH_USER} is Inactive",
         "image-mirror connect",
         id="an-inactive-key",
     ),
@@ -354,7 +377,7 @@ BREAKAGES = [
         lambda found: found.set(project=None),
         "project",
         "failed",
-        "there is no project ImagePullProject",
+        "ImagePullProject does not exist",
         "image-pulling.yaml",
         id="no-project",
     ),
@@ -434,7 +457,7 @@ BREAKAGES = [
         lambda found: found.set(table=None),
         "table",
         "failed",
-        "there is no table ImageListTable",
+        "ImageListTable does not exist",
         "from a backup",
         id="no-table",
     ),
@@ -759,6 +782,12 @@ BREAKAGES = [
         id="an-older-template",
     ),
 ]
+
+
+def test_no_row_says_its_topic_twice(examine: Callable[[Answers], list[CheckResult]]) -> None:
+    for each in examine(Answers()):
+        assert each.topic.split()[-1] != each.found.split()[0], each
+        assert not each.found.startswith(tuple(each.topic.split(": "))), each
 
 
 @pytest.mark.parametrize(("breakage", "topic", "state", "words", "remedy"), BREAKAGES)
