@@ -27,7 +27,11 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "name",
     ["py.typed", "__main__.py"]
-    + [f"resources/{each}" for each in ("sam-template.yaml", "image-pulling.yaml", "mutating-webhook.yaml")]
+    + [
+        f"resources/{each}"
+        for each in ("sam-template.yaml", "image-pulling.yaml", "mutating-webhook.yaml", "samconfig.toml")
+    ]
+    + [f"resources/src/{each}" for each in ("Makefile", "bundle.py", "requirements.txt")]
     + [f"resources/samples/{each.name}" for each in sorted((ROOT / "samples").iterdir())]
     + [f"resources/tests/reviews/create-pod{each}.json" for each in ("", "-from-deployment")],
 )
@@ -40,6 +44,7 @@ def test_it_holds_what_commands_read(unpacked: Path, name: str) -> None:
     [
         (["--help"], "webhook-config"),
         (["preview", str(ROOT / "samples" / "nginx-gcr.yaml")], "mirror/gcr.io/google-samples/hello-app:1.0"),
+        (["templates", "."], "files are in ."),
         (["webhook-config", "--url", "https://x/y"], 'url: "https://x/y"'),
     ],
 )
@@ -54,3 +59,18 @@ def test_it_works_from_an_empty_folder(unpacked: Path, tmp_path: Path, arguments
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert shown in done.stdout
+
+
+def test_the_files_for_a_deployment_are_those_of_the_checkout(unpacked: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(unpacked)}
+    subprocess.run(
+        [sys.executable, "-c", "from image_mirror.cli import app; app()", "templates", "."],
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
+    found = [each for each in tmp_path.rglob("*") if each.is_file()]
+    assert len(found) > 20
+    for each in found:
+        assert each.read_bytes() == (ROOT / each.relative_to(tmp_path)).read_bytes(), each
