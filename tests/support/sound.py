@@ -117,7 +117,7 @@ class Answers:
     china: Stack = field(
         default_factory=lambda: _stack("china", "image-mirror", "sam-template.yaml", CHINA_OUTPUTS, WebhookToken=TOKEN)
     )
-    world: Stack = field(
+    global_side: Stack = field(
         default_factory=lambda: _stack(
             "global", "image-pulling", "image-pulling.yaml", GLOBAL_OUTPUTS, ChinaAccountId=ACCOUNT
         )
@@ -172,9 +172,9 @@ class Answers:
         """Change China's stack: its status, outputs or single parameters."""
         self.china = _changed(self.china, values)
 
-    def change_world(self, **values: Any) -> None:
+    def change_global(self, **values: Any) -> None:
         """Change the global stack in the same way."""
-        self.world = _changed(self.world, values)
+        self.global_side = _changed(self.global_side, values)
 
     def give(self, secret: str, **entries: str) -> None:
         """Change entries of a secret."""
@@ -216,7 +216,7 @@ class Answers:
         """Answer a call by what is asked, None where it is about what does not exist."""
         match operation:
             case "describe_stacks":
-                return _described(self.china if side == "china" else self.world, asked["StackName"])
+                return _described(self.china if side == "china" else self.global_side, asked["StackName"])
             case "list_stack_resources":
                 return {"StackResourceSummaries": self._summaries()}
             case "describe_table":

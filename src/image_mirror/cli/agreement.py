@@ -16,7 +16,7 @@ class Fault:
     stops_copies: bool = True
 
 
-def faults(china: Stack, world: Stack) -> Iterator[Fault]:
+def faults(china: Stack, global_side: Stack) -> Iterator[Fault]:
     """Yield what keeps the global stack from copying to where China's stack looks, or from being asked by its name.
 
     Raises NoAnswerError where a stack lacks what is compared.
@@ -27,24 +27,24 @@ def faults(china: Stack, world: Stack) -> Iterator[Fault]:
         # When this changes, CloudFormation sets the secret back to the keys that the template was once given.
         ("Region", china.account.region, ", then `image-mirror connect`, for it resets the secret ImagePullSecret"),
     ):
-        if (is_now := world.parameter(name)) != wanted:
+        if (is_now := global_side.parameter(name)) != wanted:
             yield Fault(
                 f"{name} of the global stack is {is_now or 'empty'}, China's is {wanted}: StartBuild is denied",
-                deploy_global(world, f"{name}={wanted}") + then,
+                deploy_global(global_side, f"{name}={wanted}") + then,
             )
-    is_now = world.parameter("ChinaAccountId")
+    is_now = global_side.parameter("ChinaAccountId")
     if is_now and is_now != account:
         yield Fault(
             f"ChinaAccountId of the global stack is {is_now}, China's account is {account}: StartBuild is denied",
-            deploy_global(world, f"ChinaAccountId={account}"),
+            deploy_global(global_side, f"ChinaAccountId={account}"),
         )
     if not is_now:
         yield Fault(
             "ChinaAccountId of the global stack is empty: any account that its key can push to may be a target",
-            deploy_global(world, f"ChinaAccountId={account}"),
+            deploy_global(global_side, f"ChinaAccountId={account}"),
             stops_copies=False,
         )
-    asked, project = china.parameter("GlobalProjectName"), world.output("ProjectName")
+    asked, project = china.parameter("GlobalProjectName"), global_side.output("ProjectName")
     if asked != project:
         yield Fault(
             f"China's GlobalProjectName is {asked}, the global stack's project is {project}: no copy is started",

@@ -61,9 +61,10 @@ def doctor(
     cluster = Cluster(kubeconfig, context) if kubeconfig or context else None
     results = examine(Context(china, other, stack_name, global_stack_name, cluster))
     if output is Output.JSON:
-        typer.echo(as_json(results))
+        typer.echo(as_json(report.rows(results)))
     else:
-        for line in report.listing(results) if sys.stdout.isatty() else report.table(results):
+        rows = report.short_rows(results)
+        for line in report.listing(rows) if sys.stdout.isatty() else report.table(rows):
             typer.echo(line)
         typer.echo(report.summary(results), err=not sys.stdout.isatty())
     if not (china.reached or other.reached):

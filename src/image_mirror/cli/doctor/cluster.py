@@ -91,17 +91,17 @@ def judge_configurations(configurations: Sequence[Json], china: Stack, cluster: 
     ]
     if not ours:
         return [fail(CONFIGURATION, "the cluster has none for this webhook: no pod is rewritten", apply(SHIPPED))]
-    findings = [found for holder, webhook in ours for found in _judge(holder, webhook, wanted, apply)]
+    results = [found for holder, webhook in ours for found in _judge(holder, webhook, wanted, apply)]
     if len(ours) > 1:
         names = ", ".join(dict.fromkeys(holder for holder, _ in ours))
-        findings.append(
+        results.append(
             warn(
                 CONFIGURATION,
                 f"{len(ours)} webhooks in {names} are for this project: each pod is sent to each",
                 "keep one, and delete the older: `kubectl delete mutatingwebhookconfiguration <its name>`",
             )
         )
-    return findings
+    return results
 
 
 def _judge(holder: str, webhook: Json, wanted: Json, apply: Apply) -> Sequence[CheckResult]:

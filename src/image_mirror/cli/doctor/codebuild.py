@@ -31,10 +31,10 @@ def project(context: Context) -> Json | None:
     return found[0] if found else None
 
 
-def judge_project(project: Json | None, china: Stack, world: Stack) -> Sequence[CheckResult]:
+def judge_project(project: Json | None, china: Stack, global_side: Stack) -> Sequence[CheckResult]:
     """Judge the project by the template and by where China's stack looks for copies."""
     registry, _, prefix = china.output("CopiesPrefix").rstrip("/").partition("/")
-    name = world.output("ProjectName")
+    name = global_side.output("ProjectName")
     again = "deploy the global stack again from this release's image-pulling.yaml"
     restore = f"{again}; {REVERT}"
     if project is None:

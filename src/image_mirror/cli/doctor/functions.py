@@ -137,7 +137,7 @@ def judge_runs(topic: str, log_output: str, sums: Mapping[str, float], china: St
         if throttles:
             yield warn(
                 topic,
-                f"Lambda turned {throttles} runs of the last hour away for want of concurrency",
+                f"Lambda turned {throttles} runs of the last hour away for lack of concurrency",
                 "lift what is reserved for it, if anything is; else ask for more under Service Quotas (Lambda, "
                 "Concurrent executions)",
             )

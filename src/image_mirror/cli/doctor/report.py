@@ -1,7 +1,8 @@
 """How results are printed: an aligned line each for a pipe, a block each on a terminal, and a line that counts."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import typer
 
@@ -17,16 +18,54 @@ _COLOURS = {
 }
 
 
-def table(results: Iterable[CheckResult]) -> Iterator[str]:
-    """Yield a heading and one line for each result, its remedy after an arrow, however long."""
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is printed of one result, or of several. Its fields are the keys of the JSON output."""
+
+    topic: str
+    state: State
+    found: str
+    remedy: str | None
+
+
+def rows(results: Iterable[CheckResult]) -> list[Row]:
+    """Return a row for each result."""
+    return [Row(each.topic, each.state, each.found, each.remedy) for each in results]
+
+
+def short_rows(results: Sequence[CheckResult]) -> list[Row]:
+    """Return the rows for people: those that are skipped only because the same other result is missing become one."""
+    needs = {each.topic: each.needs for each in results if each.needs}
+    missing = [_first(each, needs) for each in results]
+    counts = Counter(filter(None, missing))
+    found: dict[object, Row] = {}
+    for number, (row, root) in enumerate(zip(rows(results), missing, strict=True)):
+        if root is None or counts[root] == 1:
+            found[number] = row
+        else:
+            found[root] = Row(f"{counts[root]} checks", State.SKIPPED, f'not asked: they need "{root}"', None)
+    return list(found.values())
+
+
+def _first(result: CheckResult, needs: Mapping[str, str]) -> str | None:
+    """Return the topic that is missing in the first place: what `result` needs may itself need another."""
+    topic, seen = result.needs, {result.topic}
+    while topic is not None and topic in needs and topic not in seen:
+        seen.add(topic)
+        topic = needs[topic]
+    return topic
+
+
+def table(rows: Iterable[Row]) -> Iterator[str]:
+    """Yield a heading and one line for each row, its remedy after an arrow, however long."""
     lines = [["STATE", "TOPIC", "FOUND -> REMEDY"]]
-    lines += [[each.state, each.topic, " -> ".join(filter(None, (each.found, each.remedy)))] for each in results]
+    lines += [[each.state, each.topic, " -> ".join(filter(None, (each.found, each.remedy)))] for each in rows]
     yield from aligned(lines)
 
 
-def listing(results: Iterable[CheckResult]) -> Iterator[str]:
-    """Yield each result in colour, its remedy below it: for a terminal, which wraps long lines."""
-    for each in results:
+def listing(rows: Iterable[Row]) -> Iterator[str]:
+    """Yield each row in colour, its remedy below it: for a terminal, which wraps long lines."""
+    for each in rows:
         state = typer.style(f"{each.state:8}", fg=_COLOURS[each.state], bold=each.state is State.FAILED or None)
         yield f"{state} {typer.style(printable(each.topic), bold=True)}: {printable(each.found)}"
         if each.remedy:

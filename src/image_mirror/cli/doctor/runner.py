@@ -33,13 +33,14 @@ class State(StrEnum):
 class CheckResult:
     """What was checked, how it stands, what was found, and what to do, or None where there is nothing to do.
 
-    Its fields are the keys of the JSON output.
+    `needs` is the topic of another check, where this one was skipped only because that one has no answer.
     """
 
     topic: str
     state: State
     found: str
     remedy: str | None = None
+    needs: str | None = None
 
 
 def fine(topic: str, found: str) -> CheckResult:
@@ -70,16 +71,25 @@ def unless(faults: Iterable[CheckResult], sound: CheckResult) -> Sequence[CheckR
 class UnansweredError(Exception):
     """A fetch without an answer. `reason` and `remedy` are for people, and hold no secret.
 
-    `what` names the check that is about this fetch, None where there is none; `denied` says that a permission is
-    missing.
+    `what` names the check that is about this fetch, None where there is none; `needs` the check that is about another
+    one, whose missing answer it needs; `denied` says that a permission is missing.
     """
 
-    def __init__(self, what: str | None, reason: str, remedy: str | None = None, *, denied: bool = False) -> None:
+    def __init__(
+        self,
+        what: str | None,
+        reason: str,
+        remedy: str | None = None,
+        *,
+        needs: str | None = None,
+        denied: bool = False,
+    ) -> None:
         """Keep what is told of it."""
         super().__init__(reason)
         self.what = what
         self.reason = reason
         self.remedy = remedy
+        self.needs = needs
         self.denied = denied
 
 
@@ -176,7 +186,8 @@ class Check:
             return self.judge(*answers, *map(context.answer_or_none, self.helps))
         except UnansweredError as error:
             state = State.FAILED if self.required and not error.denied else State.SKIPPED
-            return [CheckResult(self.topic, state, error.reason, error.remedy)]
+            needs = error.needs if error.what in (None, self.topic) else error.what
+            return [CheckResult(self.topic, state, error.reason, error.remedy, needs)]
         except NoAnswerError as error:  # an output that a stack lacks
             return [skip(self.topic, error.cause, error.remedy)]
 
@@ -197,9 +208,9 @@ def run(checks: Sequence[Check], context: Context) -> Sequence[CheckResult]:
 def _unanswered(what: str | None, error: Exception) -> Exception:
     match error:
         case UnansweredError(what=None):
-            return UnansweredError(what, error.reason, error.remedy, denied=error.denied)
+            return UnansweredError(what, error.reason, error.remedy, needs=error.needs, denied=error.denied)
         case UnansweredError():
-            return UnansweredError(what, f'not asked: it needs "{error.what}"')
+            return UnansweredError(what, f'not asked: it needs "{error.what}"', needs=error.what)
         case ClientError() if is_denied(error.response["Error"]):
             named = ACTION.search(error.response["Error"].get("Message", ""))
             action = printable(named[1] if named else error.operation_name)

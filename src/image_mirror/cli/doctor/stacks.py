@@ -88,12 +88,12 @@ def judge_rules(china: Stack) -> Sequence[CheckResult]:
     return [fine(RULES, "each rule is understood")]
 
 
-def judge_agreement(china: Stack, world: Stack) -> Sequence[CheckResult]:
+def judge_agreement(china: Stack, global_side: Stack) -> Sequence[CheckResult]:
     """Judge whether both stacks fit together. Raises NoAnswerError where a stack lacks what is compared."""
     account, prefix = china.output("CopiesPrefix").partition(".")[0], china.parameter("RepositoryPrefix")
     faults = [
         (fail if each.stops_copies else warn)(AGREEMENT, each.found, each.remedy)
-        for each in agreement.faults(china, world)
+        for each in agreement.faults(china, global_side)
     ]
     return unless(faults, fine(AGREEMENT, f"they mean account {account}, {china.account.region} and {prefix}/"))
 

@@ -129,7 +129,7 @@ BREAKAGES = [
         id="an-older-release-in-china",
     ),
     pytest.param(
-        lambda found: found.change_world(outputs={"ProjectName": "ImagePullProject"}),
+        lambda found: found.change_global(outputs={"ProjectName": "ImagePullProject"}),
         "global stack",
         "failed",
         "lacks the outputs GlobalRegion, ImagePullSecretArn, ImagePullUserName",
@@ -177,7 +177,7 @@ BREAKAGES = [
         id="half-rolled-back",
     ),
     pytest.param(
-        lambda found: found.change_world(status="ROLLBACK_COMPLETE"),
+        lambda found: found.change_global(status="ROLLBACK_COMPLETE"),
         "global stack",
         "failed",
         "its creation was undone",
@@ -194,7 +194,7 @@ BREAKAGES = [
         id="a-wrong-rule",
     ),
     pytest.param(
-        lambda found: found.change_world(RepositoryPrefix="other"),
+        lambda found: found.change_global(RepositoryPrefix="other"),
         "both stacks",
         "failed",
         "RepositoryPrefix of the global stack is other, China's is mirror",
@@ -203,7 +203,7 @@ BREAKAGES = [
         id="another-prefix-of-the-global-stack",
     ),
     pytest.param(
-        lambda found: found.change_world(Region="cn-north-1"),
+        lambda found: found.change_global(Region="cn-north-1"),
         "both stacks",
         "failed",
         "Region of the global stack is cn-north-1, China's is cn-northwest-1",
@@ -211,7 +211,7 @@ BREAKAGES = [
         id="another-region",
     ),
     pytest.param(
-        lambda found: found.change_world(ChinaAccountId="210987654321"),
+        lambda found: found.change_global(ChinaAccountId="210987654321"),
         "both stacks",
         "failed",
         "is 210987654321, China's account is 123456789012",
@@ -219,7 +219,7 @@ BREAKAGES = [
         id="another-account",
     ),
     pytest.param(
-        lambda found: found.change_world(ChinaAccountId=""),
+        lambda found: found.change_global(ChinaAccountId=""),
         "both stacks",
         "warning",
         "any account",

@@ -247,6 +247,29 @@ def test_a_stack_that_may_not_be_read_is_skipped_and_the_other_side_looked_at(
     assert code == 0
 
 
+def test_what_is_skipped_for_the_same_reason_is_one_row_and_json_has_all(
+    operated: Operated, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    del operated  # its environment is what is asked for, but for the profiles
+    for name in ("IMAGE_MIRROR_CHINA_PROFILE", "IMAGE_MIRROR_GLOBAL_PROFILE", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
+    (tmp_path / "aws-config").write_text("")
+    result = run()
+    heading, *lines = [line.split(maxsplit=1) for line in result.stdout.splitlines()]
+    assert heading[0] == "STATE"
+    assert [state for state, _ in lines] == ["failed"] * 2 + ["skipped"] * 4
+    told = [" ".join(words.split()) for _, words in lines]
+    assert told[2] == '16 checks not asked: they need "china stack"'
+    assert told[3] == '5 checks not asked: they need "global stack"'
+    # These two need no stack, but an account.
+    assert told[4].startswith("build quota global account: no region is set -> give --global-profile")
+    assert told[5].startswith("Lambda concurrency china account: no region is set -> give --china-profile")
+    assert "0 ok, 0 warning, 2 failed, 23 skipped" in result.stderr
+    code, results = found()
+    assert (code, len(results), list(results[0])) == (3, 25, ["topic", "state", "found", "remedy"])
+    assert of(results, "GlobalAKSK: call")[0]["found"] == 'not asked: it needs "GlobalAKSK: secret"'
+
+
 def test_a_stack_that_is_not_there_has_failed(well: Operated) -> None:
     code, results = found("--stack-name", "nowhere")
     [stack] = of(results, "china stack")

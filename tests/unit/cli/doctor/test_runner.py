@@ -56,7 +56,9 @@ def test_what_needs_a_missing_answer_names_the_check_that_tells_why(context: Con
     objects = Fetch("objects", lambda each: each.answer(buckets) * 100)
     unnamed = Fetch(None, lambda each: each.answer(buckets) * 100)
     checks = [Check("buckets", judge, (buckets,)), Check("objects", judge, (objects,)), Check("age", judge, (unnamed,))]
-    assert [each.found for each in run(checks, context)] == ["S3 is closed"] + ['not asked: it needs "buckets"'] * 2
+    results = run(checks, context)
+    assert [each.found for each in results] == ["S3 is closed"] + ['not asked: it needs "buckets"'] * 2
+    assert [each.needs for each in results] == [None, "buckets", "buckets"]
 
 
 def test_what_nobody_reports_is_reported_by_each_that_needs_it(context: Context) -> None:
