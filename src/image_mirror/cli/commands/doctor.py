@@ -1,4 +1,4 @@
-"""`image-mirror doctor`: what is wrong with a deployment, and how to mend it."""
+"""`image-mirror doctor`: what is wrong with a deployment, and how to fix it."""
 
 import sys
 
@@ -34,7 +34,7 @@ def doctor(
     context: KubeContext = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Look at both accounts and say what is wrong and how to mend it. Nothing is changed.
+    """Look at both accounts and say what is wrong and how to fix it. Nothing is changed.
 
     Both stacks, the two keys (each tried by a real call), the project and its quota, the table, what makes the
     reconciler run, both functions, and the webhook, which answers a dry-run review through its public URL. With
@@ -43,11 +43,11 @@ def doctor(
     \b
     image-mirror doctor --china-profile china --global-profile global --context my-cluster
 
-    What you may not look at is skipped, and the finding names the permission; everything else is looked at all the
+    What you may not look at is skipped, and the result names the permission; everything else is looked at all the
     same. To try the keys it reads the two secrets. No key is printed, and of the webhook's URL only the host.
 
     \b
-    --output json prints a list of objects, one for each finding, with the keys
+    --output json prints a list of objects, one for each result, with the keys
       topic   what was looked at
       state   ok, warning, failed, or skipped: it could not be looked at
       found   what was found, or why it was skipped
@@ -68,7 +68,7 @@ def doctor(
             typer.echo(line)
         typer.echo(report.summary(results), err=not sys.stdout.isatty())
     if not (china.reached or other.reached):
-        typer.echo("Error: neither account answers; the findings about the two stacks say why", err=True)
+        typer.echo("Error: neither account answers; the results about the two stacks say why", err=True)
         raise typer.Exit(ExitCode.NO_ANSWER)
     if any(each.state is State.FAILED for each in results):
         raise typer.Exit(ExitCode.NOT_WELL)

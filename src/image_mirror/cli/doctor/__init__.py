@@ -1,4 +1,4 @@
-"""`image-mirror doctor`: asks both accounts, the webhook and the cluster, and says what is wrong and how to mend it.
+"""`image-mirror doctor`: asks both accounts, the webhook and the cluster, and says what is wrong and how to fix it.
 
 Each subject is one module: what is fetched, the pure functions that judge it, and last its CHECKS, in which one line
 makes a check. `runner` runs them, and `report` prints their results.
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from image_mirror.cli.doctor import cluster, codebuild, dynamodb, functions, keys, stacks, triggers, webhook
 from image_mirror.cli.doctor.runner import CheckResult, Context, run
 
-# In the order in which things are mended.
+# In the order in which things are fixed.
 CHECKS = (
     *stacks.CHECKS,
     *keys.CHECKS,

@@ -59,10 +59,10 @@ def version(context: Context) -> Json:
 def judge_version(version: Json) -> Sequence[CheckResult]:
     """Judge what the API server says at /version."""
     number = tuple(int("".join(filter(str.isdigit, version.get(part, ""))) or 0) for part in ("major", "minor"))
-    told = version.get("gitVersion", "unknown")
+    text = version.get("gitVersion", "unknown")
     if number < _OLDEST:
-        return [fail(VERSION, f"{told}: it has no matchConditions", "upgrade the cluster to 1.30 or later")]
-    return [fine(VERSION, told)]
+        return [fail(VERSION, f"{text}: it has no matchConditions", "upgrade the cluster to 1.30 or later")]
+    return [fine(VERSION, text)]
 
 
 @fetch(CONFIGURATION)
@@ -120,7 +120,7 @@ def _judge(holder: str, webhook: Json, wanted: Json, apply: Apply) -> Sequence[C
             yield warn(
                 CONFIGURATION,
                 f"{holder} has a caBundle, and trusts nothing else: API Gateway's certificates are of public CAs",
-                f"unless a proxy stands between, leave it out: {again}",
+                f"unless a proxy is between, leave it out: {again}",
             )
         differ = [each for each in _COMPARED if _normal(each, is_now.get(each)) != _normal(each, wanted.get(each))]
         if differ:
@@ -154,10 +154,10 @@ def _other_place(client: Json, url: str) -> str:
     if "service" in client:
         service = client["service"]
         return f"asks the Service {service.get('namespace')}/{service.get('name')}, not {masked(url)}"
-    stands = client.get("url", "")
-    if urlsplit(stands).netloc == urlsplit(url).netloc:
+    current = client.get("url", "")
+    if urlsplit(current).netloc == urlsplit(url).netloc:
         return f"asks {masked(url)} with another path, so another token, than the stack's"
-    return f"asks {masked(stands)}, not {masked(url)}"
+    return f"asks {masked(current)}, not {masked(url)}"
 
 
 def _host(webhook: Json) -> str:
@@ -177,11 +177,11 @@ def _normal(name: str, value: Any) -> Any:
 
 def _difference(name: str, is_now: Json, wanted: Json) -> str:
     if name == "matchConditions":
-        stands, right = (dict(_normal(name, each.get(name))) for each in (is_now, wanted))
+        current, right = (dict(_normal(name, each.get(name))) for each in (is_now, wanted))
         parts = [
-            ("lack", right.keys() - stands.keys()),
-            ("have besides", stands.keys() - right.keys()),
-            ("have another", {each for each in right.keys() & stands.keys() if right[each] != stands[each]}),
+            ("lack", right.keys() - current.keys()),
+            ("have besides", current.keys() - right.keys()),
+            ("have another", {each for each in right.keys() & current.keys() if right[each] != current[each]}),
         ]
         return ", ".join(f"{verb} {' and '.join(sorted(names))}" for verb, names in parts if names)
     if name == "rules":

@@ -98,7 +98,7 @@ def judge_builds(builds: Sequence[Json] | None) -> Sequence[CheckResult]:
 
 @fetch(QUOTA)
 def build_quota(context: Context) -> float | None:
-    """Return how many small Linux builds the account may run at once, None where Service Quotas tells none."""
+    """Return how many small Linux builds the account may run at once, None where Service Quotas gives none."""
     client = context.global_account.client("service-quotas")
     return or_none(lambda: client.get_service_quota(ServiceCode="codebuild", QuotaCode=_QUOTA_CODE)["Quota"]["Value"])
 
@@ -113,7 +113,7 @@ def judge_quota(
     """Judge the applied quota by how many copies wait for a build: in CodeBuild, and in the table."""
     waiting = _queued(builds or ()) + (states[Status.REQUESTED] if states else 0)
     if value is None:
-        return [skip(QUOTA, "Service Quotas tells no applied value", "look at it in CodeBuild's console")]
+        return [skip(QUOTA, "Service Quotas gives no applied value", "look at it in CodeBuild's console")]
     found = f"{value:.0f} builds at once (Linux/Small)"
     quota = ("--service-code", "codebuild", "--quota-code", _QUOTA_CODE, "--desired-value", str(max(20, waiting)))
     more = aws("service-quotas", "request-service-quota-increase", *quota)

@@ -42,7 +42,7 @@ def judge_table(table: Json | None, china: Stack) -> Sequence[CheckResult]:
 
     def faults() -> Iterator[CheckResult]:
         if table["TableStatus"] not in ("ACTIVE", "UPDATING"):
-            yield fail(TABLE, f"{name} is {table['TableStatus']}", "see to the table in DynamoDB's console")
+            yield fail(TABLE, f"{name} is {table['TableStatus']}", "check the table in DynamoDB's console")
         if _keys(table) != _KEYS:
             yield fail(TABLE, f"{name} has other keys than repo and tag", f"{AGAIN} with another TableName")
         index = next((each for each in table.get("GlobalSecondaryIndexes", ()) if each["IndexName"] == DUE_INDEX), None)
@@ -92,18 +92,18 @@ def judge_due(due: Sequence[Due], china: Stack, now: datetime, states: Counter[s
         return [fine(DUE, "none is due within the hour")]
     count = f"{len(due)} or more" if len(due) == _MOST_DUE else str(len(due))
     by_state = ", ".join(f"{number} {state}" for state, number in sorted(states.items())) if states else ""
-    told = f"{count} are due within the hour" + (f": {by_state}" if by_state else "")
+    text = f"{count} are due within the hour" + (f": {by_state}" if by_state else "")
     repo, tag, due_at = due[0]
     late = _milliseconds(now) - due_at
     if late > _LATE:
         return [
             warn(
                 DUE,
-                f"{repo}:{tag} has been due for {span(late)}; {told}",
-                f"see the findings about the schedule and the reconciler; its log: {log}",
+                f"{repo}:{tag} has been due for {span(late)}; {text}",
+                f"see the results about the schedule and the reconciler; its log: {log}",
             )
         ]
-    return [fine(DUE, told if late <= 0 else f"{told}; the oldest for {span(late)}")]
+    return [fine(DUE, text if late <= 0 else f"{text}; the oldest for {span(late)}")]
 
 
 def _keys(described: Json) -> tuple[tuple[str, str], ...]:

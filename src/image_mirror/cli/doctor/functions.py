@@ -145,7 +145,7 @@ def judge_runs(topic: str, log_output: str, sums: Mapping[str, float], china: St
             yield warn(
                 topic,
                 "it did not run in the last hour, though the schedule calls it each minute",
-                "see the finding about the schedule; after a first deployment, wait five minutes",
+                "see the result about the schedule; after a first deployment, wait five minutes",
             )
 
     return unless(faults(), fine(topic, f"{runs} runs in the last hour, none ended in an error"))

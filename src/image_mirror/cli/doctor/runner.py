@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class State(StrEnum):
-    """How a thing stands. SKIPPED: it could not be asked about, and `found` says why."""
+    """The state of what was checked. SKIPPED: it could not be checked, and `found` says why."""
 
     OK = "ok"
     WARNING = "warning"
@@ -31,7 +31,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What was checked, how it stands, what was found, and what to do, or None where there is nothing to do.
+    """What was checked, its state, what was found, and what to do, or None where there is nothing to do.
 
     `needs` is the topic of another check, where this one was skipped only because that one has no answer.
     """
@@ -44,22 +44,22 @@ class CheckResult:
 
 
 def fine(topic: str, found: str) -> CheckResult:
-    """Say that a thing is as it has to be."""
+    """A thing is as it must be."""
     return CheckResult(topic, State.OK, found)
 
 
 def warn(topic: str, found: str, remedy: str) -> CheckResult:
-    """Say that a thing works, but will or may not for long."""
+    """A thing works, but may soon stop."""
     return CheckResult(topic, State.WARNING, found, remedy)
 
 
 def fail(topic: str, found: str, remedy: str) -> CheckResult:
-    """Say that a thing does not work."""
+    """A thing does not work."""
     return CheckResult(topic, State.FAILED, found, remedy)
 
 
 def skip(topic: str, reason: str, remedy: str | None = None) -> CheckResult:
-    """Say that a thing was not looked at, and why."""
+    """A thing was not checked; say why."""
     return CheckResult(topic, State.SKIPPED, reason, remedy)
 
 
@@ -84,7 +84,7 @@ class UnansweredError(Exception):
         needs: str | None = None,
         denied: bool = False,
     ) -> None:
-        """Keep what is told of it."""
+        """Keep what is printed about it."""
         super().__init__(reason)
         self.what = what
         self.reason = reason
@@ -219,7 +219,7 @@ def _unanswered(what: str | None, error: Exception) -> Exception:
         case ClientError() | BotoCoreError():
             return UnansweredError(what, *parted(error))
         case ResponseParserError():  # whose text is the whole page
-            return UnansweredError(what, "what answers is not AWS", "see to the network, and to HTTPS_PROXY")
+            return UnansweredError(what, "what answers is not AWS", "check the network, and HTTPS_PROXY")
         case NoAnswerError():
             return UnansweredError(what, error.cause, error.remedy)
     return error  # a bug, which is not to be hidden

@@ -104,7 +104,7 @@ def _unsound(topic: str, stack: Stack, found: str) -> CheckResult:
         return warn(
             topic,
             f"{found}: its last update was undone, and it is what it was before",
-            f"see the first failure in {events}, mend it, and deploy again",
+            f"see the first failure in {events}, fix it, and deploy again",
         )
     if stack.status.endswith("_IN_PROGRESS") and stack.status != "REVIEW_IN_PROGRESS":
         return warn(topic, found, "wait until it has ended, then run this again")
@@ -113,22 +113,22 @@ def _unsound(topic: str, stack: Stack, found: str) -> CheckResult:
         return fail(
             topic,
             f"{found}: its creation was undone",
-            f"see the first failure in {events}, mend it, delete the stack{kept}, deploy again",
+            f"see the first failure in {events}, fix it, delete the stack{kept}, deploy again",
         )
     if stack.status == "UPDATE_ROLLBACK_FAILED":
         go_on = aws_of(stack.account)("cloudformation", "continue-update-rollback", "--stack-name", stack.name)
         return fail(
             topic,
             f"{found}: its last update could be undone in part only, and it takes no other",
-            f"see the first failure in {events}, mend it, then {go_on}, wait, and deploy again",
+            f"see the first failure in {events}, fix it, then {go_on}, wait, and deploy again",
         )
     if stack.status == "DELETE_FAILED":
         return fail(
             topic,
             f"{found}: a part of it is deleted, and it takes no update",
-            f"see the first failure in {events}, mend it, delete the stack again, then deploy it",
+            f"see the first failure in {events}, fix it, delete the stack again, then deploy it",
         )
-    return fail(topic, found, f"see the first failure in {events}, mend it, and deploy again")
+    return fail(topic, found, f"see the first failure in {events}, fix it, and deploy again")
 
 
 CHECKS = (

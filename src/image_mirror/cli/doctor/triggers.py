@@ -81,7 +81,7 @@ def judge_lag(ages: Sequence[float]) -> Sequence[CheckResult]:
             warn(
                 LAG,
                 f"what is read from the stream is up to {seconds:.0f} seconds old",
-                "see the findings about the reconciler: its errors, and the account's concurrency",
+                "see the results about the reconciler: its errors, and the account's concurrency",
             )
         ]
     return [fine(LAG, f"at most {seconds:.0f} seconds in the last 15 minutes")]
@@ -134,15 +134,15 @@ def _judge_rule(
     if rule is None:
         return [fail(topic, f"its rule does not exist: {without}", RESTORE)]
     name = rule["Name"]
-    stands: Any = rule.get("ScheduleExpression") if isinstance(wanted, str) else _parsed(rule.get("EventPattern", ""))
+    current: Any = rule.get("ScheduleExpression") if isinstance(wanted, str) else _parsed(rule.get("EventPattern", ""))
 
     def faults() -> Iterator[CheckResult]:
         if rule.get("State") != "ENABLED":
             enable = aws_of(china.account)("events", "enable-rule", "--name", name)
             yield fail(topic, f"{name} is {rule.get('State')}: {without}", enable)
-        if stands != wanted:
+        if current != wanted:
             shown = wanted if isinstance(wanted, str) else wanted["detail"]["repository-name"]
-            yield fail(topic, f"{name} has {_shown(stands)}, not {_shown(shown)}: {without}", RESTORE)
+            yield fail(topic, f"{name} has {_shown(current)}, not {_shown(shown)}: {without}", RESTORE)
         if function not in [each["Arn"] for each in targets]:
             yield fail(topic, f"{name} does not call the reconciler: {without}", RESTORE)
         if not _lets(policy, rule["Arn"]):

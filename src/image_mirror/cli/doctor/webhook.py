@@ -93,7 +93,7 @@ def judge_call(call: Call, china: Stack) -> Sequence[CheckResult]:
     response = answer.get("response") if isinstance(answer, dict) else None
     if not isinstance(response, dict) or response.get("uid") != call.review["request"]["uid"]:
         found = f"200 {took}, but not the answer to this review: something else answers in its place"
-        return [fail(CALL, found, f"see whether a proxy stands between (HTTPS_PROXY); else {AGAIN}")]
+        return [fail(CALL, found, f"see whether a proxy is between (HTTPS_PROXY); else {AGAIN}")]
     images = _patched(response)
     if call.is_rewritten and not any(image.startswith(copies) for image in images):
         found = f"it answers {took}, but sends the pod to {images[0] if images else 'its source'}, not to {copies}"
@@ -117,7 +117,7 @@ def _refused(reply: Reply, log: str) -> CheckResult:
             )
         case 403:
             found = "403, and not from API Gateway: something between here and there forbids the call"
-            remedy = "see to the proxy or firewall; run this from a machine in the cluster's network"
+            remedy = "check the proxy or firewall; run this from a machine in the cluster's network"
         case 404:
             found = "404: the API has no such path; the stack's output APIGatewayURL has another token than its route"
             remedy = f"{AGAIN} with a new WebhookToken, and apply the new webhook configuration"
@@ -126,13 +126,13 @@ def _refused(reply: Reply, log: str) -> CheckResult:
             remedy = "raise ThrottlingRate and ThrottlingBurst of China's stack, or find out who calls it so often"
         case status if 300 <= status < 400:
             found = f"{status}: something redirects the call, and API Gateway does not"
-            remedy = "see to the proxy or portal between here and there"
+            remedy = "check the proxy or portal between here and there"
         case 503 if reply.retry_after:
             found = "503, again and again: the webhook cannot read the table in time"
-            remedy = f"see the findings about the table; {see_log}"
+            remedy = f"see the results about the table; {see_log}"
         case status if status >= 500:
             found = f"{status}: the webhook, or Lambda in its place, failed"
-            remedy = f"see the finding about its function; {see_log}"
+            remedy = f"see the result about its function; {see_log}"
         case status:
             found = f"{status}: the webhook does not understand the review, so it is another release's"
             remedy = f"{AGAIN} from this release; {see_log}"
@@ -238,21 +238,21 @@ def _silence(host: str, reason: object) -> Silence:
             )
         case ssl.SSLError():
             found = f"TLS with {host} fails: {reason.strerror}"
-            return Silence(found, "see to the proxy or firewall between here and there")
+            return Silence(found, "check the proxy or firewall between here and there")
         case socket.gaierror():
             return Silence(
                 f"the name {host} is not found",
-                "see to DNS, or to HTTPS_PROXY where only a proxy resolves names; if the API was deleted, deploy again",
+                "check DNS, or HTTPS_PROXY where only a proxy resolves names; if the API was deleted, deploy again",
             )
         case TimeoutError():
             return Silence(
                 f"{host} gives no answer within {_TIMEOUT:.0f} seconds",
-                "see to the network and firewall, and to HTTPS_PROXY where there is a proxy",
+                "check the network and firewall, and HTTPS_PROXY where there is a proxy",
             )
     text = str(reason)
     # Not any text: that of http.client may quote the URL, and so the token.
     kind = text if text.startswith("Tunnel ") else getattr(reason, "strerror", None) or type(reason).__name__
-    return Silence(f"{host} cannot be reached: {kind}", "see to the network, and to HTTPS_PROXY where there is a proxy")
+    return Silence(f"{host} cannot be reached: {kind}", "check the network, and HTTPS_PROXY where there is a proxy")
 
 
 def masked(url: str) -> str:

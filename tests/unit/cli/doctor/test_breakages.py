@@ -737,7 +737,7 @@ BREAKAGES = [
         lambda found: found.set(quota=None),
         "build quota",
         "skipped",
-        "Service Quotas tells no applied value",
+        "Service Quotas gives no applied value",
         "CodeBuild's console",
         id="an-unknown-quota",
     ),

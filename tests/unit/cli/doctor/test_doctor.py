@@ -295,7 +295,7 @@ def test_what_does_not_exist_has_failed_and_not_been_skipped(well: Operated, ans
     topics = ["table", "GlobalAKSK: secret", "project", "schedule", "ECR events", "webhook function", "dead letters"]
     assert {each["state"] for topic in topics for each in of(results, topic)[:1]} == {"failed"}
     assert of(results, "GlobalAKSK: secret")[0]["found"] == "it is marked for deletion"
-    assert of(results, "build quota")[0]["found"] == "Service Quotas tells no applied value"
+    assert of(results, "build quota")[0]["found"] == "Service Quotas gives no applied value"
     assert of(results, "builds")[0]["found"] == "there is no project"
     assert of(results, "GlobalAKSK: call")[0]["found"] == 'not asked: it needs "GlobalAKSK: secret"'
     assert code == 1
@@ -350,7 +350,7 @@ def test_without_network_it_says_so_for_both_and_ends_with_3(monkeypatch: pytest
     for topic in ("china stack", "global stack"):
         [stack] = of(results, topic)
         assert stack["state"] == "failed"
-        assert stack["remedy"] == "see to the network, and to HTTPS_PROXY where there is a proxy"
+        assert stack["remedy"] == "check the network, and HTTPS_PROXY where there is a proxy"
     assert {each["state"] for each in results} == {"failed", "skipped"}
     assert code == 3
     assert "neither account answers" in run().stderr

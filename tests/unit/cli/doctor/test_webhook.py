@@ -124,7 +124,7 @@ def judged(reply: Reply | Silence, *, is_rewritten: bool = True) -> CheckResult:
             "deploy",
             id="other-release",
         ),
-        pytest.param(Silence("the name x is not found", "see to DNS"), "failed", "not found", "DNS", id="silence"),
+        pytest.param(Silence("the name x is not found", "check DNS"), "failed", "not found", "DNS", id="silence"),
     ],
 )
 def test_each_answer_has_its_result_and_its_remedy(reply: Reply | Silence, state: str, words: str, remedy: str) -> None:
