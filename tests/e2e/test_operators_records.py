@@ -346,5 +346,5 @@ def test_no_network_is_told_on_one_line(command: list[str], operator: Operator) 
     away = replace(operator, environment={**operator.environment, "AWS_ENDPOINT_URL": "http://localhost:1"})
     done = away.run(*command)
     assert (done.returncode, done.stdout) == (3, "")
-    assert "see to the network" in done.stderr.splitlines()[-1]
+    assert "check the network" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

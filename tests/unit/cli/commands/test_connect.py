@@ -294,7 +294,7 @@ def test_what_may_not_be_looked_at_is_told_and_nothing_is_done(
     refuse(service, operation)
     done = accounts.connect()
     assert (done.exit_code, done.stdout) == (3, "")
-    assert "have this permission granted to you" in done.stderr
+    assert "ask for this permission" in done.stderr
     assert done.stderr.count("\n") == 1
     assert accounts.ids() == [[], []]
 
@@ -557,7 +557,7 @@ def test_ctrl_c_while_nothing_has_been_done_says_that(accounts: Accounts, monkey
 @pytest.mark.parametrize(
     ("arguments", "environ", "words"),
     [
-        pytest.param([], {"AWS_ENDPOINT_URL": "http://localhost:1"}, "see to the network", id="no-network"),
+        pytest.param([], {"AWS_ENDPOINT_URL": "http://localhost:1"}, "check the network", id="no-network"),
         pytest.param(["--china-profile", "none"], {}, "config profile (none) could not be found", id="no-such-profile"),
         pytest.param(["--china-profile", "global"], {}, "us-west-2 is not in China", id="profiles-exchanged"),
         pytest.param(["--stack-name", "none"], {}, "no stack 'none' in cn-northwest-1", id="no-such-stack"),

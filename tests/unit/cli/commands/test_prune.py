@@ -521,7 +521,7 @@ def test_a_denial_anywhere_ends_with_3_and_everything_stands_as_before(
     result = run("prune", "--unused-days", 30, "--yes", "--no-cluster")
     assert result.exit_code == 3
     assert f"Error: china account (profile china): {operation}: AccessDeniedException" in result.stderr
-    assert "have this permission granted" in result.stderr
+    assert "ask for this permission" in result.stderr
     assert "not put back" not in result.output
     assert (len(store.tags()), standing(records)) == (4, ALL)
 
@@ -530,7 +530,7 @@ def test_no_network_ends_with_3(store: Registry, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:1")
     result = run("prune", "--unused-days", 30, "--yes", "--no-cluster")
     assert result.exit_code == 3
-    assert "see to the network" in result.stderr
+    assert "check the network" in result.stderr
     assert len(store.tags()) == 4
 
 

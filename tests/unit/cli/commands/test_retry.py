@@ -293,7 +293,7 @@ def test_a_denial_ends_with_3_and_the_remedy(
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (3, "")
     assert f"Error: china account (profile china): {operation}: AccessDeniedException" in result.stderr
-    assert "have this permission granted" in result.stderr
+    assert "ask for this permission" in result.stderr
     assert (stands(records, FAILED), stands(records, COPIED)) == (FAILED, COPIED)
 
 
@@ -303,7 +303,7 @@ def test_no_network_ends_with_3(command: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:1")
     result = run(command, "gcr.io/broken:1")
     assert result.exit_code == 3
-    assert "see to the network" in result.stderr
+    assert "check the network" in result.stderr
 
 
 def test_ctrl_c_tells_what_is_done_and_what_is_not(

@@ -218,7 +218,7 @@ def test_an_image_whose_build_has_not_begun_asks_the_global_account_nothing(refu
     [
         pytest.param(
             lambda refuse, _build, _env: refuse("codebuild", "BatchGetBuilds"),
-            ["its build is not shown", "AccessDeniedException", "have this permission granted"],
+            ["its build is not shown", "AccessDeniedException", "ask for this permission"],
             False,
             id="denied",
         ),
@@ -351,7 +351,7 @@ def test_a_denied_scan_ends_with_3_and_the_remedy(refuse: Callable[..., None]) -
     result = run("status")
     assert (result.exit_code, result.stdout) == (3, "")
     assert "china account (profile china): Scan: AccessDeniedException" in result.stderr
-    assert "have this permission granted" in result.stderr
+    assert "ask for this permission" in result.stderr
 
 
 @pytest.mark.usefixtures("table")
@@ -359,7 +359,7 @@ def test_no_network_ends_with_3(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:1")
     result = run("status")
     assert result.exit_code == 3
-    assert "see to the network" in result.stderr
+    assert "check the network" in result.stderr
 
 
 def test_watching_in_a_pipe_tells_each_change_once_until_ctrl_c(
@@ -414,7 +414,7 @@ def test_a_proxys_page_does_not_end_the_watching(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(time, "sleep", sleep)
     result = run("status", "--watch")
     assert result.exit_code == 130
-    assert result.stderr.count("Note: not read anew: what answered is not AWS, a proxy perhaps") == 2
+    assert result.stderr.count("Note: not read anew: the answer is not from AWS, perhaps from a proxy") == 2
     assert "<html>" not in result.output
 
 

@@ -235,7 +235,7 @@ def test_a_stack_that_may_not_be_read_is_skipped_and_the_other_side_looked_at(
     [stack] = of(results, "china stack")
     assert stack["state"] == "failed"
     assert stack["found"].endswith("config profile (no-such) could not be found")
-    assert stack["remedy"] == "`aws configure list-profiles` prints those there are"
+    assert stack["remedy"] == "`aws configure list-profiles` prints the existing ones"
     assert of(results, "table")[0]["found"] == 'not asked: it needs "china stack"'
     assert of(results, "build quota")[0]["state"] == "ok"
     assert code == 1
@@ -350,7 +350,7 @@ def test_without_network_it_says_so_for_both_and_ends_with_3(monkeypatch: pytest
     for topic in ("china stack", "global stack"):
         [stack] = of(results, topic)
         assert stack["state"] == "failed"
-        assert stack["remedy"] == "check the network, and HTTPS_PROXY where there is a proxy"
+        assert stack["remedy"] == "check the network, and HTTPS_PROXY if there is a proxy"
     assert {each["state"] for each in results} == {"failed", "skipped"}
     assert code == 3
     assert "neither account answers" in run().stderr
@@ -365,7 +365,7 @@ def test_keys_that_aws_does_not_take_are_no_answer(refuse: Callable[..., None]) 
     ):
         refuse(service, operation, "InvalidClientTokenId", "The security token included in the request is invalid.")
     code, results = found()
-    assert "AWS does not take this profile's access key" in of(results, "china stack")[0]["remedy"]
+    assert "AWS does not accept this profile's access key" in of(results, "china stack")[0]["remedy"]
     assert code == 3
 
 
