@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from typing import Any
 
@@ -306,19 +306,35 @@ def test_no_network_ends_with_3(command: str, monkeypatch: pytest.MonkeyPatch) -
     assert "check the network" in result.stderr
 
 
+@pytest.fixture
+def cancelled(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once a command has called off what has not begun."""
+    event = threading.Event()
+
+    class Threads(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            if cancel_futures:
+                super().shutdown(wait=False, cancel_futures=True)
+                event.set()
+            super().shutdown(wait=wait)
+
+    monkeypatch.setattr(terminal, "ThreadPoolExecutor", Threads)
+    return event
+
+
 def test_ctrl_c_tells_what_is_done_and_what_is_not(
-    records: Records, operated: Operated, monkeypatch: pytest.MonkeyPatch
+    records: Records, operated: Operated, monkeypatch: pytest.MonkeyPatch, cancelled: threading.Event
 ) -> None:
     write(operated.cloud.dynamodb, [record(f"gcr.io/broken:{number}", Status.FAILED) for number in range(40)])
 
     begun, replace_ = iter(range(40)), Records.replace
-    held, interrupting = threading.Event(), threading.Event()
+    held = threading.Event()
 
     def held_back(self: Records, *arguments: Any) -> Any:
         """Let ten writes be done; those that are begun then end after Ctrl-C, and no more may begin."""
         if next(begun) >= 10:
             held.set()
-            assert interrupting.wait(60)
+            assert cancelled.wait(60)
         return replace_(self, *arguments)
 
     def interrupted(futures: Any) -> Any:
@@ -326,8 +342,6 @@ def test_ctrl_c_tells_what_is_done_and_what_is_not(
         for _ in range(10):
             yield next(done)
         assert held.wait(60)
-        # Released only once the command has taken back what has not begun.
-        threading.Timer(1, interrupting.set).start()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Records, "replace", held_back)
@@ -342,17 +356,15 @@ def test_ctrl_c_tells_what_is_done_and_what_is_not(
     assert "Traceback" not in result.output
 
 
-def test_after_an_error_nothing_is_begun_and_what_has_begun_ends() -> None:
+def test_after_an_error_nothing_is_begun_and_what_has_begun_ends(cancelled: threading.Event) -> None:
     begun: list[int] = []
     ended: list[int] = []
-    opened = threading.Event()
 
     def work(number: int) -> None:
         begun.append(number)
         if number == 0:
-            threading.Timer(2.0, opened.set).start()
             raise ValueError("no")
-        opened.wait(60)
+        assert cancelled.wait(60)
         ended.append(number)
 
     with pytest.raises(ValueError, match="no"):
