@@ -177,10 +177,10 @@ def judge_call(kind: Kind, verdict: Verdict) -> Sequence[CheckResult]:
     """Judge what came of a call that was made with the key."""
     match verdict.outcome:
         case ProbeResult.WORKS:
-            return [fine(kind.call, f"AWS answers: {verdict.said}")]
+            return [fine(kind.call, f"AWS answers: {verdict.text}")]
         case ProbeResult.REFUSED:
-            return [fail(kind.call, f"AWS does not take the key: {verdict.said}", _CONNECT)]
-    return [fail(kind.call, f"AWS takes the key, and denies it what it is for: {verdict.said}", NO_OTHER_KEY)]
+            return [fail(kind.call, f"AWS does not take the key: {verdict.text}", _CONNECT)]
+    return [fail(kind.call, f"AWS takes the key, and denies it what it is for: {verdict.text}", NO_OTHER_KEY)]
 
 
 def _filled(value: Any) -> bool:

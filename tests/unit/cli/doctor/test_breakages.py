@@ -247,7 +247,7 @@ BREAKAGES = [
         "GlobalAKSK: secret",
         "failed",
         "it is marked for deletion",
-        "get it back by `aws secretsmanager restore-secret --profile china --region cn-northwest-1 "
+        "restore it with `aws secretsmanager restore-secret --profile china --region cn-northwest-1 "
         "--secret-id GlobalAKSK`",
         id="a-secret-marked-for-deletion",
     ),
@@ -466,7 +466,7 @@ BREAKAGES = [
         "table",
         "failed",
         "has no index DueIndex",
-        "deploy China's stack again; where that finds no changes",
+        "deploy China's stack again; if that finds no changes",
         id="no-index",
     ),
     pytest.param(
@@ -722,7 +722,7 @@ BREAKAGES = [
         "ImagePullSecret: call",
         "failed",
         "denies it what it is for: ECR login in cn-northwest-1: AccessDeniedException: no",
-        "no other key would fare better",
+        "another key does not help",
         id="a-key-without-rights",
     ),
     pytest.param(
