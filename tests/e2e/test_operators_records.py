@@ -163,7 +163,7 @@ def test_five_thousand_records_are_shown_and_ctrl_c_ends_a_retry_of_them(local: 
     done = statuses(local.records)[Status.REQUESTED]
     assert first.returncode == 130
     assert len(out.splitlines()) == done < half
-    assert err == f"Ended early: {half - done:,} of 2,500 images are as they were.\n"
+    assert err == f"Ended early: {half - done:,} of 2,500 images are unchanged.\n"
     rest = local.operator.run("retry", "--failed")
     assert (rest.returncode, len(rest.stdout.splitlines())) == (0, half - done)
     assert statuses(local.records) == {Status.COPIED: half, Status.REQUESTED: half}

@@ -1,4 +1,4 @@
-"""Copies on their way: asked for until each has arrived or failed, and shown meanwhile."""
+"""The progress of copies: read again and again until each has been copied or has failed, and printed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,18 +16,18 @@ from image_mirror.table import Records
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_SHORTEST = 5.0  # seconds between two looks
-_LOOKS_A_SECOND = 50
+_SHORTEST = 5.0  # seconds between two rounds of reading
+_READS_PER_SECOND = 50
 _PARALLEL = 8
 
-Standing = Mapping[Destination, Record | None]
+CopyRecords = Mapping[Destination, Record | None]
 
 
 @dataclass(frozen=True, slots=True)
 class CopyProgress:
-    """One copy: `image` is the source, `copy` its name in ECR, `state` the record's, or GONE where there is none.
+    """One copy: `image` is the source, `copy` its name in ECR, `state` the record's status, or GONE without a record.
 
-    `waited` is in seconds. Its fields are the keys of the JSON output.
+    `waited` is in seconds. The fields are the keys of the JSON output.
     """
 
     image: str
@@ -39,57 +39,58 @@ class CopyProgress:
     waited: int
 
     @property
-    def arrived(self) -> bool:
-        """Whether pods find the copy, be it while a newer one is on its way."""
+    def is_copied(self) -> bool:
+        """Whether pods find the copy in ECR, also while it is refreshed."""
         return self.state == Status.COPIED
 
     @property
     def ended(self) -> bool:
-        """Whether there is nothing to wait for."""
+        """Whether there is nothing left to wait for."""
         return self.state not in (Status.REQUESTED, Status.COPYING)
 
 
-def arrival(destination: Destination, source: str, record: Record | None, waited: float) -> CopyProgress:
-    """Describe a copy by its record."""
+def progress_of(destination: Destination, source: str, record: Record | None, waited: float) -> CopyProgress:
+    """Return the progress of a copy from its record."""
     if record is None:
-        reason = "its record is gone: someone forgot it, or ECR lost the copy; run the command again"
+        reason = "its record was removed, by `image-mirror forget` or because the copy was deleted; run this again"
         return CopyProgress(source, str(destination), "GONE", 0, None, reason, int(waited))
     state = str(Status.COPIED if record.digest is not None else record.status or Status.REQUESTED)
-    told = None if state == Status.COPIED else record.error
-    return CopyProgress(source, str(destination), state, record.attempts, record.build_id, told, int(waited))
+    error = None if state == Status.COPIED else record.error
+    return CopyProgress(source, str(destination), state, record.attempts, record.build_id, error, int(waited))
 
 
-def followed(
+def follow(
     records: Records,
-    standing: Standing,
-    describe: Callable[[Standing], list[CopyProgress]],
+    existing: CopyRecords,
+    describe: Callable[[CopyRecords], list[CopyProgress]],
     sleep: Callable[[float], None],
 ) -> Iterator[list[CopyProgress]]:
-    """Yield how all copies stand, first by `standing` and then by a look at each that has not ended, until all have.
+    """Yield the progress of all copies, first from the `existing` records, then again and again until all have ended.
 
-    Where AWS gives no answer the latest records stand; standard error says so when it begins.
+    Only copies that have not ended are read again. If AWS does not answer, the latest records are used, and a note is
+    printed on standard error once.
     """
-    latest = dict(standing)
-    told = False
+    latest = dict(existing)
+    has_trouble = False
     with ThreadPoolExecutor(_PARALLEL) as threads:
         while True:
-            arrivals = describe(latest)
-            yield arrivals
-            pending = [destination for destination, each in zip(latest, arrivals, strict=True) if not each.ended]
+            copies = describe(latest)
+            yield copies
+            pending = [destination for destination, each in zip(latest, copies, strict=True) if not each.ended]
             if not pending:
                 return
-            sleep(max(_SHORTEST, len(pending) / _LOOKS_A_SECOND))
-            looked, trouble = _look(records, pending, threads)
-            latest |= looked
-            if trouble and not told:
-                typer.echo(f"Note: not read anew, and tried again: {trouble}", err=True)
-            told = trouble is not None
+            sleep(max(_SHORTEST, len(pending) / _READS_PER_SECOND))
+            found, trouble = _read(records, pending, threads)
+            latest |= found
+            if trouble and not has_trouble:
+                typer.echo(f"Note: the records cannot be read now, trying again: {trouble}", err=True)
+            has_trouble = trouble is not None
 
 
-def _look(
+def _read(
     records: Records, destinations: Sequence[Destination], threads: ThreadPoolExecutor
-) -> tuple[Standing, str | None]:
-    """Read the records of `destinations`. After the first that cannot be read, which is told, no other is asked for."""
+) -> tuple[CopyRecords, str | None]:
+    """Read the records of `destinations`. At the first error of AWS, return what was read so far and the error."""
     found: dict[Destination, Record | None] = {}
     troubles: list[str] = []
 
@@ -110,53 +111,52 @@ def _look(
 
 
 class Lines:
-    """For a pipe or a log: a line on standard error for each change."""
+    """Prints a line on standard error for each change: for a pipe or a log."""
 
     def __init__(self) -> None:
-        """Start with nothing shown."""
-        self._shown: dict[str, tuple[str, str | None]] = {}
+        self._printed: dict[str, tuple[str, str | None]] = {}
 
-    def __call__(self, arrivals: list[CopyProgress]) -> None:
-        """Print what has changed since the last time."""
-        for each in arrivals:
+    def __call__(self, copies: list[CopyProgress]) -> None:
+        """Print what has changed since the last call."""
+        for each in copies:
             now = (each.state, each.reason)
-            if self._shown.get(each.copy) != now:
-                self._shown[each.copy] = now
+            if self._printed.get(each.copy) != now:
+                self._printed[each.copy] = now
                 reason = f" ({each.reason})" if each.reason else ""
                 typer.echo(printable(f"{each.state:<9} {each.image}{reason}"), err=True)
 
 
-def board(arrivals: list[CopyProgress], width: int, height: int) -> "RenderableType":
-    """Return what a terminal of `width` by `height` shows: a bar for all, and a line for each that has not arrived."""
-    # Here, for it costs 15 ms, which a pipe need not pay.
+def screen(copies: list[CopyProgress], width: int, height: int) -> "RenderableType":
+    """Return what a terminal of `width` by `height` shows: a progress bar, and a line for each copy that is missing."""
+    # Imported here because it takes 15 ms, and a pipe does not need it.
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
-    done = sum(each.arrived for each in arrivals)
-    failed = sum(each.ended and not each.arrived for each in arrivals)
+    done = sum(each.is_copied for each in copies)
+    failed = sum(each.ended and not each.is_copied for each in copies)
     head = Table.grid(padding=(0, 1))
-    count = f"{done} of {len(arrivals)} copied" + (f", {failed} failed" if failed else "")
-    head.add_row(ProgressBar(total=len(arrivals), completed=done, width=30), Text(count))
-    waiting = sorted((each for each in arrivals if not each.arrived), key=lambda each: (not each.ended, each.image))
+    count = f"{done} of {len(copies)} copied" + (f", {failed} failed" if failed else "")
+    head.add_row(ProgressBar(total=len(copies), completed=done, width=30), Text(count))
+    missing = sorted((each for each in copies if not each.is_copied), key=lambda each: (not each.ended, each.image))
     room = max(1, height - 3)
     lines = []
-    for each in waiting[:room]:
+    for each in missing[:room]:
         style = "red" if each.ended else "cyan" if each.state == Status.COPYING else "yellow"
         clock = f"{each.waited // 60}:{each.waited % 60:02}"
-        stands = f"{each.state:<9}  {clock:>5}  "
-        name = _cut(printable(each.image), width - len(stands))
-        line = Text.assemble((stands, style), name, no_wrap=True, overflow="ellipsis")
+        state = f"{each.state:<9}  {clock:>5}  "
+        name = _cut(printable(each.image), width - len(state))
+        line = Text.assemble((state, style), name, no_wrap=True, overflow="ellipsis")
         if each.reason and width - len(line) > len("  ..."):
             line.append(f"  {printable(each.reason)}", style="dim")
         lines.append(line)
-    more = [Text(f"and {len(waiting) - room} more", style="dim")] if len(waiting) > room else []
+    more = [Text(f"and {len(missing) - room} more", style="dim")] if len(missing) > room else []
     return Group(head, *lines, *more)
 
 
 def _cut(name: str, room: int) -> str:
-    """Return a name that is no longer than `room`: where it must be cut, in its middle, so that it keeps its tag."""
+    """Return a name that is not longer than `room`. It is cut in its middle, so that it keeps its tag."""
     if len(name) <= room:
         return name
     end = max(1, room * 2 // 3)

@@ -1,6 +1,6 @@
-"""From what an operator types to records: an image as in a manifest, the name of its copy in ECR, or a glob.
+"""Finds the records that an operator names: by an image as in a manifest, by the name of its copy in ECR, or by a glob.
 
-What a command does with each record that was named is told with a line for each, and by the exit code of all.
+A command then prints a line for each record, and its exit code is for all of them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -23,29 +23,29 @@ from image_mirror.reference import (
 )
 from image_mirror.table import Records
 
-_GLOB = frozenset("*?[")  # fnmatch's; of these only "[" may stand in a reference, and ECR holds no such name
+_GLOB = frozenset("*?[")  # fnmatch's characters; a reference can only contain "[", and such a name is not in ECR
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """The records that were named, each once, and those of the texts that name none."""
+class Selection:
+    """The records that were named, each once, and the names and globs for which there is no record."""
 
     records: list[Record]
     missing: list[str]
 
 
 def is_glob(text: str) -> bool:
-    """Say whether `text` names images by a pattern."""
+    """Return whether `text` is a pattern."""
     return not _GLOB.isdisjoint(text)
 
 
 def title(record: Record) -> str:
-    """Return the name by which people know the image: its source; its copy's where an older deployment wrote none."""
+    """Return the image's name for people: its source, or the copy's name if an older deployment wrote no source."""
     return record.source or record.destination
 
 
 def selected_destination(image: str, mirror: Mirror) -> Destination | None:
-    """Return the destination of an image that an operator names, None where ECR has no such name.
+    """Return the destination of an image that an operator names; None if no name in ECR is possible for it.
 
     Raises typer.BadParameter.
     """
@@ -60,7 +60,7 @@ def selected_destination(image: str, mirror: Mirror) -> Destination | None:
 
 
 def all_records(records: Records) -> list[Record]:
-    """Read the whole table, counting on a terminal."""
+    """Read the whole table. A terminal shows a counter."""
     found: list[Record] = []
     with bar("reading records") as advance:
         for page in records.pages():
@@ -70,12 +70,12 @@ def all_records(records: Records) -> list[Record]:
 
 
 def matching(glob: str, records: Iterable[Record]) -> list[Record]:
-    """Return the records whose image matches `glob`, in which "*" stands for "/" too, and case counts."""
+    """Return the records whose image matches `glob`. "*" also matches "/", and upper and lower case differ."""
     return [record for record in records if fnmatchcase(title(record), glob)]
 
 
-def named(images: Sequence[str], records: Records, mirror: Mirror) -> Named:
-    """Find the records of `images`: by one read for each name, and by one of the whole table for all globs."""
+def select(images: Sequence[str], records: Records, mirror: Mirror) -> Selection:
+    """Find the records of `images`: read one record for each name, and the whole table once for all globs."""
     destinations = {image: selected_destination(image, mirror) for image in images if not is_glob(image)}
     everything = all_records(records) if any(map(is_glob, images)) else []
     found: dict[str, Record] = {}
@@ -89,40 +89,40 @@ def named(images: Sequence[str], records: Records, mirror: Mirror) -> Named:
             some = [one] if one else []
         found |= {record.destination: record for record in some}
         missing += [] if some else [image]
-    return Named(list(found.values()), missing)
+    return Selection(list(found.values()), missing)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageResult:
-    """What came of an image, for people, and whether it is what was asked for."""
+    """What was done with an image, for people, and whether the user's request was carried out."""
 
-    said: str
-    well: bool = True
+    text: str
+    ok: bool = True
 
 
-def each_image(heading: str, step: Callable[[Record], ImageResult], found: Named) -> None:
-    """Take each record's step and print what came of it, in order; what is missing is told as an error.
+def each_image(heading: str, step: Callable[[Record], ImageResult], found: Selection) -> None:
+    """Do the step for each record and print the results in order, then an error for each missing record.
 
-    What an error or Ctrl-C leaves undone is counted. Raises typer.Exit(1) where not all is well.
+    After an error or Ctrl-C, the number of unchanged records is printed. Raises typer.Exit(1) if a result is not ok.
     """
-    outcomes: dict[str, ImageResult] = {}
+    results: dict[str, ImageResult] = {}
 
     def take(record: Record) -> None:
-        outcomes[record.destination] = step(record)
+        results[record.destination] = step(record)
 
     try:
         each(heading, take, found.records)
     finally:
         for record in found.records:
-            if record.destination in outcomes:
-                typer.echo(printable(f"{title(record)}: {outcomes[record.destination].said}"))
-        if undone := len(found.records) - len(outcomes):
-            typer.echo(f"Ended early: {undone:,} of {len(found.records):,} images are as they were.", err=True)
+            if record.destination in results:
+                typer.echo(printable(f"{title(record)}: {results[record.destination].text}"))
+        if undone := len(found.records) - len(results):
+            typer.echo(f"Ended early: {undone:,} of {len(found.records):,} images are unchanged.", err=True)
     for image in found.missing:
-        told = "no record is of this name"
+        cause = "no record has this name"
         if is_glob(image):
-            told = "no record's name matches; globs are compared with whole names, such as docker.io/library/nginx:1.29"
-        message = f"{image}: {told}; `image-mirror status` shows those there are"
+            cause = "no record matches; a glob must match the whole name, such as docker.io/library/nginx:1.29"
+        message = f"{image}: {cause}; `image-mirror status` lists all records"
         typer.echo(f"Error: {printable(message)}", err=True)
-    if found.missing or not all(outcome.well for outcome in outcomes.values()):
+    if found.missing or not all(result.ok for result in results.values()):
         raise typer.Exit(ExitCode.NOT_WELL)

@@ -1,6 +1,6 @@
-"""The images of manifests, or of a cluster's pods: what each becomes and what decided, and which to copy. Pure.
+"""The images of manifests, or of a cluster's pods: what each becomes, which rule decided, and which are copied. Pure.
 
-One row for each image, as data, as a table and as a listing.
+There is one row for each image: as data, in a table, and in a listing for a terminal.
 """
 
 import copy
@@ -74,7 +74,7 @@ def explain(image: str, mirror: Mirror, skipped: str | None = None) -> Explanati
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image: where it stands, what it becomes, and what decided. Its fields are the keys of the JSON output."""
+    """One image: its place, what it becomes, and which rule decided. The fields are the keys of the JSON output."""
 
     file: str
     document: int
@@ -96,14 +96,14 @@ def rows(manifests: Manifests, mirror: Mirror) -> Iterator[Row]:
 
 
 def table(found: Iterable[Row]) -> Iterator[str]:
-    """Yield a heading and one aligned line for each image, however long: for a pipe, a file, a document."""
+    """Yield a heading and one aligned line for each image, of any length: for a pipe, a file, a document."""
     lines = [["FILE", "DOCUMENT", "OBJECT", "FIELD", "IMAGE", "BECOMES", "DECIDED BY"]]
     lines += [[row.file, str(row.document), f"{row.kind}/{row.name}", row.field, *_cells(row)] for row in found]
     yield from aligned(lines)
 
 
 def listing(found: Iterable[Row]) -> Iterator[str]:
-    """Yield a block for each object: for a terminal, where a name in ECR fills a line by itself."""
+    """Yield a block for each object: for a terminal, where a name in ECR needs a whole line."""
     for title, of_object in groupby(found, lambda row: f"{row.file}, document {row.document}: {row.kind}/{row.name}"):
         yield typer.style(printable(title), bold=True)
         for row in of_object:
@@ -120,7 +120,7 @@ def _cells(row: Row) -> tuple[str, str, str]:
 def _explained(manifests: Manifests, mirror: Mirror) -> Iterator[tuple[FoundPod, ImageField, Explanation]]:
     for found in manifests.pods:
         labels = manifests.namespaces.get(found.namespace, {}) if found.namespace else {}
-        # The webhook's configuration keeps such a namespace's pods from being sent at all.
+        # The API server does not send the pods of such a namespace, because of the webhook's configuration.
         opted_out = f"its namespace is labelled {SKIP_LABEL}" if labels.get(SKIP_LABEL) == "true" else None
         for subresource in ("", "ephemeralcontainers"):
             for image_field in image_fields(found.pod, subresource):
@@ -147,27 +147,27 @@ def _row(found: FoundPod, field: ImageField, explained: Explanation) -> Row:
 
 @dataclass(slots=True)
 class ImagesToCopy:
-    """What is to be copied, each copy once; and the other images, each with a sentence that says why not."""
+    """What is to be copied, each copy once; and the other images, each with a sentence that says why it is not."""
 
     copies: dict[Destination, Copy] = field(default_factory=dict)
-    left: dict[str, str] = field(default_factory=dict)
+    not_copied: dict[str, str] = field(default_factory=dict)
 
 
-def wanted(manifests: Manifests, mirror: Mirror) -> ImagesToCopy:
-    """Decide about each image as the webhook would, were its pod new."""
+def images_to_copy(manifests: Manifests, mirror: Mirror) -> ImagesToCopy:
+    """Decide about each image as the webhook does for a new pod."""
     found = ImagesToCopy()
     for _, _, explained in _explained(manifests, mirror):
         if explained.copy:
             found.copies[explained.copy.destination] = explained.copy
         else:
-            found.left[explained.image] = str(explained)
+            found.not_copied[explained.image] = str(explained)
     return found
 
 
 def pods_as_written(pods: Iterable[Json], namespaces: Iterable[Json], mirror: Mirror) -> Manifests:
-    """Return a cluster's pods with the images that their authors wrote, where the webhook has changed them.
+    """Return a cluster's pods with the images that their authors wrote, if the webhook has changed them.
 
-    `namespaces` are those that have the label which opts out.
+    `namespaces` are the ones with the label that opts out.
     """
     skipped = {each["metadata"]["name"]: {SKIP_LABEL: "true"} for each in namespaces}
     found = Manifests(namespaces=skipped)

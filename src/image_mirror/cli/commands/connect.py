@@ -55,8 +55,8 @@ def connect(
 
     --rotate creates new keys. When both work and are stored, it deletes the old keys. The old key for China is deleted
     after the builds that started with it have ended. If they take longer than 15 minutes, the command ends with 1. Run
-    it again later to delete the key. Within a day, that run only finishes the rotation. It says that it has created no
-    other keys; to create even newer keys, run it once more.
+    it again later to delete the key. If you do that within a day, it only finishes the rotation, and says so. To create
+    even newer keys, run it once more.
 
     A user can have two keys. If both exist and a new key is needed, the key that was in the secret before is deleted
     first, or an inactive key. An active key that was not in the secret is never deleted. The command then prints which

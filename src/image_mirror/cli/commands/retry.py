@@ -1,4 +1,4 @@
-"""`image-mirror retry`: has copies that failed, or that wait for their next attempt, asked for again now."""
+"""`image-mirror retry`: requests copies again that have failed, or that wait for their next attempt."""
 
 import time
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.image_selection import ImageResult, Named, all_records, each_image, named
+from image_mirror.cli.image_selection import ImageResult, Selection, all_records, each_image, select
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, StackName
 from image_mirror.cli.stacks import china_stack, mirror_of
 from image_mirror.record import Record, Status, asked_again
@@ -18,40 +18,40 @@ _MOST_RACES = 5
 def retry(
     images: Annotated[
         list[str] | None,
-        typer.Argument(metavar="IMAGE|GLOB", help="As in a manifest, by the copy in ECR, or a pattern, quoted."),
+        typer.Argument(metavar="IMAGE|GLOB", help="An image as in a manifest, its copy in ECR, or a quoted pattern."),
     ] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="All that are FAILED.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="All copies that are FAILED.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")] = False,
     china_profile: ChinaProfile = None,
     china_region: ChinaRegion = None,
     stack_name: StackName = None,
 ) -> None:
-    """Have copies that failed, or that wait for their next attempt, made now.
+    """Request failed copies again, and start copies that wait for their next attempt now.
 
     \b
     image-mirror retry gcr.io/google-samples/hello-app:1.0
     image-mirror retry --failed
 
-    The record is written as asked for anew, with all five attempts before it, and the build starts at once; where
-    CodeBuild is full, in its turn. What is being copied, and what is there already, stays as it is. Pods that wait for
-    the copy get it without being made anew; new pods kept the image they name while the record said FAILED.
+    The copy is requested again and has all five attempts again. The build starts at once, or when CodeBuild has
+    capacity. A copy that is being made or is in ECR already does not change. Pods that wait for the copy start when it
+    is in ECR. Pods that were created while the record was FAILED keep their source image.
 
-    What lies under a registry or a prefix that the stack no longer serves is left, for no build is started for it.
+    A copy under a registry or prefix that the stack no longer serves does not change, because no build starts for it.
 
-    It removes nothing; so it acts at once, without --yes, and --dry-run shows what it would do.
+    The command removes nothing. So it acts at once, without --yes; --dry-run shows what it would do.
 
-    Prints a line for each image. Exits with 1 where one has no record, lies under what is no longer served, is gone
-    meanwhile, or changes all the time.
+    Prints a line for each image. Exits with 1 if an image has no record, if it is no longer served, or if its record
+    was removed or changed again and again in the meantime.
     """
     if failed == bool(images):
-        raise typer.BadParameter("name images, or else --failed")
+        raise typer.BadParameter("give either images or --failed")
     stack = china_stack(Account("china", china_profile, china_region), stack_name)
     records = Records(stack.account.client("dynamodb"), stack.output("ImageListTableName"))
     mirror = mirror_of(stack)
     if failed:
-        found = Named([record for record in all_records(records) if record.status is Status.FAILED], [])
+        found = Selection([record for record in all_records(records) if record.status is Status.FAILED], [])
     else:
-        found = named(images or [], records, mirror)
+        found = select(images or [], records, mirror)
     if failed and not found.records:
         typer.echo("No copy is FAILED.", err=True)
     served = mirror.copies_prefix
@@ -59,44 +59,44 @@ def retry(
     def step(record: Record) -> ImageResult:
         if not record.repo.startswith(served) and record.status is not Status.COPIED:
             return _unserved(record, served)
-        return _foresee(record) if dry_run else _retry(records, record)
+        return _preview(record) if dry_run else _retry(records, record)
 
-    each_image("asking again", step, found)
+    each_image("requesting again", step, found)
 
 
 def _unserved(record: Record, served: str) -> ImageResult:
-    """Say why nothing is written: the reconciler leaves such a record alone, and builds nothing for it."""
-    said = f"left, for its copy's name, {record.destination}, does not begin with {served}, which alone is served now"
-    return ImageResult(f"{said}; `image-mirror forget` removes its record", well=False)
+    """Return why the record does not change: the reconciler starts no build for it."""
+    cause = f"its copy's name, {record.destination}, does not begin with {served}, so the stack no longer serves it"
+    return ImageResult(f"unchanged: {cause}; `image-mirror forget` removes its record", ok=False)
 
 
-def _foresee(record: Record) -> ImageResult:
-    return ImageResult("would be asked for again") if asked_again(record, _now()) else _left(record)
+def _preview(record: Record) -> ImageResult:
+    return ImageResult("would be requested again") if asked_again(record, _now()) else _unchanged(record)
 
 
 def _retry(records: Records, record: Record) -> ImageResult:
-    """Ask for the copy again, whatever the reconciler writes meanwhile, and say what came of it."""
-    standing: Record | None = record
+    """Request the copy again, also if the reconciler changes the record at the same time."""
+    current: Record | None = record
     for _ in range(_MOST_RACES):
-        if standing is None:
-            return ImageResult("its record is gone meanwhile; the next pod that names it has it copied", well=False)
-        anew = asked_again(standing, _now())
-        if anew is None:
-            return _left(standing)
-        standing = records.replace(standing, anew)
-        if standing is anew:
-            return ImageResult("asked for again")
-    return ImageResult("left, for its record changes all the time; try again", well=False)
+        if current is None:
+            return ImageResult("its record was removed in the meantime; the next pod requests it", ok=False)
+        again = asked_again(current, _now())
+        if again is None:
+            return _unchanged(current)
+        current = records.replace(current, again)
+        if current is again:
+            return ImageResult("requested again")
+    return ImageResult("unchanged: its record keeps changing; try again", ok=False)
 
 
-def _left(record: Record) -> ImageResult:
+def _unchanged(record: Record) -> ImageResult:
     if record.status is Status.COPIED:
-        return ImageResult("it is there; after `image-mirror forget` the next pod has it copied anew")
+        return ImageResult("unchanged: it is copied; after `image-mirror forget` the next pod requests it again")
     if record.status is Status.COPYING:
-        return ImageResult(f"left, for its build {record.build_id} runs")
+        return ImageResult(f"unchanged: its build {record.build_id} is running")
     if record.status is Status.REQUESTED:
-        return ImageResult("left, for it is due already and starts within a minute")
-    return ImageResult("left, for an older deployment wrote its record; the next pod that names it has it copied")
+        return ImageResult("unchanged: it is already due and starts within a minute")
+    return ImageResult("unchanged: an older deployment wrote its record; the next pod requests it")
 
 
 def _now() -> int:

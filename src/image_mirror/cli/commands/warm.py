@@ -1,4 +1,4 @@
-"""`image-mirror warm`: has images copied before anyone deploys them, by the same records and builds as pods."""
+"""`image-mirror warm`: copies images before anyone deploys them, with the same records and builds as for pods."""
 
 import sys
 import time
@@ -13,13 +13,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.admission import CopyRequest
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.copy_progress import CopyProgress, Lines, Standing, arrival, board, followed
+from image_mirror.cli.copy_progress import CopyProgress, CopyRecords, Lines, follow, progress_of, screen
 from image_mirror.cli.errors import ExitCode, NoAnswerError
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.manifests import Manifests, read_manifests
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfig, KubeContext, StackName
 from image_mirror.cli.output import Output, OutputOption, aligned, as_json
-from image_mirror.cli.plan import ImagesToCopy, pods_as_written, wanted
+from image_mirror.cli.plan import ImagesToCopy, images_to_copy, pods_as_written
 from image_mirror.cli.stacks import china_stack, mirror_of
 from image_mirror.decisions import Mirror
 from image_mirror.messages import printable
@@ -38,56 +38,57 @@ def warm(
         list[str] | None,
         typer.Argument(metavar="FILE", help="A manifest, a directory of them, or - for standard input."),
     ] = None,
-    cluster: Annotated[bool, typer.Option("--cluster", help="Copy what runs in a cluster now.")] = False,
+    cluster: Annotated[bool, typer.Option("--cluster", help="Copy the images that a cluster runs now.")] = False,
     kubeconfig: Kubeconfig = None,
     context: KubeContext = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be copied; write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be copied; change nothing.")] = False,
     timeout: Annotated[
-        int, typer.Option(metavar="MINUTES", min=1, help="Stop waiting after this time; the copies go on.")
+        int, typer.Option(metavar="MINUTES", min=1, help="Stop waiting after this time; the copies continue.")
     ] = 240,
     output: OutputOption = Output.TABLE,
     china_profile: ChinaProfile = None,
     china_region: ChinaRegion = None,
     stack_name: StackName = None,
 ) -> None:
-    """Copy the images of manifests, or of a whole cluster, before anyone deploys them; and wait for the copies.
+    """Copy the images of manifests, or of a whole cluster, before anyone deploys them, and wait for the copies.
 
     \b
     helm template CHART | image-mirror warm -
     image-mirror warm --cluster --dry-run
 
-    Each image is recorded as a pod's would be, and copied by the same builds, each once. What is in ECR already is not
-    copied again; a copy that has failed is tried anew. --cluster asks the cluster by kubectl, with --kubeconfig and
-    --context where they are given. A copy whose source refuses is tried five times in an hour and a half; Ctrl-C and
-    --timeout end the waiting, not the copies.
+    Each image is requested as for a pod, and copied once by the same builds. An image that is already in ECR is not
+    copied again. A failed copy is requested again. --cluster asks the cluster with kubectl; --kubeconfig and --context
+    choose another cluster. If the source refuses an image, it is tried five times in an hour and a half. Ctrl-C and
+    --timeout only stop the waiting; the copies continue.
 
     \b
     --output json prints a list of objects, one for each copy, with the keys
       image      the source
       copy       its name in ECR
-      state      COPIED, FAILED, or as far as it has come: REQUESTED, COPYING; NEW in a dry run; GONE
+      state      REQUESTED, COPYING, COPIED or FAILED; GONE if its record was removed;
+                 NEW if a run without --dry-run would request it
       attempts   how often the source has refused
       build      the latest build's ID, or null
-      reason     of the latest failure or wait, or null
+      reason     of the latest failure or delay, or null
       waited     seconds
 
-    Exits with 1 where a copy has failed or has not arrived in time, with 2 where a manifest or an option is wrong.
+    Exits with 1 if a copy has failed or is not ready in time; with 2 if a manifest or an option is wrong.
     """
     china = Account("china", china_profile, china_region)
     by_cluster = cluster or kubeconfig is not None or context is not None
     if by_cluster == bool(files):
-        raise typer.BadParameter("name manifests, or - for standard input, or else --cluster")
+        raise typer.BadParameter("give either manifests (- for standard input) or --cluster")
     manifests = None if by_cluster else _read(files or [])
     stack = china_stack(china, stack_name)
     mirror = mirror_of(stack)
-    found = wanted(manifests or _running(Cluster(kubeconfig, context), mirror), mirror)
+    found = images_to_copy(manifests or _running(Cluster(kubeconfig, context), mirror), mirror)
     records = Records(china.client("dynamodb"), stack.output("ImageListTableName"))
     if dry_run:
-        return _print(planned(records, found), found, output)
-    with _told_how_to_go_on():
-        arrivals = _wait(found, records, requested(records, found), timeout)
-    _print(arrivals, found, output)
-    if not all(each.arrived for each in arrivals):
+        return _print(plan_copies(records, found), found, output)
+    with _explain_how_to_continue():
+        copies = _wait(found, records, request_copies(records, found), timeout)
+    _print(copies, found, output)
+    if not all(each.is_copied for each in copies):
         raise typer.Exit(ExitCode.NOT_WELL)
     return None
 
@@ -107,27 +108,27 @@ def _running(cluster: Cluster, mirror: Mirror) -> Manifests:
 
 
 def _wait(
-    found: ImagesToCopy, records: Records, standing: dict[Destination, Record], minutes: int
+    found: ImagesToCopy, records: Records, existing: dict[Destination, Record], minutes: int
 ) -> list[CopyProgress]:
-    """Show the copies until all have ended or the time is over, and return how they stand."""
-    began = time.monotonic()
+    """Show the copies until all have ended or the time is over, and return their progress."""
+    started = time.monotonic()
 
-    def describe(latest: Standing) -> list[CopyProgress]:
-        waited = time.monotonic() - began
+    def describe(latest: CopyRecords) -> list[CopyProgress]:
+        waited = time.monotonic() - started
         return [
-            arrival(destination, str(copy.source), latest[destination], waited)
+            progress_of(destination, str(copy.source), latest[destination], waited)
             for destination, copy in found.copies.items()
         ]
 
-    arrivals: list[CopyProgress] = []
+    copies: list[CopyProgress] = []
     with _display() as show:
-        for arrivals in followed(
-            records, {destination: standing[destination] for destination in found.copies}, describe, time.sleep
+        for copies in follow(
+            records, {destination: existing[destination] for destination in found.copies}, describe, time.sleep
         ):
-            show(arrivals)
-            if time.monotonic() - began > minutes * 60:
+            show(copies)
+            if time.monotonic() - started > minutes * 60:
                 break
-    return arrivals
+    return copies
 
 
 @contextmanager
@@ -135,74 +136,72 @@ def _display() -> "Iterator[Callable[[list[CopyProgress]], None]]":
     if not sys.stderr.isatty():
         yield Lines()
         return
-    # Here, for it costs 15 ms, which a pipe need not pay.
+    # Imported here because it takes 15 ms, and a pipe does not need it.
     from rich.console import Console
     from rich.live import Live
 
     console = Console(stderr=True)
     with Live(console=console, transient=True) as live:
-        yield lambda arrivals: live.update(board(arrivals, *console.size), refresh=True)
+        yield lambda copies: live.update(screen(copies, *console.size), refresh=True)
 
 
 @contextmanager
-def _told_how_to_go_on() -> Iterator[None]:
+def _explain_how_to_continue() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(
-            "Stopped waiting. What is recorded is copied all the same; run the command again to watch.", err=True
-        )
+        typer.echo("Stopped waiting. The requested copies continue; run the command again to watch them.", err=True)
         raise
 
 
-def _print(arrivals: list[CopyProgress], found: ImagesToCopy, output: Output) -> None:
-    for sentence in found.left.values():
+def _print(copies: list[CopyProgress], found: ImagesToCopy, output: Output) -> None:
+    for sentence in found.not_copied.values():
         typer.echo(printable(sentence), err=True)
     if output is Output.JSON:
-        typer.echo(as_json(arrivals))
+        typer.echo(as_json(copies))
         return
-    if not arrivals:
-        typer.echo("No image to copy.", err=True)
+    if not copies:
+        typer.echo("There is no image to copy.", err=True)
         return
     lines = [["STATE", "IMAGE", "COPY", "REASON"]]
-    lines += [[each.state, each.image, each.copy, each.reason or ""] for each in arrivals]
+    lines += [[each.state, each.image, each.copy, each.reason or ""] for each in copies]
     for line in aligned(lines):
         typer.echo(line)
 
 
-_AT_ONE_TIME = 100
-_RECORDED_WITHIN = 60.0  # seconds for so many
+_BATCH = 100
+_BATCH_SECONDS = 60.0  # the longest time for recording a batch
 _PARALLEL = 8
-# Whoever asks wants a failed copy tried again now, whatever a pod would have to wait for.
+# A pod waits before it requests a failed copy again. An operator does not have to.
 _POLICY = Policy(retry_failed=0)
 
 
-def planned(records: Records, found: ImagesToCopy) -> list[CopyProgress]:
-    """Tell of each copy how it stands; NEW is what would be asked for, a failed copy among it."""
+def plan_copies(records: Records, found: ImagesToCopy) -> list[CopyProgress]:
+    """Return the progress of each copy. NEW is a copy that would be requested, also after a failure."""
     with ThreadPoolExecutor(_PARALLEL) as threads:
-        standing = list(threads.map(lambda destination: records.get(destination.repo, destination.tag), found.copies))
-    planned = []
-    for (destination, copy), record in zip(found.copies.items(), standing, strict=True):
-        told = arrival(destination, str(copy.source), record, 0)
-        if record is None or record.status is None:  # an older deployment's record is asked for anew
-            told = replace(told, state="NEW", reason=None)
-        elif told.ended and not told.arrived:
-            told = replace(told, state="NEW", reason=f"it failed before: {told.reason}")
-        planned.append(told)
-    return planned
+        existing = list(threads.map(lambda destination: records.get(destination.repo, destination.tag), found.copies))
+    copies = []
+    for (destination, copy), record in zip(found.copies.items(), existing, strict=True):
+        progress = progress_of(destination, str(copy.source), record, 0)
+        if record is None or record.status is None:  # the record of an older deployment is requested again
+            progress = replace(progress, state="NEW", reason=None)
+        elif progress.ended and not progress.is_copied:
+            progress = replace(progress, state="NEW", reason=f"it failed before: {progress.reason}")
+        copies.append(progress)
+    return copies
 
 
-def requested(records: Records, found: ImagesToCopy) -> dict[Destination, Record]:
-    """Have each copy recorded. Raises NoAnswerError, ClientError, BotoCoreError."""
+def request_copies(records: Records, found: ImagesToCopy) -> dict[Destination, Record]:
+    """Record each copy. Raises NoAnswerError, ClientError, BotoCoreError."""
     recorder = Recorder(records, _POLICY, KnownRecords())
     copy_requests = [CopyRequest(copy, pull_always=False) for copy in found.copies.values()]
-    standing: dict[Destination, Record] = {}
-    for start in range(0, len(copy_requests), _AT_ONE_TIME):
-        some = copy_requests[start : start + _AT_ONE_TIME]
+    existing: dict[Destination, Record] = {}
+    for start in range(0, len(copy_requests), _BATCH):
+        some = copy_requests[start : start + _BATCH]
         try:
-            standing |= recorder.record(some, now=int(time.time() * 1000), seconds=_RECORDED_WITHIN, dry_run=False)
+            existing |= recorder.record(some, now=int(time.time() * 1000), seconds=_BATCH_SECONDS, dry_run=False)
         except NotRecordedError as error:
             if isinstance(error.__cause__, ClientError | BotoCoreError):
                 raise error.__cause__ from None
             raise NoAnswerError(f"{error}; run the command again") from error
-    return standing
+    return existing

@@ -45,7 +45,7 @@ def records(operated: Operated) -> Records:
     return Records(operated.cloud.dynamodb, TABLE)
 
 
-def stands(records: Records, record: Record) -> Record | None:
+def read(records: Records, record: Record) -> Record | None:
     return records.get(record.repo, record.tag)
 
 
@@ -94,35 +94,34 @@ def test_a_failed_copy_is_a_new_request_to_codebuild_and_one_that_waits_keeps_it
     assert waiting.requested_at == WAITING.requested_at
 
 
-def test_each_image_is_asked_for_again_or_told_why_not(records: Records) -> None:
+def test_each_image_is_requested_again_or_the_reason_is_printed(records: Records) -> None:
     result = run("retry", *(each.source or each.destination for each in ALL))
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [
-        "gcr.io/broken:1: asked for again",
-        "quay.io/waiting:1: asked for again",
-        "quay.io/due:1: left, for it is due already and starts within a minute",
-        f"docker.io/library/nginx:1.27: left, for its build {BUILD} runs",
-        f"docker.io/library/redis:7: left, for its build {BUILD} runs",
-        "docker.io/library/redis:6: left, for it is due already and starts within a minute",
-        "gcr.io/fine:1: it is there; after `image-mirror forget` the next pod has it copied anew",
-        f"{OLDER.destination}: left, for an older deployment wrote its record; "
-        "the next pod that names it has it copied",
+        "gcr.io/broken:1: requested again",
+        "quay.io/waiting:1: requested again",
+        "quay.io/due:1: unchanged: it is already due and starts within a minute",
+        f"docker.io/library/nginx:1.27: unchanged: its build {BUILD} is running",
+        f"docker.io/library/redis:7: unchanged: its build {BUILD} is running",
+        "docker.io/library/redis:6: unchanged: it is already due and starts within a minute",
+        "gcr.io/fine:1: unchanged: it is copied; after `image-mirror forget` the next pod requests it again",
+        f"{OLDER.destination}: unchanged: an older deployment wrote its record; the next pod requests it",
     ]
     for before in (FAILED, WAITING):
-        after = stands(records, before)
+        after = read(records, before)
         assert after is not None
         assert (after.status, after.attempts, after.waits, after.error) == (Status.REQUESTED, 0, 0, None)
         assert after.due_at == now()
     for before in (DUE, COPYING, REFRESHING, COPIED, OLDER):
-        assert stands(records, before) == before
+        assert read(records, before) == before
 
 
 def test_all_that_failed_is_asked_for_again_and_nothing_else(records: Records, operated: Operated) -> None:
     write(operated.cloud.dynamodb, [record(f"gcr.io/broken:{number}", Status.FAILED) for number in range(40)])
     result = run("retry", "--failed")
     assert result.exit_code == 0
-    assert sorted(result.stdout.splitlines()) == sorted(f"gcr.io/broken:{n}: asked for again" for n in range(40))
-    assert stands(records, WAITING) == WAITING
+    assert sorted(result.stdout.splitlines()) == sorted(f"gcr.io/broken:{n}: requested again" for n in range(40))
+    assert read(records, WAITING) == WAITING
     result = run("retry", "--failed")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "No copy is FAILED.\n")
 
@@ -130,18 +129,18 @@ def test_all_that_failed_is_asked_for_again_and_nothing_else(records: Records, o
 def test_a_dry_run_says_the_same_and_writes_nothing(records: Records) -> None:
     result = run("retry", "--dry-run", "gcr.io/*")
     assert sorted(result.stdout.splitlines()) == [
-        "gcr.io/broken:1: would be asked for again",
-        "gcr.io/fine:1: it is there; after `image-mirror forget` the next pod has it copied anew",
+        "gcr.io/broken:1: would be requested again",
+        "gcr.io/fine:1: unchanged: it is copied; after `image-mirror forget` the next pod requests it again",
     ]
-    assert stands(records, FAILED) == FAILED
+    assert read(records, FAILED) == FAILED
     result = run("forget", "--dry-run", "nginx:1.27", "gcr.io/fine:1")
     assert result.exit_code == 1
     assert result.stdout.splitlines()[1] == "gcr.io/fine:1: would be forgotten"
-    assert stands(records, COPIED) == COPIED
+    assert read(records, COPIED) == COPIED
 
 
 @pytest.mark.parametrize("dry_run", [[], ["--dry-run"]], ids=["written", "dry-run"])
-def test_what_the_stack_no_longer_serves_is_told_and_not_written(
+def test_what_the_stack_no_longer_serves_is_reported_and_not_written(
     dry_run: list[str], records: Records, operated: Operated
 ) -> None:
     old = replace(FAILED, repo=f"{REGISTRY}/mirrors/gcr.io/broken")
@@ -150,11 +149,11 @@ def test_what_the_stack_no_longer_serves_is_told_and_not_written(
     result = run("retry", *dry_run, old.destination, there.destination)
     assert result.exit_code == 1
     assert result.stdout.splitlines() == [
-        f"gcr.io/broken:1: left, for its copy's name, {old.destination}, does not begin with {REGISTRY}/mirror/, "
-        "which alone is served now; `image-mirror forget` removes its record",
-        "gcr.io/fine:1: it is there; after `image-mirror forget` the next pod has it copied anew",
+        f"gcr.io/broken:1: unchanged: its copy's name, {old.destination}, does not begin with {REGISTRY}/mirror/, "
+        "so the stack no longer serves it; `image-mirror forget` removes its record",
+        "gcr.io/fine:1: unchanged: it is copied; after `image-mirror forget` the next pod requests it again",
     ]
-    assert stands(records, old) == old
+    assert read(records, old) == old
 
 
 @pytest.mark.parametrize("command", ["retry", "forget"])
@@ -166,15 +165,15 @@ def test_an_image_without_a_record_ends_with_1_and_the_others_are_done(command: 
     assert len(result.stdout.splitlines()) == 1
     lines = result.stderr.splitlines()
     assert [line.split(": no record")[0] for line in lines] == [f"Error: {image}" for image in named[2:]]
-    whole = "globs are compared with whole names, such as docker.io/library/nginx:1.29; `image-mirror status` shows"
+    whole = "a glob must match the whole name, such as docker.io/library/nginx:1.29; `image-mirror status` lists"
     assert [whole in line for line in lines] == [False, True, False]
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        pytest.param(["retry"], "name images, or else --failed", id="nothing"),
-        pytest.param(["retry", "--failed", "gcr.io/x:1"], "name images, or else --failed", id="both"),
+        pytest.param(["retry"], "give either images or --failed", id="nothing"),
+        pytest.param(["retry", "--failed", "gcr.io/x:1"], "give either images or --failed", id="both"),
         pytest.param(
             ["retry", "gcr.io/broken:1", "gcr.io/X:1"], "the repository has upper case", id="retry-no-reference"
         ),
@@ -186,7 +185,7 @@ def test_wrong_input_is_named_and_nothing_is_written(arguments: list[str], words
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert words in result.stderr
-    assert (stands(records, FAILED), stands(records, COPIED)) == (FAILED, COPIED)
+    assert (read(records, FAILED), read(records, COPIED)) == (FAILED, COPIED)
 
 
 def test_what_is_forgotten_is_gone_and_what_is_on_its_way_needs_force(records: Records) -> None:
@@ -196,19 +195,19 @@ def test_what_is_forgotten_is_gone_and_what_is_on_its_way_needs_force(records: R
     lines = result.stdout.splitlines()
     assert lines == [
         "gcr.io/broken:1: forgotten",
-        "quay.io/waiting:1: left, for pods may wait for it; --force forgets it all the same",
-        "quay.io/due:1: left, for pods may wait for it; --force forgets it all the same",
-        f"docker.io/library/nginx:1.27: left, for its build {BUILD} runs; --force forgets it all the same",
-        f"docker.io/library/redis:7: left, for its build {BUILD} runs; --force forgets it all the same",
+        "quay.io/waiting:1: unchanged: pods may be waiting for it; --force forgets it anyway",
+        "quay.io/due:1: unchanged: pods may be waiting for it; --force forgets it anyway",
+        f"docker.io/library/nginx:1.27: unchanged: its build {BUILD} is running; --force forgets it anyway",
+        f"docker.io/library/redis:7: unchanged: its build {BUILD} is running; --force forgets it anyway",
         "docker.io/library/redis:6: forgotten",
         "gcr.io/fine:1: forgotten",
         f"{OLDER.destination}: forgotten",
     ]
     for before, line in zip(ALL, lines, strict=True):
-        assert stands(records, before) == (None if line.endswith("forgotten") else before)
+        assert read(records, before) == (None if line.endswith("forgotten") else before)
     result = run("forget", "--force", "*")
     assert result.exit_code == 0
-    assert f"docker.io/library/nginx:1.27: forgotten; its build {BUILD} goes on" in result.stdout.splitlines()
+    assert f"docker.io/library/nginx:1.27: forgotten; its build {BUILD} continues" in result.stdout.splitlines()
     assert list(records.pages()) == [[]]
 
 
@@ -225,22 +224,24 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, method: str, change: Callable[[],
 
 
 @pytest.mark.parametrize(
-    ("command", "method", "becomes", "code", "said"),
+    ("command", "method", "becomes", "code", "text"),
     [
-        pytest.param("retry", "replace", WAITING, 0, "asked for again", id="retry-of-what-waits-by-now"),
-        pytest.param("retry", "replace", COPYING, 0, f"left, for its build {BUILD} runs", id="retry-of-what-is-copied"),
-        pytest.param("retry", "replace", None, 1, "its record is gone meanwhile", id="retry-of-what-is-gone"),
+        pytest.param("retry", "replace", WAITING, 0, "requested again", id="retry-of-what-waits-by-now"),
+        pytest.param(
+            "retry", "replace", COPYING, 0, f"unchanged: its build {BUILD} is running", id="retry-of-what-is-copied"
+        ),
+        pytest.param("retry", "replace", None, 1, "its record was removed in the meantime", id="retry-of-what-is-gone"),
         pytest.param("forget", "remove", COPIED, 0, "forgotten", id="forget-of-what-has-arrived"),
-        pytest.param("forget", "remove", COPYING, 1, "left, for its build", id="forget-of-what-is-copied"),
-        pytest.param("forget", "remove", None, 0, "its record is gone already", id="forget-of-what-is-gone"),
+        pytest.param("forget", "remove", COPYING, 1, "unchanged: its build", id="forget-of-what-is-copied"),
+        pytest.param("forget", "remove", None, 0, "its record was already removed", id="forget-of-what-is-gone"),
     ],
 )
-def test_what_the_reconciler_writes_at_the_same_time_is_read_again_and_judged_anew(
+def test_what_the_reconciler_writes_at_the_same_time_is_read_again_and_judged_again(
     command: str,
     method: str,
     becomes: Record | None,
     code: int,
-    said: str,
+    text: str,
     records: Records,
     operated: Operated,
     monkeypatch: pytest.MonkeyPatch,
@@ -255,10 +256,10 @@ def test_what_the_reconciler_writes_at_the_same_time_is_read_again_and_judged_an
     meanwhile(monkeypatch, method, change, times=1)
     result = run(command, "gcr.io/broken:1")
     assert result.exit_code == code
-    assert said in result.stdout
-    written = {"asked for again": Status.REQUESTED, f"left, for its build {BUILD} runs": Status.COPYING}
-    after = stands(records, FAILED)
-    assert (after and after.status) == (Status.COPYING if becomes is COPYING else written.get(said))
+    assert text in result.stdout
+    written = {"requested again": Status.REQUESTED, f"unchanged: its build {BUILD} is running": Status.COPYING}
+    after = read(records, FAILED)
+    assert (after and after.status) == (Status.COPYING if becomes is COPYING else written.get(text))
 
 
 @pytest.mark.parametrize(("command", "method"), [("retry", "replace"), ("forget", "remove")])
@@ -274,7 +275,7 @@ def test_a_record_that_never_holds_still_is_given_up_on(
     meanwhile(monkeypatch, method, change, times=100)
     result = run(command, "gcr.io/broken:1")
     assert result.exit_code == 1
-    assert "left, for its record changes all the time; try again" in result.stdout
+    assert "unchanged: its record keeps changing; try again" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -294,7 +295,7 @@ def test_a_denial_ends_with_3_and_the_remedy(
     assert (result.exit_code, result.stdout) == (3, "")
     assert f"Error: china account (profile china): {operation}: AccessDeniedException" in result.stderr
     assert "ask for this permission" in result.stderr
-    assert (stands(records, FAILED), stands(records, COPIED)) == (FAILED, COPIED)
+    assert (read(records, FAILED), read(records, COPIED)) == (FAILED, COPIED)
 
 
 @pytest.mark.parametrize("command", ["retry", "forget"])
@@ -352,7 +353,7 @@ def test_ctrl_c_tells_what_is_done_and_what_is_not(
     pages = [each for page in records.pages() for each in page if each.source.startswith("gcr.io/broken")]
     assert len(done) == sum(each.status is Status.REQUESTED for each in pages)
     assert 10 < len(done) <= 10 + terminal.PARALLEL
-    assert f"Ended early: {40 - len(done)} of 40 images are as they were." in result.stderr
+    assert f"Ended early: {40 - len(done)} of 40 images are unchanged." in result.stderr
     assert "Traceback" not in result.output
 
 
@@ -409,7 +410,7 @@ def test_a_copy_that_is_forgotten_stays_in_ecr(records: Records, operated: Opera
     operated.cloud.ecr.create_repository(repositoryName="mirror/gcr.io/fine")
     operated.cloud.push("mirror/gcr.io/fine", "1")
     assert run("forget", "gcr.io/fine:1").exit_code == 0
-    assert stands(records, COPIED) is None
+    assert read(records, COPIED) is None
     assert len(operated.cloud.ecr.describe_images(repositoryName="mirror/gcr.io/fine")["imageDetails"]) == 1
 
 

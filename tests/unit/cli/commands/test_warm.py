@@ -1,4 +1,4 @@
-"""`image-mirror warm`: images copied before anyone deploys them, on emulated AWS."""
+"""`image-mirror warm`: on emulated AWS."""
 
 import json
 import os
@@ -19,8 +19,8 @@ from typer.testing import CliRunner, Result
 
 from image_mirror.cli import app
 from image_mirror.cli.commands import warm
-from image_mirror.cli.copy_progress import CopyProgress, arrival, board
-from image_mirror.cli.plan import pods_as_written, wanted
+from image_mirror.cli.copy_progress import CopyProgress, progress_of, screen
+from image_mirror.cli.plan import images_to_copy, pods_as_written
 from image_mirror.lifecycle import after_push_event, refused, started
 from image_mirror.pod_images import ORIGINALS, SKIP_LABEL
 from image_mirror.record import Policy, Record, Status, new_record
@@ -36,7 +36,7 @@ DIGEST = "sha256:" + "a" * 64
 def wait_by(
     monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], None], monotonic: Callable[[], float] = time.monotonic
 ) -> None:
-    """Have `sleep` take the place of the waiting between two looks."""
+    """Replace the waiting between two looks by `sleep`."""
     monkeypatch.setattr(warm, "time", SimpleNamespace(sleep=sleep, monotonic=monotonic, time=time.time))
 
 
@@ -52,7 +52,7 @@ def run(*arguments: str, stdin: str = "") -> Result:
 
 
 class Reconciler:
-    """Takes each record one step on at each look, in place of the function; images named in `refusing` fail at last."""
+    """Moves each record one step further at each look, instead of the function. Images in `refusing` fail."""
 
     def __init__(self, operated: Operated) -> None:
         self.records = Records(operated.cloud.dynamodb, "ImageListTable")
@@ -89,7 +89,7 @@ def destination(image: str) -> Destination:
 
 
 def keep(operated: Operated, image: str, change: Callable[[Record], Record]) -> None:
-    """Have the record of `image` stand as `change` makes it of a new request."""
+    """Write the record that `change` makes from a new request for `image`."""
     Records(operated.cloud.dynamodb, "ImageListTable").create(
         change(new_record(destination(image), parse_reference(image), 1))
     )
@@ -104,12 +104,12 @@ def fail(record: Record) -> Record:
 def test_each_image_is_recorded_once_and_waited_for(reconciler: Reconciler) -> None:
     result = run("-", "--output", "json", stdin=manifest("nginx", "docker.io/library/nginx:latest", "gcr.io/a/b:1"))
     assert result.exit_code == 0, result.output
-    arrivals = json.loads(result.stdout)
-    assert [(each["image"], each["copy"], each["state"]) for each in arrivals] == [
+    copies = json.loads(result.stdout)
+    assert [(each["image"], each["copy"], each["state"]) for each in copies] == [
         ("docker.io/library/nginx:latest", f"{REGISTRY}/mirror/docker.io/library/nginx:latest", "COPIED"),
         ("gcr.io/a/b:1", f"{REGISTRY}/mirror/gcr.io/a/b:1", "COPIED"),
     ]
-    assert set(arrivals[0]) == set(CopyProgress.__dataclass_fields__)
+    assert set(copies[0]) == set(CopyProgress.__dataclass_fields__)
     assert len(reconciler.operated.cloud.items()) == 2
     assert reconciler.slept == [5.0, 5.0]
 
@@ -139,7 +139,7 @@ def test_a_copy_that_fails_for_good_ends_with_1_and_its_reason(reconciler: Recon
 
 
 @pytest.mark.usefixtures("reconciler")
-def test_a_failed_copy_is_tried_anew_and_one_that_is_there_is_not_copied_again(operated: Operated) -> None:
+def test_a_failed_copy_is_requested_again_and_one_that_is_there_is_not_copied_again(operated: Operated) -> None:
     keep(operated, "gcr.io/a/failed:1", fail)
     keep(
         operated,
@@ -172,7 +172,7 @@ def test_the_waiting_ends_with_the_time_that_is_given(operated: Operated, monkey
         pytest.param(ResponseParserError("<html>"), id="a-proxy"),
     ],
 )
-def test_reads_that_fail_while_waiting_are_told_once_and_the_waiting_goes_on(
+def test_reads_that_fail_while_waiting_are_reported_once_and_the_waiting_goes_on(
     error: Exception, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     get = Records.get
@@ -195,12 +195,16 @@ def test_reads_that_fail_while_waiting_are_told_once_and_the_waiting_goes_on(
     result = run("-", stdin=manifest("gcr.io/a/b:1", "gcr.io/a/c:1"))
     assert result.exit_code == 0, result.output
     assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == ["COPIED", "COPIED"]
-    told = [line for line in result.stderr.splitlines() if line.startswith("Note: not read anew, and tried again: ")]
-    assert len(told) == 2, "looks 0 and 1 fail, 2 does not, 3 and 4 do"
+    notes = [
+        line
+        for line in result.stderr.splitlines()
+        if line.startswith("Note: the records cannot be read now, trying again: ")
+    ]
+    assert len(notes) == 2, "looks 0 and 1 fail, 2 does not, 3 and 4 do"
     assert "<html>" not in result.stderr
 
 
-def test_an_older_deployments_record_is_planned_as_what_would_be_asked_for(operated: Operated) -> None:
+def test_an_older_deployments_record_is_planned_as_a_new_request(operated: Operated) -> None:
     Records(operated.cloud.dynamodb, "ImageListTable").create(
         Record(repo=destination("gcr.io/a/b:1").repo, tag=destination("gcr.io/a/b:1").tag)
     )
@@ -211,12 +215,12 @@ def test_an_older_deployments_record_is_planned_as_what_would_be_asked_for(opera
 
 @pytest.mark.parametrize("output", ["table", "json"])
 @pytest.mark.usefixtures("reconciler")
-def test_images_that_are_left_alone_are_told_in_both_forms(output: str) -> None:
+def test_images_that_are_left_unchanged_are_printed_in_both_forms(output: str) -> None:
     result = run("-", "--output", output, stdin=manifest("gcr.io/a/b:1", "my.registry/x"))
     assert "my.registry/x stays as written: no rule names it" in result.stderr.splitlines()
 
 
-def test_a_record_that_vanishes_is_told(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_vanishes_is_reported(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
     def forget(_: float) -> None:
         for item in operated.cloud.items():
             operated.cloud.dynamodb.delete_item(
@@ -232,8 +236,8 @@ def test_a_record_that_vanishes_is_told(operated: Operated, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("arguments", "stdin", "words"),
     [
-        pytest.param([], "", "name manifests, or - for standard input, or else --cluster", id="nothing"),
-        pytest.param(["-", "--cluster"], "", "or else --cluster", id="both"),
+        pytest.param([], "", "give either manifests (- for standard input) or --cluster", id="nothing"),
+        pytest.param(["-", "--cluster"], "", ") or --cluster", id="both"),
         pytest.param(["-"], "kind: [", "no valid YAML", id="no-yaml"),
         pytest.param(["no-such-file"], "", "no-such-file: cannot be read", id="no-file"),
         pytest.param(["-", "--timeout", "0"], "", "--timeout", id="no-time"),
@@ -261,7 +265,7 @@ def test_a_denied_permission_is_named(service: str, operation: str, refuse: Call
 
 
 @pytest.mark.usefixtures("operated")
-def test_without_a_network_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_the_remedy_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:1")
     result = run("-", stdin=manifest("gcr.io/a/b:1"))
     assert result.exit_code == 3
@@ -275,7 +279,7 @@ def test_ctrl_c_says_that_the_copies_go_on(operated: Operated, monkeypatch: pyte
     wait_by(monkeypatch, interrupt)
     result = run("-", stdin=manifest("gcr.io/a/b:1"))
     assert result.exit_code == 130
-    assert "What is recorded is copied all the same" in result.stderr
+    assert "The requested copies continue" in result.stderr
     assert len(operated.cloud.items()) == 1
 
 
@@ -293,20 +297,20 @@ def test_a_clusters_pods_count_as_their_authors_wrote_them() -> None:
         pod("opted-out", "gcr.io/a/c:1", labels={SKIP_LABEL: "true"}),
         pod("in-an-opted-out-namespace", "gcr.io/a/d:1", "off"),
     ]
-    found = wanted(pods_as_written(pods, [{"metadata": {"name": "off"}}], MIRROR), MIRROR)
+    found = images_to_copy(pods_as_written(pods, [{"metadata": {"name": "off"}}], MIRROR), MIRROR)
     assert [str(copy.source) for copy in found.copies.values()] == ["gcr.io/a/b:1", "quay.io/a/b:1"]
-    assert set(found.left) == {copied, "gcr.io/a/c:1", "gcr.io/a/d:1"}
+    assert set(found.not_copied) == {copied, "gcr.io/a/c:1", "gcr.io/a/d:1"}
 
 
 def test_a_terminal_shows_what_is_waited_for_and_counts_the_rest() -> None:
     from rich.console import Console
 
     record = new_record(destination("gcr.io/a/b:1"), parse_reference("gcr.io/a/b:1"), 1)
-    arrivals = [arrival(destination("gcr.io/a/b:1"), f"gcr.io/a/b:{number}", record, 75) for number in range(30)]
-    arrivals.append(arrival(destination("gcr.io/a/b:1"), "gcr.io/a/failed:1", fail(record), 75))
+    copies = [progress_of(destination("gcr.io/a/b:1"), f"gcr.io/a/b:{number}", record, 75) for number in range(30)]
+    copies.append(progress_of(destination("gcr.io/a/b:1"), "gcr.io/a/failed:1", fail(record), 75))
     console = Console(width=90, height=12, force_terminal=False)
     with console.capture() as captured:
-        console.print(board(arrivals, 90, 12))
+        console.print(screen(copies, 90, 12))
     lines = captured.get().splitlines()
     assert len(lines) <= 12
     assert "0 of 31 copied, 1 failed" in lines[0]
@@ -342,7 +346,7 @@ def test_eighty_columns_show_the_tag_first(image: str, reason: str | None, line:
 
     console = Console(width=80, height=24, force_terminal=False)
     with console.capture() as captured:
-        console.print(board([CopyProgress(image, "x", "COPYING", 0, None, reason, 75)], 80, 24))
+        console.print(screen([CopyProgress(image, "x", "COPYING", 0, None, reason, 75)], 80, 24))
     assert captured.get().splitlines()[1:] == [line]
 
 

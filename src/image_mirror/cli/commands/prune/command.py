@@ -139,7 +139,7 @@ def prune(
             _remove(pruning, found.going, clusters, mirror)
     finally:
         show(found, pruning, output)
-    if pruning and not all(outcome.well for outcome in pruning.outcomes.values()):
+    if pruning and not all(outcome.ok for outcome in pruning.outcomes.values()):
         raise typer.Exit(ExitCode.NOT_WELL)
 
 

@@ -29,9 +29,9 @@ class PruneRow:
 
 def show(found: Found, pruning: Pruning | None, output: Output) -> None:
     """Print what was found and what has come of it; without a `pruning` it is what would be removed."""
-    default = ENDED_EARLY.said if pruning else _FORESEEN
+    default = ENDED_EARLY.text if pruning else _FORESEEN
     outcomes = pruning.outcomes if pruning else {}
-    rows = [_row(one, outcomes[one.tag.key].said if one.tag.key in outcomes else default) for one in found.going]
+    rows = [_row(one, outcomes[one.tag.key].text if one.tag.key in outcomes else default) for one in found.going]
     if output is Output.JSON:
         typer.echo(as_json(rows))
     elif rows:
@@ -53,7 +53,7 @@ def show(found: Found, pruning: Pruning | None, output: Output) -> None:
 
 
 def _summary(found: Found, rows: Sequence[PruneRow], pruning: Pruning | None) -> Iterator[str]:
-    gone = [row for row in rows if row.outcome in (REMOVED.said, _FORESEEN)]
+    gone = [row for row in rows if row.outcome in (REMOVED.text, _FORESEEN)]
     count = f"{len(gone):,} {'copy' if len(gone) == 1 else 'copies'} of {decimal(sum(row.bytes for row in gone))}"
     if not rows:
         yield "Nothing to remove."

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 REMOVED = ImageResult("removed")
 _IN_DOUBT = ImageResult(
-    "perhaps removed: ECR gave no answer; a record that stands again goes once the reconciler has looked", well=False
+    "perhaps removed: ECR gave no answer; a record that stands again goes once the reconciler has looked", ok=False
 )
 ENDED_EARLY = ImageResult("kept: the command has ended early")
 _REFERRED = "ImageReferencedByManifestList"
@@ -133,7 +133,7 @@ class Pruning:
             said = f"{failure['failureCode']}: {failure.get('failureReason', '')}"
             referred = failure["failureCode"] == _REFERRED
             why = "an index in its repository refers to it" if referred else f"ECR did not remove it: {said}"
-            kept[failure["imageId"].get("imageTag", "")] = ImageResult(f"kept: {why}", well=referred)
+            kept[failure["imageId"].get("imageTag", "")] = ImageResult(f"kept: {why}", ok=referred)
         self._settle(repo, names, kept)
 
     def _look_again(self, repo: str, names: Sequence[str]) -> None:
@@ -177,7 +177,7 @@ class Pruning:
 
 def _not_put_back(cause: str) -> ImageResult:
     said = f"kept, without its record, which was not put back ({cause}): the next pod that names it has it copied anew"
-    return ImageResult(said, well=False)
+    return ImageResult(said, ok=False)
 
 
 def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
