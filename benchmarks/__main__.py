@@ -33,7 +33,7 @@ MEASUREMENTS: Mapping[str, Callable[[int], Iterator[Row]]] = {
 
 def main() -> None:
     """Measure what the command line asks for."""
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds of each row (9)")
     parser.add_argument("--only", choices=MEASUREMENTS, action="append", help="measure these rows alone")
     parser.add_argument("--write", action="store_true", help="write docs/performance.md's table and plot as well")

@@ -98,7 +98,7 @@ def _podman(parent: Path, api: EcrApi, podman: str) -> dict[str, float]:
 def _registries(parent: Path) -> Iterator[tuple[Path, Registry, Registry]]:
     """Yield a folder, a registry with an image that never was before, and an empty one that asks for ECR's login.
 
-    Nothing is found in a cache, whoever copies.
+    Nothing is found in a cache, for all copiers.
     """
     with tempfile.TemporaryDirectory(dir=parent) as name:
         folder = Path(name)

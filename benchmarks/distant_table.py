@@ -13,7 +13,7 @@ _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.0\r\nConte
 @contextmanager
 def distant_table(seconds: float) -> Iterator[str]:
     """Serve the table, each answer `seconds` after its request, and yield its endpoint."""
-    command = [sys.executable, "-m", "bench.distant_table", str(seconds)]
+    command = [sys.executable, "-m", "benchmarks.distant_table", str(seconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:

@@ -24,7 +24,7 @@ def memory(_rounds: int) -> Iterator[Row]:
     """Resident memory after a million images. Skips where the system does not tell it."""
     if not _STATM.exists():
         pytest.skip("resident memory is read from /proc, which Linux has")
-    command = [sys.executable, "-m", "bench.memory"]
+    command = [sys.executable, "-m", "benchmarks.memory"]
     start, full, *later = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     looks = f"{2 * STEP:,} to {IMAGES:,} images"
     yield Row(f"memory after {looks}", f"that after {STEP:,}, when all caches are full", _by(later, full), 1.1)

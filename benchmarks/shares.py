@@ -60,7 +60,7 @@ def shares_of(stats: Stats) -> dict[str, float]:
 def _measure(size: str) -> dict[str, float]:
     """Return the share of each part, by the least time that each function had in some profiles.
 
-    All profiles have the same calls; what interrupted one of them stands in it as a function's time.
+    All profiles have the same calls; what interrupted one of them counts as a function's time.
     """
     profiles: list[Stats] = []
     with warm_admission(size) as admit:

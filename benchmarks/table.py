@@ -9,7 +9,7 @@ BEGIN, END = "<!-- make bench writes from here -->", "<!-- to here -->"
 
 
 class NoPlaceError(ValueError):
-    """A page without the two lines between which the table stands."""
+    """A page without the two lines around the table."""
 
 
 def line(row: Row) -> str:

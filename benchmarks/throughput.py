@@ -95,7 +95,7 @@ def _note(processes: str, loads: Sequence[Mapping[str, Load]]) -> None:
 @contextmanager
 def _endpoint(handler: str, parent: Path) -> Iterator[Endpoint]:
     folder = Path(tempfile.mkdtemp(dir=parent))
-    command = [sys.executable, "-m", "bench.endpoint", handler, str(folder), _SIZE]
+    command = [sys.executable, "-m", "benchmarks.endpoint", handler, str(folder), _SIZE]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Endpoint(process, int(_line(process)), folder / "gateway.pem")

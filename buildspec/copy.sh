@@ -6,7 +6,7 @@
 # come to their end. So the work is done in a subshell, which may exit where it likes; its outcome is exported, and a
 # last command, short enough for CodeBuild's error message, fails with the outcome's exit code.
 #
-# Unquoted on purpose: TARGET_REGISTRY is a pattern where the template is not told the account in China.
+# Unquoted on purpose: TARGET_REGISTRY is a pattern if the template has no parameter for the account in China.
 # A && B || C is no "if" here either: C is to run where A or B is false.
 # shellcheck disable=SC2053,SC2015
 
@@ -79,7 +79,7 @@ work=$(mktemp -d)
   command -v skopeo >/dev/null ||
     finish UNREACHABLE 'apt could not install skopeo; the log of the build says why'
 
-  # Ends the copy by what the last program wrote to $work/errors, or by RESULT where that tells nothing.
+  # Ends the copy by what the last program wrote to $work/errors, or by RESULT if that says nothing.
   # Its last line, without anything that could let someone in, is the reason.
   password=
   explain() { # RESULT
@@ -100,7 +100,7 @@ work=$(mktemp -d)
       sed -E -e 's#[^ ]*/[^ ]*##g' -e 's#manifest [^ ]+ (in|to) #manifest #g')
     said=${said//"$source_host"/}
     said=${said//"$registry"/}
-    # A cause stands at the end, and may name two digests.
+    # The cause is at the end, and may name two digests.
     [[ ${#reason} -le 300 ]] || reason="${reason:0:105} ... ${reason: -190}"
     reason=${reason:-the program ended without a message}
 

@@ -40,7 +40,7 @@ def _exit_codes() -> str:
 
 
 def _fenced(lines: list[str]) -> Iterator[str]:
-    """Yield lines with each paragraph that Typer leaves as it stands (\\b) in a fence."""
+    """Yield lines with each paragraph that Typer leaves as it is (\\b) in a fence."""
     verbatim = False
     for line in lines:
         if line == "\b":

@@ -24,7 +24,7 @@ def generated() -> str:
 
 
 def command_of(script: str) -> str:
-    """Return what is deployed of a script: what follows the first empty line. Before it stands what its readers need.
+    """Return what is deployed of a script: what follows the first empty line. What comes before is for its readers.
 
     Raises ValueError where nothing follows, or where it does not end in exactly one newline, as a YAML block does.
     """
@@ -63,12 +63,12 @@ class _Block:
 
 
 def _block(document: str, *path: str | int) -> _Block:
-    """Return the block that stands under `path`, keys of mappings and places in lists. Raises ValueError for none."""
+    """Return the block under `path`, keys of mappings and places in lists. Raises ValueError for none."""
     node = yaml.compose(document, Loader=yaml.SafeLoader)
     for step in path:
         node = _under(node, step)
     if not isinstance(node, yaml.ScalarNode) or node.style != "|":
-        raise ValueError(f"no block of text (|) stands under {'/'.join(map(str, path))}")
+        raise ValueError(f"no block of text (|) is under {'/'.join(map(str, path))}")
     first = node.start_mark.line + 1
     line = document.split("\n")[first]
     return _Block(first, len(line) - len(line.lstrip(" ")), node.value)

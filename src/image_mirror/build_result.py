@@ -18,7 +18,7 @@ EXIT_CODES = {
     44: "NOT_FOUND",
     50: "UNREACHABLE",
 }
-"""The buildspec's exit codes and the COPY_RESULT that each one stands for."""
+"""The buildspec's exit codes and the COPY_RESULT that each one means."""
 
 _REFUSALS = frozenset(("NOT_FOUND", "DENIED", "BAD_INPUT"))
 _DELAYS = frozenset(("RATE_LIMITED", "UNREACHABLE", "TARGET_LOGIN"))

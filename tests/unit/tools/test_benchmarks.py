@@ -1,5 +1,6 @@
 """The benchmark's own arithmetic, table and plot; what it measures is measured by `make bench`."""
 
+import importlib.util
 import re
 from xml.etree.ElementTree import Element, fromstring
 
@@ -10,6 +11,7 @@ from benchmarks.plot import plot, ticks, used
 from benchmarks.rounds import Row, compare, take_turns
 from benchmarks.shares import Stats, least, shares_of
 from benchmarks.table import BEGIN, END, NoPlaceError, line, put_into
+from support.templates import ROOT
 
 SVG = "{http://www.w3.org/2000/svg}"
 COST = Row("a cost", "a reference", (4.0, 1.0, 2.0), 2.5)
@@ -185,3 +187,14 @@ def test_what_interrupted_one_profile_does_not_count() -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_a_reviews_size_is_that_of_what_is_sent(size: str) -> None:
     assert f"{len(review_text(size).encode()) / 1000:.1f} kB" == size
+
+
+def test_each_module_that_a_benchmark_runs_as_a_program_exists() -> None:
+    found = [
+        name
+        for path in (ROOT / "benchmarks").glob("*.py")
+        for name in re.findall(r'"-m", "(benchmarks[\w.]*)"', path.read_text())
+    ]
+    assert len(found) >= 3
+    for name in found:
+        assert importlib.util.find_spec(name), name
