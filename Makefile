@@ -46,6 +46,7 @@ docs: .venv/.dev
 requirements: .venv/.dev
 	$(BIN)/uv pip compile --quiet --no-header --python-version 3.13 --generate-hashes $(ARGS) \
 		src/requirements.in -o src/requirements.txt
+
 # The build's bash, buildspec/*.sh, into image-pulling.yaml, which has to be one file for CloudFormation. `make test` says
 # where this was forgotten, and `make e2e` runs shellcheck; by itself it is: shellcheck buildspec/*.sh
 templates: .venv/.dev

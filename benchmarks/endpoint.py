@@ -1,8 +1,8 @@
 """One server process: the webhook, or what it is compared with, behind the HTTPS adapter of the end-to-end tests.
 
 `python -m benchmarks.endpoint webhook|floor|constant FOLDER SIZE` prints its port; then, for each line of its input,
-the CPU seconds that it has used so far. It ends with its input. FOLDER gets the certificate, gateway.pem; SIZE names the
-review that will be sent.
+the CPU seconds that it has used so far. It ends with its input. FOLDER gets the certificate, gateway.pem; SIZE names
+the review that will be sent.
 """
 
 import json
