@@ -195,7 +195,7 @@ def test_watching_ends_by_ctrl_c_without_a_trace(operator: Operator, records: Re
     assert (process.returncode, out, err) == (130, "", "1 record: 1 COPYING\n")
 
 
-def test_a_terminal_is_drawn_anew_and_left_in_order(operator: Operator, records: Records) -> None:
+def test_a_terminal_is_drawn_again_and_left_in_order(operator: Operator, records: Records) -> None:
     records.create(record("gcr.io/x:1", Status.FAILED))
     reader, writer = pty.openpty()
     text = ""
@@ -310,7 +310,7 @@ def test_what_a_real_cluster_runs_is_never_removed(
         # What other tests have left in this ECR has no record.
         assert {row["image"] for row in rows} - {None} == {"gcr.io/ended:1", "gcr.io/unused:1"}
         assert f"3 pods run in the cluster ({kubeconfig})." in shown.stderr
-        assert "8 that nobody has pulled stay, for a cluster runs them." in shown.stderr
+        assert "Kept although nobody has pulled them: 8 that a cluster runs." in shown.stderr
 
         began = time.monotonic()
         done = there.run("prune", "--unused-days", 30, "--kubeconfig", kubeconfig, "--yes", later=True)

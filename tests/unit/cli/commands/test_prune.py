@@ -100,7 +100,7 @@ def have(records: Records, registry: Registry, made: Record, **options: Any) -> 
     return made
 
 
-def standing(records: Records) -> set[str]:
+def sources(records: Records) -> set[str]:
     return {each.source for page in records.pages() for each in page}
 
 
@@ -132,19 +132,19 @@ def test_without_yes_what_would_go_is_shown_and_nothing_goes(
     ]
     assert "2 copies of 1.5 GB would be removed; --yes removes them." in result.stderr
     assert "Warning: no cluster is asked" in result.stderr
-    assert (store.tags(), standing(records), waited) == (before, ALL, [])
+    assert (store.tags(), sources(records), waited) == (before, ALL, [])
 
 
 def test_with_yes_records_go_first_then_the_webhooks_memory_and_then_the_images(
     store: Registry, records: Records, waited: Waited
 ) -> None:
     seen: list[tuple[set[str], int]] = []
-    waited.meanwhile = lambda: seen.append((standing(records), len(store.tags())))
+    waited.meanwhile = lambda: seen.append((sources(records), len(store.tags())))
     assert outcomes("--yes", "--no-cluster") == {"gcr.io/never:1": REMOVED, "gcr.io/old:1": REMOVED}
     assert seen == [({"gcr.io/pulled:1", "gcr.io/new:1"}, 4)]
     assert waited[0] * 1000 >= recorder._KNOWN_FOR + 60_000, "what it has answered, the API server stores within 60 s"
     assert store.tags() == {"mirror/gcr.io/pulled:1", "mirror/gcr.io/new:1"}
-    assert standing(records) == {"gcr.io/pulled:1", "gcr.io/new:1"}
+    assert sources(records) == {"gcr.io/pulled:1", "gcr.io/new:1"}
 
 
 @pytest.mark.usefixtures("store")
@@ -162,7 +162,7 @@ def test_json_has_the_keys_that_the_help_names() -> None:
 def test_nothing_to_remove_waits_for_nothing(registry: Registry, waited: Waited) -> None:
     result = run("prune", "--unused-days", 30, "--yes", "--no-cluster")
     assert (result.exit_code, result.stdout, waited) == (0, "", [])
-    assert "Nothing to remove." in result.stderr
+    assert "There is nothing to remove." in result.stderr
     assert registry.tags() == set()
 
 
@@ -171,7 +171,7 @@ def test_what_is_on_its_way_or_has_failed_stays(status: Status, registry: Regist
     have(records, registry, record("gcr.io/x:1", status, hours=2_000))
     result = run("prune", "--unused-days", 30)
     assert result.stdout == ""
-    assert "1 that nobody has pulled stay, for their records are not COPIED." in result.stderr
+    assert "Kept although nobody has pulled them: 1 whose records are not COPIED." in result.stderr
 
 
 def test_images_without_a_record_are_shown_and_go_and_what_has_another_name_does_not(
@@ -187,7 +187,7 @@ def test_images_without_a_record_are_shown_and_go_and_what_has_another_name_does
     assert set(outcomes("--yes", "--no-cluster").values()) == {REMOVED}
     assert registry.tags() == {"mirror/team/app:1", "mirrors/gcr.io/x:1", "app:1"}
     assert len(waited) == 1
-    assert standing(records) == set()
+    assert sources(records) == set()
 
 
 @pytest.mark.parametrize(
@@ -195,10 +195,12 @@ def test_images_without_a_record_are_shown_and_go_and_what_has_another_name_does
     [
         pytest.param(
             ["--unused-days", "30", "--yes", "--no-cluster", "--dry-run"],
-            "--dry-run: only shows what --yes removes",
+            "--dry-run: cannot be combined with --yes",
             id="shown-and-removed",
         ),
-        pytest.param(["--unused-days", "1"], "--unused-days: 1 is too few: ECR may be a day late", id="too-few-days"),
+        pytest.param(
+            ["--unused-days", "1"], "--unused-days: 1 is too few: ECR may record a pull a day late", id="too-few-days"
+        ),
         pytest.param(["--unused-days", "soon"], "valid integer", id="no-number"),
         pytest.param([], "Missing option '--unused-days'", id="no-days"),
         pytest.param(
@@ -208,17 +210,17 @@ def test_images_without_a_record_are_shown_and_go_and_what_has_another_name_does
         ),
         pytest.param(
             ["--unused-days", "30", "--no-cluster", "--kubeconfig", "a"],
-            "--no-cluster: leave it out where a cluster is named",
+            "--no-cluster: cannot be combined with --kubeconfig or --context",
             id="no-cluster-and-a-cluster",
         ),
         pytest.param(
             ["--unused-days", "30", "--yes", "--no-cluster", "--context", "a"],
-            "--no-cluster: leave it out where a cluster is named",
+            "--no-cluster: cannot be combined with --kubeconfig or --context",
             id="no-cluster-and-a-context",
         ),
         pytest.param(
             ["--unused-days", "30", "--kubeconfig", "a", "--kubeconfig", "b", "--context", "x"],
-            "--context: with several --kubeconfig, give one for each",
+            "--context: with several --kubeconfig, give one --context for each",
             id="contexts",
         ),
     ],
@@ -338,7 +340,7 @@ def test_every_cluster_that_is_named_is_asked_and_holds_what_it_runs(
     assert [line for line in result.stderr.splitlines() if "pods run" in line] == [
         f"1 pods run in the cluster ({name})." for name in names
     ]
-    assert "2 that nobody has pulled stay, for a cluster runs them." in result.stderr
+    assert "Kept although nobody has pulled them: 2 that a cluster runs." in result.stderr
     assert len(store.tags()) == 4
 
 
@@ -349,7 +351,7 @@ def test_a_cluster_that_gives_no_answer_ends_it_before_anything_goes(
     result = run("prune", "--unused-days", 30, "--yes", "--kubeconfig", "a", "--kubeconfig", "b")
     assert result.exit_code == 3
     assert "Error: the cluster (b): connection refused" in result.stderr
-    assert (len(store.tags()), standing(records), waited) == (4, ALL, [])
+    assert (len(store.tags()), sources(records), waited) == (4, ALL, [])
 
 
 def test_a_cluster_that_gives_no_answer_after_the_wait_puts_the_records_back(
@@ -358,7 +360,7 @@ def test_a_cluster_that_gives_no_answer_after_the_wait_puts_the_records_back(
     clusters["a"] = []
     waited.meanwhile = clusters.clear
     assert set(outcomes("--yes", "--kubeconfig", "a", code=3).values()) == {"kept: the command has ended early"}
-    assert (len(store.tags()), standing(records)) == (4, ALL)
+    assert (len(store.tags()), sources(records)) == (4, ALL)
 
 
 @pytest.mark.parametrize(
@@ -447,14 +449,14 @@ def test_a_removal_that_a_repeated_request_finds_done_counts_as_done(
     monkeypatch.setattr(Records, "remove", repeated)
     waited.meanwhile = lambda: setattr(next(iter(store.repositories["mirror/gcr.io/old"].values())), "pulled", ago(0))
     assert outcomes("--yes", "--no-cluster")["gcr.io/old:1"] == "kept: it was pushed or pulled meanwhile"
-    assert "gcr.io/old:1" in standing(records)
+    assert "gcr.io/old:1" in sources(records)
 
 
 def test_ctrl_c_while_waiting_puts_the_records_back(store: Registry, records: Records, waited: Waited) -> None:
     before = {each for page in records.pages() for each in page}
 
     def interrupt() -> None:
-        assert len(standing(records)) == 2
+        assert len(sources(records)) == 2
         raise KeyboardInterrupt
 
     waited.meanwhile = interrupt
@@ -468,7 +470,9 @@ def test_ctrl_c_while_waiting_puts_the_records_back(store: Registry, records: Re
     assert len(store.tags()) == 4
 
 
-def test_records_that_cannot_be_put_back_are_told(store: Registry, waited: Waited, refuse: Callable[..., None]) -> None:
+def test_records_that_cannot_be_put_back_are_reported(
+    store: Registry, waited: Waited, refuse: Callable[..., None]
+) -> None:
     def interrupt() -> None:
         refuse("dynamodb", "PutItem")
         raise KeyboardInterrupt
@@ -498,7 +502,7 @@ def test_ctrl_c_while_images_go_puts_back_the_records_of_those_that_stay(
     lines = {line.split()[0]: line for line in result.stdout.splitlines()}
     assert lines["gcr.io/never:1"].endswith("removed")
     assert lines["gcr.io/old:1"].endswith("kept: the command has ended early")
-    assert standing(records) == ALL - {"gcr.io/never:1"}
+    assert sources(records) == ALL - {"gcr.io/never:1"}
     assert len(waited) == 1
 
 
@@ -523,7 +527,7 @@ def test_a_denial_anywhere_ends_with_3_and_everything_stands_as_before(
     assert f"Error: china account (profile china): {operation}: AccessDeniedException" in result.stderr
     assert "ask for this permission" in result.stderr
     assert "not put back" not in result.output
-    assert (len(store.tags()), standing(records)) == (4, ALL)
+    assert (len(store.tags()), sources(records)) == (4, ALL)
 
 
 def test_no_network_ends_with_3(store: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -547,10 +551,10 @@ def test_a_network_that_fails_while_records_go_leaves_none_of_them_removed(
     monkeypatch.setattr(Records, "remove", lost)
     result = run("prune", "--unused-days", 30, "--yes", "--no-cluster")
     assert result.exit_code == 3
-    assert (len(store.tags()), standing(records)) == (4, ALL)
+    assert (len(store.tags()), sources(records)) == (4, ALL)
 
 
-def test_what_ecr_does_not_remove_is_told_and_has_its_record_again(
+def test_what_ecr_does_not_remove_is_reported_and_has_its_record_again(
     store: Registry, records: Records, waited: Waited
 ) -> None:
     for number in range(150):
@@ -559,7 +563,7 @@ def test_what_ecr_does_not_remove_is_told_and_has_its_record_again(
     found = outcomes("--yes", "--no-cluster", code=1)
     assert found["gcr.io/many:7"] == "kept: ECR did not remove it: KmsError: so it is"
     assert sum(outcome == REMOVED for outcome in found.values()) == len(found) - 1 == 151
-    assert {source for source in standing(records) if "many" in source} == {"gcr.io/many:7"}
+    assert {source for source in sources(records) if "many" in source} == {"gcr.io/many:7"}
     assert len(waited) == 1
 
 
@@ -599,7 +603,7 @@ def test_an_error_between_two_requests_puts_back_the_records_of_what_stays_and_n
     kept = {name for name, outcome in found.items() if outcome == "kept: the command has ended early"}
     assert (len(removed), kept) == (gone, all_of_them - removed)
     assert {name.removeprefix("mirror/") for name in registry.tags()} == kept
-    assert standing(records) == kept
+    assert sources(records) == kept
 
 
 @pytest.mark.usefixtures("waited")
@@ -621,7 +625,7 @@ def test_where_ecr_does_not_even_say_what_is_left_the_outcome_says_so_and_the_re
     doubtful = {name for name, outcome in found.items() if outcome.startswith("perhaps removed: ECR gave no answer")}
     assert len(doubtful) == 50
     assert {name for name, outcome in found.items() if outcome == REMOVED} == all_of_them - doubtful
-    assert standing(records) == doubtful
+    assert sources(records) == doubtful
     assert all(each.due_at == now() for page in records.pages() for each in page)
 
 
@@ -663,9 +667,9 @@ def test_a_copy_by_digest_that_an_index_refers_to_stays_with_its_record(store: R
     records.create(replace(record(f"gcr.io/multi@{DIGEST}", hours=2_000), digest=child.digest))
     store.push("mirror/gcr.io/multi", "1", pulled=1, children=(child,))
     found = outcomes("--yes", "--no-cluster")
-    [said] = [said for name, said in found.items() if "multi" in name]
-    assert said == "kept: an index in its repository refers to it"
-    assert f"gcr.io/multi@{DIGEST}" in standing(records)
+    [outcome] = [outcome for name, outcome in found.items() if "multi" in name]
+    assert outcome == "kept: an index in its repository refers to it"
+    assert f"gcr.io/multi@{DIGEST}" in sources(records)
 
 
 def test_a_refresh_that_pushed_nothing_counts_as_use(registry: Registry, records: Records) -> None:
@@ -681,7 +685,7 @@ def test_an_untagged_image_that_a_cluster_runs_by_digest_stays(
     clusters["a"] = pods(f"{COPIES}/gcr.io/old@{child.digest}")
     assert outcomes("--yes", "--kubeconfig", "a")["gcr.io/old:1"] == REMOVED
     assert store.untagged("mirror/gcr.io/old") == {child.digest}
-    assert "gcr.io/old:1" not in standing(records)
+    assert "gcr.io/old:1" not in sources(records)
 
 
 @pytest.mark.parametrize(
@@ -712,25 +716,25 @@ TIMES = st.integers(0, 10)
     ),
     TIMES,
 )
-def test_nothing_goes_that_was_used_since_or_runs_or_is_under_way(
+def test_nothing_goes_that_was_used_since_or_runs_or_is_not_copied(
     held: list[tuple[int, int | None, bool, tuple[Status, int] | None]], cutoff: int
 ) -> None:
     made = [
         (Tag("r/x", str(number), f"d{number}", 1, pushed, pulled), runs, asked)
         for number, (pushed, pulled, runs, asked) in enumerate(held)
     ]
-    standing = {
+    existing = {
         tag.key: Record(repo=tag.repo, tag=tag.name, status=asked[0], requested_at=asked[1])
         for tag, _, asked in made
         if asked is not None
     }
     running = InUse(frozenset(tag.key for tag, runs, _ in made if runs))
-    found = unused([tag for tag, _, _ in made], standing, running, cutoff)
-    going = {one.tag for one in found.going}
+    found = unused([tag for tag, _, _ in made], existing, running, cutoff)
+    removable = {one.tag for one in found.removable}
     for tag, runs, asked in made:
         used = any(then is not None and then >= cutoff for then in (tag.pushed_at, tag.pulled_at, asked and asked[1]))
-        assert (tag in going) is (not used and not runs and (asked is None or asked[0] is Status.COPIED))
-    assert all(a.tag.used_at <= b.tag.used_at for a, b in itertools.pairwise(found.going))
+        assert (tag in removable) is (not used and not runs and (asked is None or asked[0] is Status.COPIED))
+    assert all(a.tag.used_at <= b.tag.used_at for a, b in itertools.pairwise(found.removable))
 
 
 @pytest.mark.usefixtures("waited")
@@ -743,7 +747,7 @@ def test_motos_ecr_takes_the_same_calls(operated: Operated, records: Records, mo
     monkeypatch.setattr(time, "time", lambda: later / 1000)
     assert outcomes("--yes", "--no-cluster") == {"gcr.io/x:1": REMOVED}
     assert operated.cloud.ecr.describe_images(repositoryName="mirror/gcr.io/x")["imageDetails"] == []
-    assert standing(records) == set()
+    assert sources(records) == set()
 
 
 def test_a_context_alone_names_a_cluster() -> None:

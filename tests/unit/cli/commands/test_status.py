@@ -179,13 +179,13 @@ def test_one_image_is_shown_in_full_with_its_build_and_the_end_of_its_log(name: 
     result = run("status", name)
     assert (result.exit_code, result.stderr) == (0, "")
     record_lines, build_lines, log_lines = (part.splitlines() for part in result.stdout.split("\n\n"))
-    said = dict(line.split(None, 1) for line in record_lines)
-    assert said["image"] == "gcr.io/broken:1"
-    assert said["copy"] == f"{REGISTRY}/mirror/gcr.io/broken:1"
-    assert said["state"] == "FAILED"
-    assert re.search(r"[+]\d\d:\d\d \(3h ago\)$", said["requested"])
-    assert said["attempts"] == "5 that the source refused, 0 put off"
-    assert said["reason"] == REASON
+    fields = dict(line.split(None, 1) for line in record_lines)
+    assert fields["image"] == "gcr.io/broken:1"
+    assert fields["copy"] == f"{REGISTRY}/mirror/gcr.io/broken:1"
+    assert fields["state"] == "FAILED"
+    assert re.search(r"[+]\d\d:\d\d \(3h ago\)$", fields["requested"])
+    assert fields["attempts"] == "5 refused by the source, 0 delayed for another reason"
+    assert fields["reason"] == REASON
     assert build_lines[0] == f"{BUILD}: FAILED"
     assert [line.split(None, 3) for line in build_lines[1:]] == [
         ["PHASE", "STATUS", "SECONDS", "MESSAGE"],
@@ -236,7 +236,7 @@ def test_an_image_whose_build_has_not_begun_asks_the_global_account_nothing(refu
         ),
         pytest.param(
             lambda _refuse, build, _env: build.update(logs={}),
-            ["its log is not shown", "CodeBuild names no log of it, and it has ended"],
+            ["its log is not shown", "the build has ended, and CodeBuild has no log of it"],
             True,
             id="no-log-at-all",
         ),
@@ -278,10 +278,10 @@ def test_where_the_global_account_says_nothing_the_record_is_shown_and_why(
 
 
 @pytest.mark.usefixtures("build")
-def test_a_build_that_codebuild_no_longer_knows_is_told(answer: Callable[[str, str, Reply], None]) -> None:
+def test_a_build_that_codebuild_no_longer_knows_is_reported(answer: Callable[[str, str, Reply], None]) -> None:
     answer("codebuild", "BatchGetBuilds", lambda _: {"builds": [], "buildsNotFound": [BUILD]})
     result = run("status", "gcr.io/broken:1")
-    assert f"CodeBuild in us-west-2 knows no build {BUILD}" in result.stderr
+    assert f"CodeBuild in us-west-2 has no build {BUILD}" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_a_build_that_codebuild_no_longer_knows_is_told(answer: Callable[[str, s
 def test_an_image_without_a_record_ends_with_1_and_what_the_webhook_would_make_of_it(image: str, words: str) -> None:
     result = run("status", image)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"Error: {image}: there is no record of it")
+    assert result.stderr.startswith(f"Error: {image}: there is no record")
     assert words in result.stderr
 
 
@@ -331,8 +331,12 @@ def test_the_stacks_own_rules_decide(rules: str, words: str, operated: Operated)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        pytest.param(["--watch", "--output", "json"], "cannot be watched", id="watched-json"),
-        pytest.param(["gcr.io/x:1", "--state", "FAILED"], "--state: chooses among many", id="state-of-one"),
+        pytest.param(["--watch", "--output", "json"], "cannot be combined with --watch", id="watched-json"),
+        pytest.param(
+            ["gcr.io/x:1", "--state", "FAILED"],
+            "--state: cannot be combined with the name of one image",
+            id="state-of-one",
+        ),
         pytest.param(["--state", "LOST"], "LOST", id="no-such-state"),
         pytest.param(["gcr.io/X:1"], "the repository has upper case", id="no-reference"),
         pytest.param([""], "it is empty", id="empty"),
@@ -362,7 +366,7 @@ def test_no_network_ends_with_3(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "check the network" in result.stderr
 
 
-def test_watching_in_a_pipe_tells_each_change_once_until_ctrl_c(
+def test_watching_in_a_pipe_prints_each_change_once_until_ctrl_c(
     table: Operated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks, pages = iter(range(6)), Records.pages
@@ -395,7 +399,7 @@ def test_watching_in_a_pipe_tells_each_change_once_until_ctrl_c(
         "GONE       gcr.io/fine:1",
         "REQUESTED  gcr.io/new:1",
     ]
-    assert "Note: not read anew: Could not connect to the endpoint URL" in result.stderr
+    assert "Note: the records cannot be read now: Could not connect to the endpoint URL" in result.stderr
     assert "Traceback" not in result.output
 
 
@@ -414,7 +418,10 @@ def test_a_proxys_page_does_not_end_the_watching(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(time, "sleep", sleep)
     result = run("status", "--watch")
     assert result.exit_code == 130
-    assert result.stderr.count("Note: not read anew: the answer is not from AWS, perhaps from a proxy") == 2
+    assert (
+        result.stderr.count("Note: the records cannot be read now: the answer is not from AWS, perhaps from a proxy")
+        == 2
+    )
     assert "<html>" not in result.output
 
 
@@ -450,7 +457,7 @@ def test_a_frame_fits_the_terminal_and_says_how_much_it_leaves_out(width: int, h
 
 def test_a_frame_says_why_it_is_an_older_reading() -> None:
     text = watch.frame(BY_ATTENTION, "no network", now(), Console(width=80, height=40, file=io.StringIO()))
-    assert "not read anew: no network" in text.plain
+    assert "the records cannot be read now: no network" in text.plain
 
 
 def test_a_terminal_gets_colours_and_no_image_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -474,7 +481,7 @@ def test_a_terminal_gets_colours_and_no_image_is_cut(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "line"),
     [
         pytest.param(None, FAILED, f"FAILED     gcr.io/broken:1  {REASON}", id="new"),
         pytest.param(FAILED, None, "GONE       gcr.io/broken:1", id="gone"),
@@ -493,15 +500,15 @@ def test_a_terminal_gets_colours_and_no_image_is_cut(monkeypatch: pytest.MonkeyP
         ),
     ],
 )
-def test_a_change_is_what_people_would_call_one(before: Record | None, after: Record | None, told: str | None) -> None:
-    assert change(before, after) == told
+def test_a_change_is_what_people_would_call_one(before: Record | None, after: Record | None, line: str | None) -> None:
+    assert change(before, after) == line
 
 
 def test_the_counts_of_thousands_are_readable() -> None:
     assert summary([COPIED] * 4_997 + [FAILED] * 3) == "5,000 records: 3 FAILED, 4,997 COPIED"
 
 
-def test_below_a_copy_that_is_well_stands_nothing() -> None:
+def test_a_copy_that_is_well_has_one_line() -> None:
     assert len(entry(COPIED, now())) == 1
     assert len(entry(replace(COPIED, error="the refresh failed"), now())) == 2
     assert len(entry(FAILED, now())) == 3

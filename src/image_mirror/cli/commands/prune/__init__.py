@@ -1,4 +1,4 @@
-"""`image-mirror prune`: removes the copies that nobody has pulled for so many days, and that no cluster runs."""
+"""`image-mirror prune`: removes copies that nobody has pulled for a number of days, and that no cluster runs."""
 
 from image_mirror.cli.commands.prune.command import prune
 

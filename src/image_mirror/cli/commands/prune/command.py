@@ -1,4 +1,4 @@
-"""The command: its options, what it asks of whom, and in which order."""
+"""The command itself: its options, and the order of its steps."""
 
 import time
 from collections.abc import Sequence
@@ -26,15 +26,16 @@ from image_mirror.table import Records
 if TYPE_CHECKING:
     from image_mirror.review import Json
 
-# Seconds. The webhook remembers a record for 60; what it answers last belongs to a request that the API server may take
-# 60 more to store (--request-timeout), and only then do the clusters tell of the pod; ten for their clocks.
+# Seconds. The webhook remembers a record for 60. The API server can take 60 more (--request-timeout) to store the pod
+# of the last answer, and only then does the cluster list that pod. The other ten are for differences of clocks.
 _WEBHOOK_FORGETS = 130
 _FEWEST_DAYS = 2  # ECR may be a day late in recording a pull
 
 
 def prune(
     unused_days: Annotated[
-        int, typer.Option(metavar="N", help="What nobody has pulled, pushed or asked for in so many days, 2 at least.")
+        int,
+        typer.Option(metavar="N", help="Copies that nobody has pulled, pushed or requested for N days; at least 2."),
     ],
     kubeconfigs: Annotated[
         list[Path] | None,
@@ -44,7 +45,7 @@ def prune(
             exists=True,
             dir_okay=False,
             readable=True,
-            help="A cluster that pulls copies; once for each.",
+            help="The kubeconfig of a cluster that pulls copies. Can be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -53,90 +54,88 @@ def prune(
         typer.Option(
             "--context",
             metavar="NAME",
-            help="The context, where not the current one; once for each cluster.",
+            help="The context of a cluster; default: the current one. Can be repeated.",
             show_default=False,
         ),
     ] = None,
     no_cluster: Annotated[
         bool,
-        typer.Option(
-            "--no-cluster", help="No cluster is to be asked; a pod made in the minute before may lose its copy."
-        ),
+        typer.Option("--no-cluster", help="Ask no cluster. A pod created in the minute before may lose its copy."),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it they are only shown.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show them, as without --yes.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove the copies. Without it they are only shown.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the copies, as without --yes.")] = False,
     output: OutputOption = Output.TABLE,
     china_profile: ChinaProfile = None,
     china_region: ChinaRegion = None,
     stack_name: StackName = None,
 ) -> None:
-    """Show the copies in ECR that nobody has pulled for so many days; with --yes, remove them.
+    """Show the copies in ECR that nobody has pulled for a number of days; with --yes, remove them.
 
     \b
     image-mirror prune --unused-days 90 --kubeconfig ~/.kube/production
     image-mirror prune --unused-days 90 --context production --context staging --yes
 
-    An image that is removed from ECR cannot be had back from there; so it is removed only with --yes. `retry` and
-    `forget`, after which the next pod is served as before, act at once. --dry-run makes each only show what it
-    would do.
+    An image that was removed from ECR cannot be restored there. So this command removes images only with --yes. `retry`
+    and `forget` act at once, because the next pod gets its copy as before. With --dry-run, each of them only shows what
+    it would do.
 
-    What a cluster runs, or is about to run, is never removed, however long ago it was pulled: nodes keep images. So
-    name every cluster that pulls from this ECR: by one --kubeconfig each, or one --context each. With --yes, at least
-    one is named, or else --no-cluster. Only pods count: a CronJob that next runs in a month has its images copied anew
-    by then, unless it names the copies themselves.
+    Images that a cluster runs, or is about to run, are never removed. They may have been pulled long ago, because nodes
+    keep images. So name every cluster that pulls from this ECR, with one --kubeconfig or one --context for each. --yes
+    needs at least one cluster, or --no-cluster. Only pods count. When a CronJob runs next month, its images are copied
+    again, unless the CronJob names the copies themselves.
 
-    Also shown are images under the mirror's names that have no record: `image-mirror forget` left them, or an older
-    deployment. What is being copied stays, and what lies under other names. Where two stacks in one region share a
-    prefix, do not use it: the copies of the one have no record in the table of the other.
+    It also shows images under the mirror's prefix that have no record, from `image-mirror forget` or from an older
+    deployment. It does not remove images that are being copied, or images under other names. Do not use it if two
+    stacks in one region have the same prefix: the copies of one stack have no record in the other stack's table.
 
-    Removing takes more than two minutes. The records go first; then the webhook's memory of them has to pass, and the
-    requests that it has answered by it, while Ctrl-C puts the records back. Then what was asked for, pulled or started
-    meanwhile is left, and the rest goes: the tag, the image where no other tag is its, and the untagged images in the
-    same repositories that nobody has used for so long and to which no index refers. Sizes are ECR's: of an image for
-    several platforms the largest one's.
+    Removing takes more than two minutes. First it removes the records. Then it waits until the webhook has forgotten
+    them, and until its last answers have reached the clusters. If you press Ctrl-C, the records are put back. Copies
+    that were requested, pulled or started in the meantime are kept. The others are removed: the tag, the image if it
+    has no other tag, and the untagged images in the same repositories that nobody has used for the same time and that
+    no index refers to. Sizes are from ECR: for an image with several platforms, the size of the largest one.
 
     \b
     --output json prints a list of objects, one for each copy, with the keys
-      image      the source, or null where there is no record
+      image      the source, or null if there is no record
       copy       its name in ECR
-      digest     of what ECR holds
+      digest     of the image in ECR
       bytes      its size
-      last_pull  in ISO 8601 and UTC; null where ECR has recorded none
-      pushed     likewise
+      last_pull  in ISO 8601 and UTC; null if ECR has recorded no pull
+      pushed     in the same format
       outcome    "would be removed", "removed" or "gone already";
                  "kept: " and the reason;
                  "kept, without its record, " and why it was not put back;
-                 "perhaps removed: " where ECR gave no answer
+                 "perhaps removed: " if ECR gave no answer
 
-    Exits with 1 where ECR did not remove one, or where a record was not put back; its outcome says why.
+    Exits with 1 if ECR did not remove a copy, or if a record was not put back; the outcome says why.
     """
     clusters = _clusters(kubeconfigs or [], contexts or [])
     if unused_days < _FEWEST_DAYS:
-        cause = f"{unused_days} is too few: ECR may be a day late in recording a pull; give {_FEWEST_DAYS} or more"
+        cause = f"{unused_days} is too few: ECR may record a pull a day late; give {_FEWEST_DAYS} or more"
         raise typer.BadParameter(cause, param_hint="--unused-days")
     if no_cluster and clusters:
-        cause = "leave it out where a cluster is named by --kubeconfig or --context"
+        cause = "cannot be combined with --kubeconfig or --context"
         raise typer.BadParameter(cause, param_hint="--no-cluster")
     if yes and dry_run:
-        raise typer.BadParameter("only shows what --yes removes; leave out one of the two", param_hint="--dry-run")
+        raise typer.BadParameter("cannot be combined with --yes", param_hint="--dry-run")
     if yes and not clusters and not no_cluster:
-        cause = "name each cluster that pulls these copies, by --kubeconfig or --context; or say --no-cluster"
+        cause = "name each cluster that pulls these copies, with --kubeconfig or --context; or give --no-cluster"
         raise typer.BadParameter(cause, param_hint="--yes")
     stack = china_stack(Account("china", china_profile, china_region), stack_name)
     mirror = mirror_of(stack)
     if not clusters:
-        typer.echo("Warning: no cluster is asked; what runs from a node's store of images counts as unused.", err=True)
+        typer.echo("Warning: no cluster is asked; an image that a node has stored and runs counts as unused.", err=True)
     running = _ask(clusters, mirror)
     records = Records(stack.account.client("dynamodb"), stack.output("ImageListTableName"))
     ecr = stack.account.client("ecr")
     cutoff = int(time.time() * 1000) - unused_days * DAY
-    # The table first: what is recorded while ECR is read would else look like an image that has no record.
-    standing = {(record.repo, record.tag): record for record in all_records(records)}
-    found = unused(_held(ecr, mirror), standing, running, cutoff)
-    pruning = Pruning(ecr, records, cutoff) if yes and found.going else None
+    # The table is read first. Otherwise an image that is recorded while ECR is read would seem to have no record.
+    existing = {(record.repo, record.tag): record for record in all_records(records)}
+    found = unused(_tags_in_ecr(ecr, mirror), existing, running, cutoff)
+    pruning = Pruning(ecr, records, cutoff) if yes and found.removable else None
     try:
         if pruning:
-            _remove(pruning, found.going, clusters, mirror)
+            _remove(pruning, found.removable, clusters, mirror)
     finally:
         show(found, pruning, output)
     if pruning and not all(outcome.ok for outcome in pruning.outcomes.values()):
@@ -148,13 +147,13 @@ def _clusters(kubeconfigs: Sequence[Path], contexts: Sequence[str]) -> list[Clus
         return [Cluster(kubeconfig) for kubeconfig in kubeconfigs]
     files = kubeconfigs if len(kubeconfigs) > 1 else [*kubeconfigs, None][:1] * len(contexts)
     if len(files) != len(contexts):
-        cause = "with several --kubeconfig, give one for each, in their order, or none"
+        cause = "with several --kubeconfig, give one --context for each, in the same order, or none"
         raise typer.BadParameter(cause, param_hint="--context")
     return [Cluster(*pair) for pair in zip(files, contexts, strict=True)]
 
 
 def _ask(clusters: Sequence[Cluster], mirror: Mirror) -> InUse:
-    """Return what runs in all clusters. Raises NoAnswerError where one gives no answer."""
+    """Return what runs in all clusters. Raises NoAnswerError if one gives no answer."""
     pods: list[Json] = []
     for cluster in clusters:
         some = cluster.pods()
@@ -163,25 +162,25 @@ def _ask(clusters: Sequence[Cluster], mirror: Mirror) -> InUse:
     return in_use(pods, mirror)
 
 
-def _held(ecr: Any, mirror: Mirror) -> list[Tag]:
-    """List the tags of all repositories that hold copies."""
+def _tags_in_ecr(ecr: Any, mirror: Mirror) -> list[Tag]:
+    """List the tags of all repositories with copies."""
     pages = ecr.get_paginator("describe_repositories").paginate(PaginationConfig={"PageSize": 1000})
     names = [repository["repositoryName"] for page in pages for repository in page["repositories"]]
-    held: list[Tag] = []
+    found: list[Tag] = []
 
     def read(name: str) -> None:
         repo = f"{mirror.registry}/{name}"
-        held.extend(tags(repo, images(ecr, repo)))
+        found.extend(tags(repo, images(ecr, repo)))
 
     each("reading repositories", read, [name for name in names if path_of_copy(name, mirror.prefix)])
-    return held
+    return found
 
 
-def _remove(pruning: Pruning, going: Sequence[Unused], clusters: Sequence[Cluster], mirror: Mirror) -> None:
+def _remove(pruning: Pruning, removable: Sequence[Unused], clusters: Sequence[Cluster], mirror: Mirror) -> None:
     try:
-        pruning.take_records(going)
-        typer.echo(f"Waiting for {_WEBHOOK_FORGETS} s, until no pod is sent to them any more.", err=True)
+        pruning.remove_records(removable)
+        typer.echo(f"Waiting for {_WEBHOOK_FORGETS} s, until no new pod gets these copies.", err=True)
         pause("waiting", _WEBHOOK_FORGETS)
-        pruning.remove_images(going, _ask(clusters, mirror))
+        pruning.remove_images(removable, _ask(clusters, mirror))
     finally:
         pruning.put_back(int(time.time() * 1000))

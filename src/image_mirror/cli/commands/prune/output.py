@@ -1,4 +1,4 @@
-"""What prune prints: one row for each copy that nobody has pulled, and what it all comes to."""
+"""What prune prints: one row for each copy that nobody has pulled, and a summary."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from image_mirror.cli.commands.prune.selection import Found, Unused
 from image_mirror.cli.image_selection import title
 from image_mirror.cli.output import Output, aligned, as_json, utc
 
-_FORESEEN = "would be removed"
+_WOULD_BE_REMOVED = "would be removed"
 
 
 @dataclass(frozen=True, slots=True)
 class PruneRow:
-    """One copy that nobody has pulled. Its fields are the keys of the JSON output; times are in ISO 8601, in UTC."""
+    """One copy that nobody has pulled. The fields are the keys of the JSON output; times are in ISO 8601 and UTC."""
 
     image: str | None
     copy: str
@@ -28,10 +28,10 @@ class PruneRow:
 
 
 def show(found: Found, pruning: Pruning | None, output: Output) -> None:
-    """Print what was found and what has come of it; without a `pruning` it is what would be removed."""
-    default = ENDED_EARLY.text if pruning else _FORESEEN
+    """Print what was found and what was done with it; without a `pruning`, what would be removed."""
+    default = ENDED_EARLY.text if pruning else _WOULD_BE_REMOVED
     outcomes = pruning.outcomes if pruning else {}
-    rows = [_row(one, outcomes[one.tag.key].text if one.tag.key in outcomes else default) for one in found.going]
+    rows = [_row(one, outcomes[one.tag.key].text if one.tag.key in outcomes else default) for one in found.removable]
     if output is Output.JSON:
         typer.echo(as_json(rows))
     elif rows:
@@ -53,18 +53,19 @@ def show(found: Found, pruning: Pruning | None, output: Output) -> None:
 
 
 def _summary(found: Found, rows: Sequence[PruneRow], pruning: Pruning | None) -> Iterator[str]:
-    gone = [row for row in rows if row.outcome in (REMOVED.text, _FORESEEN)]
-    count = f"{len(gone):,} {'copy' if len(gone) == 1 else 'copies'} of {decimal(sum(row.bytes for row in gone))}"
+    removed = [row for row in rows if row.outcome in (REMOVED.text, _WOULD_BE_REMOVED)]
+    noun = "copy" if len(removed) == 1 else "copies"
+    count = f"{len(removed):,} {noun} of {decimal(sum(row.bytes for row in removed))}"
     if not rows:
-        yield "Nothing to remove."
+        yield "There is nothing to remove."
     elif pruning:
         yield f"Removed {count}" + (f", and {pruning.untagged:,} untagged images." if pruning.untagged else ".")
     else:
         yield f"{count} would be removed; --yes removes them."
     if found.running:
-        yield f"{found.running:,} that nobody has pulled stay, for a cluster runs them."
-    if found.under_way:
-        yield f"{found.under_way:,} that nobody has pulled stay, for their records are not COPIED."
+        yield f"Kept although nobody has pulled them: {found.running:,} that a cluster runs."
+    if found.not_copied:
+        yield f"Kept although nobody has pulled them: {found.not_copied:,} whose records are not COPIED."
 
 
 def _row(one: Unused, outcome: str) -> PruneRow:

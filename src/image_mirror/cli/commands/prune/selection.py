@@ -1,4 +1,4 @@
-"""Which images in ECR nobody needs: by the times that ECR records, by the table, and by what clusters run. Pure."""
+"""Finds the images in ECR that nobody needs: from the times in ECR, the table, and what clusters run. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ Details = Mapping[str, Any]
 class Tag:
     """One tag in ECR, in the repository `repo` (with its registry), and its image; times are in milliseconds.
 
-    `size` is in bytes, of an image for several platforms the largest one's: DescribeImages knows no other.
+    `size` is in bytes. For an image with several platforms it is the size of the largest, as DescribeImages says.
     """
 
     repo: str
@@ -48,7 +48,7 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class Unused:
-    """A tag that nobody has pulled, and the record that stands for it, if one does."""
+    """A tag that nobody has pulled, and its record, if it has one."""
 
     tag: Tag
     record: Record | None
@@ -56,27 +56,27 @@ class Unused:
 
 @dataclass(slots=True)
 class Found:
-    """What nobody has pulled: what may go, and how many stay because of a cluster or of their record's state."""
+    """What nobody has pulled: what may be removed; how many a cluster runs; how many records are not COPIED."""
 
-    going: list[Unused]
+    removable: list[Unused]
     running: int = 0
-    under_way: int = 0
+    not_copied: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class InUse:
-    """Copies that may not be removed: as (repo, tag), and as (repo, digest) under whatever tag."""
+    """Copies that may not be removed: as (repo, tag), and as (repo, digest) with any tag."""
 
     tags: frozenset[tuple[str, str]] = frozenset()
     digests: frozenset[tuple[str, str]] = frozenset()
 
     def holds(self, repo: str, tag: str, digest: str) -> bool:
-        """Say whether a cluster runs this copy."""
+        """Return whether a cluster runs this copy."""
         return (repo, tag) in self.tags or (repo, digest) in self.digests
 
 
 def in_use(pods: Iterable[Json], mirror: Mirror) -> InUse:
-    """Collect what `pods` name: copies by their own names, and the copies of sources, whatever the rules say now."""
+    """Collect what `pods` name: copies by their own names, and the copies of sources, also without a rule for them."""
     tags, digests = set(), set()
     for name in {name for pod in pods for name in _names(pod)}:
         try:
@@ -103,30 +103,30 @@ def tags(repo: str, images: Iterable[Details]) -> Iterator[Tag]:
             )
 
 
-def unused(held: Iterable[Tag], records: Mapping[tuple[str, str], Record], running: InUse, cutoff: int) -> Found:
-    """Sort out what was neither pushed, pulled nor asked for since `cutoff`, the least recently used first.
+def unused(all_tags: Iterable[Tag], records: Mapping[tuple[str, str], Record], running: InUse, cutoff: int) -> Found:
+    """Find what was not pushed, pulled or requested since `cutoff`. What was not used for the longest time is first.
 
-    What has a record that is not COPIED is on its way, or has failed and may be tried again: it is left.
+    A copy whose record is not COPIED is kept: it is being copied, or has failed and may be requested again.
     """
     found = Found([])
-    for tag in sorted(held, key=lambda tag: (tag.used_at, tag.key)):
+    for tag in sorted(all_tags, key=lambda tag: (tag.used_at, tag.key)):
         record = records.get(tag.key)
-        # A refresh that finds nothing newer pushes nothing; its request alone says that a pod wanted it.
+        # A refresh that finds nothing newer pushes nothing. Only its request shows that a pod needed the copy.
         if max(tag.used_at, record.requested_at if record else 0) >= cutoff:
             continue
         if running.holds(tag.repo, tag.name, tag.digest):
             found.running += 1
         elif record is not None and record.status is not Status.COPIED:
-            found.under_way += 1
+            found.not_copied += 1
         else:
-            found.going.append(Unused(tag, record))
+            found.removable.append(Unused(tag, record))
     return found
 
 
-def leftovers(repo: str, images: Iterable[Details], running: InUse, cutoff: int) -> tuple[list[str], list[str]]:
+def unused_untagged(repo: str, images: Iterable[Details], running: InUse, cutoff: int) -> tuple[list[str], list[str]]:
     """Return the digests of a repository's untagged images that nobody has used since `cutoff`: indexes, and others.
 
-    An index goes before the images that it refers to, for ECR keeps these while it stands.
+    An index is removed before the images that it refers to, because ECR keeps these as long as the index exists.
     """
     indexes: list[str] = []
     others: list[str] = []
@@ -148,5 +148,5 @@ def _names(pod: Json) -> Iterator[str]:
     yield from original_images(pod).values()
     status = pod.get("status") or {}
     for each in (each for kind in _STATUSES for each in status.get(kind) or ()):
-        # What the tag held when the container started may be under another tag by now.
+        # The image that the tag named when the container started may have another tag now.
         yield str(each.get("imageID", "")).rpartition("://")[2]

@@ -1,4 +1,4 @@
-"""`image-mirror status`: every copy and how it stands, or one in full."""
+"""`image-mirror status`: all copies and their states, or one copy in full."""
 
 from image_mirror.cli.commands.status.command import status
 

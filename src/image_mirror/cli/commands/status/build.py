@@ -1,4 +1,4 @@
-"""One build in full, as CodeBuild and its log in the global account tell it."""
+"""One build in full, from CodeBuild and its log in the global account."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ LOG_LINES = 20
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One phase of a build; `seconds` is None while it goes on."""
+    """One phase of a build; `seconds` is None while it is running."""
 
     phase: str
     status: str
@@ -24,7 +24,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class BuildDetails:
-    """One build, its phases in their order, where its log is, and the log's last lines."""
+    """One build: its phases in order, the place of its log, and the log's last lines."""
 
     build: str
     status: str
@@ -35,7 +35,7 @@ class BuildDetails:
 
 
 def read_details(build: Mapping[str, Any]) -> BuildDetails:
-    """Read one entry of BatchGetBuilds' `builds`, which holds all but the log's lines."""
+    """Read one entry of BatchGetBuilds' `builds`. It contains everything except the log's lines."""
     logs = build.get("logs") or {}
     return BuildDetails(
         build=build["id"],
@@ -48,25 +48,28 @@ def read_details(build: Mapping[str, Any]) -> BuildDetails:
 
 
 def ask(account: Account, build_id: str) -> tuple[BuildDetails | None, str | None]:
-    """Ask the global account about a build. Return what it says, and why it says nothing or not all; never raises."""
+    """Ask the global account about a build. Return the build or None, and what is missing and why; never raises."""
     try:
         answer = account.client("codebuild").batch_get_builds(ids=[build_id])
     except (BotoCoreError, ClientError, NoAnswerError) as error:
         return None, _why(error)
     if not answer["builds"]:
-        return None, f"{account}: CodeBuild in {account.region} knows no build {build_id}; is this the right account?"
+        return None, f"{account}: CodeBuild in {account.region} has no build {build_id}; is this the right account?"
     details = read_details(answer["builds"][0])
     if not details.log_group or not details.log_stream:
-        runs = details.status == "IN_PROGRESS"
-        return details, "the build has no log yet" if runs else "CodeBuild names no log of it, and it has ended"
+        is_running = details.status == "IN_PROGRESS"
+        return (
+            details,
+            "the build has no log yet" if is_running else "the build has ended, and CodeBuild has no log of it",
+        )
     try:
         events = account.client("logs").get_log_events(
             logGroupName=details.log_group, logStreamName=details.log_stream, limit=LOG_LINES, startFromHead=False
         )["events"]
     except (BotoCoreError, ClientError) as error:
         return details, _why(error)
-    said = [line for event in events for line in event["message"].splitlines()]
-    return replace(details, log=said[-LOG_LINES:]), None
+    lines = [line for event in events for line in event["message"].splitlines()]
+    return replace(details, log=lines[-LOG_LINES:]), None
 
 
 def _phase(phase: Mapping[str, Any]) -> Phase:

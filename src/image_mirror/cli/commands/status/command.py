@@ -1,4 +1,4 @@
-"""The command: which records it shows, and how."""
+"""The command itself: it reads the records and prints them."""
 
 import json
 import sys
@@ -28,7 +28,7 @@ from image_mirror.table import Records
 def status(
     image: Annotated[
         str | None,
-        typer.Argument(metavar="IMAGE|GLOB", help="One image, for all that is known of it; or a pattern, quoted."),
+        typer.Argument(metavar="IMAGE|GLOB", help="One image, to show it in full; or a quoted pattern."),
     ] = None,
     states: Annotated[
         list[Status] | None,
@@ -36,11 +36,11 @@ def status(
             "--state",
             metavar="STATE",
             case_sensitive=False,
-            help="Only REQUESTED, COPYING, COPIED or FAILED ones; once for each.",
+            help="Only show this state: REQUESTED, COPYING, COPIED or FAILED. Can be repeated.",
             show_default=False,
         ),
     ] = None,
-    watching: Annotated[bool, typer.Option("--watch", help="Look again every 5 seconds, until Ctrl-C.")] = False,
+    watching: Annotated[bool, typer.Option("--watch", help="Read again every 5 seconds, until Ctrl-C.")] = False,
     output: OutputOption = Output.TABLE,
     china_profile: ChinaProfile = None,
     china_region: ChinaRegion = None,
@@ -48,42 +48,43 @@ def status(
     global_profile: GlobalProfile = None,
     global_region: GlobalRegion = None,
 ) -> None:
-    """Show every copy and how it stands, what needs attention first; or one in full, with its build and its log.
+    """Show all copies and their states, what needs attention first; or one copy in full, with its build and its log.
 
     \b
     image-mirror status
     image-mirror status --state FAILED 'gcr.io/*'
     image-mirror status gcr.io/google-samples/hello-app:1.0
 
-    An image is named as in a manifest, or by its copy in ECR. A pattern is matched with the source, docker.io written
-    out, as in '*/library/nginx:*'; "*" stands for "/" too, and case counts. AGE is the time since the copy was asked
-    for, CHANGED since its record was written; ATTEMPTS counts what the source has refused.
+    Name an image as in a manifest, or by its copy in ECR. A pattern must match the whole source, with docker.io, as in
+    '*/library/nginx:*'. "*" also matches "/", and upper and lower case differ. AGE is the time since the copy was
+    requested, CHANGED the time since its record was written. ATTEMPTS is how often the source has refused.
 
-    The global account is asked for one image alone: for its build's phases and the last 20 lines of its log.
+    The global account is asked only if you name one image: for the phases of its build and the last 20 lines of the
+    log.
 
     \b
     --output json prints a list of objects, one for each record, with the keys
       image         the source
       copy          its name in ECR
-      state         REQUESTED, COPYING, COPIED, FAILED; null where an older deployment wrote the record
+      state         REQUESTED, COPYING, COPIED, FAILED; null if an older deployment wrote the record
       requested_at, updated_at, due_at
-                    when it was asked for, written, and is looked at next; in ISO 8601 and UTC, or null
-      attempts      how often the source has refused since it was asked for
-      waits         how often it was put off, at no fault of the source
+                    when it was requested, written, and is due next; in ISO 8601 and UTC, or null
+      attempts      how often the source has refused since it was requested
+      waits         how often it was delayed for another reason
       build         the latest build's ID, or null
-      digest        of what ECR holds, or null
-      reason        of the latest failure or wait, or null
-    and for one image an object with these and
+      digest        of the image in ECR, or null
+      reason        of the latest failure or delay, or null
+    For one image it prints one object with these keys and
       build_details null, or an object with build, status, log_group, log_stream,
                     phases (each with phase, status, seconds, message) and log (a list of lines)
 
-    Exits with 1 where the one image has no record; standard error then says what the webhook would make of it.
+    Exits with 1 if the named image has no record. Standard error then says what the webhook would do with it.
     """
     one = image if image is not None and not is_glob(image) else None
     if watching and output is Output.JSON:
-        raise typer.BadParameter("cannot be watched; leave out one of the two", param_hint="--output json")
+        raise typer.BadParameter("cannot be combined with --watch", param_hint="--output json")
     if one is not None and states:
-        raise typer.BadParameter("chooses among many images; leave it out with one", param_hint="--state")
+        raise typer.BadParameter("cannot be combined with the name of one image", param_hint="--state")
     stack = china_stack(Account("china", china_profile, china_region), stack_name)
     records = Records(stack.account.client("dynamodb"), stack.output("ImageListTableName"))
     if one is not None:
@@ -93,20 +94,20 @@ def status(
             watch(lambda: _get(records, destination))
         found = _get(records, destination)
         if not found:
-            where = f" (looked for {destination.by_tag})" if destination else ""
-            message = f"{one}: there is no record of it{where}; {explain(one, mirror)}"
+            name = f" ({destination.by_tag})" if destination else ""
+            message = f"{one}: there is no record{name}; {explain(one, mirror)}"
             typer.echo(f"Error: {printable(message)}", err=True)
             raise typer.Exit(ExitCode.NOT_WELL)
         _show_one(found[0], Account("global", global_profile, global_region), output)
         return
 
-    def chosen(found: Iterable[Record]) -> list[Record]:
+    def filtered(found: Iterable[Record]) -> list[Record]:
         some = matching(image, found) if image else found
         return [record for record in some if not states or record.status in states]
 
     if watching:
-        watch(lambda: chosen(record for page in records.pages() for record in page))
-    _show(chosen(all_records(records)), output)
+        watch(lambda: filtered(record for page in records.pages() for record in page))
+    _show(filtered(all_records(records)), output)
 
 
 def _get(records: Records, destination: Destination | None) -> list[Record]:
@@ -119,7 +120,7 @@ def _show(found: Sequence[Record], output: Output) -> None:
     if output is Output.JSON:
         typer.echo(as_json(record_row(record) for record in ordered))
     elif ordered:
-        # One text: thousands of lines, each flushed by itself, would take longer than reading them from AWS.
+        # One text, because flushing thousands of single lines takes longer than reading the records from AWS.
         typer.echo("\n".join((listing if sys.stdout.isatty() else table)(ordered, now)))
     typer.echo(summary(found), err=True)
 
@@ -135,8 +136,8 @@ def _show_one(record: Record, account: Account, output: Output) -> None:
         if details:
             _show_build(details)
     if trouble:
-        what = "its log is not shown" if details else "its build is not shown"
-        typer.echo(f"Note: {what}: {printable(trouble)}", err=True)
+        missing = "its log is not shown" if details else "its build is not shown"
+        typer.echo(f"Note: {missing}: {printable(trouble)}", err=True)
 
 
 def _show_build(details: BuildDetails) -> None:
@@ -148,6 +149,6 @@ def _show_build(details: BuildDetails) -> None:
     for line in aligned([("PHASE", "STATUS", "SECONDS", "MESSAGE"), *phases]):
         typer.echo(f"  {line}")
     if details.log:
-        typer.echo(f"\nThe log's last lines, of {printable(f'{details.log_group}, {details.log_stream}')}")
+        typer.echo(f"\nThe last lines of the log {printable(f'{details.log_group}, {details.log_stream}')}")
         for line in details.log:
             typer.echo(f"  {printable(line)}")

@@ -1,4 +1,4 @@
-"""Records as operators read them: what needs attention first, as data, as a table and as a terminal's lines."""
+"""How records are printed: what needs attention first; as JSON, as a table, and as lines for a terminal."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ _HEAD = ("IMAGE", "STATE", "AGE", "CHANGED", "ATTEMPTS", "BUILD", "REASON")
 
 @dataclass(frozen=True, slots=True)
 class RecordRow:
-    """One record. Its fields are the keys of the JSON output; times are in ISO 8601, in UTC."""
+    """One record. The fields are the keys of the JSON output; times are in ISO 8601 and UTC."""
 
     image: str
     copy: str
@@ -40,7 +40,7 @@ class RecordRow:
 
 
 def record_row(record: Record) -> RecordRow:
-    """Return what a program reads of a record."""
+    """Return a record for the JSON output."""
     return RecordRow(
         image=title(record),
         copy=record.destination,
@@ -57,14 +57,14 @@ def record_row(record: Record) -> RecordRow:
 
 
 def by_attention(records: Iterable[Record]) -> list[Record]:
-    """Sort: what has failed, then what pods wait for, the longest first; refreshes; what has a reason; and the rest."""
+    """Sort: failed copies; copies that pods wait for, oldest first; refreshes; copies with a reason; the others."""
 
     def key(record: Record) -> tuple[int, int, str]:
-        waits = record.status in (Status.REQUESTED, Status.COPYING)
+        is_running = record.status in (Status.REQUESTED, Status.COPYING)
         conditions = (
             record.status is Status.FAILED,
-            waits and record.digest is None,
-            waits,
+            is_running and record.digest is None,
+            is_running,
             record.status is None,
             record.error is not None,
             True,
@@ -85,7 +85,7 @@ def summary(records: Iterable[Record]) -> str:
 
 
 def table(records: Iterable[Record], now: int) -> Iterator[str]:
-    """Yield a heading and an aligned line for each record, however long: for a pipe."""
+    """Yield a heading and an aligned line for each record, of any length: for a pipe."""
     yield from aligned([_HEAD, *(_cells(record, now) for record in records)])
 
 
@@ -97,9 +97,9 @@ def listing(records: Iterable[Record], now: int) -> Iterator[str]:
 
 
 def entry(record: Record, now: int) -> list[str]:
-    """Return a record's lines for a terminal: below the first, the reason and the build of one that is not well.
+    """Return a record's lines for a terminal. Reason and build follow the first line if the record needs attention.
 
-    The image comes last on its line, and nothing is cut: a name that was cut cannot be copied.
+    The image is the last on its line, and nothing is cut, so that the name can be copied from the terminal.
     """
     image, state, age, changed, attempts, build, reason = map(printable, _cells(record, now))
     coloured = typer.style(f"{state:<9}", fg=_COLOURS.get(record.status) if record.status else None)
@@ -110,28 +110,28 @@ def entry(record: Record, now: int) -> list[str]:
 
 
 def full(record: Record, now: int) -> Iterator[str]:
-    """Yield all that a record says, one line each."""
-    said = {
+    """Yield all fields of a record, one line each."""
+    fields = {
         "image": title(record),
         "copy": record.destination,
-        "state": record.status or "none: an older deployment wrote it, and the next pod has it copied",
+        "state": record.status or "none: an older deployment wrote the record; the next pod requests the copy",
         "requested": moment(record.requested_at, now),
         "changed": moment(record.updated_at, now),
         "next look": moment(record.due_at or 0, now),
-        "attempts": f"{record.attempts} that the source refused, {record.waits} put off",
+        "attempts": f"{record.attempts} refused by the source, {record.waits} delayed for another reason",
         "build": record.build_id or "-",
         "digest": record.digest or "-",
         "reason": record.error or "-",
     }
-    width = max(map(len, said))
-    for name, value in said.items():
+    width = max(map(len, fields))
+    for name, value in fields.items():
         yield f"{name:<{width}}  {printable(value)}"
 
 
 def change(before: Record | None, after: Record | None) -> str | None:
-    """Say on one line what has changed for people, or None: that a build was looked at is nothing new."""
+    """Return a line about what has changed for people; None if nothing has, as when only `due_at` has changed."""
     record = after or before
-    if record is None or (before and after and _news(before) == _news(after)):
+    if record is None or (before and after and _visible(before) == _visible(after)):
         return None
     state, reason = (after.status or "-", after.error) if after else ("GONE", None)
     return printable("  ".join(filter(None, (f"{state:<9}", title(record), reason))))
@@ -149,5 +149,5 @@ def _cells(record: Record, now: int) -> tuple[str, ...]:
     )
 
 
-def _news(record: Record) -> tuple[object, ...]:
+def _visible(record: Record) -> tuple[object, ...]:
     return record.status, record.attempts, record.build_id, record.digest, record.error

@@ -1,4 +1,4 @@
-"""Records looked at every five seconds: drawn anew on a terminal, told change by change in a pipe."""
+"""Reads the records every five seconds. A terminal is drawn again; in a pipe each change is a line."""
 
 import sys
 import time
@@ -23,39 +23,39 @@ Readings = Iterator[tuple[Sequence[Record], str]]
 
 
 def watch(read: Read) -> NoReturn:
-    """Show what `read` returns until Ctrl-C. Raises what the first reading raises; what later ones do is shown."""
+    """Show what `read` returns until Ctrl-C. Raises an error of the first reading; later errors of AWS are shown."""
     readings = _readings(read)
     if sys.stdout.isatty():
         _draw(readings)
     else:
-        _tell(readings)
+        _print_changes(readings)
     raise AssertionError("the readings never end")
 
 
 def frame(records: Sequence[Record], trouble: str, now: int, console: "Console") -> "Text":
-    """Return what fits on the terminal: the counts, and the records in the order in which they need attention.
+    """Return what fits on the terminal: the counts, and the records that need attention most.
 
-    `trouble` says why these are an older reading's, "" where they are not.
+    `trouble` says why the records could not be read again; "" if they were.
     """
-    from rich.text import Text  # here, as in _draw
+    from rich.text import Text  # imported here as in _draw
 
     clock = datetime.fromtimestamp(now / 1000).astimezone().strftime("%H:%M:%S")
     shown = [Text(f"{clock}  {summary(records)}  (Ctrl-C ends)")]
-    shown += [Text(f"not read anew: {trouble}", style="red")] if trouble else []
+    shown += [Text(f"the records cannot be read now: {trouble}", style="red")] if trouble else []
     shown += [Text.from_ansi(HEADING)]
     room, rest = console.height - 1 - sum(len(line.wrap(console, console.width)) for line in shown), len(records)
     for record in by_attention(records):
-        made = [Text.from_ansi(line, overflow="fold") for line in entry(record, now)]
-        room -= sum(len(line.wrap(console, console.width)) for line in made)
-        if room < 1:  # the last line's
+        lines = [Text.from_ansi(line, overflow="fold") for line in entry(record, now)]
+        room -= sum(len(line.wrap(console, console.width)) for line in lines)
+        if room < 1:  # one line is for the number of the others
             break
-        shown, rest = shown + made, rest - 1
+        shown, rest = shown + lines, rest - 1
     shown += [Text(f"and {rest:,} more", style="dim")] if rest else []
     return Text("\n", overflow="fold").join(shown)
 
 
 def _draw(readings: Readings) -> None:
-    # Here, for it costs 15 ms, which only a terminal's watcher need pay.
+    # Imported here because it takes 15 ms, and only a terminal needs it.
     from rich.console import Console
     from rich.live import Live
 
@@ -65,11 +65,11 @@ def _draw(readings: Readings) -> None:
             live.update(frame(records, trouble, _now(), console), refresh=True)
 
 
-def _tell(readings: Readings) -> None:
+def _print_changes(readings: Readings) -> None:
     known: dict[str, Record] | None = None
     for records, trouble in readings:
         if trouble:
-            typer.echo(f"Note: not read anew: {trouble}", err=True)
+            typer.echo(f"Note: the records cannot be read now: {trouble}", err=True)
         latest = {record.destination: record for record in records}
         if known is None:
             typer.echo(summary(records), err=True)
@@ -85,7 +85,7 @@ def _tell(readings: Readings) -> None:
 
 
 def _readings(read: Read) -> Readings:
-    """Yield what is read, every five seconds, and why it is an older reading, or ""."""
+    """Yield the records every five seconds, and why they could not be read again, or ""."""
     records, trouble = read(), ""
     while True:
         yield records, trouble
