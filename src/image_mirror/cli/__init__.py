@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 # In the order in which an operator meets them: where each lies, and its line in the list, whole where Typer would cut
 # the help's.
 _COMMANDS = {
+    "templates": ("commands.templates", "Write what sam build and sam deploy need."),
     "connect": ("commands.connect", "Let the two accounts reach each other."),
     "webhook-config": ("commands.webhook_config", "Print the cluster's webhook configuration."),
     "doctor": ("commands.doctor", "Look at both accounts and say what is wrong."),
