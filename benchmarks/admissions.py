@@ -73,7 +73,7 @@ class InstantTable:
 def table_client(seconds: float) -> Iterator[Any]:
     """Yield the webhook's own client of a table that is so many seconds away."""
     with distant_table(seconds) as endpoint, mock.patch.dict(os.environ, {**ENVIRONMENT, "AWS_ENDPOINT_URL": endpoint}):
-        yield connect("dynamodb", webhook._PATIENCE)
+        yield connect("dynamodb", webhook._LIMITS)
 
 
 @contextmanager

@@ -7,7 +7,8 @@
 # last command, short enough for CodeBuild's error message, fails with the outcome's exit code.
 #
 # Unquoted on purpose: TARGET_REGISTRY is a pattern where the template is not told the account in China.
-# shellcheck disable=SC2053
+# A && B || C is no "if" here either: C is to run where A or B is false.
+# shellcheck disable=SC2053,SC2015
 
 set +e
 COPY_REASON='the build script ended before its time; the log of the build says where'

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, assert_never
 
 from image_mirror import messages
-from image_mirror.decisions import Copy, Decision, Leave, Mirror, Restore
+from image_mirror.decisions import Copy, Decision, Leave, Mirror, Restore, Rewrite
 from image_mirror.pod_images import ORIGINALS, ImageField, annotations, image_fields, original_images
 from image_mirror.record import MINUTE, Policy, Record
 from image_mirror.reference import Destination
@@ -38,36 +38,38 @@ def copy_requests(decisions: Mapping[ImageField, Decision]) -> list[CopyRequest]
 
 def apply_records(
     decisions: Mapping[ImageField, Decision],
-    standing: Mapping[Destination, Record],
+    records: Mapping[Destination, Record],
     swap_when: SwapWhen,
     policy: Policy,
     now: int,
 ) -> tuple[dict[ImageField, str], list[str]]:
     """Return the images that change, each with what it becomes, and the warnings.
 
-    `standing` has the record of every copy that the decisions name; `now` is in milliseconds since the epoch.
+    `records` has the record of every copy that the decisions name; `now` is in milliseconds since the epoch.
     """
     changes: dict[ImageField, str] = {}
     warnings: list[str] = []
     for field, decision in decisions.items():
-        if isinstance(decision, Leave):
-            if decision.warning:
-                warnings.append(decision.warning)
-            continue
-        if not isinstance(decision, Copy):
-            changes[field] = decision.image
-            continue
-        record = standing[decision.destination]
-        swap = record.is_active and (swap_when == "always" or record.digest is not None)
-        if swap:
-            changes[field] = str(decision.destination)
-        if not record.is_active:
-            # Rounded up; a clock that is behind the record's never makes it longer than the whole.
-            wait = min(record.updated_at + policy.retry_failed - now, policy.retry_failed)
-            reason = record.error or "no reason is known"
-            warnings.append(messages.failed(field.image, reason, max(1, -(-wait // MINUTE))))
-        elif record.digest is None:
-            warnings.append(messages.copying(field.image) if swap else messages.copied_later(field.image))
+        match decision:
+            case Leave(warning=warning):
+                if warning:
+                    warnings.append(warning)
+            case Restore(image=image) | Rewrite(image=image):
+                changes[field] = image
+            case Copy(destination=destination):
+                record = records[destination]
+                swap = record.is_active and (swap_when == "always" or record.digest is not None)
+                if swap:
+                    changes[field] = str(destination)
+                if not record.is_active:
+                    # Rounded up; a clock that is behind the record's never makes it longer than the whole.
+                    wait = min(record.updated_at + policy.retry_failed - now, policy.retry_failed)
+                    reason = record.error or "no reason is known"
+                    warnings.append(messages.failed(field.image, reason, max(1, -(-wait // MINUTE))))
+                elif record.digest is None:
+                    warnings.append(messages.copying(field.image) if swap else messages.copied_later(field.image))
+            case _:
+                assert_never(decision)
     return changes, messages.at_most_ten(warnings)
 
 
@@ -85,7 +87,7 @@ def make_patch(
 def _originals(
     review: Review, changes: Mapping[ImageField, str], rewritten: Iterable[ImageField], mirror: Mirror
 ) -> dict[str, str]:
-    """Merge the originals of oldObject, of object and of this call; drop those that nothing stands for any more."""
+    """Merge the originals of oldObject, of object and of this call; drop those whose copy is gone."""
     new = {field.key: field.image for field in rewritten}
     before = original_images(review.old_object)
     merged = before | original_images(review.object)
@@ -97,8 +99,8 @@ def _originals(
         key, image = field.key, changes.get(field, field.image)
         if key in merged and key not in new:
             unchanged = key in before and image == old.get(key)
-            stands = mirror.may_be_copy_of if unchanged else mirror.is_copy_of
-            if stands(image, merged[key]):
+            is_copy = mirror.may_be_copy_of if unchanged else mirror.is_copy_of
+            if is_copy(image, merged[key]):
                 kept[key] = merged[key]
     return kept | new
 

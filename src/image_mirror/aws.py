@@ -48,17 +48,13 @@ class _Trust(ssl.SSLContext):
                 known.add((cafile, capath, cadata))
 
 
-# botocore takes no context from its users. Should it cease to make contexts by this name, each connection reads again.
-httpsession.SSLContext = _Trust  # type: ignore[attr-defined]
-
-
-def connect(service: str, patience: CallLimits, key: AccessKey | None = None) -> Any:
+def connect(service: str, limits: CallLimits, key: AccessKey | None = None) -> Any:
     """Make the client of `service`: the function's own role and region, or those of `key`."""
     config = Config(
-        connect_timeout=patience.connect,
-        read_timeout=patience.read,
-        retries={"mode": "standard", "total_max_attempts": patience.attempts},
-        max_pool_connections=patience.connections,
+        connect_timeout=limits.connect,
+        read_timeout=limits.read,
+        retries={"mode": "standard", "total_max_attempts": limits.attempts},
+        max_pool_connections=limits.connections,
     )
     if key is None:
         return _session().create_client(service, config=config)
@@ -73,4 +69,7 @@ def connect(service: str, patience: CallLimits, key: AccessKey | None = None) ->
 
 @cache
 def _session() -> Session:
+    # botocore takes no context from its users. If it stops making contexts by this name, each connection reads again.
+    # Here and not at import: only the functions' clients need it, not every module that imports a name from this one.
+    httpsession.SSLContext = _Trust  # type: ignore[attr-defined]
     return get_session()

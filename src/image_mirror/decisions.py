@@ -1,10 +1,10 @@
-"""What one image becomes, before records are asked: left alone, put back, rewritten or copied."""
+"""What one image becomes, before records are asked: left unchanged, restored, rewritten or copied."""
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
-from image_mirror.messages import left_alone
+from image_mirror.messages import left_unchanged
 from image_mirror.reference import (
     Destination,
     ImageReference,
@@ -13,6 +13,7 @@ from image_mirror.reference import (
     destination_of,
     parse_reference,
     path_below_prefix,
+    path_of_copy,
 )
 from image_mirror.rules import Rule, Rules
 
@@ -25,14 +26,14 @@ _PLACEHOLDER = "auto"  # Istio's gateways: its own webhook fills the image in, s
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """The image stays as the user wrote it; `warning` says why where people would wonder."""
+    """The image stays as the user wrote it; `warning` says why if users would not expect it."""
 
     warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """The image comes from the source of what stands there already: it is put back, or the container would restart."""
+    """The pod has the copy of this image already: `image` is put back, or the container would restart."""
 
     image: str
 
@@ -63,24 +64,29 @@ class Mirror:
     prefix: str
     rules: Rules
 
+    @property
+    def copies_prefix(self) -> str:
+        """What the names of all copies begin with: host, prefix and "/"; the stack's output CopiesPrefix."""
+        return f"{self.registry}/{self.prefix}/"
+
     def decide(self, image: str) -> tuple[Decision, Rule | None]:
         """Say what an image as written in a new pod becomes, and the rule that decided, if one did."""
         if image == _PLACEHOLDER:
-            return Leave(left_alone(image, "it is a placeholder; whoever injects the image names it")), None
+            return Leave(left_unchanged(image, "it is a placeholder; whoever injects the image names it")), None
         try:
             reference = parse_reference(image)
         except InvalidReferenceError as error:
-            return Leave(left_alone(image, error.cause)), None
+            return Leave(left_unchanged(image, error.cause)), None
         decision, rule = self._decisions(reference)
-        # What is left alone is named as it was written.
-        return (Leave(left_alone(image, decision)) if isinstance(decision, str) else decision), rule
+        # The message names an unchanged image as it was written.
+        return (Leave(left_unchanged(image, decision)) if isinstance(decision, str) else decision), rule
 
     @cached_property
     def _decisions(self) -> "Callable[[ImageReference], tuple[Decision | str, Rule | None]]":
         return lru_cache(_REMEMBERED)(self._decide)
 
     def _decide(self, reference: ImageReference) -> tuple[Decision | str, Rule | None]:
-        """Decide about a reference; a text is the cause for which nothing can be done about it."""
+        """Decide about a reference; a text is the reason why it can be neither copied nor rewritten."""
         rule = None if reference.registry == self.registry else self.rules.match(reference)
         if rule is None or rule.action == "leave":
             return Leave(), rule
@@ -95,46 +101,40 @@ class Mirror:
     def is_copy_of(self, image: str, original: str) -> bool:
         """Say whether `image` is what `original` becomes here: its destination under any prefix, or its rewriting."""
         try:
-            there, source = parse_reference(image), parse_reference(original)
+            copy, source = parse_reference(image), parse_reference(original)
         except InvalidReferenceError:
             return False
         path = path_below_prefix(source)
-        below = self._path_below_prefix(there)
-        if path == below or (
-            below is None and there.registry == self.registry and there.repository.endswith(f"/{path}")
-        ):
-            return _same_version(there, source)
+        below = self._path_of_copy(copy)
+        if path == below or (below is None and copy.registry == self.registry and copy.repository.endswith(f"/{path}")):
+            return _same_version(copy, source)
         rule = self.rules.match(source)
-        return rule is not None and rule.rewrite(source) == there
+        return rule is not None and rule.rewrite(source) == copy
 
     def may_be_copy_of(self, image: str, original: str) -> bool:
-        """Say whether the annotation's word that `image` was made of `original` is to be believed.
+        """Say whether the annotation, which says that `image` was made from `original`, can be true.
 
-        Rules may have changed since, so it is enough that the tag or digest agrees. That much is asked: a word left
-        over from before the image was set by hand must not bring that image back. A copy's own name is believed first.
+        Rules may have changed since, so it is enough that the tag or digest is the same. Without that check an old
+        annotation would bring back an image that somebody has replaced by hand. A copy's own name counts first.
         """
         try:
-            there, source = parse_reference(image), parse_reference(original)
+            copy, source = parse_reference(image), parse_reference(original)
         except InvalidReferenceError:
             return False
         if self.is_copy_of(image, original):
             return True
-        below = self._path_below_prefix(there)
+        below = self._path_of_copy(copy)
         # An older prefix may have been a longer one, whose rest looks like a host.
         own = below is None or below.endswith(f"/{path_below_prefix(source)}")
-        return own and _same_version(there, source)
+        return own and _same_version(copy, source)
 
-    def _path_below_prefix(self, there: ImageReference) -> str | None:
-        """Return the source's host and path that a copy's name says, or None for what is no copy below this prefix.
+    def _path_of_copy(self, reference: ImageReference) -> str | None:
+        """Return the source's host and path by a copy's name, or None if it is no copy below this prefix.
 
-        A host comes first, and then the whole rest counts: m.io/docker.io/x is not docker.io/x. Without a host it may
-        be a copy from before a change of the prefix.
+        A name with a host counts as a whole: m.io/docker.io/x is not docker.io/x.
         """
-        rest = there.repository.removeprefix(f"{self.prefix}/")
-        host = rest.partition("/")[0]
-        is_copy = there.registry == self.registry and rest != there.repository
-        return rest if is_copy and (set(host) & {".", "_"} or host == "localhost") else None
+        return path_of_copy(reference.repository, self.prefix) if reference.registry == self.registry else None
 
 
-def _same_version(there: ImageReference, source: ImageReference) -> bool:
-    return there.digest == source.digest and (source.digest is not None or there.tag == source.tag)
+def _same_version(copy: ImageReference, source: ImageReference) -> bool:
+    return copy.digest == source.digest and (source.digest is not None or copy.tag == source.tag)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.aws import AccessKey
+from image_mirror.aws_errors import DENIED, EXPIRED, KEY_REFUSED, DelayedError, code_of, delayed_by
 
 if TYPE_CHECKING:
     from types_boto3_codebuild import CodeBuildClient
@@ -16,44 +17,14 @@ if TYPE_CHECKING:
 
 _KEY_KNOWN_FOR = 300.0  # seconds
 _PAUSE = 30.0  # seconds between two readings of a secret that fails or holds a refused key
-_ENTRIES = ("G_AWS_REGION", "G_ACCESS_KEY", "G_SECRET_KEY")
-_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}")  # it becomes part of a host name
-_REFUSALS = frozenset(
-    (
-        "AccessDenied",
-        "AccessDeniedException",
-        "ExpiredTokenException",
-        "IncompleteSignatureException",
-        "InvalidClientTokenId",
-        "InvalidSignatureException",
-        "MissingAuthenticationTokenException",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
-    )
-)
+ENTRIES = ("G_AWS_REGION", "G_ACCESS_KEY", "G_SECRET_KEY")
+"""The entries of the secret GlobalAKSK: region, access key ID, secret access key."""
+REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}")  # it becomes part of a host name
+_REFUSALS = KEY_REFUSED | EXPIRED | DENIED
 # GetSecretValue: there is no such secret, it is marked for deletion, or the role may not read it.
 _UNREADABLE = _REFUSALS | {"ResourceNotFoundException", "InvalidRequestException", "DecryptionFailure"}
-_BUSY = frozenset(("AccountLimitExceededException", "ThrottlingException", "Throttling", "TooManyRequestsException"))
-_SPOKEN = frozenset(
-    ("AccessDeniedException", "InvalidInputException", "InvalidParameterException", "ResourceNotFoundException")
-)
 
 Answer = TypeVar("Answer")
-
-
-class DelayedError(Exception):
-    """AWS, the network or the set-up stands in the way of a copy, not its source.
-
-    `busy`: only a matter of capacity. `uncertain`: the call may have taken effect all the same. `key`: the key is
-    missing or was refused. The message is for people and holds no secret.
-    """
-
-    def __init__(self, message: str, *, busy: bool = False, uncertain: bool = False, key: bool = False) -> None:
-        """Keep beside the message what it means for the next try."""
-        super().__init__(message)
-        self.busy = busy
-        self.uncertain = uncertain
-        self.key = key
 
 
 class _Known(NamedTuple):
@@ -85,13 +56,13 @@ class GlobalAccount:
         self._reread_at = -_PAUSE
 
     def call(self, name: str, operation: "Callable[[CodeBuildClient], Answer]") -> Answer:
-        """Return what `operation` (named `name` in errors) returns. Raises DelayedError, whatever stood in its way."""
+        """Return what `operation` (named `name` in errors) returns. Raises DelayedError for any failure."""
         client = self._client()
         try:
             try:
                 return operation(client)
             except ClientError as error:
-                if error.response["Error"]["Code"] not in _REFUSALS:
+                if code_of(error) not in _REFUSALS:
                     raise
                 latest = self._client(refused=client)
                 if latest is client:
@@ -112,7 +83,9 @@ class GlobalAccount:
                 return self._known.client
             if self._failure is not None and now - self._failure[0] < _PAUSE:
                 failed = self._failure[1]
-                raise DelayedError(str(failed), busy=failed.busy, uncertain=failed.uncertain, key=failed.key)
+                raise DelayedError(
+                    str(failed), no_capacity=failed.no_capacity, uncertain=failed.uncertain, key=failed.key
+                )
             try:
                 latest = self._read()
             except DelayedError as error:
@@ -140,31 +113,14 @@ class GlobalAccount:
         except ValueError:
             entries = None  # and not "from" that error, which quotes the secret
         if not isinstance(entries, dict):
-            raise self._misshapen(f" must be a JSON object with the entries {', '.join(_ENTRIES)}")
-        missing = [name for name in _ENTRIES if not isinstance(entries.get(name), str) or not entries[name].strip()]
+            raise self._misshapen(f" must be a JSON object with the entries {', '.join(ENTRIES)}")
+        missing = [name for name in ENTRIES if not isinstance(entries.get(name), str) or not entries[name].strip()]
         if missing:
             raise self._misshapen(f" lacks {', '.join(missing)}")
-        region, access_key_id, secret_access_key = (entries[name].strip() for name in _ENTRIES)
-        if not _REGION.fullmatch(region):
+        region, access_key_id, secret_access_key = (entries[name].strip() for name in ENTRIES)
+        if not REGION.fullmatch(region):
             raise self._misshapen(": G_AWS_REGION is no region; write one such as us-west-2")
         return AccessKey(region, access_key_id, secret_access_key)
 
     def _misshapen(self, what: str) -> DelayedError:
         return DelayedError(f"the secret {self._name}{what}", key=True)
-
-
-def delayed_by(
-    name: str, error: ClientError | BotoCoreError, *, about_key: frozenset[str] = frozenset()
-) -> DelayedError:
-    """Describe an AWS error without what may hold a key: its code, and its message only for codes that quote none.
-
-    `about_key` are the codes that say, of this call, that the key is missing or refused.
-    """
-    if isinstance(error, ClientError):
-        code = error.response["Error"]["Code"]
-        message = f": {error.response['Error'].get('Message', '')[:300]}" if code in _SPOKEN else ""
-        broken = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400) >= 500
-        return DelayedError(
-            f"{name}: AWS answered {code}{message}", busy=code in _BUSY, uncertain=broken, key=code in about_key
-        )
-    return DelayedError(f"{name}: {type(error).__name__}", uncertain=True)

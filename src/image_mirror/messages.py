@@ -26,7 +26,7 @@ def failed(image: str, reason: str, retry_minutes: int) -> str:
     return _fit(image, f" stays as written, its copy failed: {printable(reason)}", ending)
 
 
-def left_alone(image: str, cause: str) -> str:
+def left_unchanged(image: str, cause: str) -> str:
     """Say why an image that nothing can be done about stays as it is."""
     return _fit(image, f" stays as written: {printable(cause)}")
 

@@ -46,12 +46,12 @@ class Metric(Enum):
         "Count",
         "builds that cost an attempt: the source refused, or the build ended without a copy",
     )
-    WAITS = ("Waits", "Count", "times that a copy was put off at no cost, for any reason but the next two")
-    BUSY = ("Busy", "Count", "times that a copy was put off because AWS had no capacity: a full queue, throttling")
+    WAITS = ("Waits", "Count", "times that a copy was delayed at no cost, for any reason but the next two")
+    BUSY = ("Busy", "Count", "times that a copy was delayed because AWS had no capacity: a full queue, throttling")
     KEY_REFUSED = (
         "KeyRefused",
         "Count",
-        "times that a copy was put off because of either key: its secret is missing or misshapen, or AWS refused it",
+        "times that a copy was delayed because of either key: its secret is missing or misshapen, or AWS refused it",
     )
     STEP_ERRORS = (
         "StepErrors",
@@ -68,7 +68,7 @@ class Metric(Enum):
         "Seconds",
         "each minute, how long the record that is due longest has been due; 0 where none is",
     )
-    DUE = ("Due", "Count", "each minute, the records found due; where the run's time ended, more lie behind them")
+    DUE = ("Due", "Count", "each minute, the records found due; where the run's time ended, more are waiting")
 
     def __init__(self, label: str, unit: str, meaning: str) -> None:
         """Keep the parts of the member's value."""

@@ -1,4 +1,4 @@
-"""The images of a pod: where they stand, which of them are new, and what the annotation says they were."""
+"""The images of a pod: where they are, which of them are new, and which originals the annotation names."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ _MIRROR_POD = "kubernetes.io/config.mirror"
 class ImageField:
     """One image in a pod: `key` (containers/NAME) names it, `pointer` (RFC 6901) finds it, `image` is its text.
 
-    `pull_always` tells of the image pull policy Always, which the API server has filled in by then.
+    `pull_always`: the image pull policy is Always; the API server fills that in before it calls the webhook.
     """
 
     key: str
@@ -28,7 +28,7 @@ class ImageField:
 
 
 def skip_reason(pod: Json) -> str | None:
-    """Say why all of `pod` is left alone (a static pod's mirror copy, or opted out by its label), or None."""
+    """Say why all of `pod` is left unchanged (a static pod's mirror copy, or opted out by its label), or None."""
     if _MIRROR_POD in annotations(pod):
         return "it is the mirror copy of a static pod"
     labels = pod.get("metadata", {}).get("labels")
@@ -37,23 +37,23 @@ def skip_reason(pod: Json) -> str | None:
 
 
 def image_fields(pod: Json, subresource: str = "") -> list[ImageField]:
-    """List the images of `pod` that a request to `subresource` can change, in the order in which they stand."""
+    """List the images of `pod` that a request to `subresource` can change, in the order of the object."""
     if subresource == "ephemeralcontainers":
         return list(_containers(pod, "ephemeralContainers"))
     return [*_containers(pod, "containers"), *_containers(pod, "initContainers"), *_volumes(pod)]
 
 
 def new_images(review: Review, mirror: Mirror) -> dict[ImageField, Decision]:
-    """Decide about each image that this request brings: all of a new pod, what differs by name of an updated one."""
+    """Decide about each new image of this request: all of a new pod; of an updated one, those that have changed."""
     old = {field.key: field.image for field in image_fields(review.old_object, review.subresource)}
     originals = original_images(review.old_object)
     decisions: dict[ImageField, Decision] = {}
     for field in image_fields(review.object, review.subresource):
-        standing = old.get(field.key)
-        if standing == field.image or (standing is not None and review.subresource):
+        current = old.get(field.key)
+        if current == field.image or (current is not None and review.subresource):
             continue
-        if standing is not None and _comes_from(standing, field.image, originals.get(field.key), mirror):
-            decisions[field] = Restore(standing)
+        if current is not None and _comes_from(current, field.image, originals.get(field.key), mirror):
+            decisions[field] = Restore(current)
         else:
             decisions[field] = mirror.decide(field.image)[0]
     return decisions
@@ -77,10 +77,10 @@ def annotations(pod: Json) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _comes_from(standing: str, image: str, original: str | None, mirror: Mirror) -> bool:
-    """Say whether `standing` was made from `image` earlier: by the annotation's word, or else by its name."""
-    if original is None or not mirror.may_be_copy_of(standing, original):
-        return mirror.is_copy_of(standing, image)
+def _comes_from(current: str, image: str, original: str | None, mirror: Mirror) -> bool:
+    """Say whether `current` was made from `image` earlier: by the annotation, or else by its name."""
+    if original is None or not mirror.may_be_copy_of(current, original):
+        return mirror.is_copy_of(current, image)
     try:
         return parse_reference(image).pinned == parse_reference(original).pinned
     except InvalidReferenceError:

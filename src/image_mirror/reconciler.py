@@ -2,7 +2,7 @@
 
 A trigger says when and where to look; the item in the table says what to do. So triggers may come late, twice, out of
 order or never, and two runs may overlap. Each record is taken one step on: what its state calls for is asked and done,
-and what came of it is written.
+and the result is written.
 """
 
 import os
@@ -11,20 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, assert_never
 
 from aws_lambda_powertools import Logger
 
 from image_mirror.aws import CallLimits, connect
-from image_mirror.copies import MOST_BUILDS, Copies
-from image_mirror.global_access import DelayedError, GlobalAccount
+from image_mirror.aws_errors import DelayedError
+from image_mirror.codebuild import MOST_BUILDS, Builds
+from image_mirror.ecr import Repositories
+from image_mirror.global_access import GlobalAccount
 from image_mirror.lifecycle import (
-    Inspect,
-    Remove,
+    NextStep,
     Save,
-    Start,
     Step,
-    Verify,
     after_push_event,
     delayed,
     lookup_failed,
@@ -41,7 +40,7 @@ from image_mirror.table import Records
 
 PARALLEL = 8
 RESERVE = 45.0  # seconds: two calls that time out twice each; what is cut off beyond that stays due
-_PATIENCE = CallLimits(connect=3.0, read=7.0, attempts=2, connections=PARALLEL)
+_LIMITS = CallLimits(connect=3.0, read=7.0, attempts=2, connections=PARALLEL)
 _CHUNK = 100
 _logger = Logger(service="reconciler")
 
@@ -53,43 +52,50 @@ class Context(Protocol):
     """The part of Lambda's context that is used."""
 
     def get_remaining_time_in_millis(self) -> int:
-        """Return how long the function may still run."""
+        """Return how long the function may still invocation."""
 
 
-class Run:
+class Invocation:
     """One invocation: how long it may go on, whether CodeBuild takes no more builds, and what is counted."""
 
     def __init__(self, context: Context) -> None:
-        """Take Lambda's context."""
         self._context = context
-        self.busy = False
+        self.no_capacity = False
         self.counts = Counts()
 
     @property
     def over(self) -> bool:
-        """Whether what is left has to stay due for the next run."""
+        """Whether what is left has to stay due for the next one."""
         return self._context.get_remaining_time_in_millis() / 1000 < RESERVE
 
 
-class Progress:
-    """Does what records say is to be done. Safe to run twice at once: every write holds only where nothing changed."""
+class Reconciler:
+    """Takes records to their next state. Two may run at once: a write holds only if nothing changed since the read."""
 
-    def __init__(self, records: Records, copies: Copies, settings: Settings, clock: Callable[[], float]) -> None:
-        """Take the table, the copies, the settings, and a clock in seconds since the epoch."""
+    def __init__(
+        self,
+        records: Records,
+        builds: Builds,
+        repositories: Repositories,
+        settings: Settings,
+        clock: Callable[[], float],
+    ) -> None:
+        """`clock` returns seconds since the epoch."""
         self._records = records
-        self._copies = copies
+        self._builds = builds
+        self._repositories = repositories
         self._policy = settings.policy
         self._registry = settings.mirror.registry
-        self._served = f"{settings.mirror.registry}/{settings.mirror.prefix}/"
+        self._served = settings.mirror.copies_prefix
         self._clock = clock
         # Each record last seen waiting for capacity, with its due_at then: whoever takes it a step on writes another.
         self._waiting: dict[Key, int | None] = {}
 
-    def may_skip(self, key: Key, due_at: int, run: Run) -> bool:
-        """Whether a record need not be read in this run: it waits for capacity, and CodeBuild has none."""
-        return run.busy and self._waiting.get(key) == due_at
+    def may_skip(self, key: Key, due_at: int, invocation: Invocation) -> bool:
+        """Whether a record need not be read in this invocation: it waits for capacity, and CodeBuild has none."""
+        return invocation.no_capacity and self._waiting.get(key) == due_at
 
-    def advance(self, keys: Sequence[Key], run: Run) -> list[Key]:
+    def advance(self, keys: Sequence[Key], invocation: Invocation) -> list[Key]:
         """Take each record one step on, running builds looked up together. Return the keys that failed.
 
         What the time or CodeBuild's capacity does not allow is left as it is, due.
@@ -97,24 +103,28 @@ class Progress:
         with ThreadPoolExecutor(PARALLEL) as threads:
 
             def each(function: Callable[[Subject], None], subjects: Sequence[Subject]) -> list[Subject]:
-                outcomes = threads.map(lambda subject: None if run.over else _attempt(function, subject, run), subjects)
+                outcomes = threads.map(
+                    lambda subject: None if invocation.over else _attempt(function, subject, invocation), subjects
+                )
                 return [subject for subject, error in zip(subjects, outcomes, strict=True) if error is not None]
 
             building: list[Record] = []
-            failed = each(lambda key: self._look(key, run, building), keys)
-            builds = self._inspect(building, run)
-            concluded = each(lambda record: self._conclude(record, builds, run), building)
+            failed = each(lambda key: self._look(key, invocation, building), keys)
+            builds = self._inspect(building, invocation)
+            concluded = each(lambda record: self._conclude(record, builds, invocation), building)
             return failed + [(record.repo, record.tag) for record in concluded]
 
-    def hint(self, repository: str, tag: str, run: Run) -> None:
+    def hint(self, repository: str, tag: str, invocation: Invocation) -> None:
         """Look up in ECR what an event named, and write what ECR says where a record exists."""
         repo = f"{self._registry}/{repository}"
         record = self._records.get(repo, tag) if repo.startswith(self._served) else None
         if record is not None:
-            self._write(record, after_push_event(record, self._copies.held(record), self._now(), self._policy), run)
+            self._write(
+                record, after_push_event(record, self._repositories.held(record), self._now(), self._policy), invocation
+            )
 
-    def _look(self, key: Key, run: Run, building: list[Record]) -> None:
-        """Take the record's step, or note it where its build has to be looked up first."""
+    def _look(self, key: Key, invocation: Invocation, building: list[Record]) -> None:
+        """Do the record's step; if its build must be looked up first, add it to `building`."""
         record = self._records.get(*key)
         self._waiting.pop(key, None)
         if record is None:
@@ -123,62 +133,70 @@ class Progress:
             # Another prefix's or registry's, from before a change of parameters: not ours to judge, and not to be lost.
             if record.due_at is not None and record.due_at <= self._now():
                 _logger.warning("not served", extra={"copy": record.destination})
-                self._write(record, Save(not_served(record, self._now(), self._policy)), run)
-        elif isinstance(next_step(record, None, self._now()), Inspect):
+                self._write(record, Save(not_served(record, self._now(), self._policy)), invocation)
+        elif next_step(record, None, self._now()) is Step.INSPECT:
             building.append(record)
         else:
-            self._take(record, None, run)
+            self._take(record, None, invocation)
 
-    def _inspect(self, building: Sequence[Record], run: Run) -> dict[str, Build | DelayedError]:
+    def _inspect(self, building: Sequence[Record], invocation: Invocation) -> dict[str, Build | DelayedError]:
         """Ask what the builds came to, and return that, or why CodeBuild gives no answer."""
         ids = list(dict.fromkeys(record.build_id for record in building if record.build_id))
         builds: dict[str, Build | DelayedError] = {}
-        for start in range(0, 0 if run.over else len(ids), MOST_BUILDS):
+        for start in range(0, 0 if invocation.over else len(ids), MOST_BUILDS):
             some = ids[start : start + MOST_BUILDS]
             try:
-                builds |= self._copies.builds(some)
+                builds |= self._builds.look_up(some)
             except DelayedError as error:
                 _logger.warning("builds not looked up", extra={"reason": str(error)})
                 builds |= dict.fromkeys(some, error)
         return builds
 
-    def _conclude(self, record: Record, builds: Mapping[str, Build | DelayedError], run: Run) -> None:
+    def _conclude(self, record: Record, builds: Mapping[str, Build | DelayedError], invocation: Invocation) -> None:
         build = builds.get(record.build_id or "")
         if isinstance(build, DelayedError):
-            self._write(record, Save(lookup_failed(record, str(build), self._now())), run, _wait(build))
+            self._write(record, Save(lookup_failed(record, str(build), self._now())), invocation, _wait(build))
         elif build is not None:
-            self._take(record, build, run)
+            self._take(record, build, invocation)
 
-    def _take(self, record: Record, build: Build | None, run: Run) -> None:
+    def _take(self, record: Record, build: Build | None, invocation: Invocation) -> None:
+        """Do the record's next step, and write the result."""
         step, wait = next_step(record, build, self._now()), _wait(build)
-        if isinstance(step, Start) and run.busy:
-            self._waiting[record.repo, record.tag] = record.due_at
-        elif isinstance(step, Start):
-            try:
-                build_id = self._copies.start(record)
-            except DelayedError as error:
-                run.busy = run.busy or error.busy
-                soon, wait = error.busy or error.uncertain, _wait(error)
-                step = Save(delayed(record, str(error), self._now(), soon=soon))
-            else:
-                step = Save(started(record, build_id, self._now()))
-        elif isinstance(step, Verify):
-            step = verified(record, self._copies.held(record), self._now(), self._policy)
-        self._write(record, step, run, wait)
+        match step:
+            case Step.START:
+                if invocation.no_capacity:
+                    self._waiting[record.repo, record.tag] = record.due_at
+                    return
+                try:
+                    self._repositories.ensure(record)
+                    build_id = self._builds.start(record)
+                except DelayedError as error:
+                    invocation.no_capacity = invocation.no_capacity or error.no_capacity
+                    soon, wait = error.no_capacity or error.uncertain, _wait(error)
+                    step = Save(delayed(record, str(error), self._now(), soon=soon))
+                else:
+                    step = Save(started(record, build_id, self._now()))
+            case Step.VERIFY:
+                step = verified(record, self._repositories.held(record), self._now(), self._policy)
+        self._write(record, step, invocation, wait)
 
-    def _write(self, record: Record, step: Step, run: Run, wait: Metric = Metric.WAITS) -> None:
-        """Write what the step says, and count what came of it where the write held; `wait` is what a wait counts as."""
-        if isinstance(step, Save):
-            written = self._records.replace(record, step.record) is step.record
-        elif isinstance(step, Remove):
-            written = self._records.remove(record)
-        else:
-            return
-        if not written:
-            return
-        after = step.record if isinstance(step, Save) else None
+    def _write(self, record: Record, step: NextStep, invocation: Invocation, wait: Metric = Metric.WAITS) -> None:
+        """Write what the step says, and count it if the write held; `wait` is the metric of a delay."""
+        after: Record | None
+        match step:
+            case Save(record=after):
+                if self._records.replace(record, after) is not after:
+                    return
+            case Step.REMOVE:
+                after = None
+                if not self._records.remove(record):
+                    return
+            case Step.WAIT | Step.START | Step.INSPECT | Step.VERIFY:
+                return
+            case _:
+                assert_never(step)
         for metric, value in of_change(record, after, wait).items():
-            run.counts.add(metric, value)
+            invocation.counts.add(metric, value)
         if after is None or after.status is not record.status:
             _logger.info(
                 "record changed",
@@ -197,41 +215,48 @@ class Progress:
 
 
 @cache
-def load() -> tuple[Records, Progress]:
+def load() -> tuple[Records, Reconciler]:
     """Make what the function's environment describes, once. Raises SettingsError."""
     settings = Settings.from_env(os.environ)
-    records = Records(connect("dynamodb", _PATIENCE), settings.table)
+    records = Records(connect("dynamodb", _LIMITS), settings.table)
     account = GlobalAccount(
-        connect("secretsmanager", _PATIENCE),
+        connect("secretsmanager", _LIMITS),
         settings.secret,
-        lambda key: connect("codebuild", _PATIENCE, key),
+        lambda key: connect("codebuild", _LIMITS, key),
         time.monotonic,
     )
-    return records, Progress(records, Copies(connect("ecr", _PATIENCE), account, settings), settings, time.time)
+    reconciler = Reconciler(
+        records,
+        Builds(account, settings.project),
+        Repositories(connect("ecr", _LIMITS), settings),
+        settings,
+        time.time,
+    )
+    return records, reconciler
 
 
 def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
     """Handle a batch of the table's stream, an ECR event, or (anything else) the schedule's minute.
 
-    Returns what Lambda reads for a stream alone: `batchItemFailures`, by sequence number.
+    Returns what Lambda reads, for a stream only: `batchItemFailures`, by sequence number.
     """
-    records, progress = load()
-    run = Run(context)
+    records, reconciler = load()
+    invocation = Invocation(context)
     try:
         if "Records" in event:
-            return read_stream(event, progress, run)
+            return read_stream(event, reconciler, invocation)
         if event.get("source") == "aws.ecr":
             detail = event["detail"]
             if detail.get("result") == "SUCCESS" and detail.get("image-tag"):
-                progress.hint(detail["repository-name"], detail["image-tag"], run)
+                reconciler.hint(detail["repository-name"], detail["image-tag"], invocation)
         else:
-            look_at_what_is_due(records, progress, run)
+            look_at_what_is_due(records, reconciler, invocation)
         return {}
     finally:
-        run.counts.publish()
+        invocation.counts.publish()
 
 
-def read_stream(event: Mapping[str, Any], progress: Progress, run: Run) -> dict[str, Any]:
+def read_stream(event: Mapping[str, Any], reconciler: Reconciler, invocation: Invocation) -> dict[str, Any]:
     """Handle the keys of one batch, each once, and name the sequence numbers of those that failed."""
     numbers: dict[Key, list[str]] = {}
     for entry in event["Records"]:
@@ -239,29 +264,29 @@ def read_stream(event: Mapping[str, Any], progress: Progress, run: Run) -> dict[
         keys = change["Keys"]
         numbers.setdefault((keys["repo"]["S"], keys["tag"]["S"]), []).append(change["SequenceNumber"])
         if _asks(change.get("NewImage", {})):
-            run.counts.add(Metric.COPIES_REQUESTED)
-    failed = progress.advance(list(numbers), run)
+            invocation.counts.add(Metric.COPIES_REQUESTED)
+    failed = reconciler.advance(list(numbers), invocation)
     return {"batchItemFailures": [{"itemIdentifier": number} for key in failed for number in numbers[key]]}
 
 
-def look_at_what_is_due(records: Records, progress: Progress, run: Run) -> None:
+def look_at_what_is_due(records: Records, reconciler: Reconciler, invocation: Invocation) -> None:
     """Take what the index says is due one step on, the oldest first, for as long as the run may go on."""
     now = int(time.time() * 1000)
     due = records.due(now)
     some = list(islice(due, _CHUNK))
     # Also where nothing is due: that it was looked at is what the alarm on the oldest waits to hear.
-    run.counts.add(Metric.OLDEST_DUE, max(0, now - some[0][2]) / 1000 if some else 0)
+    invocation.counts.add(Metric.OLDEST_DUE, max(0, now - some[0][2]) / 1000 if some else 0)
     while True:
-        run.counts.add(Metric.DUE, len(some))
-        if not some or run.over:
+        invocation.counts.add(Metric.DUE, len(some))
+        if not some or invocation.over:
             return
-        keys = [(repo, tag) for repo, tag, due_at in some if not progress.may_skip((repo, tag), due_at, run)]
-        progress.advance(keys, run)
+        keys = [(repo, tag) for repo, tag, due_at in some if not reconciler.may_skip((repo, tag), due_at, invocation)]
+        reconciler.advance(keys, invocation)
         some = list(islice(due, _CHUNK))
 
 
 def _asks(item: Mapping[str, Any]) -> bool:
-    """Whether an item in the stream asks for a copy, new or anew: a wait or an attempt writes REQUESTED as well."""
+    """Whether an item in the stream requests a copy, again or for the first time. A delay writes REQUESTED too."""
     none = {"N": "0"}
     is_fresh = item.get("requested_at") is not None and item["requested_at"] == item.get("updated_at")
     return is_fresh and item.get("attempts") == none and item.get("waits") == none
@@ -271,15 +296,15 @@ def _wait(cause: DelayedError | Build | None) -> Metric:
     """Return what a wait for this cause counts as."""
     if cause is not None and cause.key:
         return Metric.KEY_REFUSED
-    return Metric.BUSY if isinstance(cause, DelayedError) and cause.busy else Metric.WAITS
+    return Metric.BUSY if isinstance(cause, DelayedError) and cause.no_capacity else Metric.WAITS
 
 
-def _attempt(function: Callable[[Subject], None], subject: Subject, run: Run) -> Exception | None:
+def _attempt(function: Callable[[Subject], None], subject: Subject, invocation: Invocation) -> Exception | None:
     """Call `function`; one record's failure must not keep the others from their turn."""
     try:
         function(subject)
     except Exception as error:
-        run.counts.add(Metric.STEP_ERRORS)
+        invocation.counts.add(Metric.STEP_ERRORS)
         _logger.exception("step failed", extra={"record": str(subject)[:500]})
         return error
     return None

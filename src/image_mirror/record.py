@@ -1,4 +1,4 @@
-"""What the table keeps of one copy, what is known of its build, and when a copy is asked for again. Pure.
+"""What the table keeps of one copy, what is known of its build, and when a copy is requested again. Pure.
 
 All times are milliseconds since the epoch.
 """
@@ -24,7 +24,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How long things last, in milliseconds: before a FAILED copy may be asked for again; before a copy by tag is
+    """How long things last, in milliseconds: before a FAILED copy may be requested again; before a copy by tag is
     refreshed (0: never); between two looks at whether ECR still holds a copy."""
 
     retry_failed: int = 60 * MINUTE
@@ -83,7 +83,7 @@ class BuildResult(StrEnum):
 class Build:
     """What CodeBuild says of one build; `reason` is one line for people, without secrets.
 
-    `key` tells of a delay that lasts until someone mends a key or a secret in the global account.
+    `key` tells of a delay that lasts until someone fixes a key or a secret in the global account.
     """
 
     outcome: BuildResult
@@ -92,7 +92,7 @@ class Build:
 
 
 def new_record(destination: Destination, source: ImageReference, now: int) -> Record:
-    """Return the record of an image that nobody has asked for before."""
+    """Return the record of a copy that is requested for the first time."""
     return Record(
         repo=destination.repo,
         tag=destination.tag,
@@ -105,7 +105,7 @@ def new_record(destination: Destination, source: ImageReference, now: int) -> Re
 
 
 def needs_renewal(record: Record, now: int, *, by_digest: bool, pull_always: bool, policy: Policy) -> bool:
-    """Say whether a pod that needs the copy at `now` has it asked for again.
+    """Say whether a pod that needs the copy at `now` requests it again.
 
     A FAILED copy is after `policy.retry_failed`; one by tag, for pods with imagePullPolicy Always, after
     `policy.refresh`; an item with no status, from an older deployment, at once.
@@ -118,7 +118,7 @@ def needs_renewal(record: Record, now: int, *, by_digest: bool, pull_always: boo
 
 
 def renew(record: Record, fresh: Record, *, pull_always: bool, policy: Policy) -> Record | None:
-    """Return what a pod that needs the copy makes of the `record` that stands, or None where it stays as it is.
+    """Return the record after a pod has requested the copy, or None if the existing `record` stays as it is.
 
     `fresh` is the request that would be made now, were there no record.
     """
@@ -128,18 +128,18 @@ def renew(record: Record, fresh: Record, *, pull_always: bool, policy: Policy) -
 
 
 def asked_again(record: Record, now: int) -> Record | None:
-    """Return what an operator's wish to have the copy made now makes of `record`, or None where it stays as it is.
+    """Return the record after an operator has retried the copy, or None if `record` stays as it is.
 
-    A FAILED copy is asked for anew. One that waits for its next attempt has it at once, and all others before it; it
-    keeps `requested_at`, since when pods have waited for it.
+    A FAILED copy is requested again. One that waits for its next attempt gets it at once, before all others; it keeps
+    `requested_at`, the time since which pods have waited for it.
     """
     if record.status is Status.FAILED:
-        anew = replace(record, status=Status.REQUESTED, requested_at=now)
+        again = replace(record, status=Status.REQUESTED, requested_at=now)
     elif record.status is Status.REQUESTED and (record.due_at or 0) > now:
-        anew = record
+        again = record
     else:
         return None
-    return replace(anew, attempts=0, waits=0, error=None, updated_at=now, due_at=now)
+    return replace(again, attempts=0, waits=0, error=None, updated_at=now, due_at=now)
 
 
 def idempotency_token(record: Record) -> str:

@@ -1,4 +1,4 @@
-"""Records what a pod was promised, before it is promised: all images of one pod in one parallel round trip."""
+"""Records the copies that a pod needs before it is sent to them: all images of one pod in one parallel round trip."""
 
 import threading
 from collections import OrderedDict
@@ -20,7 +20,7 @@ _MOST_RACES = 3
 
 
 class NotRecordedError(Exception):
-    """Not every image could be recorded in time; nothing may be promised."""
+    """Not every image could be recorded in time, so the pod must not be rewritten."""
 
 
 class KnownRecords:
@@ -43,7 +43,7 @@ class KnownRecords:
         return record if now - seen_at < _KNOWN_FOR else None
 
     def put(self, destination: Destination, record: Record, now: int) -> None:
-        """Remember `record`; the one seen longest ago leaves where there is no room."""
+        """Remember `record`; the one seen longest ago is dropped if there is no room."""
         with self._lock:
             self._entries.pop(destination, None)
             if record.status is not Status.FAILED:
@@ -67,33 +67,33 @@ class Recorder:
     ) -> dict[Destination, Record]:
         """Return the record of each copy, within `seconds`. `now` is in milliseconds since the epoch.
 
-        A copy nobody has asked for is recorded; a record that this pod renews is renewed. With `dry_run` both are
-        returned as they would be, and nothing is written. What is recorded in time is remembered, so that the API
-        server's next attempt finds less to do. Raises NotRecordedError.
+        A copy without a record gets one; a copy that this pod requests again has its record renewed. With `dry_run`
+        both are returned as they would be, and nothing is written. What is recorded in time is remembered, so that the
+        API server's next attempt finds less to do. Raises NotRecordedError.
         """
         deadline = monotonic() + seconds
-        standing: dict[Destination, Record] = {}
+        existing: dict[Destination, Record] = {}
         step = self._foresee if dry_run else self._record
         pending: dict[Future[Record], Destination] = {}
-        unasked = 0
+        not_submitted = 0
         for request in copy_requests:
             destination = request.copy.destination
             record = self._known.get(destination, now)
-            if record is not None and not self._is_renewed(record, request, now):
-                standing[destination] = record
+            if record is not None and not self._needs_renewal(record, request, now):
+                existing[destination] = record
             elif monotonic() < deadline:
                 fresh = new_record(destination, request.copy.source, now)
                 pending[self._threads.submit(step, request, fresh, record)] = destination
-            else:  # what has been asked for is still to be awaited or called off
-                unasked += 1
-        if not pending and not unasked:
-            return standing
+            else:  # what was submitted must still be waited for or cancelled
+                not_submitted += 1
+        if not pending and not not_submitted:
+            return existing
         done, late = wait(pending, timeout=max(0.0, deadline - monotonic()))
         for future in late:
             future.cancel()
         for future in done:
             if future.exception() is None:
-                standing[pending[future]] = future.result()
+                existing[pending[future]] = future.result()
                 if not dry_run:
                     self._known.put(pending[future], future.result(), now)
         for future in done:
@@ -101,14 +101,14 @@ class Recorder:
                 future.result()
             except (ClientError, BotoCoreError) as error:
                 raise NotRecordedError(f"the table refused a record: {type(error).__name__}: {error}") from error
-        if late or unasked:
-            count = len(late) + unasked
+        if late or not_submitted:
+            count = len(late) + not_submitted
             raise NotRecordedError(
-                f"{count} of {len(pending) + unasked} records were not written within {seconds:.2f} s"
+                f"{count} of {len(pending) + not_submitted} records were not written within {seconds:.2f} s"
             )
-        return standing
+        return existing
 
-    def _is_renewed(self, record: Record, request: CopyRequest, now: int) -> bool:
+    def _needs_renewal(self, record: Record, request: CopyRequest, now: int) -> bool:
         by_digest = request.copy.destination.digest is not None
         return needs_renewal(record, now, by_digest=by_digest, pull_always=request.pull_always, policy=self._policy)
 
@@ -116,7 +116,7 @@ class Recorder:
         return renew(record, fresh, pull_always=request.pull_always, policy=self._policy)
 
     def _record(self, request: CopyRequest, fresh: Record, known: Record | None) -> Record:
-        """Create or renew the record until one stands that needs neither; a round trip for each, mostly one in all."""
+        """Create or renew the record until it needs neither; one round trip each, mostly one in all."""
         record = known
         for _ in range(_MOST_RACES):
             if record is None:

@@ -35,16 +35,17 @@ _LONGEST_TEXT = 1024  # above the longest legal reference: bounds the work that 
 # Tags with a meaning of their own: ours for a copy made by digest, and OCI 1.1's referrers fallback tag, which clients
 # read as an index of signatures. No source may take either one.
 _RESERVED_TAG = re.compile(r"(?:digest-)?sha256-[a-f0-9]{64}")
+DIGEST_TAG = "digest-sha256-"
+"""What the tag of a copy made by digest begins with; the digest's 64 hex digits follow."""
 _ECR_HOST = re.compile(r"[a-z0-9]+(?:(?:\.|-+)[a-z0-9]+)*(?::[0-9]+)?")
 # RepositoryPrefix begins each name, so that ECR's rule falls to it: a name starts with a letter.
 PREFIX = re.compile(rf"(?=[a-z]){_COMPONENT}(?:/{_COMPONENT})*")
 
 
 class InvalidReferenceError(ValueError):
-    """A text that is no image reference; `cause` says why, for people."""
+    """A text that is not an image reference; `cause` says why, for people."""
 
     def __init__(self, text: str, cause: str) -> None:
-        """Keep the text as it was given beside the cause."""
         super().__init__(f"{text!r} is no image reference: {cause}")
         self.cause = cause
 
@@ -53,7 +54,6 @@ class NoDestinationError(ValueError):
     """A valid reference that has no legal name in ECR; `cause` says why, for people."""
 
     def __init__(self, reference: "ImageReference", cause: str) -> None:
-        """Keep the cause apart from the sentence that names the reference."""
         super().__init__(f"{reference} has no name in ECR: {cause}")
         self.cause = cause
 
@@ -78,13 +78,13 @@ class ImageReference:
 
     @property
     def pinned(self) -> "ImageReference":
-        """The same image without the tag that a digest makes meaningless; skopeo refuses both together."""
+        """The same image without the tag, which a digest makes meaningless; skopeo refuses both together."""
         return ImageReference(self.registry, self.repository, None, self.digest) if self.digest else self
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where the copy of one source lies: `registry`/`repository` in ECR, under `tag`.
+    """Where the copy of one source is: `registry`/`repository` in ECR, under `tag`.
 
     `digest` is set for a source named by digest: pods then use it, and `tag` only keeps lifecycle rules away.
     """
@@ -159,7 +159,7 @@ def destination_of(source: ImageReference, registry: str, prefix: str) -> Destin
     if source.digest is not None:
         if not source.digest.startswith("sha256:"):
             raise NoDestinationError(source, "ECR knows images by sha256 digests only")
-        return Destination(registry, repository, "digest-" + source.digest.replace(":", "-"), source.digest)
+        return Destination(registry, repository, _tag_of_digest(source.digest), source.digest)
     tag = source.tag or "latest"
     if _RESERVED_TAG.fullmatch(tag):
         raise NoDestinationError(source, "tags of the form sha256-<hex> and digest-sha256-<hex> are reserved")
@@ -167,8 +167,35 @@ def destination_of(source: ImageReference, registry: str, prefix: str) -> Destin
 
 
 def path_below_prefix(source: ImageReference) -> str:
-    """Return the source's host and path as they stand below the prefix of its destination."""
+    """Return the part of the destination's repository that follows the prefix: the source's host and path."""
     return f"{source.registry.replace(':', '_')}/{source.repository}"
+
+
+def path_of_copy(repository: str, prefix: str) -> str | None:
+    """Return what follows `prefix` in the name of a copy's repository, or None if it is no copy's name.
+
+    After the prefix comes the source's host, which has a dot, a port ("_") or is localhost. Without a host it may be a
+    copy that was made below another prefix.
+    """
+    path = repository.removeprefix(f"{prefix}/")
+    host = path.partition("/")[0]
+    return path if path != repository and (not {".", "_"}.isdisjoint(host) or host == "localhost") else None
+
+
+def destination_named(reference: ImageReference, registry: str, prefix: str) -> Destination:
+    """Return the destination of `reference`, which names a source or, if it lies in `registry`, the copy itself.
+
+    Raises NoDestinationError.
+    """
+    if reference.registry != registry:
+        return destination_of(reference, registry, prefix)
+    tag = _tag_of_digest(reference.digest) if reference.digest else reference.tag or "latest"
+    return Destination(registry, reference.repository, tag, reference.digest)
+
+
+def _tag_of_digest(digest: str) -> str:
+    """Return the tag that keeps lifecycle rules for untagged images away from a copy made by digest."""
+    return DIGEST_TAG + digest.removeprefix("sha256:")
 
 
 def _split_tag(name: str) -> tuple[str, str | None]:

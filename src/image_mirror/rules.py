@@ -1,14 +1,14 @@
-"""Which images are copied, which are rewritten, which are left alone: the rules of `MirrorRules`.
+"""Which images are copied, which are rewritten, which are left unchanged: the rules of `MirrorRules`.
 
     rules  := entry { ("," | white space) entry }
     entry  := PREFIX            copy to ECR             gcr.io   *.gcr.io   quay.io/prometheus
             | PREFIX "=" TARGET rewrite, copy nothing   gcr.io=asia.gcr.io
-            | "!" PREFIX        leave alone             !quay.io/my-team
+            | "!" PREFIX        leave unchanged          !quay.io/my-team
     PREFIX := [ "*." ] host [ ":" port ] { "/" segment }
 
-The longest match wins, on whole host and path segments; an exact host comes before a wildcard, which stands for one or
-more labels. What no rule names is left alone. What lies at the TARGET of a rewrite is left alone as well, so that
-rewriting a second time changes nothing.
+The longest match wins, on whole host and path segments; an exact host comes before a wildcard, which matches one or
+more labels. What no rule names is left unchanged. So is what lies at the TARGET of a rewrite, so that rewriting a
+second time changes nothing.
 """
 
 import re
@@ -24,7 +24,7 @@ DEFAULT_RULES = (
 )
 """What serves a cluster in AWS China. The doubtful ones, each with its reason:
 
-- k8s.gcr.io: *.gcr.io covers it; it stands here because people look for it, frozen as it is.
+- k8s.gcr.io: *.gcr.io covers it; it is listed because people look for it; it is frozen.
 - public.ecr.aws: reachable from China on most days, but served from outside it, slowly and with time-outs.
 - quay.io, ghcr.io: the registry itself often answers; the hosts it redirects layers to are slow or reset.
 - nvcr.io: NVIDIA's layers come from the same kind of far host, and its images are large enough for that to matter.
@@ -40,10 +40,9 @@ _SEGMENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 
 
 class RuleError(ValueError):
-    """An entry that is no rule; the message quotes it and says how to mend it."""
+    """An entry that is not a rule; the message quotes it and says how to fix it."""
 
     def __init__(self, entry: str, cause: str) -> None:
-        """Quote the entry before the cause."""
         super().__init__(f"rule {entry!r}: {cause}")
 
 
@@ -142,7 +141,7 @@ def parse_rules(text: str) -> Rules:
 
 
 def _protect_target(rewrite: Rule, target: Prefix, rules: dict[Prefix, Rule]) -> None:
-    """Add the rule that leaves a rewrite's target alone, or refuse one that would move the image a second time."""
+    """Add the rule that leaves a rewrite's target unchanged, or refuse one that would move the image a second time."""
     for other in rules.values():
         beneath = not other.prefix.wildcard and target.covers(other.prefix.host, other.prefix.path)
         if other.action != "leave" and beneath:

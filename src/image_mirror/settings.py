@@ -20,7 +20,7 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What both functions are told.
+    """What both functions are configured with.
 
     `table` is DDB_TABLE_NAME; `secret` is GLOBAL_AKSK, the name of the secret with the global key; `project` is
     G_PROJECT_NAME, the CodeBuild project there. `expire_days` is 0 for copies that are kept for good; `pull_accounts`

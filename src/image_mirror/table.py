@@ -29,21 +29,21 @@ class Records:
         self._table = table
 
     def create(self, record: Record) -> Record:
-        """Write a record where there is none. Return what stands now: `record` itself, or the one that was first."""
+        """Write a record if there is none. Return the existing one: `record` itself, or the one that was first."""
         try:
             self._client.put_item(
                 TableName=self._table,
                 Item=to_item(record),
                 # An item always has its hash key: this condition says "no such item".
                 ConditionExpression="attribute_not_exists(repo)",
-                # Losing costs no second request: the error brings the item that stands.
+                # Losing costs no second request: the error has the existing item.
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
         except ClientError as error:
-            standing = _standing(error)
-            if standing is None:
+            existing = _existing(error)
+            if existing is None:
                 raise
-            return standing
+            return existing
         return record
 
     def get(self, repo: str, tag: str) -> Record | None:
@@ -52,7 +52,7 @@ class Records:
         return to_record(answer["Item"]) if "Item" in answer else None
 
     def replace(self, old: Record, new: Record) -> Record | None:
-        """Write `new` where `old` still stands. Return what stands now: `new` itself, another's record, or None.
+        """Write `new` if `old` is still there. Return the existing record: `new` itself, another's record, or None.
 
         Attributes that a record does not know are left as they are.
         """
@@ -77,11 +77,11 @@ class Records:
         except ClientError as error:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
                 raise
-            return _standing(error)
+            return _existing(error)
         return new
 
     def remove(self, old: Record) -> bool:
-        """Delete the record where `old` still stands, and say whether it did."""
+        """Delete the record if `old` is still there, and say whether it did."""
         condition, names, values = _still(old)
         try:
             self._client.delete_item(
@@ -151,7 +151,7 @@ def _still(old: Record) -> tuple[str, dict[str, str], Item]:
     # An update would otherwise create an item where a record without attributes has just been deleted.
     clauses = ["attribute_exists(#repo)"]
     if old.status is None:
-        # Whatever an older or newer deployment has written besides: it is no status of ours that makes it adoptable.
+        # An item of an older or newer deployment can be taken over exactly because it has no status of this one.
         statuses = {f":{status.lower()}": {"S": str(status)} for status in Status}
         clauses.append(f"(attribute_not_exists(#status) OR NOT #status IN ({', '.join(statuses)}))")
         return " AND ".join(clauses), {"#repo": "repo", "#status": "status"}, statuses
@@ -168,8 +168,8 @@ def _still(old: Record) -> tuple[str, dict[str, str], Item]:
     return " AND ".join(clauses), names, {f":old_{name}": item[name] for name in _COMPARED if name in item}
 
 
-def _standing(error: ClientError) -> Record | None:
-    """Return the record that stood in a write's way, from the error that says so; None for none, or another error."""
+def _existing(error: ClientError) -> Record | None:
+    """Return the record that made a write fail, from the error; None if there is none, or for another error."""
     item: Any = error.response.get("Item")
     return to_record(item) if item else None
 

@@ -25,11 +25,11 @@ _counts = Counts()
 _PUBLISH_EVERY = 1.0
 # With timeoutSeconds 5 an answer has 1.25 s: a call that hangs ends soon enough to be tried once more, and to leave its
 # thread to the API server's next attempt.
-_PATIENCE = CallLimits(connect=0.3, read=0.5, attempts=2, connections=32)
+_LIMITS = CallLimits(connect=0.3, read=0.5, attempts=2, connections=32)
 
 
 class Webhook:
-    """Answers admission reviews: 200, 400 for what is none, 503 where nothing may be promised."""
+    """Answers admission reviews: 200; 400 for a body that is none; 503 if the images could not be recorded."""
 
     def __init__(self, settings: Settings, recorder: Recorder, clock: Callable[[], float]) -> None:
         """Take the settings, what records images, and a clock in seconds since the epoch."""
@@ -46,8 +46,8 @@ class Webhook:
         decisions = new_images(review, mirror)
         seconds = self._clock()
         now, left = int(seconds * 1000), seconds_left(event, seconds)
-        standing = self._recorder.record(copy_requests(decisions), now=now, seconds=left, dry_run=review.dry_run)
-        changes, warnings = apply_records(decisions, standing, self._settings.swap_when, policy, now)
+        records = self._recorder.record(copy_requests(decisions), now=now, seconds=left, dry_run=review.dry_run)
+        changes, warnings = apply_records(decisions, records, self._settings.swap_when, policy, now)
         if rewrites := sum(isinstance(decisions[field], Copy) for field in changes):
             _counts.add(Metric.REWRITES, rewrites)
         return answer(review, make_patch(review, decisions, changes, mirror), warnings)
@@ -57,7 +57,7 @@ class Webhook:
 def load() -> Webhook:
     """Make the webhook of the function's environment, once. Raises SettingsError."""
     settings = Settings.from_env(os.environ)
-    records = Records(connect("dynamodb", _PATIENCE), settings.table)
+    records = Records(connect("dynamodb", _LIMITS), settings.table)
     return Webhook(settings, Recorder(records, settings.policy, KnownRecords()), time.time)
 
 
@@ -68,7 +68,7 @@ def handler(event: Mapping[str, Any], context: object) -> Response:  # noqa: ARG
     except BadReviewError as error:
         response, counted = refuse(error), Metric.REFUSED
     except NotRecordedError as error:
-        _logger.warning("nothing promised", extra={"reason": str(error)})
+        _logger.warning("not recorded", extra={"reason": str(error)})
         response = unavailable("the pod's images could not be recorded in time", retry=True)
         counted = Metric.NOT_RECORDED
     except Exception:  # a bug must not become a 500 without a stack in the log

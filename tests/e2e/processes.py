@@ -37,7 +37,7 @@ def free_port() -> int:
         return port
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 30.0, pause: float = 0.1) -> None:
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 120.0, pause: float = 0.1) -> None:
     """Return when `condition` is true; fail the test with `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -89,7 +89,7 @@ def server(
     log: Path,
     port: int,
     what: str,
-    seconds: float = 30.0,
+    seconds: float = 120.0,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program as `running` does, from when it listens on `port`.

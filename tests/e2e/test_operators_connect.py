@@ -208,7 +208,7 @@ def test_from_two_stacks_without_a_key_to_rotated_keys(deployed: Deployed) -> No
             deployed.codebuild(AccessKey("us-west-2", *old)).batch_get_builds(ids=[BUILD])
 
 
-@pytest.mark.parametrize("word", ["made key", "now gives key", "deleted key"])
+@pytest.mark.parametrize("word", ["created key", "current key is now", "deleted key"])
 def test_ctrl_c_at_any_moment_leaves_what_works_and_the_next_run_goes_on(deployed: Deployed, word: str) -> None:
     assert deployed.run("connect", *PROFILES).returncode == 0
     before = deployed.keys()
@@ -220,7 +220,7 @@ def test_ctrl_c_at_any_moment_leaves_what_works_and_the_next_run_goes_on(deploye
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert errors.splitlines()[-1].endswith("The same command goes on from there.")
+    assert errors.splitlines()[-1].endswith("To continue, run the same command.")
     assert "Traceback" not in errors
     assert deployed.run("connect", *PROFILES).stdout.count(" works: ") == 2
     ended = deployed.run("connect", "--rotate", *PROFILES)

@@ -31,7 +31,7 @@ pytest_plugins = ["deployed"]
 
 # moto has no IAM simulator, of Service Quotas only VPC's, and of Lambda's account nothing.
 LACKING = {
-    "build quota": "tells no applied value",
+    "build quota": "gives no applied value",
     "Lambda concurrency": "GetAccountSettings",
     "ECR permissions": "what answers is not AWS",
 }
@@ -58,8 +58,8 @@ class Operation:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
         assert done.stdout, done.stderr
         assert not [secret for secret in self.secrets if secret in done.stdout + done.stderr]
-        findings: list[Json] = json.loads(done.stdout)
-        return done.returncode, findings
+        results: list[Json] = json.loads(done.stdout)
+        return done.returncode, results
 
     def name(self, logical_id: str) -> str:
         return self.china.resource(STACK, logical_id)
@@ -119,19 +119,19 @@ def _measure(operation: Operation, logical_id: str, metric: str, value: float) -
     operation.china.client("cloudwatch").put_metric_data(Namespace="AWS/Lambda", MetricData=[data])
 
 
-def of(findings: list[Json], topic: str) -> list[Json]:
-    return [each for each in findings if each["topic"] == topic]
+def of(results: list[Json], topic: str) -> list[Json]:
+    return [each for each in results if each["topic"] == topic]
 
 
 def test_where_all_is_well_only_what_moto_lacks_is_not_looked_at(operation: Operation) -> None:
     before = operation.china.items()  # what other tests have left in this region
-    code, findings = operation.doctor()
-    skipped = {each["topic"]: each["found"] for each in findings if each["state"] == "skipped"}
+    code, results = operation.doctor()
+    skipped = {each["topic"]: each["found"] for each in results if each["state"] == "skipped"}
     assert skipped.keys() == LACKING.keys()
     assert all(LACKING[topic] in skipped[topic] for topic in LACKING)
-    assert [each for each in findings if each["state"] not in ("ok", "skipped")] == []
+    assert [each for each in results if each["state"] not in ("ok", "skipped")] == []
     assert code == 0
-    [call] = of(findings, "webhook call")
+    [call] = of(results, "webhook call")
     assert f"sends the pod to {registry(operation.china)}/mirror/" in call["found"]
     assert operation.proxy.asked[-1].startswith(urlsplit(operation.output("APIGatewayURL")).netloc)
     assert operation.china.items() == before, "a dry run records nothing"
@@ -276,7 +276,7 @@ BREAKAGES = [
     ),
     pytest.param(
         lambda op: secret_of(op, "ImagePullSecret", lambda entries: entries.update(Region="cn-north-1")),
-        "ImagePullSecret: secret", "failed", "Region in the secret ImagePullSecret is cn-north-1", "connect",
+        "ImagePullSecret: secret", "failed", "Region is cn-north-1", "connect",
         id="a-secret-of-another-region",
     ),
     pytest.param(inactive_key, "ImagePullSecret: key", "failed", "is Inactive", "connect", id="inactive-key"),
@@ -295,7 +295,9 @@ BREAKAGES = [
         lambda op: op.answering(500, b'{"message":"Internal Server Error"}'), "webhook call", "failed", "500:",
         "aws logs tail --region cn-northwest-1 --since 1h", id="webhook-failed",
     ),
-    pytest.param(without_project, "project", "failed", "there is no project", "image-pulling.yaml", id="no-project"),
+    pytest.param(
+        without_project, "project", "failed", "ImagePullProject does not exist", "image-pulling.yaml", id="no-project"
+    ),
 ]  # fmt: skip
 
 
@@ -304,23 +306,23 @@ def test_what_is_broken_is_named_and_nothing_else(
     operation: Operation, broken: Break, topic: str, state: str, words: str, remedy: str
 ) -> None:
     with broken(operation):
-        code, findings = operation.doctor()
+        code, results = operation.doctor()
     assert any(
-        each["state"] == state and words in each["found"] and remedy in each["remedy"] for each in of(findings, topic)
+        each["state"] == state and words in each["found"] and remedy in each["remedy"] for each in of(results, topic)
     )
     # A key that is not in the secret cannot be tried, and a project that is not there has no builds.
     after = {"GlobalAKSK: secret": ["GlobalAKSK: key", "GlobalAKSK: call"], "project": ["builds"]}
     about = {topic, *after.get(topic, ()), *LACKING}
-    assert [each for each in findings if each["state"] != "ok" and each["topic"] not in about] == []
+    assert [each for each in results if each["state"] != "ok" and each["topic"] not in about] == []
     assert code == int(state == "failed")
 
 
 def test_errors_and_a_late_stream_are_read_from_cloudwatch(operation: Operation) -> None:
     _measure(operation, "ApiFunction", "Errors", 2.0)
     _measure(operation, FUNCTION, "IteratorAge", 75_000.0)
-    code, findings = operation.doctor()
-    assert "2 of 0 runs of the last hour ended in an error" in of(findings, "webhook function")[1]["found"]
-    assert "up to 75 seconds old" in of(findings, "stream lag")[0]["found"]
+    code, results = operation.doctor()
+    assert "2 of 0 runs of the last hour ended in an error" in of(results, "webhook function")[1]["found"]
+    assert "up to 75 seconds old" in of(results, "stream lag")[0]["found"]
     assert code == 0
 
 
@@ -335,8 +337,8 @@ def test_errors_and_a_late_stream_are_read_from_cloudwatch(operation: Operation)
 def test_what_stands_between_is_told_apart(
     operation: Operation, changes: Mapping[str, str], words: str, remedy: str
 ) -> None:
-    code, findings = operation.doctor(**changes)
-    [call] = of(findings, "webhook call")
+    code, results = operation.doctor(**changes)
+    [call] = of(results, "webhook call")
     assert call["state"] == "failed"
     assert words in call["found"]
     assert remedy in call["remedy"]
@@ -381,8 +383,8 @@ def test_an_operator_with_few_permissions_is_told_which_are_missing(operation: O
     )
     own = dict.fromkeys(KEY, "") | {"AWS_CONFIG_FILE": str(tmp_path / "config")}
     with guarded(operation):
-        code, findings = operation.doctor("--china-profile", "china", "--global-profile", "global", **own)
-    well = {each["topic"] for each in findings if each["state"] == "ok"}
+        code, results = operation.doctor("--china-profile", "china", "--global-profile", "global", **own)
+    well = {each["topic"] for each in results if each["state"] == "ok"}
     assert well >= {"china stack", "global stack", "both stacks", "table", "dead letters", "project"}
     for topic, action in (
         ("GlobalAKSK: secret", "secretsmanager:GetSecretValue"),
@@ -390,11 +392,11 @@ def test_an_operator_with_few_permissions_is_told_which_are_missing(operation: O
         ("schedule", "cloudformation:ListStackResources"),
         ("builds", "codebuild:ListBuildsForProject"),
     ):
-        [finding] = of(findings, topic)
-        assert (finding["state"], finding["found"]) == ("skipped", f"not permitted ({action})")
-        assert f"have {action} granted to you in the" in finding["remedy"]
+        [result] = of(results, topic)
+        assert (result["state"], result["found"]) == ("skipped", f"not permitted ({action})")
+        assert f"have {action} granted to you in the" in result["remedy"]
     # The webhook's own calls are not signed with a key that moto knows here.
-    assert [each["topic"] for each in findings if each["state"] == "failed"] == ["webhook call"]
+    assert [each["topic"] for each in results if each["state"] == "failed"] == ["webhook call"]
     assert code == 1
 
 
@@ -447,22 +449,22 @@ def test_a_real_cluster_s_configuration_is_compared(
     words: str,
 ) -> None:
     with applied(cluster, operation.output("APIGatewayURL"), change, choices):
-        _, findings = operation.doctor(*kubeconfig)
-    assert of(findings, "cluster version")[0]["found"].startswith("v1.36")
-    [finding] = of(findings, "webhook configuration")
-    assert finding["state"] == state, finding
-    assert words in finding["found"]
+        _, results = operation.doctor(*kubeconfig)
+    assert of(results, "cluster version")[0]["found"].startswith("v1.36")
+    [result] = of(results, "webhook configuration")
+    assert result["state"] == state, result
+    assert words in result["found"]
 
 
 def test_a_cluster_without_a_configuration_and_one_that_is_not_there(
     operation: Operation, kubeconfig: tuple[str, ...]
 ) -> None:
-    code, findings = operation.doctor(*kubeconfig)
-    [finding] = of(findings, "webhook configuration")
-    assert (finding["state"], code) == ("failed", 1)
-    assert f"webhook-config --china-region={operation.china.name}" in finding["remedy"]
-    assert f"kubectl apply --kubeconfig={kubeconfig[1]} --context=x -f -`" in finding["remedy"]
-    code, findings = operation.doctor(*kubeconfig[:2], "--context", "no-such")
-    assert of(findings, "cluster version")[0]["state"] == "failed"
-    assert "no-such" in of(findings, "cluster version")[0]["found"]
+    code, results = operation.doctor(*kubeconfig)
+    [result] = of(results, "webhook configuration")
+    assert (result["state"], code) == ("failed", 1)
+    assert f"webhook-config --china-region={operation.china.name}" in result["remedy"]
+    assert f"kubectl apply --kubeconfig={kubeconfig[1]} --context=x -f -`" in result["remedy"]
+    code, results = operation.doctor(*kubeconfig[:2], "--context", "no-such")
+    assert of(results, "cluster version")[0]["state"] == "failed"
+    assert "no-such" in of(results, "cluster version")[0]["found"]
     assert code == 1

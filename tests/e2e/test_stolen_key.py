@@ -129,7 +129,7 @@ def test_a_denial_of_several_keys_at_once_would_be_noticed() -> None:
 
 def test_an_override_that_botocore_comes_to_know_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     tomorrow = overrides() | {"newOverride": overrides()["sourceVersion"]}
-    monkeypatch.setattr("test_stolen_key.overrides", lambda: tomorrow)
+    monkeypatch.setitem(globals(), "overrides", lambda: tomorrow)
     assert holes(POLICY) == ["newOverride"]
 
 

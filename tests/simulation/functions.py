@@ -12,9 +12,10 @@ from unittest.mock import patch
 from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror import reconciler, webhook
-from image_mirror.copies import Copies
+from image_mirror.codebuild import Builds
+from image_mirror.ecr import Repositories
 from image_mirror.global_access import GlobalAccount
-from image_mirror.reconciler import Progress
+from image_mirror.reconciler import Reconciler
 from image_mirror.recorder import KnownRecords, Recorder
 from image_mirror.settings import Settings
 from image_mirror.table import Records
@@ -59,7 +60,7 @@ class WebhookInstance(Instance):
     def __init__(self, services: Services) -> None:
         super().__init__(services)
         settings = services.settings
-        records = Records(_client(DynamoDB(services.world, services.table, webhook._PATIENCE)), settings.table)
+        records = Records(_client(DynamoDB(services.world, services.table, webhook._LIMITS)), settings.table)
         self.loaded = webhook.Webhook(settings, Recorder(records, settings.policy, KnownRecords()), self.time)
 
 
@@ -68,7 +69,7 @@ class ReconcilerInstance(Instance):
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
-        world, settings, patience = services.world, services.settings, reconciler._PATIENCE
+        world, settings, patience = services.world, services.settings, reconciler._LIMITS
         records = Records(_client(DynamoDB(world, services.table, patience)), settings.table)
         account = GlobalAccount(
             _client(Secrets(world, services.account, patience)),
@@ -76,8 +77,9 @@ class ReconcilerInstance(Instance):
             lambda key: _client(Project(world, services.account, patience, key)),
             lambda: world.clock.now,
         )
-        copies = Copies(_client(ECR(world, services.registry, patience)), account, settings)
-        self.loaded = records, Progress(records, copies, settings, self.time)
+        repositories = Repositories(_client(ECR(world, services.registry, patience)), settings)
+        builds = Builds(account, settings.project)
+        self.loaded = records, Reconciler(records, builds, repositories, settings, self.time)
 
 
 class Function:

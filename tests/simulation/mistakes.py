@@ -7,7 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 from image_mirror import lifecycle
-from image_mirror.global_access import DelayedError
+from image_mirror.aws_errors import DelayedError
 from image_mirror.record import Policy, Record, Status
 from image_mirror.table import Records
 from simulation.fleet import Fleet
@@ -82,10 +82,10 @@ def leaving_pods_alone_while_a_refresh_runs() -> Iterator[None]:
 def believing_in_a_copy_for_ever() -> Iterator[None]:
     """A copy that ECR no longer holds keeps its record."""
 
-    def faithful(decide: Callable[..., lifecycle.Step]) -> Callable[..., lifecycle.Step]:
-        def decided(record: Record, held: str | None, now: int, policy: Policy) -> lifecycle.Step:
+    def faithful(decide: Callable[..., lifecycle.NextStep]) -> Callable[..., lifecycle.NextStep]:
+        def decided(record: Record, held: str | None, now: int, policy: Policy) -> lifecycle.NextStep:
             step = decide(record, held, now, policy)
-            if isinstance(step, lifecycle.Remove):
+            if step is lifecycle.Step.REMOVE:
                 return lifecycle.Save(replace(record, updated_at=now, due_at=now + policy.verify))
             return step
 
@@ -102,7 +102,7 @@ def believing_in_a_copy_for_ever() -> Iterator[None]:
 def tokens_that_differ_by_call() -> Iterator[None]:
     """StartBuild cannot tell a repeated call from a new one."""
     numbers = iter(range(10**9))
-    with patch("image_mirror.copies.idempotency_token", lambda _: f"{next(numbers):064}"):
+    with patch("image_mirror.codebuild.idempotency_token", lambda _: f"{next(numbers):064}"):
         yield
 
 
@@ -137,14 +137,16 @@ def _starting_in_the_webhook(written: Callable[[Record], Record]) -> Iterator[No
     class Starting(WebhookInstance):
         def __init__(self, services: Services) -> None:
             super().__init__(services)
-            self.copies = ReconcilerInstance(services).loaded[1]._copies
+            made = ReconcilerInstance(services).loaded[1]
+            self.repositories, self.builds = made._repositories, made._builds
 
     put = Records.create
 
     def create(self: Records, record: Record) -> Record:
         instance: Any = _world(self).threads.process.instance
         try:
-            build_id = instance.copies.start(record)
+            instance.repositories.ensure(record)
+            build_id = instance.builds.start(record)
         except DelayedError:
             return put(self, record)
         return put(self, written(lifecycle.started(record, build_id, record.requested_at)))

@@ -86,7 +86,7 @@ class Lock:
 
 @contextmanager
 def installed(threads: Threads) -> Iterator[None]:
-    """Put these threads in the place of real ones in `image_mirror`'s promises, progress and global_account."""
+    """Put these threads in the place of real ones in `image_mirror`'s recorder, reconciler and global_access."""
     executor = partial(Executor, threads)
     with (
         patch.multiple("image_mirror.recorder", ThreadPoolExecutor=executor, wait=threads.wait, monotonic=threads.now),

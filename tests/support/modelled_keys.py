@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from image_mirror.aws import AccessKey
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.keys.probe import ProbeResult, Verdict
-from image_mirror.cli.keys.rotation import Link
+from image_mirror.cli.keys.rotation import KeySetup
 from image_mirror.cli.keys.secret import KeySecret, Names
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -58,9 +58,9 @@ class Aws:
         return str(json.loads(version["text"]).get("AccessKey", "")) if version else ""
 
     def works(self) -> bool:
-        """Whether whoever reads the secret finds a key that AWS takes, with its own secret part."""
+        """Whether the secret contains a key that AWS accepts, with its own secret part."""
         version = self.label("AWSCURRENT")
-        return version is not None and self.prove(AccessKey("", *self.entries()[1:])).outcome is ProbeResult.WORKS
+        return version is not None and self.test_key(AccessKey("", *self.entries()[1:])).outcome is ProbeResult.WORKS
 
     def entries(self) -> tuple[str, str, str]:
         version = self.label("AWSCURRENT")
@@ -68,7 +68,7 @@ class Aws:
         found = json.loads(version["text"])
         return found["Region"], found["AccessKey"], found["AccessSecretKey"]
 
-    def prove(self, key: AccessKey) -> Verdict:
+    def test_key(self, key: AccessKey) -> Verdict:
         found = self.keys.get(key.access_key_id)
         if found is None or found["Status"] != "Active" or key.secret_access_key != f"secret of {key.access_key_id}":
             return Verdict(ProbeResult.REFUSED, "")
@@ -78,15 +78,15 @@ class Aws:
         found["used"] = self.now
         return Verdict(ProbeResult.WORKS, "")
 
-    def link(self) -> Link:
+    def setup(self) -> KeySetup:
         account = cast("Account", self)
-        return Link(
+        return KeySetup(
             user=self.name,
             owner=Account("china", None, "cn-north-1"),
             iam=self.client("iam"),
             secret=KeySecret(account, "s", NAMES, of_a_stack=None),
             region="cn-north-1",
-            prove=self.prove,
+            test_key=self.test_key,
             wait_for_users=lambda _: None,
         )
 
@@ -173,7 +173,7 @@ class Service:
 
 
 class Clock(datetime):
-    """What the command takes for the time."""
+    """The clock that the command reads."""
 
     latest = NOW
 

@@ -2,15 +2,18 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from botocore.exceptions import ClientError
+
+from image_mirror.aws import AccessKey
 from image_mirror.cli.accounts import Account
+from image_mirror.cli.doctor.accounts import SharedAccount
 from image_mirror.cli.doctor.keys import Absent
 from image_mirror.cli.doctor.triggers import RATE, STREAM_FILTER, ecr_pattern
-from image_mirror.cli.keys.probe import ProbeResult, Verdict
 from image_mirror.cli.stacks import Stack
 from image_mirror.review import Json
 from support.operators import CHINA_OUTPUTS, GLOBAL_OUTPUTS, PULL_USER, PUSH_USER, TOKEN, Reply
@@ -106,12 +109,15 @@ def _stack(side: str, name: str, template: str, outputs: dict[str, str], **param
 
 @dataclass
 class Answers:
-    """What is answered. `keys` are by their user, `metrics` by function and metric, `denied` by IAM's simulator."""
+    """What is answered. `keys` are by their user, `metrics` by function and metric, `denied` by IAM's simulator.
+
+    `key_errors` are by the account that a key is for: a code and a message.
+    """
 
     china: Stack = field(
         default_factory=lambda: _stack("china", "image-mirror", "sam-template.yaml", CHINA_OUTPUTS, WebhookToken=TOKEN)
     )
-    world: Stack = field(
+    global_side: Stack = field(
         default_factory=lambda: _stack(
             "global", "image-pulling", "image-pulling.yaml", GLOBAL_OUTPUTS, ChinaAccountId=ACCOUNT
         )
@@ -138,12 +144,7 @@ class Answers:
         default_factory=lambda: {PULL_USER: [key("AKIAGLOBALEXAMPLE001")], PUSH_USER: [key("AKIACHINAEXAMPLE0001")]}
     )
     used: Json = field(default_factory=lambda: {"LastUsedDate": datetime.now(UTC), "ServiceName": "codebuild"})
-    verdicts: dict[str, Verdict] = field(
-        default_factory=lambda: {
-            "global": Verdict(ProbeResult.WORKS, "BatchGetBuilds"),
-            "china": Verdict(ProbeResult.WORKS, "ECR login"),
-        }
-    )
+    key_errors: dict[str, tuple[str, str]] = field(default_factory=dict)
     project: Json | None = field(default_factory=_project)
     builds: list[Json] = field(default_factory=list)
     quota: float | None = 20
@@ -171,9 +172,9 @@ class Answers:
         """Change China's stack: its status, outputs or single parameters."""
         self.china = _changed(self.china, values)
 
-    def change_world(self, **values: Any) -> None:
+    def change_global(self, **values: Any) -> None:
         """Change the global stack in the same way."""
-        self.world = _changed(self.world, values)
+        self.global_side = _changed(self.global_side, values)
 
     def give(self, secret: str, **entries: str) -> None:
         """Change entries of a secret."""
@@ -196,8 +197,85 @@ class Answers:
         decisions = {each: "implicitDeny" if each in self.denied else "allowed" for each in actions}
         return [{"EvalActionName": action, "EvalDecision": decision} for action, decision in decisions.items()]
 
+    def account(self, side: str) -> SharedAccount:
+        """Return an account, china or global, of which all calls are answered so, without any network."""
+        return _Account(side, side, answers=self)
+
+    def call(self, side: str, operation: str, asked: Json, key: AccessKey | None) -> Json:
+        """Answer a call of botocore, signed with `key` where one is given. Raises ClientError."""
+        if key:
+            if side in self.key_errors:
+                raise _error(operation, *self.key_errors[side])
+            return {}
+        found = self._called(side, operation, asked)
+        if found is None:
+            raise _error(operation, *_ABSENT.get(operation, ("ResourceNotFoundException", "It is not there.")))
+        return found
+
+    def _called(self, side: str, operation: str, asked: Json) -> Json | None:
+        """Answer a call by what is asked, None where it is about what does not exist."""
+        match operation:
+            case "describe_stacks":
+                return _described(self.china if side == "china" else self.global_side, asked["StackName"])
+            case "list_stack_resources":
+                return {"StackResourceSummaries": self._summaries()}
+            case "describe_table":
+                return self.table and {"Table": self.table}
+            case "query":
+                return {
+                    "Items": [
+                        {"repo": {"S": repo}, "tag": {"S": tag}, "due_at": {"N": str(due_at)}}
+                        for repo, tag, due_at in self.due
+                    ]
+                }
+            case "batch_get_item":
+                [name] = asked["RequestItems"]
+                return {"Responses": {name: [{"status": {"S": state}} for state in self.statuses.elements()]}}
+            case "get_function":
+                return self.functions[asked["FunctionName"]]
+            case "get_policy":
+                return {"Policy": json.dumps(self.policy)}
+            case "list_event_source_mappings":
+                return {"EventSourceMappings": self.mappings}
+            case "get_account_settings":
+                return self.settings()
+            case "describe_rule":
+                return self.rules.get(asked["Name"])
+            case "list_targets_by_rule":
+                return {"Targets": self.targets}
+            case "get_metric_data":
+                metrics = [each["MetricStat"]["Metric"] for each in asked["MetricDataQueries"]]
+                named = [(each["Dimensions"][0]["Value"], each["MetricName"]) for each in metrics]
+                return {"MetricDataResults": list(self._results(named))}
+            case "get_queue_attributes":
+                attributes = self.queue()
+                return attributes and {"Attributes": attributes}
+            case "simulate_principal_policy":
+                [resource] = asked["ResourceArns"]
+                return self._evaluated(asked["ActionNames"], resource)
+            case "get_secret_value":
+                text = self.secrets[asked["SecretId"]]
+                if text is Absent.MARKED:
+                    raise _error(operation, "InvalidRequestException", "It was marked for deletion.")
+                return None if text is Absent.GONE else {"SecretString": text}
+            case "list_access_keys":
+                keys = self.keys[asked["UserName"]]
+                return None if keys is None else {"AccessKeyMetadata": keys}
+            case "get_access_key_last_used":
+                return {"AccessKeyLastUsed": self.used}
+            case "batch_get_projects":
+                return {"projects": [self.project] if self.project else []}
+            case "list_builds_for_project":
+                return self._list_builds(asked) if self.project else None
+            case "batch_get_builds":
+                return self._get_builds(asked)
+            case "get_service_quota":
+                return None if self.quota is None else {"Quota": {"Value": self.quota}}
+        raise AssertionError(f"{operation} is not answered")
+
     def replies(self) -> Iterator[tuple[str, str, Reply]]:
         """Yield what moto lacks: service, operation, and the reply to what is asked."""
+        both = [(name, metric) for name in (API, RECONCILER) for metric in _METRICS]
         yield "cloudformation", "ListStackResources", lambda _: {"StackResourceSummaries": self._summaries()}
         yield "lambda", "GetFunction", lambda asked: self.functions.get(asked["path"].rpartition("/")[2]) or _NOT_FOUND
         yield "lambda", "GetPolicy", lambda _: {"Policy": json.dumps(self.policy)}
@@ -205,7 +283,7 @@ class Answers:
         yield "lambda", "GetAccountSettings", lambda _: self.settings()
         yield "events", "DescribeRule", lambda asked: self.rules.get(asked["Name"], _NOT_FOUND)
         yield "events", "ListTargetsByRule", lambda _: {"Targets": self.targets}
-        yield "cloudwatch", "GetMetricData", lambda _: {"MetricDataResults": list(self._results())}
+        yield "cloudwatch", "GetMetricData", lambda _: {"MetricDataResults": list(self._results(both))}
         yield "sqs", "GetQueueAttributes", lambda _: {"Attributes": self.queue()}
         yield "service-quotas", "GetServiceQuota", lambda _: {"Quota": {"Value": self.quota}}
         yield "iam", "SimulatePrincipalPolicy", self._simulate
@@ -216,8 +294,7 @@ class Answers:
         names = ("LogicalResourceId", "PhysicalResourceId")
         return [dict(zip(names, each, strict=True)) for each in self.resources.items()]
 
-    def _results(self) -> Iterator[Json]:
-        asked = [(name, metric) for name in (API, RECONCILER) for metric in _METRICS]
+    def _results(self, asked: list[tuple[str, str]]) -> Iterator[Json]:
         for number, each in enumerate(asked):
             values = self.metrics.get(each, [])
             times = [datetime.now(UTC) - timedelta(minutes=5)] * len(values)
@@ -237,9 +314,68 @@ class Answers:
         return {"builds": [each for each in self.builds if each["id"] in asked["ids"]]}
 
     def _simulate(self, asked: Json) -> Json:
-        assert asked["ResourceArns.member.1"].endswith(f"{ACCOUNT}:repository/mirror/image-mirror-doctor")
         actions = [value for name, value in asked.items() if name.startswith("ActionNames.member.")]
+        return self._evaluated(actions, asked["ResourceArns.member.1"])
+
+    def _evaluated(self, actions: list[str], resource: str) -> Json:
+        assert resource.endswith(f"{ACCOUNT}:repository/mirror/image-mirror-doctor")
         return {"EvaluationResults": self.simulated(actions)}
+
+
+@dataclass(frozen=True)
+class _Account(SharedAccount):
+    answers: Answers = field(default_factory=Answers)
+
+    def client(self, service: str, key: AccessKey | None = None) -> Any:  # noqa: ARG002 - the real one takes it
+        return _Client(self, key)
+
+
+@dataclass(frozen=True)
+class _Client:
+    """Any service, for the names of the operations that doctor calls differ."""
+
+    account: _Account
+    key: AccessKey | None
+
+    def __getattr__(self, operation: str) -> Callable[..., Json]:
+        return lambda **asked: self.account.answers.call(self.account.side, operation, asked, self.key)
+
+    def get_paginator(self, operation: str) -> Any:
+        return _Paginator(getattr(self, operation))
+
+
+@dataclass(frozen=True)
+class _Paginator:
+    call: Callable[..., Json]
+
+    def paginate(self, **asked: Any) -> list[Json]:
+        return [self.call(**asked)]
+
+
+def _error(operation: str, code: str, message: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": message}}, operation)
+
+
+# What AWS says of what does not exist, where that is no ResourceNotFoundException.
+_ABSENT = {
+    "get_queue_attributes": ("AWS.SimpleQueueService.NonExistentQueue", "The specified queue does not exist."),
+    "get_service_quota": (
+        "NoSuchResourceException",
+        "The quota does not exist.",
+    ),
+    "list_access_keys": ("NoSuchEntity", "The user cannot be found."),
+    "get_secret_value": ("ResourceNotFoundException", "Secrets Manager can't find the specified secret."),
+}
+
+
+def _described(stack: Stack, name: str) -> Json:
+    assert name == stack.name
+
+    def listed(kind: str, values: dict[str, str]) -> list[Json]:
+        return [{f"{kind}Key": key, f"{kind}Value": value} for key, value in values.items()]
+
+    outputs, parameters = listed("Output", dict(stack.outputs)), listed("Parameter", dict(stack.parameters))
+    return {"Stacks": [{"StackStatus": stack.status, "Outputs": outputs, "Parameters": parameters}]}
 
 
 _PAGE = 100  # builds

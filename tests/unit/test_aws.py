@@ -2,7 +2,10 @@
 
 import contextlib
 import http.server
+import os
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,13 +42,13 @@ def test_a_client_of_another_account_has_its_key_and_region(cloud: object) -> No
 
 
 def test_the_webhook_s_calls_fit_into_the_answer_of_the_shipped_configuration() -> None:
-    patience = webhook._PATIENCE
+    patience = webhook._LIMITS
     assert patience.connect + patience.read <= 5 / 4
     assert patience.attempts == 2
 
 
 def test_the_reconciler_s_calls_fit_into_its_reserve() -> None:
-    patience = reconciler._PATIENCE
+    patience = reconciler._LIMITS
     assert 2 * patience.attempts * (patience.connect + patience.read) <= RESERVE
 
 
@@ -148,3 +151,11 @@ def test_a_server_that_no_root_vouches_for_is_refused_each_time(
         for _ in range(2):
             with pytest.raises(SSLError, match="certificate verify failed"):
                 put(client)
+
+
+def test_a_program_that_only_imports_a_name_keeps_botocore_as_it_is() -> None:
+    program = "from botocore import httpsession; before = httpsession.SSLContext; import image_mirror.aws; "
+    program += "assert httpsession.SSLContext is before; image_mirror.aws.connect('ecr', image_mirror.aws.CallLimits("
+    program += "connect=1, read=1, attempts=1)); assert httpsession.SSLContext is not before"
+    environment = os.environ | {"AWS_DEFAULT_REGION": "cn-north-1"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)

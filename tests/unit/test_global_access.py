@@ -9,7 +9,8 @@ import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError
 
 from image_mirror.aws import AccessKey
-from image_mirror.global_access import DelayedError, GlobalAccount, delayed_by
+from image_mirror.aws_errors import DelayedError, delayed_by
+from image_mirror.global_access import GlobalAccount
 from support.cloud import SECRET_KEY, Cloud
 
 Operation = Callable[[Any], str]
@@ -95,7 +96,7 @@ def test_a_key_refused_twice_delays(account: GlobalAccount) -> None:
     refusal = error("UnrecognizedClientException")
     with pytest.raises(DelayedError, match="StartBuild: AWS answered UnrecognizedClientException") as caught:
         account.call("StartBuild", failing(refusal, refusal))
-    assert not caught.value.busy
+    assert not caught.value.no_capacity
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_whatever_stands_in_the_way_delays(account: GlobalAccount, cause: Except
     with pytest.raises(DelayedError) as caught:
         account.call("StartBuild", failing(cause))
     assert str(caught.value).endswith(message)
-    assert caught.value.busy is busy
+    assert caught.value.no_capacity is busy
 
 
 @pytest.mark.parametrize(
@@ -254,7 +255,7 @@ def test_all_that_wait_for_a_secret_learn_the_same_of_its_failure(connections: C
     for _ in range(2):
         with pytest.raises(DelayedError, match="ThrottlingException") as caught:
             account.call("StartBuild", failing())
-        assert caught.value.busy
+        assert caught.value.no_capacity
     assert secrets.readings == 1
 
 

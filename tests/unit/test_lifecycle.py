@@ -10,13 +10,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from image_mirror.lifecycle import (
     BACKOFF,
     MOST_ATTEMPTS,
-    Inspect,
-    Remove,
+    NextStep,
     Save,
-    Start,
     Step,
-    Verify,
-    Wait,
     after_push_event,
     delayed,
     next_step,
@@ -123,19 +119,19 @@ LATER = NOW + HOUR
 @pytest.mark.parametrize(
     ("record", "build", "now", "step"),
     [
-        pytest.param(REQUESTED, None, NOW, Start(), id="requested"),
-        pytest.param(REQUESTED, None, NOW - 4_000, Start(), id="requested by a clock that runs ahead"),
-        pytest.param(replace(REQUESTED, due_at=NOW + MINUTE), None, NOW, Wait(), id="backing off"),
-        pytest.param(COPYING, None, NOW, Wait(), id="just started"),
-        pytest.param(COPYING, None, LATER, Inspect(), id="build due"),
-        pytest.param(COPYING, SUCCEEDED, LATER, Verify(), id="build succeeded"),
+        pytest.param(REQUESTED, None, NOW, Step.START, id="requested"),
+        pytest.param(REQUESTED, None, NOW - 4_000, Step.START, id="requested by a clock that runs ahead"),
+        pytest.param(replace(REQUESTED, due_at=NOW + MINUTE), None, NOW, Step.WAIT, id="backing off"),
+        pytest.param(COPYING, None, NOW, Step.WAIT, id="just started"),
+        pytest.param(COPYING, None, LATER, Step.INSPECT, id="build due"),
+        pytest.param(COPYING, SUCCEEDED, LATER, Step.VERIFY, id="build succeeded"),
         pytest.param(COPYING, REFUSED, LATER, Save(refused(COPYING, "NOT_FOUND: x", LATER)), id="source refused"),
         pytest.param(COPYING, DELAYED, LATER, Save(delayed(COPYING, "RATE_LIMITED: x", LATER)), id="delayed"),
-        pytest.param(COPIED, None, NOW, Wait(), id="copied"),
-        pytest.param(COPIED, None, NOW + 25 * HOUR, Verify(), id="verification due"),
-        pytest.param(COPIED, REFUSED, NOW + 25 * HOUR, Verify(), id="an old build's outcome changes nothing"),
-        pytest.param(FAILED, None, NOW + 9999 * HOUR, Wait(), id="failed"),
-        pytest.param(LEGACY, None, NOW, Wait(), id="no status: the webhook adopts it"),
+        pytest.param(COPIED, None, NOW, Step.WAIT, id="copied"),
+        pytest.param(COPIED, None, NOW + 25 * HOUR, Step.VERIFY, id="verification due"),
+        pytest.param(COPIED, REFUSED, NOW + 25 * HOUR, Step.VERIFY, id="an old build's outcome changes nothing"),
+        pytest.param(FAILED, None, NOW + 9999 * HOUR, Step.WAIT, id="failed"),
+        pytest.param(LEGACY, None, NOW, Step.WAIT, id="no status: the webhook adopts it"),
     ],
 )
 def test_each_state_has_its_step(record: Record, build: Build | None, now: int, step: Step) -> None:
@@ -200,7 +196,7 @@ def test_a_full_queue_is_tried_again_within_two_minutes_however_often() -> None:
 )
 def test_what_ecr_holds_decides(record: Record, held: str | None, after: tuple[Status, str | None] | None) -> None:
     step = verified(record, held, LATER, POLICY)
-    assert step == Remove() if after is None else isinstance(step, Save)
+    assert step == Step.REMOVE if after is None else isinstance(step, Save)
     if isinstance(step, Save):
         assert (step.record.status, step.record.digest) == after
         assert (step.record.due_at or 0) > LATER
@@ -235,13 +231,13 @@ def test_a_hint_makes_of_a_record_what_ecr_says(
     record: Record, held: str | None, after: tuple[Status, str | None] | None
 ) -> None:
     step = after_push_event(record, held, LATER, POLICY)
-    assert (after is None and step == Wait()) or isinstance(step, Save)
+    assert (after is None and step == Step.WAIT) or isinstance(step, Save)
     if isinstance(step, Save):
         assert (step.record.status, step.record.digest) == after
 
 
 def test_a_hint_of_a_deletion_removes_the_record() -> None:
-    assert after_push_event(COPIED, None, LATER, POLICY) == Remove()
+    assert after_push_event(COPIED, None, LATER, POLICY) == Step.REMOVE
 
 
 def test_the_token_changes_with_each_request_attempt_and_ended_build_and_with_nothing_else() -> None:
@@ -322,13 +318,13 @@ class History(RuleBasedStateMachine):
     def the_reconciler_looks(self, outcome: BuildResult, pushed: str) -> None:
         assert self.record is not None
         step = next_step(self.record, None, self.now)
-        if isinstance(step, Inspect):
+        if step is Step.INSPECT:
             if outcome is BuildResult.COPIED:
                 self.held = HELD if self.record.by_digest else pushed
             step = next_step(self.record, Build(outcome, "reason"), self.now)
-        if isinstance(step, Start):
+        if step is Step.START:
             step = Save(started(self.record, f"build:{self.now}", self.now))
-        if isinstance(step, Verify):
+        if step is Step.VERIFY:
             step = verified(self.record, self.held, self.now, POLICY)
         self.apply(step)
 
@@ -342,13 +338,13 @@ class History(RuleBasedStateMachine):
     def someone_deletes_the_copy(self) -> None:
         self.held = None
 
-    def apply(self, step: Step) -> None:
+    def apply(self, step: NextStep) -> None:
         if isinstance(step, Save):
             had_digest = self.record is not None and self.record.digest is not None
             self.record = step.record
             if had_digest and self.held is not None:
                 assert self.record.digest is not None, "ECR holds it, so it goes on being rewritten"
-        elif isinstance(step, Remove):
+        elif step is Step.REMOVE:
             assert self.held is None, "only what is gone from ECR loses its record"
             self.record = None
 

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from image_mirror.decisions import Leave
-from image_mirror.messages import at_most_ten, copied_later, copying, failed, left_alone
+from image_mirror.messages import at_most_ten, copied_later, copying, failed, left_unchanged
 from image_mirror.reference import InvalidReferenceError, NoDestinationError, destination_of, parse_reference
 from support.reviews_data import DIGEST, MIRROR
 
@@ -35,8 +35,8 @@ any_text = (
             "gcr.io/x:1 stays as written, its copy failed: NOT_FOUND; a new pod retries after 60 min",
             id="failed",
         ),
-        pytest.param(left_alone("auto", "it is empty"), "auto stays as written: it is empty", id="left-alone"),
-        pytest.param(left_alone("", "it is empty"), "'' stays as written: it is empty", id="empty-name"),
+        pytest.param(left_unchanged("auto", "it is empty"), "auto stays as written: it is empty", id="left-alone"),
+        pytest.param(left_unchanged("", "it is empty"), "'' stays as written: it is empty", id="empty-name"),
     ],
 )
 def test_a_short_warning_says_what_happens_in_full(warning: str, text: str) -> None:
@@ -46,7 +46,7 @@ def test_a_short_warning_says_what_happens_in_full(warning: str, text: str) -> N
 @steady
 @given(any_text, any_text, st.integers(0, 525_600))
 def test_a_warning_is_one_printable_line_of_at_most_120_characters(image: str, reason: str, minutes: int) -> None:
-    for warning in (copying(image), copied_later(image), failed(image, reason, minutes), left_alone(image, reason)):
+    for warning in (copying(image), copied_later(image), failed(image, reason, minutes), left_unchanged(image, reason)):
         assert 0 < len(warning) <= 120
         assert warning.isprintable()
         warning.encode()
@@ -96,7 +96,7 @@ words = st.text(alphabet="abc/:. ", min_size=1, max_size=90)
 @given(words, words)
 def test_nothing_is_cut_from_a_warning_that_fits(image: str, reason: str) -> None:
     for warning, whole in (
-        (left_alone(image, reason), f"{image} stays as written: {reason}"),
+        (left_unchanged(image, reason), f"{image} stays as written: {reason}"),
         (
             failed(image, reason, 60),
             f"{image} stays as written, its copy failed: {reason}; a new pod retries after 60 min",

@@ -12,9 +12,9 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from image_mirror import reconciler
-from image_mirror.copies import Copies
-from image_mirror.global_access import DelayedError, delayed_by
-from image_mirror.reconciler import Progress
+from image_mirror.aws_errors import DelayedError, delayed_by
+from image_mirror.codebuild import Builds
+from image_mirror.reconciler import Reconciler
 from image_mirror.record import HOUR, MINUTE, Build, BuildResult, Record, Status, idempotency_token, new_record
 from image_mirror.reference import destination_of, parse_reference
 from image_mirror.table import Records, to_item
@@ -136,11 +136,11 @@ def test_a_batch_that_names_one_record_twice_starts_one_build(
 ) -> None:
     started: list[Record] = []
 
-    def start(_self: Copies, record: Record) -> str:
+    def start(_self: Builds, record: Record) -> str:
         started.append(record)
         return "ImagePullProject:1"
 
-    monkeypatch.setattr(Copies, "start", start)
+    monkeypatch.setattr(Builds, "start", start)
     record = stand(records, fresh())
     run(stream(record, record))
     assert started == [record]
@@ -206,7 +206,7 @@ def test_a_build_that_is_due_is_looked_up(
     records: Records, monkeypatch: pytest.MonkeyPatch, build: Build, status: Status, attempts: int, waits: int
 ) -> None:
     record = stand(records, replace(fresh(age=HOUR), status=Status.COPYING, build_id="ImagePullProject:1"))
-    monkeypatch.setattr(Copies, "builds", lambda _self, ids: dict.fromkeys(ids, build))
+    monkeypatch.setattr(Builds, "look_up", lambda _self, ids: dict.fromkeys(ids, build))
     run(SCHEDULE)
     after = standing(records, record)
     assert (after.status, after.attempts, after.waits) == (status, attempts, waits)
@@ -221,11 +221,11 @@ def test_builds_are_looked_up_a_hundred_at_a_time(records: Records, monkeypatch:
         )
     asked: list[int] = []
 
-    def builds(_self: Copies, ids: list[str]) -> dict[str, Build]:
+    def builds(_self: Builds, ids: list[str]) -> dict[str, Build]:
         asked.append(len(ids))
         return dict.fromkeys(ids, Build(BuildResult.RUNNING))
 
-    monkeypatch.setattr(Copies, "builds", builds)
+    monkeypatch.setattr(Builds, "look_up", builds)
     run(SCHEDULE)
     assert asked == [100, 50]
 
@@ -235,10 +235,10 @@ def test_a_key_that_is_refused_leaves_running_copies_as_they_are_and_says_why(
 ) -> None:
     record = stand(records, replace(fresh(age=HOUR), status=Status.COPYING, build_id="ImagePullProject:1"))
 
-    def builds(_self: Copies, _ids: list[str]) -> dict[str, Build]:
+    def builds(_self: Builds, _ids: list[str]) -> dict[str, Build]:
         raise DelayedError("BatchGetBuilds: AWS answered UnrecognizedClientException")
 
-    monkeypatch.setattr(Copies, "builds", builds)
+    monkeypatch.setattr(Builds, "look_up", builds)
     run(SCHEDULE)
     after = standing(records, record)
     assert (after.status, after.build_id, after.attempts, after.waits) == (Status.COPYING, record.build_id, 0, 1)
@@ -263,11 +263,11 @@ def test_a_full_queue_ends_the_starts_of_a_run_and_leaves_the_rest_due(
 ) -> None:
     asked: list[Record] = []
 
-    def start(_self: Copies, record: Record) -> str:
+    def start(_self: Builds, record: Record) -> str:
         asked.append(record)
-        raise DelayedError("StartBuild: AWS answered AccountLimitExceededException", busy=True)
+        raise DelayedError("StartBuild: AWS answered AccountLimitExceededException", no_capacity=True)
 
-    monkeypatch.setattr(Copies, "start", start)
+    monkeypatch.setattr(Builds, "start", start)
     made = [stand(records, fresh(f"gcr.io/a:{number}", HOUR)) for number in range(60)]
     run(SCHEDULE)
     assert 1 <= len(asked) <= 8, "no more than run at the same time"
@@ -280,8 +280,8 @@ def test_a_full_queue_ends_the_starts_of_a_run_and_leaves_the_rest_due(
 def test_what_is_known_to_wait_for_capacity_is_not_read_again_until_there_is_some(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_self: Copies, _record: Record) -> str:
-        raise DelayedError("StartBuild: AWS answered AccountLimitExceededException", busy=True)
+    def full(_self: Builds, _record: Record) -> str:
+        raise DelayedError("StartBuild: AWS answered AccountLimitExceededException", no_capacity=True)
 
     read: list[str] = []
     client = reconciler.load()[0]._client
@@ -293,8 +293,8 @@ def test_what_is_known_to_wait_for_capacity_is_not_read_again_until_there_is_som
 
     monkeypatch.setattr(client, "get_item", get_item)
     monkeypatch.setattr(reconciler, "_CHUNK", 20)  # what is read at the least, to ask CodeBuild
-    monkeypatch.setattr(Copies, "start", full)
-    monkeypatch.setattr(Copies, "builds", lambda _self, ids: dict.fromkeys(ids, Build(BuildResult.RUNNING)))
+    monkeypatch.setattr(Builds, "start", full)
+    monkeypatch.setattr(Builds, "look_up", lambda _self, ids: dict.fromkeys(ids, Build(BuildResult.RUNNING)))
     waiting = [stand(records, fresh(f"gcr.io/a{number:02}:1", HOUR - number * 1000)) for number in range(60)]
     run(SCHEDULE)
     assert len(read) == 60
@@ -305,7 +305,7 @@ def test_what_is_known_to_wait_for_capacity_is_not_read_again_until_there_is_som
     run(SCHEDULE)
     assert 20 <= len(read) <= 29
     assert "a59" in read
-    monkeypatch.setattr(Copies, "start", lambda _self, record: f"ImagePullProject:{record.repo[-2:]}")
+    monkeypatch.setattr(Builds, "start", lambda _self, record: f"ImagePullProject:{record.repo[-2:]}")
     run(SCHEDULE)
     left = [standing(records, record) for record in waiting]
     assert {record.status for record in left if not record.waits} == {Status.COPYING}
@@ -316,10 +316,10 @@ def test_a_start_that_may_have_taken_effect_is_repeated_while_its_token_lasts(
 ) -> None:
     """However often it has waited before: five minutes later the same token would start a second build."""
 
-    def start(_self: Copies, _record: Record) -> str:
+    def start(_self: Builds, _record: Record) -> str:
         raise delayed_by("StartBuild", ReadTimeoutError(endpoint_url="https://codebuild"))
 
-    monkeypatch.setattr(Copies, "start", start)
+    monkeypatch.setattr(Builds, "start", start)
     record = stand(records, replace(fresh(), waits=20))
     run(stream(record))
     after = standing(records, record)
@@ -363,7 +363,7 @@ def test_a_record_under_another_prefix_is_written_once_however_often_the_stream_
     record = stand(records, replace(fresh(age=HOUR), repo=f"{REGISTRY}/other/gcr.io/team/app"))
     run(stream(record))
     once = standing(records, record)
-    assert once.error == "it lies under a registry or prefix that is no longer served"
+    assert once.error == "its registry or prefix is no longer served"
     run(stream(once))
     assert standing(records, record) == once
 
@@ -530,14 +530,14 @@ def test_two_runs_at_once_start_one_build_by_one_token(records: Records, monkeyp
     progress = reconciler.load()[1]
     started: list[Record] = []
 
-    def start(_self: Copies, given: Record) -> str:
+    def start(_self: Builds, given: Record) -> str:
         started.append(given)
         if len(started) == 1:
             run(stream(record))  # the other run comes in between and is done first
         return "ImagePullProject:1"
 
-    monkeypatch.setattr(Copies, "start", start)
-    assert isinstance(progress, Progress)
+    monkeypatch.setattr(Builds, "start", start)
+    assert isinstance(progress, Reconciler)
     run(stream(record))
     assert started == [record, record], "the same record, so the same token, so one build"
     assert standing(records, record).build_id == "ImagePullProject:1"
@@ -656,7 +656,7 @@ def test_what_a_build_came_to_is_counted(
 ) -> None:
     cloud.ecr.create_repository(repositoryName="mirror/gcr.io/team/app")
     stand(records, replace(fresh(), status=Status.COPYING, build_id="ImagePullProject:1"))
-    monkeypatch.setattr(Copies, "builds", lambda _self, ids: dict.fromkeys(ids, build))
+    monkeypatch.setattr(Builds, "look_up", lambda _self, ids: dict.fromkeys(ids, build))
     run(SCHEDULE)
     assert {name: values for name, values in published().items() if name not in NOTHING_DUE} == counted
 
@@ -666,7 +666,7 @@ def test_the_last_attempt_is_counted_as_a_failure(
 ) -> None:
     stand(records, replace(fresh(), status=Status.COPYING, build_id="ImagePullProject:1", attempts=4))
     refused = Build(BuildResult.REFUSED, "NOT_FOUND: x")
-    monkeypatch.setattr(Copies, "builds", lambda _self, ids: dict.fromkeys(ids, refused))
+    monkeypatch.setattr(Builds, "look_up", lambda _self, ids: dict.fromkeys(ids, refused))
     run(SCHEDULE)
     seen = published()
     assert (seen["CopiesFailed"], seen["AttemptsRefused"]) == ([1], [1])
@@ -675,7 +675,7 @@ def test_the_last_attempt_is_counted_as_a_failure(
 @pytest.mark.parametrize(
     ("cause", "counted"),
     [
-        pytest.param(DelayedError("x", busy=True), "Busy", id="a full queue"),
+        pytest.param(DelayedError("x", no_capacity=True), "Busy", id="a full queue"),
         pytest.param(DelayedError("x", key=True), "KeyRefused", id="the global key"),
         pytest.param(DelayedError("x", uncertain=True), "Waits", id="the network"),
     ],
@@ -692,8 +692,8 @@ def test_what_stands_in_the_way_of_a_call_is_counted_by_its_kind(
     def fail(*_: object) -> None:
         raise cause
 
-    monkeypatch.setattr(Copies, "start", fail)
-    monkeypatch.setattr(Copies, "builds", fail)
+    monkeypatch.setattr(Builds, "start", fail)
+    monkeypatch.setattr(Builds, "look_up", fail)
     stand(records, replace(fresh(), status=status, build_id="ImagePullProject:1"))
     run(SCHEDULE)
     assert {name: values for name, values in published().items() if name not in NOTHING_DUE} == {counted: [1]}
@@ -710,11 +710,11 @@ def test_a_write_that_lost_its_race_is_not_counted(
 ) -> None:
     record = stand(records, fresh())
 
-    def start(_self: Copies, given: Record) -> str:
+    def start(_self: Builds, given: Record) -> str:
         records.replace(given, replace(given, status=Status.COPIED, digest=DIGEST))
         return "ImagePullProject:1"
 
-    monkeypatch.setattr(Copies, "start", start)
+    monkeypatch.setattr(Builds, "start", start)
     run(stream(record))
     assert published() == {"CopiesRequested": [1]}
 
@@ -724,7 +724,7 @@ def test_a_step_that_fails_is_counted(records: Records, monkeypatch: pytest.Monk
         raise ZeroDivisionError("a bug")
 
     record = stand(records, fresh())
-    monkeypatch.setattr(Copies, "start", fail)
+    monkeypatch.setattr(Builds, "start", fail)
     run(stream(record))
     assert published() == {"CopiesRequested": [1], "StepErrors": [1]}
 

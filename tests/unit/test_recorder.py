@@ -64,7 +64,7 @@ def demand(image: str = "gcr.io/a:1", *, pull_always: bool = False) -> CopyReque
 
 
 def make(
-    recorder: Recorder, *copy_requests: CopyRequest, now: int = NOW, seconds: float = 5, dry_run: bool = False
+    recorder: Recorder, *copy_requests: CopyRequest, now: int = NOW, seconds: float = 60, dry_run: bool = False
 ) -> list[Record]:
     standing = recorder.record(copy_requests, now=now, seconds=seconds, dry_run=dry_run)
     return [standing[wish.copy.destination] for wish in copy_requests]

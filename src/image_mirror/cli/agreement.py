@@ -1,142 +1,52 @@
-"""Judges the two stacks: that each is whole and of this release, its rules are some, and both mean the same. Pure."""
+"""Says where the two stacks do not fit together. Pure."""
 
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from image_mirror.cli.doctor.findings import Finding, fail, fine, unless, warn
-from image_mirror.cli.remedies import aws_of, where_of
+from image_mirror.cli.remedies import deploy_china, deploy_global
 from image_mirror.cli.stacks import Stack
-from image_mirror.rules import RuleError, parse_rules
-
-CHINA_STACK, GLOBAL_STACK, AGREEMENT, RULES = "china stack", "global stack", "both stacks", "MirrorRules"
-
-# What this release's templates have, and doctor and the other commands read.
-CHINA_OUTPUTS = (
-    "APIGatewayURL",
-    "CopiesPrefix",
-    "DashboardName",
-    "DeadLetterQueueUrl",
-    "GlobalSecret",
-    "ImageListTableName",
-    "ImagePushUserName",
-    "ReconcilerLogGroup",
-    "WebhookLogGroup",
-)
-GLOBAL_OUTPUTS = ("BuildLogGroup", "GlobalRegion", "ImagePullSecretArn", "ImagePullUserName", "ProjectName")
-_SOUND = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE")
 
 
-def judge_stack(topic: str, stack: Stack, outputs: Sequence[str]) -> Sequence[Finding]:
-    """Judge one stack by its status and by the outputs that this release gives it."""
-    where = f"{stack.name} in {stack.account.region}"
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What was found, and what to do; `stops_copies` is False where copies are made all the same."""
 
-    def faults() -> Iterator[Finding]:
-        if stack.status not in _SOUND:
-            yield _unsound(topic, stack, f"{where} is {stack.status}")
-        missing = [name for name in outputs if name not in stack.outputs]
-        if missing and stack.status in _SOUND:
-            yield fail(
-                topic,
-                f"{where} lacks the outputs {', '.join(missing)}: it is an older release's, or none of this project's",
-                "deploy both stacks from the same checkout, as the README says under Deploy, or name the right one",
-            )
-
-    return unless(faults(), fine(topic, f"{where} is {stack.status}"))
+    found: str
+    remedy: str
+    stops_copies: bool = True
 
 
-def judge_rules(china: Stack) -> Sequence[Finding]:
-    """Judge the rules, of which CloudFormation takes any text. Raises NoAnswerError where the stack has none."""
-    try:
-        parse_rules(china.parameter("MirrorRules"))
-    except RuleError as error:
-        whole = 'MirrorRules="<all rules, this one corrected>"'
-        return [fail(RULES, f"{error}; so no pod is rewritten and nothing is copied", _deploy_china(china, whole))]
-    return [fine(RULES, "each rule is understood")]
-
-
-def judge_agreement(china: Stack, world: Stack) -> Sequence[Finding]:
-    """Judge whether the global stack copies to where China's stack looks, and is asked for by its name.
+def faults(china: Stack, global_side: Stack) -> Iterator[Fault]:
+    """Yield what keeps the global stack from copying to where China's stack looks, or from being asked by its name.
 
     Raises NoAnswerError where a stack lacks what is compared.
     """
     account = china.output("CopiesPrefix").partition(".")[0]
-    prefix = china.parameter("RepositoryPrefix")
-
-    def faults() -> Iterator[Finding]:
-        for name, wanted, then in (
-            ("RepositoryPrefix", prefix, ""),
-            # The template writes the secret anew when this changes, with the keys that it was once given.
-            ("Region", china.account.region, ", then `image-mirror connect`, for it resets the secret ImagePullSecret"),
-        ):
-            if (is_now := world.parameter(name)) != wanted:
-                yield fail(
-                    AGREEMENT,
-                    f"{name} of the global stack is {is_now or 'empty'}, China's is {wanted}: StartBuild is denied",
-                    _deploy_global(world, f"{name}={wanted}") + then,
-                )
-        is_now = world.parameter("ChinaAccountId")
-        if is_now and is_now != account:
-            yield fail(
-                AGREEMENT,
-                f"ChinaAccountId of the global stack is {is_now}, China's account is {account}: StartBuild is denied",
-                _deploy_global(world, f"ChinaAccountId={account}"),
+    for name, wanted, then in (
+        ("RepositoryPrefix", china.parameter("RepositoryPrefix"), ""),
+        # When this changes, CloudFormation sets the secret back to the keys that the template was once given.
+        ("Region", china.account.region, ", then `image-mirror connect`, for it resets the secret ImagePullSecret"),
+    ):
+        if (is_now := global_side.parameter(name)) != wanted:
+            yield Fault(
+                f"{name} of the global stack is {is_now or 'empty'}, China's is {wanted}: StartBuild is denied",
+                deploy_global(global_side, f"{name}={wanted}") + then,
             )
-        if not is_now:
-            yield warn(
-                AGREEMENT,
-                "ChinaAccountId of the global stack is empty: any account that its key can push to may be a target",
-                _deploy_global(world, f"ChinaAccountId={account}"),
-            )
-        asked, project = china.parameter("GlobalProjectName"), world.output("ProjectName")
-        if asked != project:
-            yield fail(
-                AGREEMENT,
-                f"China's GlobalProjectName is {asked}, the global stack's project is {project}: no copy is started",
-                _deploy_china(china, f"GlobalProjectName={project}"),
-            )
-
-    return unless(faults(), fine(AGREEMENT, f"both mean account {account}, {china.account.region} and {prefix}/"))
-
-
-def _unsound(topic: str, stack: Stack, found: str) -> Finding:
-    events = aws_of(stack.account)("cloudformation", "describe-stack-events", "--stack-name", stack.name)
-    if stack.status == "UPDATE_ROLLBACK_COMPLETE":
-        return warn(
-            topic,
-            f"{found}: its last update was undone, and it is what it was before",
-            f"see the first failure in {events}, mend it, and deploy again",
+    is_now = global_side.parameter("ChinaAccountId")
+    if is_now and is_now != account:
+        yield Fault(
+            f"ChinaAccountId of the global stack is {is_now}, China's account is {account}: StartBuild is denied",
+            deploy_global(global_side, f"ChinaAccountId={account}"),
         )
-    if stack.status.endswith("_IN_PROGRESS") and stack.status != "REVIEW_IN_PROGRESS":
-        return warn(topic, found, "wait until it has ended, then run this again")
-    if stack.status in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED"):
-        kept = " (and the empty table that is kept)" if topic == CHINA_STACK else ""
-        return fail(
-            topic,
-            f"{found}: its creation was undone",
-            f"see the first failure in {events}, mend it, delete the stack{kept}, deploy again",
+    if not is_now:
+        yield Fault(
+            "ChinaAccountId of the global stack is empty: any account that its key can push to may be a target",
+            deploy_global(global_side, f"ChinaAccountId={account}"),
+            stops_copies=False,
         )
-    if stack.status == "UPDATE_ROLLBACK_FAILED":
-        go_on = aws_of(stack.account)("cloudformation", "continue-update-rollback", "--stack-name", stack.name)
-        return fail(
-            topic,
-            f"{found}: its last update could be undone in part only, and it takes no other",
-            f"see the first failure in {events}, mend it, then {go_on}, wait, and deploy again",
+    asked, project = china.parameter("GlobalProjectName"), global_side.output("ProjectName")
+    if asked != project:
+        yield Fault(
+            f"China's GlobalProjectName is {asked}, the global stack's project is {project}: no copy is started",
+            deploy_china(china, f"GlobalProjectName={project}"),
         )
-    if stack.status == "DELETE_FAILED":
-        return fail(
-            topic,
-            f"{found}: a part of it is deleted, and it takes no update",
-            f"see the first failure in {events}, mend it, delete the stack again, then deploy it",
-        )
-    return fail(topic, found, f"see the first failure in {events}, mend it, and deploy again")
-
-
-def _deploy_global(world: Stack, parameter: str) -> str:
-    template = ("--template-file", "image-pulling.yaml", "--capabilities", "CAPABILITY_IAM")
-    named = ("--stack-name", world.name, *template, "--parameter-overrides", parameter)
-    return aws_of(world.account)("cloudformation", "deploy", *named)
-
-
-def _deploy_china(china: Stack, parameter: str) -> str:
-    where = [*where_of(china.account), "--stack-name", china.name]
-    return f"`{shlex.join(['sam', 'deploy', *where, '--parameter-overrides', parameter])}`"

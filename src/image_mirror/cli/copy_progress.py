@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from image_mirror.cli.errors import passing
+from image_mirror.cli.errors import describe_aws_error
 from image_mirror.messages import printable
 from image_mirror.record import Record, Status
 from image_mirror.reference import Destination
@@ -99,7 +99,7 @@ def _look(
         try:
             found[destination] = records.get(destination.repo, destination.tag)
         except Exception as error:
-            trouble = passing(error)
+            trouble = describe_aws_error(error)
             if trouble is None:
                 raise
             troubles.append(trouble)

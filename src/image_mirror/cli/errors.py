@@ -1,9 +1,9 @@
-"""What stands between a command and its answer, told with its remedy; and the exit codes of all commands.
+"""Errors that end a command, each with its remedy; and the exit codes of all commands.
 
-0    done, and all is well
-1    done, and something that was asked about is not well
+0    done, and everything is in order
+1    done, and something needs attention
 2    an option, an argument or a file is wrong; nothing was done
-3    AWS or the cluster could not be asked, or refused
+3    AWS or the cluster did not answer, or refused the request
 130  ended by Ctrl-C
 """
 
@@ -16,31 +16,18 @@ import typer
 from botocore import exceptions as aws
 from botocore.exceptions import BotoCoreError, ClientError
 
+from image_mirror.aws_errors import DENIED, EXPIRED, KEY_REFUSED, THROTTLED, code_of
 from image_mirror.messages import printable
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-_LOG_IN = "log in again (aws sso login, or whatever fills the profile), or name another profile"
-KEYS_REFUSED = frozenset(
-    (
-        "AuthFailure",
-        "IncompleteSignature",
-        "IncompleteSignatureException",
-        "InvalidClientTokenId",
-        "InvalidSignatureException",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
-    )
-)
-EXPIRED = frozenset(("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"))
-DENIED = frozenset(("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"))
-_THROTTLED = frozenset(("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"))
-_REMEDIED = KEYS_REFUSED | EXPIRED | DENIED | _THROTTLED
+_LOG_IN = "log in again (aws sso login, or the tool that fills the profile), or name another profile"
+_REMEDIED = KEY_REFUSED | EXPIRED | DENIED | THROTTLED
 
 
 class ExitCode(IntEnum):
-    """What a command ends with, beside 0."""
+    """The exit codes other than 0; the text above says what they mean."""
 
     NOT_WELL = 1
     WRONG_INPUT = 2
@@ -48,17 +35,19 @@ class ExitCode(IntEnum):
 
 
 class NoAnswerError(Exception):
-    """AWS or the cluster could not be asked, or refused. The message is `cause` and `remedy`; it holds no secret."""
+    """AWS or the cluster did not answer, or refused. The message is `cause` and `remedy`; it contains no secret.
+
+    `remedy` is None if nothing is known that helps, or if `cause` says it already.
+    """
 
     def __init__(self, cause: str, remedy: str | None = None) -> None:
-        """Keep what is not so, and what to do about it where that stands apart."""
         super().__init__("; ".join(filter(None, (cause, remedy))))
         self.cause = cause
         self.remedy = remedy
 
 
 def reported(command: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Make `command` end with one line on standard error and exit code 3 where AWS or the cluster gives no answer."""
+    """Make `command` end with one line on standard error and exit code 3 if AWS or the cluster gives no answer."""
 
     @wraps(command)
     def guarded(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
@@ -67,68 +56,69 @@ def reported(command: Callable[Arguments, Result]) -> Callable[Arguments, Result
         except NoAnswerError as error:
             message = printable(str(error))
         except Exception as error:
-            told = passing(error)
-            if told is None:
+            text = describe_aws_error(error)
+            if text is None:
                 raise
-            message = told
+            message = text
         typer.echo(f"Error: {message}", err=True)
         raise typer.Exit(ExitCode.NO_ANSWER)
 
     return guarded
 
 
-def passing(error: Exception) -> str | None:
-    """Say on one line what AWS's error was about and what to do; None for an error that is not AWS's or the network's.
+def describe_aws_error(error: Exception) -> str | None:
+    """Return on one line what an error of AWS or the network was about, and what to do; None for any other error.
 
-    Whoever asks again and again goes on after the former.
+    A command that asks again and again continues after an error of AWS or the network.
     """
-    from botocore.parsers import ResponseParserError  # no BotoCoreError; here, for it costs `preview` 40 ms
+    # It is not a BotoCoreError. Imported here because it would cost `preview` 40 ms.
+    from botocore.parsers import ResponseParserError
 
-    if isinstance(error, ClientError) and error.response["Error"]["Code"] not in _REMEDIED:
-        return f"{remedy(error)}; `image-mirror doctor` may say what is wrong"
+    if isinstance(error, ClientError) and code_of(error) not in _REMEDIED:
+        return f"{remedy(error)}; `image-mirror doctor` may show what is wrong"
     if isinstance(error, BotoCoreError | ClientError):
         return remedy(error)
-    if isinstance(error, ResponseParserError):  # which quotes the whole answer
-        return "what answered is not AWS, a proxy perhaps: see to the network, and to HTTPS_PROXY"
+    if isinstance(error, ResponseParserError):  # its own text quotes the whole answer
+        return "the answer is not from AWS, perhaps from a proxy: check the network and HTTPS_PROXY"
     return None
 
 
 def remedy(error: BotoCoreError | ClientError) -> str:
-    """Say on one line what AWS's error was about and what to do."""
+    """Return on one line what an error was about and what to do."""
     return "; ".join(filter(None, parted(error)))
 
 
 def parted(error: BotoCoreError | ClientError) -> tuple[str, str | None]:
-    """Return what AWS's error was about, and what to do, None where nothing is known."""
-    cause, then = _refusal(error) if isinstance(error, ClientError) else _unsent(error)
-    return printable(cause), then
+    """Return what an error was about, and what to do; None if that is not known."""
+    cause, remedy = _refusal(error) if isinstance(error, ClientError) else _unsent(error)
+    return printable(cause), remedy
 
 
 def _refusal(error: ClientError) -> tuple[str, str | None]:
-    code = error.response["Error"]["Code"]
+    code = code_of(error)
     message = error.response["Error"].get("Message", "").rstrip(". ")
     account = error.response.get("Account", "AWS")  # set by accounts.py
-    said = f"{account}: {error.operation_name}: {code}: {message}"
-    if code in KEYS_REFUSED:
-        return said, "AWS does not take this profile's access key: correct it, or name another profile"
+    text = f"{account}: {error.operation_name}: {code}: {message}"
+    if code in KEY_REFUSED:
+        return text, "AWS does not accept this profile's access key: correct it, or name another profile"
     if code in EXPIRED:
-        return said, _LOG_IN
+        return text, _LOG_IN
     if code in DENIED:
-        return said, "have this permission granted to you, or name another profile"
-    if code in _THROTTLED:
-        return said, "AWS is asked too often just now: try again in a minute"
-    return said, None
+        return text, "ask for this permission, or name another profile"
+    if code in THROTTLED:
+        return text, "too many requests to AWS at the moment: try again in a minute"
+    return text, None
 
 
 def _unsent(error: BotoCoreError) -> tuple[str, str | None]:
     if isinstance(error, aws.ProfileNotFound):
-        return str(error), "`aws configure list-profiles` prints those there are"
+        return str(error), "`aws configure list-profiles` prints the existing ones"
     if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError):
-        return str(error), "name a profile that has them, or set AWS_PROFILE"
+        return str(error), "name a profile that has credentials, or set AWS_PROFILE"
     if isinstance(error, aws.TokenRetrievalError | aws.SSOError | aws.UnauthorizedSSOTokenError):
         return str(error), _LOG_IN
     if isinstance(error, aws.CredentialRetrievalError):
-        return str(error), "see to what fills this profile"
+        return str(error), "check the tool that fills this profile"
     if isinstance(error, aws.HTTPClientError | aws.ConnectionError):
-        return str(error), "see to the network, and to HTTPS_PROXY where there is a proxy"
+        return str(error), "check the network, and HTTPS_PROXY if there is a proxy"
     return f"{type(error).__name__}: {error}", None

@@ -11,14 +11,14 @@ import typer
 
 from image_mirror.cli.errors import ExitCode
 from image_mirror.cli.terminal import bar, each
-from image_mirror.decisions import Copy, Mirror, Rewrite
+from image_mirror.decisions import Mirror
 from image_mirror.messages import printable
 from image_mirror.record import Record
 from image_mirror.reference import (
     Destination,
     InvalidReferenceError,
     NoDestinationError,
-    destination_of,
+    destination_named,
     parse_reference,
 )
 from image_mirror.table import Records
@@ -44,25 +44,13 @@ def title(record: Record) -> str:
     return record.source or record.destination
 
 
-def destination_named(image: str, mirror: Mirror) -> Destination:
-    """Return where the copy of `image` lies, whatever the rules say; `image` may be the name of the copy itself.
-
-    Raises InvalidReferenceError, NoDestinationError.
-    """
-    reference = parse_reference(image)
-    if reference.registry != mirror.registry:
-        return destination_of(reference, mirror.registry, mirror.prefix)
-    tag = "digest-" + reference.digest.replace(":", "-") if reference.digest else reference.tag or "latest"
-    return Destination(reference.registry, reference.repository, tag, reference.digest)
-
-
 def selected_destination(image: str, mirror: Mirror) -> Destination | None:
     """Return the destination of an image that an operator names, None where ECR has no such name.
 
     Raises typer.BadParameter.
     """
     try:
-        return destination_named(image, mirror)
+        return destination_named(parse_reference(image), mirror.registry, mirror.prefix)
     except InvalidReferenceError as error:
         raise typer.BadParameter(
             f"{error}; name it as in a manifest, or by its copy in ECR", param_hint="IMAGE"
@@ -102,23 +90,6 @@ def named(images: Sequence[str], records: Records, mirror: Mirror) -> Named:
         found |= {record.destination: record for record in some}
         missing += [] if some else [image]
     return Named(list(found.values()), missing)
-
-
-def outlook(image: str, mirror: Mirror) -> str:
-    """Say what the webhook makes of an image that has no record."""
-    decision, rule = mirror.decide(image)
-    if isinstance(decision, Copy):
-        return f"by rule {rule}, the next pod that names it has it copied to {decision.destination}"
-    if isinstance(decision, Rewrite):
-        return f"by rule {rule}, pods pull it from {decision.image}; nothing is copied"
-    warning = getattr(decision, "warning", None)
-    if warning:
-        return f"pods get it as they write it: {warning}"
-    if rule is not None:
-        return f"by rule {rule}, pods get it as they write it"
-    if image.startswith(f"{mirror.registry}/"):
-        return "it lies in the mirror's own registry, where the webhook changes nothing"
-    return "no rule names it, and pods get it as they write it"
 
 
 @dataclass(frozen=True, slots=True)

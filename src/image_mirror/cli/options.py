@@ -8,26 +8,27 @@ import typer
 ChinaProfile = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", envvar="IMAGE_MIRROR_CHINA_PROFILE", help="The AWS CLI's profile of the account in China."
+        metavar="NAME", envvar="IMAGE_MIRROR_CHINA_PROFILE", help="The AWS CLI profile of the account in China."
     ),
 ]
 ChinaRegion = Annotated[
-    str | None, typer.Option(metavar="REGION", help="The stack's region in China, where the profile has another.")
+    str | None,
+    typer.Option(metavar="REGION", help="The region of the stack in China, if it differs from the profile's."),
 ]
 StackName = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="The stack in China; by default samconfig.toml's, else image-mirror."),
+    typer.Option(metavar="NAME", help="The stack in China; default: from samconfig.toml, or image-mirror."),
 ]
 GlobalProfile = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", envvar="IMAGE_MIRROR_GLOBAL_PROFILE", help="The AWS CLI's profile of the global account."
+        metavar="NAME", envvar="IMAGE_MIRROR_GLOBAL_PROFILE", help="The AWS CLI profile of the global account."
     ),
 ]
 GlobalRegion = Annotated[
-    str | None, typer.Option(metavar="REGION", help="The global stack's region, where the profile has another.")
+    str | None, typer.Option(metavar="REGION", help="The region of the global stack, if it differs from the profile's.")
 ]
-GlobalStackName = Annotated[str, typer.Option(metavar="NAME", help="The stack in the global region.")]
+GlobalStackName = Annotated[str, typer.Option(metavar="NAME", help="The stack in the global account.")]
 Kubeconfig = Annotated[
     Path | None,
     typer.Option(
@@ -35,11 +36,11 @@ Kubeconfig = Annotated[
         exists=True,
         dir_okay=False,
         readable=True,
-        help="The cluster, by a file as kubectl takes it.",
+        help="The kubeconfig file of the cluster.",
         show_default=False,
     ),
 ]
 KubeContext = Annotated[
-    str | None, typer.Option("--context", metavar="NAME", help="The context in it, where not the current one.")
+    str | None, typer.Option("--context", metavar="NAME", help="The kubeconfig context; default: the current one.")
 ]
 GLOBAL_STACK = "image-pulling"

@@ -1,6 +1,6 @@
-"""How commands print what they found: aligned lines for a pipe or a document, JSON for a program, and times for both.
+"""How commands print their results: aligned lines for a pipe or a document, JSON for a program, and times for both.
 
-All times come in as milliseconds since the epoch, 0 for none.
+All times come in as milliseconds since the epoch; 0 means that there is none.
 """
 
 import json
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 class Output(StrEnum):
-    """How rows are printed."""
+    """The formats in which rows are printed."""
 
     TABLE = "table"
     JSON = "json"
 
 
-OutputOption = Annotated[Output, typer.Option(help="How it is printed.")]
+OutputOption = Annotated[Output, typer.Option(help="The output format.")]
 
 
 def aligned(lines: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Yield each line's cells in columns, however long: a name that was cut or folded cannot be copied."""
+    """Yield each line's cells in columns. No name is cut or wrapped, so that it can be copied from the terminal."""
     cells = [[printable(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
@@ -43,7 +43,7 @@ def as_json(rows: "Iterable[DataclassInstance]") -> str:
 
 
 def span(milliseconds: int) -> str:
-    """Print a length of time in its two largest units: 45s, 12m, 3h15m, 2d4h."""
+    """Return a length of time in its two largest units: 45s, 12m, 3h15m, 2d4h."""
     if milliseconds < HOUR:
         return f"{milliseconds // MINUTE}m" if milliseconds >= MINUTE else f"{max(0, milliseconds) // 1000}s"
     large, small, unit, names = (24 * HOUR, HOUR, 24, "dh") if milliseconds >= 48 * HOUR else (HOUR, MINUTE, 60, "hm")
@@ -52,22 +52,22 @@ def span(milliseconds: int) -> str:
 
 
 def utc(milliseconds: int | None) -> str | None:
-    """Print a time for programs; None for none."""
-    made = _date(milliseconds or 0)
-    return made.isoformat(timespec="seconds").replace("+00:00", "Z") if made else None
+    """Return a time in ISO 8601 and UTC, for programs; None if there is none."""
+    date = _date(milliseconds or 0)
+    return date.isoformat(timespec="seconds").replace("+00:00", "Z") if date else None
 
 
 def moment(then: int, now: int) -> str:
-    """Print a time in this machine's time zone, and how far away it is."""
-    made = _date(then)
-    if made is None:
+    """Return a time in this machine's time zone, and how far away it is."""
+    date = _date(then)
+    if date is None:
         return "-"
-    away = f"in {span(then - now)}" if then > now else f"{span(now - then)} ago"
-    return f"{made.astimezone().isoformat(timespec='seconds')} ({away})"
+    distance = f"in {span(then - now)}" if then > now else f"{span(now - then)} ago"
+    return f"{date.astimezone().isoformat(timespec='seconds')} ({distance})"
 
 
 def _date(milliseconds: int) -> datetime | None:
-    """Return the time, or None for none and for what a hand has written that is no time."""
+    """Return the time; None if there is none, or if somebody has written a number that is not a time."""
     try:
         return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
     except (OverflowError, ValueError, OSError):

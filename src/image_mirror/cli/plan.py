@@ -8,16 +8,68 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import assert_never
 
 import typer
 
 from image_mirror.cli.manifests import FoundPod, Manifests
 from image_mirror.cli.output import aligned
-from image_mirror.decisions import Copy, Leave, Mirror
+from image_mirror.decisions import Copy, Leave, Mirror, Restore, Rewrite
 from image_mirror.messages import printable
 from image_mirror.pod_images import SKIP_LABEL, ImageField, image_fields, original_images, skip_reason
 from image_mirror.reference import Destination
 from image_mirror.review import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What becomes of one image of a new pod, and why. `copy` is set if the image is copied.
+
+    `becomes` is the image itself if it is left unchanged. `reason` says why that is so without a rule; `warning` is
+    what kubectl prints.
+    """
+
+    image: str
+    becomes: str
+    copy: Copy | None = None
+    rule: str | None = None
+    reason: str | None = None
+    warning: str | None = None
+
+    @property
+    def cause(self) -> str:
+        """What decided, for a table: the rule, or else the reason and the warning."""
+        causes = (self.rule and f"rule {self.rule}", self.reason, self.warning)
+        return "; ".join(cause for cause in causes if cause)
+
+    def __str__(self) -> str:
+        """Return all of it as one sentence, without a full stop."""
+        if self.copy:
+            return f"{self.image} is copied to {self.becomes} when a pod names it: {self.cause}"
+        if self.becomes != self.image:
+            return f"{self.image} is pulled from {self.becomes}: {self.cause}"
+        return self.warning or f"{self.image or repr('')} stays as written: {self.cause}"
+
+
+def explain(image: str, mirror: Mirror, skipped: str | None = None) -> Explanation:
+    """Decide about `image` as the webhook does for a new pod; `skipped` says why it does not look at the pod at all."""
+    if skipped:
+        return Explanation(image, image, reason=skipped)
+    decision, rule = mirror.decide(image)
+    named = None if rule is None else str(rule)
+    match decision:
+        case Copy(destination=destination):
+            return Explanation(image, str(destination), decision, named)
+        case Rewrite(image=other) | Restore(image=other):
+            return Explanation(image, other, None, named)
+        case Leave(warning=warning):
+            reason = None
+            if rule is None and warning is None:
+                is_there = image.startswith(f"{mirror.registry}/")
+                reason = "it lies in the registry already" if is_there else "no rule names it"
+            return Explanation(image, image, None, named, reason, warning)
+        case _:
+            assert_never(decision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +92,13 @@ class Row:
 
 def rows(manifests: Manifests, mirror: Mirror) -> Iterator[Row]:
     """Decide about each image of `manifests` as if its pod were new, in the order in which they were read."""
-    for found in manifests.pods:
-        labels = manifests.namespaces.get(found.namespace, {}) if found.namespace else {}
-        # The webhook's configuration keeps such a namespace's pods from being sent at all.
-        opted_out = f"its namespace is labelled {SKIP_LABEL}" if labels.get(SKIP_LABEL) == "true" else None
-        for subresource in ("", "ephemeralcontainers"):
-            for image_field in image_fields(found.pod, subresource):
-                yield _row(found, image_field, mirror, opted_out or skip_reason(found.pod))
+    return (_row(found, image_field, explained) for found, image_field, explained in _explained(manifests, mirror))
 
 
 def table(found: Iterable[Row]) -> Iterator[str]:
     """Yield a heading and one aligned line for each image, however long: for a pipe, a file, a document."""
     lines = [["FILE", "DOCUMENT", "OBJECT", "FIELD", "IMAGE", "BECOMES", "DECIDED BY"]]
-    lines += [[row.file, str(row.document), f"{row.kind}/{row.name}", row.field, *_told(row)] for row in found]
+    lines += [[row.file, str(row.document), f"{row.kind}/{row.name}", row.field, *_cells(row)] for row in found]
     yield from aligned(lines)
 
 
@@ -61,27 +107,27 @@ def listing(found: Iterable[Row]) -> Iterator[str]:
     for title, of_object in groupby(found, lambda row: f"{row.file}, document {row.document}: {row.kind}/{row.name}"):
         yield typer.style(printable(title), bold=True)
         for row in of_object:
-            image, becomes, decided = map(printable, _told(row))
+            image, becomes, decided = map(printable, _cells(row))
             yield from (f"  {printable(row.field)}: {image}", f"    -> {becomes}", f"    {decided}")
 
 
-def _told(row: Row) -> tuple[str, str, str]:
+def _cells(row: Row) -> tuple[str, str, str]:
     becomes = "as written" if row.becomes == row.image else row.becomes
-    causes = (row.rule and f"rule {row.rule}", row.reason, row.warning)
-    return row.image or "''", becomes, "; ".join(cause for cause in causes if cause)
+    explained = Explanation(row.image, row.becomes, None, row.rule, row.reason, row.warning)
+    return row.image or "''", becomes, explained.cause
 
 
-def _row(found: FoundPod, field: ImageField, mirror: Mirror, exempt: str | None) -> Row:
-    becomes, rule, reason, warning = field.image, None, exempt, None
-    if exempt is None:
-        decision, rule = mirror.decide(field.image)
-        if isinstance(decision, Leave):
-            warning = decision.warning
-        else:
-            becomes = str(decision.destination) if isinstance(decision, Copy) else decision.image
-        if rule is None and warning is None:
-            is_there = field.image.startswith(f"{mirror.registry}/")
-            reason = "it lies in the registry already" if is_there else "no rule names it"
+def _explained(manifests: Manifests, mirror: Mirror) -> Iterator[tuple[FoundPod, ImageField, Explanation]]:
+    for found in manifests.pods:
+        labels = manifests.namespaces.get(found.namespace, {}) if found.namespace else {}
+        # The webhook's configuration keeps such a namespace's pods from being sent at all.
+        opted_out = f"its namespace is labelled {SKIP_LABEL}" if labels.get(SKIP_LABEL) == "true" else None
+        for subresource in ("", "ephemeralcontainers"):
+            for image_field in image_fields(found.pod, subresource):
+                yield found, image_field, explain(image_field.image, mirror, opted_out or skip_reason(found.pod))
+
+
+def _row(found: FoundPod, field: ImageField, explained: Explanation) -> Row:
     path = found.path + re.sub(r"/([0-9]+)", r"[\1]", field.pointer).replace("/", ".")
     return Row(
         file=found.file,
@@ -92,10 +138,10 @@ def _row(found: FoundPod, field: ImageField, mirror: Mirror, exempt: str | None)
         field=field.key,
         path=path.removeprefix("."),
         image=field.image,
-        becomes=becomes,
-        rule=None if rule is None else str(rule),
-        reason=reason,
-        warning=warning,
+        becomes=explained.becomes,
+        rule=explained.rule,
+        reason=explained.reason,
+        warning=explained.warning,
     )
 
 
@@ -110,15 +156,11 @@ class ImagesToCopy:
 def wanted(manifests: Manifests, mirror: Mirror) -> ImagesToCopy:
     """Decide about each image as the webhook would, were its pod new."""
     found = ImagesToCopy()
-    for row in rows(manifests, mirror):
-        decision = mirror.decide(row.image)[0]
-        if row.becomes == row.image:
-            cause = row.reason or f"by rule {row.rule}"
-            found.left[row.image] = row.warning or f"{row.image} stays as written: {cause}"
-        elif isinstance(decision, Copy):
-            found.copies[decision.destination] = decision
+    for _, _, explained in _explained(manifests, mirror):
+        if explained.copy:
+            found.copies[explained.copy.destination] = explained.copy
         else:
-            found.left[row.image] = f"{row.image} is pulled from {row.becomes}: by rule {row.rule}"
+            found.left[explained.image] = str(explained)
     return found
 
 

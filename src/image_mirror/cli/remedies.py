@@ -1,4 +1,4 @@
-"""What remedies quote: commands, complete with the account's profile and region, so that they can be pasted."""
+"""The commands in remedies, with the account's profile and region, so that they can be pasted into a shell."""
 
 import shlex
 from functools import partial
@@ -8,9 +8,9 @@ from image_mirror.cli.accounts import Account
 from image_mirror.cli.stacks import Stack
 
 AGAIN = "deploy China's stack again"
-# CloudFormation compares templates, not what there is: it sees no change where somebody deleted or changed a part.
+# CloudFormation compares templates. It does not see that somebody has changed or deleted a resource by hand.
 REVERT = (
-    "where that finds no changes, a part was changed by hand: `aws cloudformation create-change-set` with "
+    "if that finds no changes, a resource was changed by hand: `aws cloudformation create-change-set` with "
     "--deployment-mode REVERT_DRIFT undoes it"
 )
 RESTORE = f"{AGAIN}; {REVERT}"
@@ -24,23 +24,36 @@ class AwsCommand(Protocol):
 
 
 def aws_of(account: Account) -> AwsCommand:
-    """Return what makes commands for `account`."""
+    """Return a function that makes commands for `account`."""
     return partial(_aws, account)
 
 
 def get_back(account: Account, secret: str) -> str:
     """Return what to do about a secret that is marked for deletion."""
-    return f"get it back by {aws_of(account)('secretsmanager', 'restore-secret', '--secret-id', secret)}"
+    return f"restore it with {aws_of(account)('secretsmanager', 'restore-secret', '--secret-id', secret)}"
 
 
 def make_again(stack: str) -> str:
-    """Return what to do about a secret of a stack that is gone."""
+    """Return what to do about a secret of a stack that does not exist any more."""
     return f"deploy the stack {stack} again; {REVERT}"
 
 
 def log_of(stack: Stack, output: str) -> str:
     """Return the command that shows the log whose group is in `output`. Raises NoAnswerError."""
     return aws_of(stack.account)("logs", "tail", "--since", "1h", stack.output(output))
+
+
+def deploy_china(stack: Stack, parameter: str) -> str:
+    """Return the command that deploys China's stack again with one parameter changed."""
+    where = [*where_of(stack.account), "--stack-name", stack.name]
+    return f"`{shlex.join(['sam', 'deploy', *where, '--parameter-overrides', parameter])}`"
+
+
+def deploy_global(stack: Stack, parameter: str) -> str:
+    """Return the command that deploys the global stack again with one parameter changed."""
+    template = ("--template-file", "image-pulling.yaml", "--capabilities", "CAPABILITY_IAM")
+    named = ("--stack-name", stack.name, *template, "--parameter-overrides", parameter)
+    return aws_of(stack.account)("cloudformation", "deploy", *named)
 
 
 def where_of(account: Account) -> list[str]:

@@ -12,7 +12,7 @@ from botocore.parsers import ResponseParserError
 
 from image_mirror.cli import kubernetes
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.errors import NoAnswerError, passing, reported
+from image_mirror.cli.errors import NoAnswerError, describe_aws_error, reported
 from image_mirror.cli.stacks import china_stack, global_stack, mirror_of
 from support.cloud import REGISTRY
 from support.operators import CHINA_OUTPUTS, TOKEN, Operated
@@ -173,11 +173,11 @@ def test_an_output_that_is_missing_is_told_as_an_older_release(operated: Operate
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        pytest.param("AccessDenied", "have this permission granted", id="denied"),
-        pytest.param("InvalidClientTokenId", "does not take this profile's access key", id="wrong-key"),
+        pytest.param("AccessDenied", "ask for this permission", id="denied"),
+        pytest.param("InvalidClientTokenId", "does not accept this profile's access key", id="wrong-key"),
         pytest.param("ExpiredToken", "log in again", id="expired"),
         pytest.param("Throttling", "try again in a minute", id="throttled"),
-        pytest.param("ResourceNotFoundException", "`image-mirror doctor` may say what is wrong", id="of-no-remedy"),
+        pytest.param("ResourceNotFoundException", "`image-mirror doctor` may show what is wrong", id="of-no-remedy"),
     ],
 )
 @pytest.mark.usefixtures("operated")
@@ -185,7 +185,7 @@ def test_a_refusal_names_the_account_and_the_remedy(code: str, words: str, refus
     refuse("cloudformation", "DescribeStacks", code, "No.")
     with pytest.raises(ClientError) as caught:
         china_stack(Account("china", "china"), None)
-    message = passing(caught.value) or ""
+    message = describe_aws_error(caught.value) or ""
     assert message.startswith(f"china account (profile china): DescribeStacks: {code}: No; ")
     assert words in message
 
@@ -196,7 +196,7 @@ def test_a_refusal_names_the_account_and_the_remedy(code: str, words: str, refus
         pytest.param(
             {"IMAGE_MIRROR_X": "no-such"}, "config profile (no-such) could not be found", id="no-such-profile"
         ),
-        pytest.param({"AWS_ENDPOINT_URL": "http://localhost:1"}, "see to the network", id="no-network"),
+        pytest.param({"AWS_ENDPOINT_URL": "http://localhost:1"}, "check the network", id="no-network"),
     ],
 )
 @pytest.mark.usefixtures("operated")
@@ -228,7 +228,7 @@ def test_a_mistake_of_our_own_is_not_hidden() -> None:
 
     with pytest.raises(KeyError):
         reported(mistaken)()
-    assert passing(KeyError("x")) is None
+    assert describe_aws_error(KeyError("x")) is None
 
 
 def test_kubectl_that_never_ends_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +258,7 @@ def test_kubectl_that_fails_is_quoted_with_its_cluster(tmp_path: Path, monkeypat
 def test_the_list_of_commands_is_whole_and_in_the_order_in_which_an_operator_meets_them() -> None:
     listed = run("--help").stdout.partition("Commands:")[2]
     lines = [line.split(None, 1) for line in listed.strip().splitlines()]
-    names = "connect webhook-config doctor preview warm status retry forget prune demo"
+    names = "templates connect webhook-config doctor preview warm status retry forget prune demo"
     assert [name for name, _ in lines] == names.split()
     assert all(line.endswith(".") and not line.endswith("...") for _, line in lines)
 
@@ -270,4 +270,4 @@ def test_a_page_of_a_proxy_in_the_place_of_aws_is_told_without_the_page(capsys: 
     with pytest.raises(typer.Exit) as ended:
         reported(answered_by_a_proxy)()
     assert ended.value.exit_code == 3
-    assert capsys.readouterr().err.startswith("Error: what answered is not AWS, a proxy perhaps")
+    assert capsys.readouterr().err.startswith("Error: the answer is not from AWS, perhaps from a proxy")

@@ -1,4 +1,4 @@
-"""`image-mirror connect`: the two access keys by which the two accounts reach each other, made, proven and kept."""
+"""`image-mirror connect`: creates, tests and stores the two access keys between the two accounts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,12 +7,11 @@ from typing import Annotated
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
+from image_mirror.cli import agreement, stacks
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.agreement import judge_agreement
-from image_mirror.cli.doctor.findings import State
 from image_mirror.cli.errors import ExitCode, NoAnswerError
-from image_mirror.cli.keys.plan import NotWellError, Take
-from image_mirror.cli.keys.rotation import Finding, examine, for_copying, for_pushing, one_rotation, renew
+from image_mirror.cli.keys.plan import KeySource, NeedsAttentionError
+from image_mirror.cli.keys.rotation import KeyState, carry_out, examine, for_copying, for_pushing, one_rotation
 from image_mirror.cli.options import (
     GLOBAL_STACK,
     ChinaProfile,
@@ -22,7 +21,7 @@ from image_mirror.cli.options import (
     GlobalStackName,
     StackName,
 )
-from image_mirror.cli.stacks import Stack, china_stack, global_stack
+from image_mirror.cli.stacks import Stack
 from image_mirror.messages import printable
 
 _DEPLOYED = ("CREATE_COMPLETE", "IMPORT_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
@@ -35,112 +34,117 @@ def connect(
     global_region: GlobalRegion = None,
     stack_name: StackName = None,
     global_stack_name: GlobalStackName = GLOBAL_STACK,
-    rotate: Annotated[bool, typer.Option("--rotate", help="Put new keys in the place of those that work.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    rotate: Annotated[bool, typer.Option("--rotate", help="Replace keys that work with new ones.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")] = False,
 ) -> None:
-    """Let the two accounts reach each other: make their access keys, try them, keep each in the other's secret.
+    """Create or rotate the access keys between the two accounts.
 
-    Both stacks must be there. The key with which builds push to China is kept in the global secret ImagePullSecret,
-    the key with which China's side starts builds in China's secret (GlobalAKSK), which is made where there is none:
+    Deploy both stacks first. The builds use one key to push to ECR in China. It is stored in the global account, in the
+    secret ImagePullSecret. The reconciler in China uses the other key to start builds. It is stored in China, in the
+    secret GlobalAKSK, which is created if it does not exist:
 
     \b
     image-mirror connect --china-profile china --global-profile global
 
-    Each key is tried by a real call that is signed with it: a login to ECR in China, BatchGetBuilds of the project.
-    A new one may be refused for some seconds; it is tried for a minute. No key is ever printed, only the last four
-    characters of its ID.
+    Each key is tested with a real call: a login to ECR in China, and BatchGetBuilds of the project. AWS can refuse a
+    new key for some seconds, so the call is repeated for a minute. Keys are never printed, only the last four
+    characters of their IDs.
 
-    Where both keys work, nothing is changed; so run it again after any failure. It stops before any key is made where
-    the two stacks do not fit together, and says what to correct.
+    If both keys work, nothing is changed. So you can run the command again after any failure. If the two stacks do not
+    fit together, it creates no key and says what to correct.
 
-    --rotate makes new keys, and deletes the old ones once the new ones work and are in their places. An old key for
-    China is deleted when the builds that began with it have ended: after 15 minutes of waiting the command ends with 1,
-    and deletes the key when it is run again. Within a day that only ends the rotation: no further key is made, and it
-    says so; run it once more for yet newer keys.
+    --rotate creates new keys. When both work and are stored, it deletes the old keys. The old key for China is deleted
+    after the builds that started with it have ended. If they take longer than 15 minutes, the command ends with 1. Run
+    it again later to delete the key. Within a day, that run only finishes the rotation. It says that it has created no
+    other keys; to create even newer keys, run it once more.
 
-    A user may have two keys. Where both are there and a new one is to be made, the one that the secret gave before
-    makes room, or an inactive one. An active key that nobody can account for is never deleted, but named, with the
-    command that deletes it.
+    A user can have two keys. If both exist and a new key is needed, the key that was in the secret before is deleted
+    first, or an inactive key. An active key that was not in the secret is never deleted. The command then prints which
+    key it is, and how to delete it.
 
-    Ctrl-C at any time: what works goes on working, and the same command goes on from there.
+    You can press Ctrl-C at any time. Keys that work still work, and the same command continues later.
 
-    Exits with 1 where the stacks do not fit together, where a key is refused, where there is no room for a new one, or
-    where an old one could not be deleted yet, with 3 where AWS does not answer or refuses.
+    Exits with 1 if the stacks do not fit together, if AWS refuses a key, if there is no room for a new key, or if an
+    old key cannot be deleted yet; with 3 if AWS does not answer or denies a call.
     """
     try:
-        china = china_stack(Account("china", china_profile, china_region), stack_name)
-        world = global_stack(Account("global", global_profile, global_region), global_stack_name)
-        findings = _examined(china, world, rotate=rotate)
-    except NotWellError as error:
-        raise _not_well(error) from error
+        china = stacks.china_stack(Account("china", china_profile, china_region), stack_name)
+        global_stack = stacks.global_stack(Account("global", global_profile, global_region), global_stack_name)
+        states = _examine_both(china, global_stack, rotate=rotate)
+    except NeedsAttentionError as error:
+        raise _print_problems(error) from error
     except KeyboardInterrupt:
         typer.echo("Nothing has been changed.", err=True)
         raise
-    for finding in findings:
-        for line in finding.stands():
+    for state in states:
+        for line in state.describe():
             typer.echo(printable(line))
-    steps = [step for finding in findings for step in finding.steps()]
+    steps = [step for state in states for step in state.steps()]
     if not steps:
         typer.echo("Both accounts are connected; there is nothing to change.")
         return
     if dry_run:
-        typer.echo("To do, and not done (--dry-run):")
+        typer.echo("To do; with --dry-run nothing is done:")
         for step in steps:
             typer.echo(printable(f"  {step}"))
         return
-    with _told_how_to_go_on():
-        renew(findings, lambda line: typer.echo(printable(line)))
+    with _explain_how_to_continue():
+        carry_out(states, lambda line: typer.echo(printable(line)))
     typer.echo("Both accounts are connected.")
-    # One with which a rotation goes on that has already given its new key.
-    kept = [finding.link.whose for finding in findings if rotate and finding.plan.take is Take.CURRENT]
-    if kept:
+    # These keys were already new: this run has only finished their rotation.
+    finished = [state.setup.user_label for state in states if rotate and state.plan.source is KeySource.CURRENT]
+    if finished:
         typer.echo(
-            "An earlier rotation is ended, and no further key was made, for the new ones are less than a day old: "
-            f"{printable(' and '.join(kept))}. For yet newer keys, run this again."
+            "This run has finished an earlier rotation. It has created no other key for "
+            f"{printable(' and '.join(finished))}, because the new one is less than a day old. "
+            "To create even newer keys, run this again."
         )
 
 
-def _examined(china: Stack, world: Stack, *, rotate: bool) -> list[Finding]:
-    """Examine both links. Raises NotWellError for all that is wrong with either, or with how the stacks fit."""
-    if faults := _faults(china, world):
-        raise NotWellError(*faults)
-    findings: list[Finding] = []
+def _examine_both(china: Stack, global_stack: Stack, *, rotate: bool) -> list[KeyState]:
+    """Examine both keys. Raises NeedsAttentionError with all problems of either, or if the stacks do not fit."""
+    if faults := _faults(china, global_stack):
+        raise NeedsAttentionError(*faults)
+    states: list[KeyState] = []
     problems: list[str] = []
-    for link in (for_pushing(china, world), for_copying(china, world)):
+    for setup in (for_pushing(china, global_stack), for_copying(china, global_stack)):
         try:
-            findings.append(examine(link, rotate=rotate))
-        except NotWellError as error:
+            states.append(examine(setup, rotate=rotate))
+        except NeedsAttentionError as error:
             problems += error.problems
     if problems:
-        raise NotWellError(*problems)
-    return one_rotation(findings)
+        raise NeedsAttentionError(*problems)
+    return one_rotation(states)
 
 
-def _faults(china: Stack, world: Stack) -> list[str]:
-    """Say what keeps a key from being of use, each with its remedy: a stack that is not whole, or not of the other."""
-    remedies = {True: "wait until it has ended, then run this again", False: "see to its events, and deploy it again"}
+def _faults(china: Stack, global_stack: Stack) -> list[str]:
+    """Return why keys would be useless, each with its remedy: a stack is incomplete, or the two do not fit together."""
+    remedies = {True: "wait until it has ended, then run this again", False: "check its events, and deploy it again"}
     unfinished = [
         f"{stack.account}: the stack {stack.name} is {stack.status}; {remedies[stack.status.endswith('_IN_PROGRESS')]}"
-        for stack in (china, world)
+        for stack in (china, global_stack)
         if stack.status not in _DEPLOYED
     ]
-    judged = () if unfinished else judge_agreement(china, world)
-    return unfinished + [f"{each.found}; {each.remedy}" for each in judged if each.state is State.FAILED]
+    if unfinished:
+        return unfinished
+    return [f"{each.found}; {each.remedy}" for each in agreement.faults(china, global_stack) if each.stops_copies]
 
 
-def _not_well(error: NotWellError) -> typer.Exit:
+def _print_problems(error: NeedsAttentionError) -> typer.Exit:
     for problem in error.problems:
         typer.echo(f"Error: {printable(problem)}", err=True)
     return typer.Exit(ExitCode.NOT_WELL)
 
 
 @contextmanager
-def _told_how_to_go_on() -> Iterator[None]:
-    """Say how things stand where the work is cut off, and then by what."""
+def _explain_how_to_continue() -> Iterator[None]:
+    """If the work is interrupted, print how to continue, and then the error."""
     try:
         yield
-    except (KeyboardInterrupt, NotWellError, NoAnswerError, ClientError, BotoCoreError) as error:
-        typer.echo("What is told above stands, and what worked works. The same command goes on from there.", err=True)
-        if isinstance(error, NotWellError):
-            raise _not_well(error) from error
+    except (KeyboardInterrupt, NeedsAttentionError, NoAnswerError, ClientError, BotoCoreError) as error:
+        typer.echo(
+            "The steps above are done, and keys that worked still work. To continue, run the same command.", err=True
+        )
+        if isinstance(error, NeedsAttentionError):
+            raise _print_problems(error) from error
         raise

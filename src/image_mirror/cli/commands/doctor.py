@@ -1,11 +1,12 @@
-"""`image-mirror doctor`: what is wrong with a deployment, and how to mend it."""
+"""`image-mirror doctor`: what is wrong with a deployment, and how to fix it."""
 
 import sys
 
 import typer
 
-from image_mirror.cli.doctor import report
-from image_mirror.cli.doctor.findings import State
+from image_mirror.cli.doctor import examine, report
+from image_mirror.cli.doctor.accounts import SharedAccount
+from image_mirror.cli.doctor.runner import Context, State
 from image_mirror.cli.errors import ExitCode
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.options import (
@@ -33,7 +34,7 @@ def doctor(
     context: KubeContext = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Look at both accounts and say what is wrong and how to mend it. Nothing is changed.
+    """Look at both accounts and say what is wrong and how to fix it. Nothing is changed.
 
     Both stacks, the two keys (each tried by a real call), the project and its quota, the table, what makes the
     reconciler run, both functions, and the webhook, which answers a dry-run review through its public URL. With
@@ -42,11 +43,11 @@ def doctor(
     \b
     image-mirror doctor --china-profile china --global-profile global --context my-cluster
 
-    What you may not look at is skipped, and the finding names the permission; everything else is looked at all the
+    What you may not look at is skipped, and the result names the permission; everything else is looked at all the
     same. To try the keys it reads the two secrets. No key is printed, and of the webhook's URL only the host.
 
     \b
-    --output json prints a list of objects, one for each finding, with the keys
+    --output json prints a list of objects, one for each result, with the keys
       topic   what was looked at
       state   ok, warning, failed, or skipped: it could not be looked at
       found   what was found, or why it was skipped
@@ -55,22 +56,19 @@ def doctor(
     Exits with 1 where something failed, with 2 where an option is wrong, with 3 where neither account answers.
     Warnings and what is skipped change nothing about that.
     """
-    # Here, for it imports what makes AWS's clients.
-    from image_mirror.cli.doctor.asking import SharedAccount
-    from image_mirror.cli.doctor.examination import examination
-
     china = SharedAccount("china", china_profile, china_region)
-    world = SharedAccount("global", global_profile, global_region)
+    other = SharedAccount("global", global_profile, global_region)
     cluster = Cluster(kubeconfig, context) if kubeconfig or context else None
-    findings = examination(china, world, stack_name, global_stack_name, cluster)
+    results = examine(Context(china, other, stack_name, global_stack_name, cluster))
     if output is Output.JSON:
-        typer.echo(as_json(findings))
+        typer.echo(as_json(report.rows(results)))
     else:
-        for line in report.listing(findings) if sys.stdout.isatty() else report.table(findings):
+        rows = report.short_rows(results)
+        for line in report.listing(rows) if sys.stdout.isatty() else report.table(rows):
             typer.echo(line)
-        typer.echo(report.summary(findings), err=not sys.stdout.isatty())
-    if not (china.reached or world.reached):
-        typer.echo("Error: neither account answers; the findings about the two stacks say why", err=True)
+        typer.echo(report.summary(results), err=not sys.stdout.isatty())
+    if not (china.reached or other.reached):
+        typer.echo("Error: neither account answers; the results about the two stacks say why", err=True)
         raise typer.Exit(ExitCode.NO_ANSWER)
-    if any(each.state is State.FAILED for each in findings):
+    if any(each.state is State.FAILED for each in results):
         raise typer.Exit(ExitCode.NOT_WELL)

@@ -54,7 +54,7 @@ def retry(
         found = named(images or [], records, mirror)
     if failed and not found.records:
         typer.echo("No copy is FAILED.", err=True)
-    served = f"{mirror.registry}/{mirror.prefix}/"
+    served = mirror.copies_prefix
 
     def step(record: Record) -> ImageResult:
         if not record.repo.startswith(served) and record.status is not Status.COPIED:

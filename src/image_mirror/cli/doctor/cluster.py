@@ -1,34 +1,262 @@
-"""What is asked of the cluster, where one is given, and which judgement gets which answers."""
+"""A cluster: its version, and its webhook configurations, compared with the shipped one.
 
-from collections.abc import Iterator, Sequence
+What an operator may choose by `image-mirror webhook-config` is told and is no fault. What the API server fills in where
+a configuration says nothing is no difference.
+"""
 
-from image_mirror.cli.doctor import configuration
-from image_mirror.cli.doctor.applying import apply_of
-from image_mirror.cli.doctor.asking import Asker, Question, examine
-from image_mirror.cli.doctor.findings import Finding
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from image_mirror.cli.doctor.runner import Check, CheckResult, Context, Fetch, fail, fetch, fine, unless, warn
+from image_mirror.cli.doctor.stacks import china_stack
+from image_mirror.cli.doctor.webhook import masked
+from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.stacks import Stack
-from image_mirror.cli.webhook_manifest import shipped_configuration
+from image_mirror.cli.webhook_manifest import CONTROL_PLANE, NAMESPACE, SHIPPED, Choices, shipped_configuration
+from image_mirror.pod_images import SKIP_LABEL
 from image_mirror.review import Json
 
+VERSION, CONFIGURATION = "cluster version", "webhook configuration"
 
-class Asked:
-    """One cluster. All of it has been asked once this is made; `findings` waits for the answers."""
+_OLDEST = (1, 30)  # matchConditions
+_LONG = 10  # seconds
+_UNANSWERED = {
+    "Ignore": "no pod is rewritten",
+    "Fail": "with failurePolicy Fail no pod starts, unless a webhook answers there",
+}
+# admissionregistration.k8s.io/v1: what the API server fills in.
+_DEFAULTS: Json = {
+    "failurePolicy": "Fail",
+    "matchPolicy": "Equivalent",
+    "matchConditions": [],
+    "namespaceSelector": {},
+    "objectSelector": {},
+    "reinvocationPolicy": "Never",
+    "timeoutSeconds": 10,
+}
+_COMPARED = ("admissionReviewVersions", "rules", "sideEffects", "reinvocationPolicy", "matchPolicy", "matchConditions")
 
-    def __init__(self, asker: Asker, cluster: Cluster) -> None:
-        """Ask for its version and its webhook configurations."""
-        self._cluster = cluster
-        self._version = asker.ask(configuration.VERSION, cluster.version)
-        self._configurations = asker.ask(
-            configuration.CONFIGURATION, lambda: cluster.get("mutatingwebhookconfigurations")["items"]
+
+def _cluster(context: Context) -> Cluster:
+    if context.cluster is None:
+        raise NoAnswerError("no cluster is named", "give --kubeconfig or --context")
+    return context.cluster
+
+
+asked_cluster = Fetch(None, _cluster)
+
+
+@fetch(VERSION)
+def version(context: Context) -> Json:
+    """Return what the API server says at /version."""
+    return context.answer(asked_cluster).version()
+
+
+def judge_version(version: Json) -> Sequence[CheckResult]:
+    """Judge what the API server says at /version."""
+    number = tuple(int("".join(filter(str.isdigit, version.get(part, ""))) or 0) for part in ("major", "minor"))
+    text = version.get("gitVersion", "unknown")
+    if number < _OLDEST:
+        return [fail(VERSION, f"{text}: it has no matchConditions", "upgrade the cluster to 1.30 or later")]
+    return [fine(VERSION, text)]
+
+
+@fetch(CONFIGURATION)
+def configurations(context: Context) -> Sequence[Json]:
+    """Return all MutatingWebhookConfigurations."""
+    found: Sequence[Json] = context.answer(asked_cluster).get("mutatingwebhookconfigurations")["items"]
+    return found
+
+
+Apply = Callable[[Choices], str]
+"""Returns the command for some choices, in backquotes."""
+
+
+def judge_configurations(configurations: Sequence[Json], china: Stack, cluster: Cluster) -> Sequence[CheckResult]:
+    """Judge all MutatingWebhookConfigurations of a cluster by the shipped one, with the URL of China's stack."""
+    shipped, apply = shipped_configuration(china.output("APIGatewayURL")), _apply_of(china, cluster)
+    [wanted] = shipped["webhooks"]
+    url, name = wanted["clientConfig"]["url"], shipped["metadata"]["name"]
+    ours = [
+        (configuration["metadata"]["name"], webhook)
+        for configuration in configurations
+        for webhook in configuration.get("webhooks") or ()
+        if configuration["metadata"]["name"] == name
+        or webhook["name"] == wanted["name"]
+        or _host(webhook) == urlsplit(url).netloc
+    ]
+    if not ours:
+        return [fail(CONFIGURATION, "the cluster has none for this webhook: no pod is rewritten", apply(SHIPPED))]
+    results = [found for holder, webhook in ours for found in _judge(holder, webhook, wanted, apply)]
+    if len(ours) > 1:
+        names = ", ".join(dict.fromkeys(holder for holder, _ in ours))
+        results.append(
+            warn(
+                CONFIGURATION,
+                f"{len(ours)} webhooks in {names} are for this project: each pod is sent to each",
+                "keep one, and delete the older: `kubectl delete mutatingwebhookconfiguration <its name>`",
+            )
         )
+    return results
 
-    def findings(self, china: Question[Stack]) -> Iterator[Finding]:
-        """Yield the findings about the cluster, by the URL of China's stack."""
 
-        def judge(found: Sequence[Json], stack: Stack) -> Sequence[Finding]:
-            shipped = shipped_configuration(stack.output("APIGatewayURL"))
-            return configuration.judge_configurations(found, shipped, apply_of(stack, self._cluster))
+def _judge(holder: str, webhook: Json, wanted: Json, apply: Apply) -> Sequence[CheckResult]:
+    is_now, wanted = _DEFAULTS | webhook, _DEFAULTS | wanted
+    url = wanted["clientConfig"]["url"]
+    client = is_now.get("clientConfig", {})
+    choices = _choices_of(is_now)
+    again = apply(choices)
 
-        yield from examine(configuration.VERSION, configuration.judge_version, self._version, required=True)
-        yield from examine(configuration.CONFIGURATION, judge, self._configurations, china)
+    def faults() -> Iterator[CheckResult]:
+        if client.get("url") != url:
+            yield fail(
+                CONFIGURATION, f"{holder} {_other_place(client, url)}: {_UNANSWERED[choices.failure_policy]}", again
+            )
+        if client.get("caBundle"):
+            yield warn(
+                CONFIGURATION,
+                f"{holder} has a caBundle, and trusts nothing else: API Gateway's certificates are of public CAs",
+                f"unless a proxy is between, leave it out: {again}",
+            )
+        differ = [each for each in _COMPARED if _normal(each, is_now.get(each)) != _normal(each, wanted.get(each))]
+        if differ:
+            shown = "; ".join(f"{each} {_difference(each, is_now, wanted)}" for each in differ)
+            yield fail(CONFIGURATION, f"{holder} differs from the shipped one: {shown}", again)
+        for selector in ("namespaceSelector", "objectSelector"):
+            if not set(map(_expression, wanted[selector]["matchExpressions"])) <= set(_expressions(is_now[selector])):
+                yield warn(CONFIGURATION, f"{holder}: {selector} does not leave {SKIP_LABEL}=true out", again)
+        if is_now["timeoutSeconds"] >= _LONG:
+            yield warn(
+                CONFIGURATION,
+                f"{holder} lets each pod wait {is_now['timeoutSeconds']} seconds while the endpoint hangs",
+                apply(replace(choices, timeout=SHIPPED.timeout)),
+            )
+        if is_now["failurePolicy"] == "Fail" and _asks_for(CONTROL_PLANE, is_now["namespaceSelector"]):
+            yield warn(
+                CONFIGURATION,
+                f"{holder} has failurePolicy Fail for {CONTROL_PLANE} too: while the webhook is down, a cluster may "
+                "not come up again",
+                apply(_without_the_control_plane(choices)),
+            )
+
+    chosen = f"failurePolicy {is_now['failurePolicy']}, {is_now['timeoutSeconds']} seconds"
+    more = set(_expressions(is_now["namespaceSelector"])) - set(_expressions(wanted["namespaceSelector"]))
+    if more:
+        chosen += "; namespaces: " + "; ".join(sorted(f"{key} {operator} {values}" for key, operator, values in more))
+    return unless(faults(), fine(CONFIGURATION, f"{holder} is the shipped one, with {chosen}"))
+
+
+def _other_place(client: Json, url: str) -> str:
+    if "service" in client:
+        service = client["service"]
+        return f"asks the Service {service.get('namespace')}/{service.get('name')}, not {masked(url)}"
+    current = client.get("url", "")
+    if urlsplit(current).netloc == urlsplit(url).netloc:
+        return f"asks {masked(url)} with another path, so another token, than the stack's"
+    return f"asks {masked(current)}, not {masked(url)}"
+
+
+def _host(webhook: Json) -> str:
+    return urlsplit(str(webhook.get("clientConfig", {}).get("url", ""))).netloc
+
+
+def _normal(name: str, value: Any) -> Any:
+    """Return a field's value so that what means the same is equal."""
+    if name == "rules":
+        lists = ("apiGroups", "apiVersions", "operations", "resources")
+        rules = ([*(sorted(each.get(part) or ()) for part in lists), [each.get("scope", "*")]] for each in value or ())
+        return sorted(rules)
+    if name == "matchConditions":
+        return {(each["name"], " ".join(each["expression"].split())) for each in value or ()}
+    return value
+
+
+def _difference(name: str, is_now: Json, wanted: Json) -> str:
+    if name == "matchConditions":
+        current, right = (dict(_normal(name, each.get(name))) for each in (is_now, wanted))
+        parts = [
+            ("lack", right.keys() - current.keys()),
+            ("have besides", current.keys() - right.keys()),
+            ("have another", {each for each in right.keys() & current.keys() if right[each] != current[each]}),
+        ]
+        return ", ".join(f"{verb} {' and '.join(sorted(names))}" for verb, names in parts if names)
+    if name == "rules":
+        return "are others"
+    return f"is {_shown(is_now.get(name))}, not {_shown(wanted.get(name))}"
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _asks_for(namespace: str, selector: Json) -> bool:
+    """Say whether the pods of a namespace, known by its name alone, are sent."""
+    for key, operator, values in _expressions(selector):
+        names = values.split(", ")
+        if key == NAMESPACE and ((operator == "NotIn") == (namespace in names)) and operator in ("In", "NotIn"):
+            return False
+    return True
+
+
+def _apply_of(stack: Stack, cluster: Cluster) -> Apply:
+    """Return what makes the command that applies the configuration for `stack` with some choices to `cluster`."""
+
+    def apply(choices: Choices) -> str:
+        made = ["image-mirror", "webhook-config"]
+        made += [f"--failure-policy={choices.failure_policy}"] * (choices.failure_policy != SHIPPED.failure_policy)
+        made += [f"--timeout={choices.timeout}"] * (choices.timeout != SHIPPED.timeout)
+        made += [f"--namespaces={','.join(choices.namespaces)}"] * bool(choices.namespaces)
+        made += [f"--exclude-namespaces={','.join(choices.excluded)}"] * bool(choices.excluded)
+        made += [f"--china-profile={stack.account.profile}"] * bool(stack.account.profile)
+        made += [f"--china-region={stack.account.region}", f"--stack-name={stack.name}"]
+        applied = ["kubectl", "apply"]
+        applied += [f"--kubeconfig={cluster.kubeconfig}"] * bool(cluster.kubeconfig)
+        applied += [f"--context={cluster.context}"] * bool(cluster.context)
+        return f"`{shlex.join(made)} | {shlex.join([*applied, '-f', '-'])}`"
+
+    return apply
+
+
+def _choices_of(webhook: Json) -> Choices:
+    """Return what was chosen, as far as `image-mirror webhook-config` has an option for it."""
+    asked = _expressions(webhook["namespaceSelector"])
+
+    def names(wanted: str) -> tuple[str, ...]:
+        found = [values.split(", ") for key, operator, values in asked if (key, operator) == (NAMESPACE, wanted)]
+        return tuple(dict.fromkeys(name for each in found for name in each if name))
+
+    return Choices(
+        failure_policy="Fail" if webhook["failurePolicy"] == "Fail" else "Ignore",
+        timeout=webhook["timeoutSeconds"],
+        namespaces=names("In"),
+        excluded=names("NotIn"),
+    )
+
+
+def _without_the_control_plane(choices: Choices) -> Choices:
+    """Return the choices with the control plane's own pods left out."""
+    names = tuple(name for name in choices.namespaces if name != CONTROL_PLANE)
+    return replace(
+        choices, namespaces=names, excluded=choices.excluded if names else (*choices.excluded, CONTROL_PLANE)
+    )
+
+
+def _expressions(selector: Json) -> list[tuple[str, str, str]]:
+    """Return all that a label selector asks for, each as `expression` does."""
+    labels = [(key, "In", value) for key, value in (selector.get("matchLabels") or {}).items()]
+    return labels + [_expression(each) for each in selector.get("matchExpressions") or ()]
+
+
+def _expression(asked: Json) -> tuple[str, str, str]:
+    """Return an entry of matchExpressions so that what means the same is equal: key, operator, sorted values."""
+    return asked["key"], asked["operator"], ", ".join(sorted(asked.get("values") or ()))
+
+
+CHECKS = (
+    Check(VERSION, judge_version, (version,), required=True),
+    Check(CONFIGURATION, judge_configurations, (configurations, china_stack, asked_cluster)),
+)

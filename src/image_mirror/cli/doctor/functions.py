@@ -1,13 +1,18 @@
-"""Judges the two functions, what they may do in ECR, and the account's room for them. Pure."""
+"""The two functions, how they run, the account's room for them, what they could not handle, what they may in ECR."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from functools import partial
 
-from image_mirror.cli.doctor.findings import Finding, fail, fine, unless, warn
-from image_mirror.cli.remedies import RESTORE, AwsCommand
+from image_mirror.cli.doctor.accounts import or_none
+from image_mirror.cli.doctor.runner import Check, CheckResult, Context, Fetch, fail, fetch, fine, unless, warn
+from image_mirror.cli.doctor.stacks import china_stack, resource_name, resources
+from image_mirror.cli.remedies import RESTORE, aws_of, log_of
+from image_mirror.cli.stacks import Stack
 from image_mirror.review import Json
 
 WEBHOOK, RECONCILER = "webhook function", "reconciler function"
-ROOM, PERMISSIONS = "Lambda concurrency", "ECR permissions"
+ROOM, LETTERS, PERMISSIONS = "Lambda concurrency", "dead letters", "ECR permissions"
 
 PUSHING = (
     "ecr:BatchCheckLayerAvailability",
@@ -19,11 +24,31 @@ PUSHING = (
 )
 """What the push user needs in a repository."""
 
+_API_ID, _RECONCILER_ID = "ApiFunction", "ReconcilerFunction"  # of China's template
 _NEW_ACCOUNT = 10  # concurrent executions; others have 1,000
+_HOUR, _RECENTLY = timedelta(hours=1), timedelta(minutes=15)
+_PERIOD = timedelta(minutes=5)
+_SUMS = ("Invocations", "Errors", "Throttles")
+_AGE = "IteratorAge"
 
 
-def judge_function(topic: str, function: Json | None, aws: AwsCommand) -> Sequence[Finding]:
-    """Judge what GetFunction says, None where there is no such function."""
+def _function(context: Context, logical_id: str) -> Json | None:
+    """Return what GetFunction says, None where there is no such function."""
+    name = resource_name(context, logical_id)
+    return or_none(lambda: context.china_account.client("lambda").get_function(FunctionName=name))
+
+
+webhook_function = Fetch(WEBHOOK, lambda context: _function(context, _API_ID))
+reconciler_function = Fetch(RECONCILER, lambda context: _function(context, _RECONCILER_ID))
+
+
+def reconciler_name(context: Context) -> str:
+    """Wait for the reconciler's name. Raises UnansweredError, NoAnswerError."""
+    return resource_name(context, _RECONCILER_ID)
+
+
+def judge_function(topic: str, function: Json | None, china: Stack) -> Sequence[CheckResult]:
+    """Judge a function by what GetFunction says."""
     if function is None:
         return [fail(topic, "it does not exist", RESTORE)]
     made = function["Configuration"]
@@ -31,7 +56,7 @@ def judge_function(topic: str, function: Json | None, aws: AwsCommand) -> Sequen
     state, update = made.get("State", "Active"), made.get("LastUpdateStatus", "Successful")
     reserved = function.get("Concurrency", {}).get("ReservedConcurrentExecutions")
 
-    def faults() -> Iterator[Finding]:
+    def faults() -> Iterator[CheckResult]:
         if state not in ("Active", "Inactive"):  # Lambda wakes an inactive one by itself
             why = made.get("StateReason", "no reason is given")
             (judged, then) = (warn, "wait, then run this again") if state == "Pending" else (fail, RESTORE)
@@ -40,24 +65,79 @@ def judge_function(topic: str, function: Json | None, aws: AwsCommand) -> Sequen
             why = made.get("LastUpdateStatusReason", "no reason is given")
             yield fail(topic, f"the last update of {name}: {update}: {why}", RESTORE)
         if reserved == 0:
-            lift = aws("lambda", "delete-function-concurrency", "--function-name", name)
+            lift = aws_of(china.account)("lambda", "delete-function-concurrency", "--function-name", name)
             yield fail(topic, f"{name} is stopped: its reserved concurrency is 0", lift)
 
     kept = "" if reserved is None else f", {reserved} executions reserved for it"
     return unless(faults(), fine(topic, f"{name} is {state}{kept}"))
 
 
-def judge_runs(topic: str, sums: Mapping[str, float], log: str) -> Sequence[Finding]:
-    """Judge a function's last hour by CloudWatch's sums; `log` is the command that shows its log."""
-    runs, errors, throttles = (int(sums.get(name, 0)) for name in ("Invocations", "Errors", "Throttles"))
+@fetch(None)
+def metrics(context: Context) -> Mapping[tuple[str, str], Sequence[float]]:
+    """Return by function and metric: the sums of the last hour, and IteratorAge's largest values of 15 minutes."""
+    # Of those that there are: one that is missing is not to hide how the other does.
+    names = [name for each in (_API_ID, _RECONCILER_ID) if (name := context.answer(resources).get(each))]
+    if not names:
+        return {}
+    wanted = [(name, metric) for name in names for metric in (*_SUMS, _AGE)]
+    answer = context.china_account.client("cloudwatch").get_metric_data(
+        StartTime=context.now - _HOUR,
+        EndTime=context.now,
+        MetricDataQueries=[
+            {
+                "Id": f"m{number}",
+                "MetricStat": {
+                    "Metric": {
+                        "Namespace": "AWS/Lambda",
+                        "MetricName": metric,
+                        "Dimensions": [{"Name": "FunctionName", "Value": name}],
+                    },
+                    "Period": int(_PERIOD.total_seconds()),
+                    "Stat": "Sum" if metric in _SUMS else "Maximum",
+                },
+            }
+            for number, (name, metric) in enumerate(wanted)
+        ],
+    )
+    found: dict[tuple[str, str], Sequence[float]] = {}
+    for result in answer["MetricDataResults"]:
+        name, metric = wanted[int(result["Id"].removeprefix("m"))]
+        since = context.now - (_HOUR if metric in _SUMS else _RECENTLY) - _PERIOD
+        points = zip(result["Timestamps"], result["Values"], strict=True)
+        found[name, metric] = [value for timestamp, value in points if timestamp >= since]
+    return found
 
-    def faults() -> Iterator[Finding]:
+
+def _runs(context: Context, logical_id: str) -> Mapping[str, float]:
+    """Return the sums of a function's last hour by metric."""
+    found = context.answer(metrics)
+    name = resource_name(context, logical_id)
+    return {metric: sum(found.get((name, metric), ())) for metric in _SUMS}
+
+
+webhook_runs = Fetch(None, lambda context: _runs(context, _API_ID))
+reconciler_runs = Fetch(None, lambda context: _runs(context, _RECONCILER_ID))
+
+
+@fetch(None)
+def stream_ages(context: Context) -> Sequence[float]:
+    """Return how old, in milliseconds, what the reconciler read from the stream lately was when it was read."""
+    found = context.answer(metrics)
+    return found.get((reconciler_name(context), _AGE), ())
+
+
+def judge_runs(topic: str, log_output: str, sums: Mapping[str, float], china: Stack) -> Sequence[CheckResult]:
+    """Judge a function's last hour by CloudWatch's sums; `log_output` names its log group."""
+    log = log_of(china, log_output)
+    runs, errors, throttles = (int(sums.get(name, 0)) for name in _SUMS)
+
+    def faults() -> Iterator[CheckResult]:
         if errors:
             yield warn(topic, f"{errors} of {runs} runs of the last hour ended in an error", f"see its log: {log}")
         if throttles:
             yield warn(
                 topic,
-                f"Lambda turned {throttles} runs of the last hour away for want of concurrency",
+                f"Lambda turned {throttles} runs of the last hour away for lack of concurrency",
                 "lift what is reserved for it, if anything is; else ask for more under Service Quotas (Lambda, "
                 "Concurrent executions)",
             )
@@ -65,13 +145,20 @@ def judge_runs(topic: str, sums: Mapping[str, float], log: str) -> Sequence[Find
             yield warn(
                 topic,
                 "it did not run in the last hour, though the schedule calls it each minute",
-                "see the finding about the schedule; after a first deployment, wait five minutes",
+                "see the result about the schedule; after a first deployment, wait five minutes",
             )
 
     return unless(faults(), fine(topic, f"{runs} runs in the last hour, none ended in an error"))
 
 
-def judge_room(settings: Json) -> Sequence[Finding]:
+@fetch(ROOM)
+def account_settings(context: Context) -> Json:
+    """Return what Lambda says of the account's limits."""
+    found: Json = context.china_account.client("lambda").get_account_settings()
+    return found
+
+
+def judge_room(settings: Json) -> Sequence[CheckResult]:
     """Judge what GetAccountSettings says of the account's limit."""
     limit = settings["AccountLimit"]
     total, free = limit["ConcurrentExecutions"], limit.get("UnreservedConcurrentExecutions", 0)
@@ -86,6 +173,33 @@ def judge_room(settings: Json) -> Sequence[Finding]:
     return [fine(ROOM, f"{total} functions at once, {free} of them not reserved")]
 
 
+@fetch(LETTERS)
+def letters(context: Context) -> Json | None:
+    """Return the attributes of the dead letters' queue, None where there is none."""
+    stack = context.answer(china_stack)
+    queue, sqs = stack.output("DeadLetterQueueUrl"), stack.account.client("sqs")
+    names = ["ApproximateNumberOfMessages"]
+    return or_none(lambda: sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"])
+
+
+def judge_letters(attributes: Json | None, china: Stack) -> Sequence[CheckResult]:
+    """Judge the queue of stream batches that could not be handled."""
+    queue, log = china.output("DeadLetterQueueUrl"), log_of(china, "ReconcilerLogGroup")
+    if attributes is None:
+        return [fail(LETTERS, "the queue does not exist", RESTORE)]
+    count = int(attributes["ApproximateNumberOfMessages"])
+    if count:
+        purge = aws_of(china.account)("sqs", "purge-queue", "--queue-url", queue)
+        return [
+            warn(
+                LETTERS,
+                f"{count} batches of the stream could not be handled; the schedule finds their records all the same",
+                f"see the reconciler's log of that time, by --since further back if need be: {log}; then {purge}",
+            )
+        ]
+    return [fine(LETTERS, "none")]
+
+
 def creating(expire_days: str, pull_accounts: str) -> tuple[str, ...]:
     """Return what the reconciler's role needs in a repository, by two parameters of China's stack."""
     return (
@@ -95,7 +209,30 @@ def creating(expire_days: str, pull_accounts: str) -> tuple[str, ...]:
     )
 
 
-def judge_permissions(results: Mapping[str, Sequence[Json]]) -> Sequence[Finding]:
+@fetch(PERMISSIONS)
+def simulated(context: Context) -> Mapping[str, Sequence[Json]]:
+    """Return what IAM's simulator says of each action of the push user and of the reconciler's role."""
+    stack = context.answer(china_stack)
+    registry, _, prefix = stack.output("CopiesPrefix").partition("/")
+    number = registry.partition(".")[0]
+    below = f"arn:aws-cn:ecr:{stack.account.region}:{number}:repository/{prefix}image-mirror-doctor"
+    actions = creating(stack.parameter("ExpireDays"), stack.parameter("PullAccounts"))
+    user = stack.output("ImagePushUserName")
+    asked: dict[str, tuple[str, Sequence[str]]] = {user: (f"arn:aws-cn:iam::{number}:user/{user}", PUSHING)}
+    if found := context.answer(reconciler_function):
+        asked["the reconciler's role"] = (found["Configuration"]["Role"], actions)
+
+    def simulate(principal: str, actions: Sequence[str]) -> Sequence[Json]:
+        answer = stack.account.client("iam").simulate_principal_policy(
+            PolicySourceArn=principal, ActionNames=list(actions), ResourceArns=[below]
+        )
+        results: Sequence[Json] = answer["EvaluationResults"]
+        return results
+
+    return {who: simulate(*what) for who, what in asked.items()}
+
+
+def judge_permissions(results: Mapping[str, Sequence[Json]]) -> Sequence[CheckResult]:
     """Judge what SimulatePrincipalPolicy says of each, the reconciler's role and the push user, by their names."""
     denied = [
         fail(
@@ -109,3 +246,14 @@ def judge_permissions(results: Mapping[str, Sequence[Json]]) -> Sequence[Finding
     ]
     count = sum(map(len, results.values()))
     return unless(denied, fine(PERMISSIONS, f"IAM allows the {count} actions that {' and '.join(results)} need"))
+
+
+CHECKS = (
+    Check(WEBHOOK, partial(judge_function, WEBHOOK), (webhook_function, china_stack)),
+    Check(WEBHOOK, partial(judge_runs, WEBHOOK, "WebhookLogGroup"), (webhook_runs, china_stack)),
+    Check(RECONCILER, partial(judge_function, RECONCILER), (reconciler_function, china_stack)),
+    Check(RECONCILER, partial(judge_runs, RECONCILER, "ReconcilerLogGroup"), (reconciler_runs, china_stack)),
+    Check(ROOM, judge_room, (account_settings,)),
+    Check(LETTERS, judge_letters, (letters, china_stack)),
+    Check(PERMISSIONS, judge_permissions, (simulated,)),
+)

@@ -1,24 +1,43 @@
-"""Judges the two access keys: the secret that each lies in, the key itself, and what came of a call with it. Pure."""
+"""The two access keys: the secret that each lies in, the key itself, and what comes of a call with it."""
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from functools import partial
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from image_mirror.aws import AccessKey
-from image_mirror.cli.doctor.findings import Finding, fail, fine, unless, warn
+from image_mirror.cli.accounts import Account
+from image_mirror.cli.doctor.accounts import or_none
+from image_mirror.cli.doctor.runner import (
+    Check,
+    CheckResult,
+    Context,
+    Fetch,
+    UnansweredError,
+    fail,
+    fetch,
+    fine,
+    now,
+    unless,
+    warn,
+)
+from image_mirror.cli.doctor.stacks import china_stack, global_stack
 from image_mirror.cli.keys.plan import secret_name, shown
-from image_mirror.cli.keys.probe import NO_OTHER_KEY, ProbeResult, Verdict
+from image_mirror.cli.keys.probe import NO_OTHER_KEY, ProbeResult, Verdict, can_copy, can_push
+from image_mirror.cli.keys.secret import CHINA_NAMES, GLOBAL_NAMES
 from image_mirror.cli.output import span
 from image_mirror.cli.remedies import REVERT, get_back, make_again
 from image_mirror.cli.stacks import Stack
+from image_mirror.global_access import REGION
 from image_mirror.review import Json
 
 _OLD = timedelta(days=90)
-_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}")
 _KEY_ID = re.compile(r"\w{16,128}", re.ASCII)  # IAM: accessKeyIdType
 _CONNECT = "`image-mirror connect` makes a key and stores it"
 _ROTATE = "`image-mirror connect --rotate` makes a new key, tries it, and removes the old one"
@@ -26,25 +45,35 @@ _ROTATE = "`image-mirror connect --rotate` makes a new key, tries it, and remove
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One of the two keys: what findings about its secret, itself and a call with it are called; the secret's entries
-    for the region, the key's ID and the key; whether the secret is a part of its stack, or `image-mirror connect`'s."""
+    """One of the two keys.
+
+    The topics of its secret, of itself and of a call with it; the secret's entries for the region, the key's ID and
+    the key; the outputs that name the secret and the user; whether the secret is a part of its stack, or
+    `image-mirror connect`'s.
+    """
 
     secret: str
     key: str
     call: str
     entries: tuple[str, str, str]
+    secret_output: str
+    user_output: str
     of_a_stack: bool
 
 
 GLOBAL_KEY = Kind(
     *("GlobalAKSK: secret", "GlobalAKSK: key", "GlobalAKSK: call"),
-    ("G_AWS_REGION", "G_ACCESS_KEY", "G_SECRET_KEY"),
+    GLOBAL_NAMES,
+    "GlobalSecret",
+    "ImagePullUserName",
     of_a_stack=False,
 )
 """The key for the global account, kept in China."""
 CHINA_KEY = Kind(
     *("ImagePullSecret: secret", "ImagePullSecret: key", "ImagePullSecret: call"),
-    ("Region", "AccessKey", "AccessSecretKey"),
+    CHINA_NAMES,
+    "ImagePullSecretArn",
+    "ImagePushUserName",
     of_a_stack=True,
 )
 """The key for China, kept in the global account."""
@@ -72,37 +101,53 @@ def read_key(kind: Kind, text: str | Absent) -> tuple[AccessKey | None, str]:
     if lacking:
         return None, f"holds nothing in {', '.join(lacking)}"
     region, key_id, secret = (str(value).strip() for value in values)
-    if not _REGION.fullmatch(region):
+    if not REGION.fullmatch(region):
         return None, f"holds no region in {kind.entries[0]}"
     if not _KEY_ID.fullmatch(key_id):
         return None, f"holds no access key ID in {kind.entries[1]}"
     return AccessKey(region, key_id, secret), ""
 
 
-def judge_secret(kind: Kind, stack: Stack, secret_id: str, text: str | Absent, region: str | None) -> Sequence[Finding]:
-    """Judge a secret, which lies where `stack` is, by its text.
+def secret_text(account: Account, name: str) -> str | Absent:
+    """Return a secret's text, "" for one that has none. Raises what botocore raises."""
+    try:
+        text: str = account.client("secretsmanager").get_secret_value(SecretId=name).get("SecretString", "")
+    except ClientError as error:
+        code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+        if code == "InvalidRequestException":
+            return Absent.MARKED
+        if code != "ResourceNotFoundException":
+            raise
+        # "... can't find the specified secret value for staging label: AWSCURRENT" is said of a secret without one.
+        return "" if "secret value" in message else Absent.GONE
+    return text
 
-    `region` is what it has to say, None where that is not known.
-    """
-    name = secret_name(secret_id)
+
+def judge_secret(kind: Kind, text: str | Absent, stack: Stack, owner: Stack | None) -> Sequence[CheckResult]:
+    """Judge a secret, which lies where `stack` is, by its text; `owner` has the key's user, where that is known."""
+    name = secret_name(stack.output(kind.secret_output))
+    region = owner.account.region if owner else None
+    is_named = kind.secret.startswith(f"{name}:")  # by the topic, unless it is called otherwise in this deployment
     key, problem = read_key(kind, text)
     if key is None:
         remedies = {Absent.MARKED: get_back(stack.account, name)}
         if kind.of_a_stack:
             remedies[Absent.GONE] = f"{make_again(stack.name)}; then: {_CONNECT}"
         then = remedies.get(text, _CONNECT) if isinstance(text, Absent) else _CONNECT
-        return [fail(kind.secret, f"the secret {name} {problem}", then)]
+        return [fail(kind.secret, f"{'it' if is_named else name} {problem}", then)]
     if region is not None and key.region != region:
-        found = f"{kind.entries[0]} in the secret {name} is {key.region}, the stack's region is {region}"
+        entry = kind.entries[0] if is_named else f"{kind.entries[0]} in {name}"
+        found = f"{entry} is {key.region}, the stack's region is {region}"
         return [fail(kind.secret, found, "`image-mirror connect` corrects it")]
-    return [fine(kind.secret, f"{name} has its three entries, for {key.region}")]
+    return [fine(kind.secret, f"{'it' if is_named else name} has its three entries, for {key.region}")]
 
 
 def judge_key(
-    kind: Kind, user: str, key: AccessKey, listed: Sequence[Json] | None, used: Json | None, now: datetime
-) -> Sequence[Finding]:
-    """Judge a key by what IAM lists of `user`, None for no such user, and by when it was last used, if known."""
-    name = f"key {shown(key.access_key_id)}"
+    kind: Kind, key: AccessKey, listed: Sequence[Json] | None, owner: Stack, now: datetime, used: Json | None
+) -> Sequence[CheckResult]:
+    """Judge a key by what IAM lists of its user, None for no such user, and by when it was last used, if known."""
+    user = owner.output(kind.user_output)
+    name = shown(key.access_key_id)
     if listed is None:
         return [
             fail(kind.key, f"the user {user} does not exist", f"deploy its stack again; {REVERT}; then: {_CONNECT}")
@@ -112,7 +157,7 @@ def judge_key(
         return [fail(kind.key, f"{name} is none of {user}'s: it is deleted, or another user's", _CONNECT)]
     age = now - own["CreateDate"]
 
-    def faults() -> Iterator[Finding]:
+    def faults() -> Iterator[CheckResult]:
         if own["Status"] != "Active":
             yield fail(kind.key, f"{name} of {user} is {own['Status']}", _CONNECT)
         if age > _OLD:
@@ -128,14 +173,14 @@ def judge_key(
     return unless(faults(), fine(kind.key, f"{name} of {user}: active, {age.days} days old, {_use(used, now)}"))
 
 
-def judge_call(kind: Kind, verdict: Verdict) -> Sequence[Finding]:
+def judge_call(kind: Kind, verdict: Verdict) -> Sequence[CheckResult]:
     """Judge what came of a call that was made with the key."""
     match verdict.outcome:
         case ProbeResult.WORKS:
-            return [fine(kind.call, f"AWS answers: {verdict.said}")]
+            return [fine(kind.call, f"AWS answers: {verdict.text}")]
         case ProbeResult.REFUSED:
-            return [fail(kind.call, f"AWS does not take the key: {verdict.said}", _CONNECT)]
-    return [fail(kind.call, f"AWS takes the key, and denies it what it is for: {verdict.said}", NO_OTHER_KEY)]
+            return [fail(kind.call, f"AWS does not take the key: {verdict.text}", _CONNECT)]
+    return [fail(kind.call, f"AWS takes the key, and denies it what it is for: {verdict.text}", NO_OTHER_KEY)]
 
 
 def _filled(value: Any) -> bool:
@@ -150,3 +195,62 @@ def _use(used: Json | None, now: datetime) -> str:
         return "never used"
     ago = int((now - used["LastUsedDate"]).total_seconds() * 1000)
     return f"last used {span(ago)} ago ({used.get('ServiceName', 'N/A')})"
+
+
+def _checks(
+    kind: Kind, kept: Fetch[Stack], owned: Fetch[Stack], call: Callable[[Context, AccessKey], Verdict]
+) -> tuple[Check, ...]:
+    """Return the checks of a key whose secret is in one stack, `kept`, and whose user in the other, `owned`.
+
+    `call` calls with the key what it is there for.
+    """
+
+    @fetch(kind.secret)
+    def text(context: Context) -> str | Absent:
+        stack = context.answer(kept)
+        return secret_text(stack.account, stack.output(kind.secret_output))
+
+    @fetch(kind.secret)
+    def key(context: Context) -> AccessKey:
+        found, _ = read_key(kind, context.answer(text))
+        if found is None:
+            raise UnansweredError(kind.secret, "the secret holds no key")
+        context.hide(found.access_key_id, found.secret_access_key)
+        return found
+
+    @fetch(kind.key)
+    def listed(context: Context) -> Sequence[Json] | None:
+        stack = context.answer(owned)
+        client, user = stack.account.client("iam"), stack.output(kind.user_output)
+        return or_none(lambda: client.list_access_keys(UserName=user)["AccessKeyMetadata"])  # at most two
+
+    @fetch(kind.key)
+    def used(context: Context) -> Json:
+        stack, key_id = context.answer(owned), context.answer(key).access_key_id
+        found: Json = stack.account.client("iam").get_access_key_last_used(AccessKeyId=key_id)["AccessKeyLastUsed"]
+        return found
+
+    @fetch(kind.call)
+    def verdict(context: Context) -> Verdict:
+        context.answer_or_none(used)  # this call is to be none of the uses
+        return call(context, context.answer(key))
+
+    return (
+        Check(kind.secret, partial(judge_secret, kind), (text, kept), helps=(owned,)),
+        Check(kind.key, partial(judge_key, kind), (key, listed, owned, now), helps=(used,)),
+        Check(kind.call, partial(judge_call, kind), (verdict,)),
+    )
+
+
+def _copy(context: Context, key: AccessKey) -> Verdict:
+    return can_copy(context.global_account, key, context.answer(global_stack).output("ProjectName"))
+
+
+def _push(context: Context, key: AccessKey) -> Verdict:
+    return can_push(context.china_account, key)
+
+
+CHECKS = (
+    *_checks(GLOBAL_KEY, china_stack, global_stack, _copy),
+    *_checks(CHINA_KEY, global_stack, china_stack, _push),
+)

@@ -1,12 +1,12 @@
-"""How findings are printed: an aligned line each for a pipe, a block each on a terminal, and a line that counts."""
+"""How results are printed: an aligned line each for a pipe, a block each on a terminal, and a line that counts."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import typer
 
-from image_mirror.cli.doctor.findings import Finding, State
+from image_mirror.cli.doctor.runner import CheckResult, State
 from image_mirror.cli.output import aligned
 from image_mirror.messages import printable
 
@@ -18,36 +18,61 @@ _COLOURS = {
 }
 
 
-def without(findings: Iterable[Finding], secrets: Iterable[str]) -> list[Finding]:
-    """Return the findings, each once, with `secrets` masked wherever AWS or the cluster may have quoted one."""
-    hidden = [secret for secret in secrets if secret]
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is printed of one result, or of several. Its fields are the keys of the JSON output."""
 
-    def mask(text: str) -> str:
-        for secret in hidden:
-            text = text.replace(secret, "***")
-        return text
-
-    masked = (replace(each, found=mask(each.found), remedy=each.remedy and mask(each.remedy)) for each in findings)
-    return list(dict.fromkeys(masked))
+    topic: str
+    state: State
+    found: str
+    remedy: str | None
 
 
-def table(findings: Iterable[Finding]) -> Iterator[str]:
-    """Yield a heading and one line for each finding, its remedy after an arrow, however long."""
+def rows(results: Iterable[CheckResult]) -> list[Row]:
+    """Return a row for each result."""
+    return [Row(each.topic, each.state, each.found, each.remedy) for each in results]
+
+
+def short_rows(results: Sequence[CheckResult]) -> list[Row]:
+    """Return the rows for people: those that are skipped only because the same other result is missing become one."""
+    needs = {each.topic: each.needs for each in results if each.needs}
+    missing = [_first(each, needs) for each in results]
+    counts = Counter(filter(None, missing))
+    found: dict[object, Row] = {}
+    for number, (row, root) in enumerate(zip(rows(results), missing, strict=True)):
+        if root is None or counts[root] == 1:
+            found[number] = row
+        else:
+            found[root] = Row(f"{counts[root]} checks", State.SKIPPED, f'not asked: they need "{root}"', None)
+    return list(found.values())
+
+
+def _first(result: CheckResult, needs: Mapping[str, str]) -> str | None:
+    """Return the topic that is missing in the first place: what `result` needs may itself need another."""
+    topic, seen = result.needs, {result.topic}
+    while topic is not None and topic in needs and topic not in seen:
+        seen.add(topic)
+        topic = needs[topic]
+    return topic
+
+
+def table(rows: Iterable[Row]) -> Iterator[str]:
+    """Yield a heading and one line for each row, its remedy after an arrow, however long."""
     lines = [["STATE", "TOPIC", "FOUND -> REMEDY"]]
-    lines += [[each.state, each.topic, " -> ".join(filter(None, (each.found, each.remedy)))] for each in findings]
+    lines += [[each.state, each.topic, " -> ".join(filter(None, (each.found, each.remedy)))] for each in rows]
     yield from aligned(lines)
 
 
-def listing(findings: Iterable[Finding]) -> Iterator[str]:
-    """Yield each finding in colour, its remedy below it: for a terminal, which wraps long lines."""
-    for each in findings:
+def listing(rows: Iterable[Row]) -> Iterator[str]:
+    """Yield each row in colour, its remedy below it: for a terminal, which wraps long lines."""
+    for each in rows:
         state = typer.style(f"{each.state:8}", fg=_COLOURS[each.state], bold=each.state is State.FAILED or None)
         yield f"{state} {typer.style(printable(each.topic), bold=True)}: {printable(each.found)}"
         if each.remedy:
             yield f"         -> {printable(each.remedy)}"
 
 
-def summary(findings: Sequence[Finding]) -> str:
-    """Count the findings by their state."""
-    counted = Counter(each.state for each in findings)
+def summary(results: Sequence[CheckResult]) -> str:
+    """Count the results by their state."""
+    counted = Counter(each.state for each in results)
     return ", ".join(f"{counted[state]} {state}" for state in State)

@@ -1,14 +1,19 @@
-"""Judges what makes the reconciler run: the table's stream, the schedule, ECR's events; and the dead letters. Pure."""
+"""What makes the reconciler run: the table's stream, the schedule, ECR's events."""
 
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from image_mirror.cli.doctor.findings import Finding, fail, fine, unless, warn
-from image_mirror.cli.remedies import RESTORE, AwsCommand
+from image_mirror.cli.doctor.accounts import or_none
+from image_mirror.cli.doctor.dynamodb import described_table
+from image_mirror.cli.doctor.functions import reconciler_function, reconciler_name, stream_ages
+from image_mirror.cli.doctor.runner import Check, CheckResult, Context, Fetch, fail, fetch, fine, unless, warn
+from image_mirror.cli.doctor.stacks import china_stack, resource_name
+from image_mirror.cli.remedies import RESTORE, aws_of, log_of
+from image_mirror.cli.stacks import Stack
 from image_mirror.review import Json
 
-STREAM, LAG, SCHEDULE, EVENTS, LETTERS = "stream mapping", "stream lag", "schedule", "ECR events", "dead letters"
+STREAM, LAG, SCHEDULE, EVENTS = "stream mapping", "stream lag", "schedule", "ECR events"
 
 STREAM_FILTER = {"eventName": ["INSERT", "MODIFY"], "dynamodb": {"NewImage": {"status": {"S": ["REQUESTED"]}}}}
 """The filter of the template's event source mapping: what is requested, and nothing else."""
@@ -31,20 +36,27 @@ def ecr_pattern(prefix: str) -> Json:
     }
 
 
-def judge_mapping(mappings: Sequence[Json], stream: str | None, aws: AwsCommand, log: str) -> Sequence[Finding]:
-    """Judge the reconciler's event source mappings; one of them has to read `stream`, the table's.
+@fetch(STREAM)
+def mappings(context: Context) -> Sequence[Json]:
+    """Return the reconciler's event source mappings."""
+    name = reconciler_name(context)
+    answer = or_none(lambda: context.china_account.client("lambda").list_event_source_mappings(FunctionName=name))
+    return answer["EventSourceMappings"] if answer else []
 
-    `log` is the command that shows the reconciler's log.
-    """
+
+def judge_mapping(mappings: Sequence[Json], table: Json | None, china: Stack) -> Sequence[CheckResult]:
+    """Judge the reconciler's event source mappings; one of them has to read the table's stream."""
+    stream = table.get("LatestStreamArn") if table else None
+    log = log_of(china, "ReconcilerLogGroup")
     mapping = next((each for each in mappings if stream and each.get("EventSourceArn") == stream), None)
     if mapping is None:
         found = "the reconciler reads another table's stream" if mappings else "nothing reads the table's stream"
         return [fail(STREAM, f"{found}: copies start a minute late", RESTORE)]
     patterns = [each.get("Pattern", "") for each in mapping.get("FilterCriteria", {}).get("Filters", ())]
-    enable = aws("lambda", "update-event-source-mapping", "--enabled", "--uuid", mapping["UUID"])
+    enable = aws_of(china.account)("lambda", "update-event-source-mapping", "--enabled", "--uuid", mapping["UUID"])
     state, result = mapping.get("State", "unknown"), mapping.get("LastProcessingResult", "not known")
 
-    def faults() -> Iterator[Finding]:
+    def faults() -> Iterator[CheckResult]:
         if state in ("Disabled", "Disabling"):
             yield fail(STREAM, f"it is {state}: copies start a minute late", enable)
         elif state not in ("Enabled", "unknown"):
@@ -59,7 +71,7 @@ def judge_mapping(mappings: Sequence[Json], stream: str | None, aws: AwsCommand,
     return unless(faults(), fine(STREAM, f"it is {state}, its last result: {result}"))
 
 
-def judge_lag(ages: Sequence[float]) -> Sequence[Finding]:
+def judge_lag(ages: Sequence[float]) -> Sequence[CheckResult]:
     """Judge how old, in milliseconds, what was read from the stream lately was when it was read."""
     if not ages:
         return [fine(LAG, "nothing was read in the last 15 minutes")]
@@ -69,60 +81,74 @@ def judge_lag(ages: Sequence[float]) -> Sequence[Finding]:
             warn(
                 LAG,
                 f"what is read from the stream is up to {seconds:.0f} seconds old",
-                "see the findings about the reconciler: its errors, and the account's concurrency",
+                "see the results about the reconciler: its errors, and the account's concurrency",
             )
         ]
     return [fine(LAG, f"at most {seconds:.0f} seconds in the last 15 minutes")]
 
 
-def judge_rule(
-    topic: str,
-    rule: Json | None,
-    targets: Sequence[Json],
-    function: str,
-    policy: Json,
-    wanted: str | Json,
-    aws: AwsCommand,
-) -> Sequence[Finding]:
-    """Judge an EventBridge rule, None where there is none.
+Rule = tuple[Json | None, Sequence[Json]]
+"""What DescribeRule says of an EventBridge rule, None where there is none; and its targets."""
 
-    It has to call `function` (its ARN), whose `policy` lets it, by `wanted`: a schedule's expression or a pattern.
+
+def _rule(context: Context, logical_id: str) -> Rule:
+    name = resource_name(context, logical_id)
+    events = context.china_account.client("events")
+    found = or_none(lambda: events.describe_rule(Name=name))
+    return found, events.list_targets_by_rule(Rule=name)["Targets"] if found else []
+
+
+# SAM makes these logical IDs of its events' names.
+schedule = Fetch(SCHEDULE, lambda context: _rule(context, "ReconcilerFunctionEveryMinute"))
+ecr_hints = Fetch(EVENTS, lambda context: _rule(context, "ReconcilerFunctionEcrHints"))
+
+
+@fetch(None)
+def reconciler_policy(context: Context) -> Json:
+    """Return who may call the reconciler, as a policy; {} where nobody may."""
+    name = reconciler_name(context)
+    answer = or_none(lambda: context.china_account.client("lambda").get_policy(FunctionName=name))
+    return json.loads(answer["Policy"]) if answer else {}
+
+
+def judge_schedule(rule: Rule, policy: Json, function: Json | None, china: Stack) -> Sequence[CheckResult]:
+    """Judge the rule that calls the reconciler each minute."""
+    return _judge_rule(SCHEDULE, RATE, rule, policy, function, china)
+
+
+def judge_events(rule: Rule, policy: Json, function: Json | None, china: Stack) -> Sequence[CheckResult]:
+    """Judge the rule that tells the reconciler what happens in ECR."""
+    return _judge_rule(EVENTS, ecr_pattern(china.parameter("RepositoryPrefix")), rule, policy, function, china)
+
+
+def _judge_rule(
+    topic: str, wanted: str | Json, found: Rule, policy: Json, called: Json | None, china: Stack
+) -> Sequence[CheckResult]:
+    """Judge an EventBridge rule by `wanted`, a schedule's expression or a pattern.
+
+    It has to call `called`, the reconciler, whose `policy` lets it.
     """
+    rule, targets = found
+    function = called["Configuration"]["FunctionArn"] if called else ""
     without = "copies are not looked after" if topic == SCHEDULE else "copies are noticed a minute later"
     if rule is None:
         return [fail(topic, f"its rule does not exist: {without}", RESTORE)]
     name = rule["Name"]
-    stands: Any = rule.get("ScheduleExpression") if isinstance(wanted, str) else _parsed(rule.get("EventPattern", ""))
+    current: Any = rule.get("ScheduleExpression") if isinstance(wanted, str) else _parsed(rule.get("EventPattern", ""))
 
-    def faults() -> Iterator[Finding]:
+    def faults() -> Iterator[CheckResult]:
         if rule.get("State") != "ENABLED":
-            yield fail(topic, f"{name} is {rule.get('State')}: {without}", aws("events", "enable-rule", "--name", name))
-        if stands != wanted:
+            enable = aws_of(china.account)("events", "enable-rule", "--name", name)
+            yield fail(topic, f"{name} is {rule.get('State')}: {without}", enable)
+        if current != wanted:
             shown = wanted if isinstance(wanted, str) else wanted["detail"]["repository-name"]
-            yield fail(topic, f"{name} has {_shown(stands)}, not {_shown(shown)}: {without}", RESTORE)
+            yield fail(topic, f"{name} has {_shown(current)}, not {_shown(shown)}: {without}", RESTORE)
         if function not in [each["Arn"] for each in targets]:
             yield fail(topic, f"{name} does not call the reconciler: {without}", RESTORE)
         if not _lets(policy, rule["Arn"]):
             yield fail(topic, f"{name} may not call the reconciler: {without}", RESTORE)
 
     return unless(faults(), fine(topic, f"{name} is ENABLED and calls the reconciler"))
-
-
-def judge_letters(attributes: Json | None, queue: str, aws: AwsCommand, log: str) -> Sequence[Finding]:
-    """Judge the queue of stream batches that could not be handled, None where there is none."""
-    if attributes is None:
-        return [fail(LETTERS, "the queue does not exist", RESTORE)]
-    count = int(attributes["ApproximateNumberOfMessages"])
-    if count:
-        purge = aws("sqs", "purge-queue", "--queue-url", queue)
-        return [
-            warn(
-                LETTERS,
-                f"{count} batches of the stream could not be handled; the schedule finds their records all the same",
-                f"see the reconciler's log of that time, by --since further back if need be: {log}; then {purge}",
-            )
-        ]
-    return [fine(LETTERS, "none")]
 
 
 def _lets(policy: Json, rule: str) -> bool:
@@ -150,3 +176,11 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict) and "detail" in value:
         value = value["detail"].get("repository-name")
     return value if isinstance(value, str) else json.dumps(value)
+
+
+CHECKS = (
+    Check(STREAM, judge_mapping, (mappings, described_table, china_stack)),
+    Check(LAG, judge_lag, (stream_ages,)),
+    Check(SCHEDULE, judge_schedule, (schedule, reconciler_policy, reconciler_function, china_stack)),
+    Check(EVENTS, judge_events, (ecr_hints, reconciler_policy, reconciler_function, china_stack)),
+)

@@ -1,14 +1,28 @@
-"""Judges the webhook by what it answers to a dry-run review through its public URL. Pure."""
+"""The webhook: a dry-run review is posted to its public URL, as an API server does, and its answer is judged.
+
+Of a dry run nothing is recorded.
+"""
 
 import base64
 import json
+import socket
+import ssl
+import time
+import urllib.error
+import urllib.request
+import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
-from image_mirror.cli.doctor.findings import Finding, fail, fine, warn
-from image_mirror.cli.doctor.posting import Call, Reply, Silence
-from image_mirror.cli.remedies import AGAIN
+from image_mirror.cli.doctor.runner import Check, CheckResult, Context, fail, fetch, fine, warn
+from image_mirror.cli.doctor.stacks import china_stack
+from image_mirror.cli.errors import NoAnswerError
+from image_mirror.cli.remedies import AGAIN, log_of
+from image_mirror.cli.stacks import Stack, mirror_of
+from image_mirror.decisions import Copy, Mirror
 from image_mirror.review import Json
 
 CALL = "webhook call"
@@ -17,16 +31,58 @@ SLOW = 5.0
 """In seconds: the shipped timeoutSeconds, after which an API server goes on without the webhook."""
 # What API Gateway says in China while the account has no ICP licence: an HTTP API the first, a REST API the second.
 _NO_LICENCE: tuple[Json, ...] = ({"message": "Forbidden"}, {"Message": None})
+_TIMEOUT = 10.0  # seconds
+_LONGEST = 65_536  # bytes of an answer that are read
+_MOST_CALLS = 3
+_SCHEME = "https://"
+_COPIED_BY_NO_RULE = "image-mirror-doctor.invalid/image:1"
+_POD = "image-mirror-doctor"
 
 
-def masked(url: str) -> str:
-    """Return a URL with its path, the token, left out."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}/***" if parts.netloc else "***"
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back: a status, a body, and after how many seconds."""
+
+    status: int
+    body: bytes
+    seconds: float
+    retry_after: str | None = None
 
 
-def judge_call(call: Call, copies: str, log: str) -> Sequence[Finding]:
-    """Judge a call. Names of copies begin with `copies`; `log` is the command that shows the webhook's log."""
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Nothing came back: what was found, and what to do."""
+
+    found: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A review, what came back to it, and whether its pod has to be sent to a copy."""
+
+    review: Json
+    reply: Reply | Silence
+    is_rewritten: bool
+
+
+@fetch(CALL)
+def call(context: Context) -> Call:
+    """Try the webhook of China's stack."""
+    stack = context.answer(china_stack)
+    try:
+        image = copied_image(mirror_of(stack))
+    except (NoAnswerError, ValueError):  # the results about the stack and its rules say so
+        image = None
+    review = dry_run_review(image or _COPIED_BY_NO_RULE)
+    # SwapWhen=copied: the pod keeps the image that it names until the copy is there.
+    is_rewritten = image is not None and stack.parameter("SwapWhen") == "always"
+    return Call(review, send(stack.output("APIGatewayURL"), review), is_rewritten)
+
+
+def judge_call(call: Call, china: Stack) -> Sequence[CheckResult]:
+    """Judge a call of the webhook of China's stack."""
+    copies, log = china.output("CopiesPrefix"), log_of(china, "WebhookLogGroup")
     reply = call.reply
     if isinstance(reply, Silence):
         return [fail(CALL, reply.found, reply.remedy)]
@@ -37,7 +93,7 @@ def judge_call(call: Call, copies: str, log: str) -> Sequence[Finding]:
     response = answer.get("response") if isinstance(answer, dict) else None
     if not isinstance(response, dict) or response.get("uid") != call.review["request"]["uid"]:
         found = f"200 {took}, but not the answer to this review: something else answers in its place"
-        return [fail(CALL, found, f"see whether a proxy stands between (HTTPS_PROXY); else {AGAIN}")]
+        return [fail(CALL, found, f"see whether a proxy is between (HTTPS_PROXY); else {AGAIN}")]
     images = _patched(response)
     if call.is_rewritten and not any(image.startswith(copies) for image in images):
         found = f"it answers {took}, but sends the pod to {images[0] if images else 'its source'}, not to {copies}"
@@ -49,7 +105,7 @@ def judge_call(call: Call, copies: str, log: str) -> Sequence[Finding]:
     return [fine(CALL, f"it answers a dry run {took}, and {what}")]
 
 
-def _refused(reply: Reply, log: str) -> Finding:
+def _refused(reply: Reply, log: str) -> CheckResult:
     body = _json(reply.body)
     see_log = f"see the webhook's log: {log}"
     match reply.status:
@@ -61,7 +117,7 @@ def _refused(reply: Reply, log: str) -> Finding:
             )
         case 403:
             found = "403, and not from API Gateway: something between here and there forbids the call"
-            remedy = "see to the proxy or firewall; run this from a machine in the cluster's network"
+            remedy = "check the proxy or firewall; run this from a machine in the cluster's network"
         case 404:
             found = "404: the API has no such path; the stack's output APIGatewayURL has another token than its route"
             remedy = f"{AGAIN} with a new WebhookToken, and apply the new webhook configuration"
@@ -70,13 +126,13 @@ def _refused(reply: Reply, log: str) -> Finding:
             remedy = "raise ThrottlingRate and ThrottlingBurst of China's stack, or find out who calls it so often"
         case status if 300 <= status < 400:
             found = f"{status}: something redirects the call, and API Gateway does not"
-            remedy = "see to the proxy or portal between here and there"
+            remedy = "check the proxy or portal between here and there"
         case 503 if reply.retry_after:
             found = "503, again and again: the webhook cannot read the table in time"
-            remedy = f"see the findings about the table; {see_log}"
+            remedy = f"see the results about the table; {see_log}"
         case status if status >= 500:
             found = f"{status}: the webhook, or Lambda in its place, failed"
-            remedy = f"see the finding about its function; {see_log}"
+            remedy = f"see the result about its function; {see_log}"
         case status:
             found = f"{status}: the webhook does not understand the review, so it is another release's"
             remedy = f"{AGAIN} from this release; {see_log}"
@@ -96,3 +152,113 @@ def _json(body: bytes) -> Any:
         return json.loads(body)
     except ValueError:
         return None
+
+
+def copied_image(mirror: Mirror) -> str | None:
+    """Return an image that a rule has copied, or None where no rule copies any."""
+    for rule in mirror.rules.entries:
+        host = f"{_POD}.{rule.prefix.host}" if rule.prefix.wildcard else rule.prefix.host
+        image = "/".join((host, *rule.prefix.path, _POD)) + ":1"
+        if isinstance(mirror.decide(image)[0], Copy):
+            return image
+    return None
+
+
+def dry_run_review(image: str) -> Json:
+    """Return the AdmissionReview of a dry run that makes a pod of `image`: the webhook then records nothing."""
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": _POD, "namespace": "default"},
+        "spec": {"containers": [{"name": _POD, "image": image}]},
+    }
+    kind = {"group": "", "version": "v1", "kind": "Pod"}
+    resource = {"group": "", "version": "v1", "resource": "pods"}
+    return {
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": str(uuid.uuid4()),
+            "kind": kind,
+            "resource": resource,
+            "name": _POD,
+            "namespace": "default",
+            "operation": "CREATE",
+            "userInfo": {"username": _POD},
+            "object": pod,
+            "oldObject": None,
+            "dryRun": True,
+            "options": {"apiVersion": "meta.k8s.io/v1", "kind": "CreateOptions", "dryRun": ["All"]},
+        },
+    }
+
+
+def send(url: str, review: Json) -> Reply | Silence:
+    """Post a review, through a proxy where the environment names one; again after a 503 that says when, as the API
+    server does."""
+    body = json.dumps(review).encode()
+    for _ in range(_MOST_CALLS - 1):
+        reply = _post(url, body)
+        if isinstance(reply, Silence) or reply.status != 503 or not reply.retry_after:
+            return reply
+        time.sleep(1)
+    return _post(url, body)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """Follow none: the webhook sends none, and the token is for its host alone."""
+
+
+def _post(url: str, body: bytes) -> Reply | Silence:
+    host = urlsplit(url).netloc
+    if not url.startswith(_SCHEME):
+        return Silence("the stack's output APIGatewayURL is no https:// URL", AGAIN)
+    headers = {"Content-Type": "application/json", "User-Agent": "image-mirror-doctor"}
+    request = urllib.request.Request(f"{url}?timeout=10s", body, headers)  # noqa: S310 - https, as said above
+    opener = urllib.request.build_opener(_NoRedirect)
+    began = time.monotonic()
+    try:
+        with opener.open(request, timeout=_TIMEOUT) as answer:
+            return Reply(answer.status, answer.read(_LONGEST), time.monotonic() - began)
+    except urllib.error.HTTPError as error:
+        with error:
+            return Reply(error.code, error.read(_LONGEST), time.monotonic() - began, error.headers.get("Retry-After"))
+    except (OSError, HTTPException) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        return _silence(host, reason)
+
+
+def _silence(host: str, reason: object) -> Silence:
+    match reason:
+        case ssl.SSLCertVerificationError():
+            return Silence(
+                f"the certificate of {host} is not trusted: {reason.verify_message}",
+                "if a proxy here opens TLS, give its CA by SSL_CERT_FILE; API servers trust their own system's CAs",
+            )
+        case ssl.SSLError():
+            found = f"TLS with {host} fails: {reason.strerror}"
+            return Silence(found, "check the proxy or firewall between here and there")
+        case socket.gaierror():
+            return Silence(
+                f"the name {host} is not found",
+                "check DNS, or HTTPS_PROXY where only a proxy resolves names; if the API was deleted, deploy again",
+            )
+        case TimeoutError():
+            return Silence(
+                f"{host} gives no answer within {_TIMEOUT:.0f} seconds",
+                "check the network and firewall, and HTTPS_PROXY where there is a proxy",
+            )
+    text = str(reason)
+    # Not any text: that of http.client may quote the URL, and so the token.
+    kind = text if text.startswith("Tunnel ") else getattr(reason, "strerror", None) or type(reason).__name__
+    return Silence(f"{host} cannot be reached: {kind}", "check the network, and HTTPS_PROXY where there is a proxy")
+
+
+def masked(url: str) -> str:
+    """Return a URL with its path, the token, left out."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}/***" if parts.netloc else "***"
+
+
+CHECKS = (Check(CALL, judge_call, (call, china_stack)),)

@@ -1,6 +1,7 @@
-"""One access key's way from its user to the other account's secret: how it stands, what is to be done, and the doing.
+"""Creates or rotates one access key: from its IAM user to the other account's secret.
 
-Each step leaves what works working, and a run that is cut off after any of them is gone on with by the next.
+First the state is examined, then a plan is made, then the plan is carried out. After each step, keys that worked still
+work. If a run is interrupted after any step, the next run continues.
 """
 
 import time
@@ -15,9 +16,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from image_mirror.aws import AccessKey
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.errors import remedy
-from image_mirror.cli.keys.plan import NoRoomError, NotWellError, Plan, Take, UserKey, plan, shown
-from image_mirror.cli.keys.probe import NO_OTHER_KEY, ProbeResult, Verdict, can_copy, can_push, patiently
-from image_mirror.cli.keys.secret import Held, KeySecret, Names
+from image_mirror.cli.keys.plan import KeySource, NeedsAttentionError, NoRoomError, Plan, UserKey, plan, shown
+from image_mirror.cli.keys.probe import NO_OTHER_KEY, ProbeResult, Verdict, can_copy, can_push, retry_until_it_works
+from image_mirror.cli.keys.secret import CHINA_NAMES, GLOBAL_NAMES, KeySecret, SecretContent
 from image_mirror.cli.remedies import aws_of
 from image_mirror.cli.stacks import Stack
 from image_mirror.cli.terminal import waiting
@@ -27,21 +28,21 @@ if TYPE_CHECKING:
     from types_boto3_codebuild import CodeBuildClient
 
 PATIENCE = 60.0  # seconds until a new key is known everywhere
-_YOUNG = timedelta(minutes=10)
+_NEW = timedelta(minutes=10)  # a key of this age may not be known everywhere
 _PAUSE = 10.0  # seconds between two looks at the builds
-_LONGEST_WAIT = 900.0  # seconds: most builds take two to five minutes
+_LONGEST_WAIT = 900.0  # seconds: most builds source two to five minutes
 _LONGEST_QUEUE = timedelta(minutes=480)  # the project's QueuedTimeoutInMinutes
-# A build reads the project's secrets when it begins to run, and so not while it is in these.
+# In these phases a build has not read the project's secrets yet. It reads them when it starts to run.
 _BEFORE_SECRETS = ("SUBMITTED", "QUEUED")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
-    """How one account is let into the other.
+class KeySetup:
+    """One of the two keys: who owns it, where it is stored, and how it is used.
 
-    `owner` has the IAM user, `secret` carries its key to the other account, where it is used in `region`. `prove` tries
-    a key; `wait_for_users` returns when nothing needs the key that the secret gave until a moment, or raises
-    NotWellError.
+    `owner` is the account with the IAM user. `secret` is in the other account and contains the user's key, which is
+    used in `region`. `test_key` tests a key. `wait_for_users` takes the moment at which a key was replaced, and returns
+    when nothing uses that key any more; or it raises NeedsAttentionError.
     """
 
     user: str
@@ -49,32 +50,32 @@ class Link:
     iam: Any
     secret: KeySecret
     region: str
-    prove: Callable[[AccessKey], Verdict]
+    test_key: Callable[[AccessKey], Verdict]
     wait_for_users: Callable[[datetime], None]
 
     @property
-    def whose(self) -> str:
+    def user_label(self) -> str:
         """The user, for people."""
         return f"{self.user} ({self.owner.side})"
 
-    def tried(self, key: AccessKey, seconds: float) -> Verdict:
-        """Try a key for as long as `seconds`. Raises NotWellError where its user may not do what the key is for."""
-        verdict = self.prove(key)
+    def tested(self, key: AccessKey, seconds: float) -> Verdict:
+        """Test a key, for at most `seconds`. Raises NeedsAttentionError if its user may not make the call."""
+        verdict = self.test_key(key)
         if verdict.outcome is not ProbeResult.WORKS and seconds:
-            with waiting(f"Waiting until AWS takes key {shown(key.access_key_id)}, which can take a minute ..."):
-                verdict = patiently(lambda: self.prove(key), seconds)
+            with waiting(f"Waiting until AWS accepts key {shown(key.access_key_id)}; this can take a minute ..."):
+                verdict = retry_until_it_works(lambda: self.test_key(key), seconds)
         if verdict.outcome is ProbeResult.DENIED:
-            raise NotWellError(
-                f"key {shown(key.access_key_id)} of {self.whose} is taken, but denied what it is for: {verdict.said}; "
-                f"{NO_OTHER_KEY}"
+            raise NeedsAttentionError(
+                f"key {shown(key.access_key_id)} of {self.user_label} is accepted, but its user may not make the call "
+                f"that it needs: {verdict.text}; {NO_OTHER_KEY}"
             )
         return verdict
 
-    def delete_by_hand(self, access_key_id: str) -> str:
+    def delete_command(self, access_key_id: str) -> str:
         """Return the command that deletes a key."""
         return self._iam("delete-access-key", "--access-key-id", f"<the one that ends in {access_key_id[-4:]}>")
 
-    def list_by_hand(self) -> str:
+    def list_command(self) -> str:
         """Return the command that prints the IDs of the user's keys."""
         return self._iam("list-access-keys")
 
@@ -83,309 +84,315 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """How a link stands, and the plan. `verdict` is that of the secret's key, None where it was not worth a try.
+class KeyState:
+    """The state of one key, and the plan. `verdict` is of the secret's current key, None if it was not tested.
 
-    `key` is what the secret is to give, or None where it has yet to be made.
+    `key` is the key that the secret is to contain in the end, None if it must still be created.
     """
 
-    link: Link
+    setup: KeySetup
     keys: tuple[UserKey, ...]
-    held: Held
+    content: SecretContent
     verdict: Verdict | None
     plan: Plan
     key: AccessKey | None
 
     @property
-    def is_misplaced(self) -> bool:
-        """Whether the secret gives the right key for a wrong region."""
-        current = self.held.current
-        return self.plan.take is Take.CURRENT and current is not None and current.key.region != self.link.region
+    def has_wrong_region(self) -> bool:
+        """Whether the secret contains the right key with a wrong region."""
+        current = self.content.current
+        return self.plan.source is KeySource.CURRENT and current is not None and current.key.region != self.setup.region
 
-    def stands(self) -> Iterator[str]:
-        """Yield for people how it stands."""
-        secret, whose, plan = self.link.secret, self.link.whose, self.plan
-        gives = self.held.given.current
-        if gives is None:
-            yield f"{secret}: {'there is none yet' if self.held.changed_at is None else 'it gives no key yet'}"
-        elif gives not in {each.access_key_id for each in self.keys}:
-            yield f"{secret}: key {shown(gives)} is not, or no more, one of {whose}; another takes its place there"
+    def describe(self) -> Iterator[str]:
+        """Yield the state as lines for people."""
+        secret, user, plan = self.setup.secret, self.setup.user_label, self.plan
+        current = self.content.stored.current
+        if current is None:
+            lack = "it does not exist yet" if self.content.changed_at is None else "it contains no key yet"
+            yield f"{secret}: {lack}"
+        elif current not in {each.access_key_id for each in self.keys}:
+            yield f"{secret}: key {shown(current)} does not belong to {user}; another key will replace it"
         elif self.verdict is None:
-            yield f"{secret}: key {shown(gives)} of {whose} is inactive"
+            yield f"{secret}: key {shown(current)} of {user} is inactive"
         else:
-            yield f"{secret}: key {shown(gives)} of {whose} {self.verdict.outcome.value}: {self.verdict.said}"
-        if plan.discard:
-            before = ", which the secret gave before," * plan.discard.is_active
-            yield f"{whose}: key {plan.discard.story}{before} is in the way of a new one"
-        if plan.take is Take.PENDING and self.key:
-            yield f"{secret}: key {shown(self.key.access_key_id)}, made by an earlier run, waits in it"
-        elif plan.take is Take.CURRENT and plan.retire:
-            yield f"{whose}: key {plan.retire}, which the secret gave until less than a day ago, is still there"
-        for key in plan.left:
-            yield f"{whose}: key {key.story} stays: {self._why_left(key)}"
+            result = "works" if self.verdict.outcome is ProbeResult.WORKS else "is refused"
+            yield f"{secret}: key {shown(current)} of {user} {result}: {self.verdict.text}"
+        if plan.delete_first:
+            before = ", which was in the secret before," * plan.delete_first.is_active
+            yield f"{user}: key {plan.delete_first.details}{before} must be deleted before a new key can be created"
+        if plan.source is KeySource.PENDING and self.key:
+            yield f"{secret}: it contains key {shown(self.key.access_key_id)} of an earlier run as pending"
+        elif plan.source is KeySource.CURRENT and plan.delete_last:
+            yield f"{user}: key {plan.delete_last}, which was replaced less than a day ago, still exists"
+        for key in plan.kept:
+            yield f"{user}: key {key.details} is kept: {self._why_kept(key)}"
 
     def steps(self) -> Iterator[str]:
-        """Yield for people what is to be done, in this order."""
-        whose, plan = self.link.whose, self.plan
+        """Yield as lines for people what is to be done, in this order."""
+        user, plan = self.setup.user_label, self.plan
         name = f"key {shown(self.key.access_key_id)}" if self.key else "the new key"
-        if plan.discard:
-            yield f"{whose}: delete key {plan.discard}{', once no build needs it' * plan.discard.is_active}"
+        if plan.delete_first:
+            yield f"{user}: delete key {plan.delete_first}{', when no build needs it' * plan.delete_first.is_active}"
         if self.key is None:
-            yield f"{whose}: make a key"
-        if plan.take is not Take.CURRENT or self.is_misplaced:
-            yield f"{self.link.secret}: give {name}, for {self.link.region}, once it works"
-        if plan.retire:
-            yield f"{whose}: delete key {plan.retire}, once {name} is given and no build needs the old one"
+            yield f"{user}: create a key"
+        if plan.source is not KeySource.CURRENT or self.has_wrong_region:
+            yield f"{self.setup.secret}: make {name} for {self.setup.region} the current one, when it works"
+        if plan.delete_last:
+            yield f"{user}: delete key {plan.delete_last}, when {name} is in the secret and no build needs the old key"
 
-    def _why_left(self, key: UserKey) -> str:
-        given = self.held.given
-        if key.access_key_id == given.pending:
-            return "a rotation was cut off; `image-mirror connect --rotate` goes on with it"
-        if key.access_key_id in (given.current, given.previous):
-            return "it was this secret's; `image-mirror connect --rotate` deletes it"
-        return f"it is not this secret's; where nothing uses it, {self.link.delete_by_hand(key.access_key_id)}"
-
-
-def examine(link: Link, *, rotate: bool) -> Finding:
-    """Look at a link's keys and secret, try what it gives, and plan; nothing is changed. Raises NotWellError."""
-    held = link.secret.read()
-    keys = _listed(link, held)
-    return _planned(link, keys, held, _verdict(link, held, keys), rotate=rotate)
+    def _why_kept(self, key: UserKey) -> str:
+        stored = self.content.stored
+        if key.access_key_id == stored.pending:
+            return "a rotation was interrupted; `image-mirror connect --rotate` continues it"
+        if key.access_key_id in (stored.current, stored.previous):
+            return "it was in this secret before; `image-mirror connect --rotate` deletes it"
+        return f"it is not from this secret; if nothing uses it, run {self.setup.delete_command(key.access_key_id)}"
 
 
-def one_rotation(findings: Sequence[Finding]) -> list[Finding]:
-    """Keep a rotation that only lacks its end from beginning anew for the key that has seen its end already.
+def examine(setup: KeySetup, *, rotate: bool) -> KeyState:
+    """Read the keys and the secret, test the current key, and plan. Changes nothing. Raises NeedsAttentionError."""
+    content = setup.secret.read()
+    keys = _listed(setup, content)
+    return _planned(setup, keys, content, _verdict(setup, content, keys), rotate=rotate)
 
-    New keys are given only when all are there. So where one link's old key is all that is left to do, a link that was
-    given its key in the same time, and has no old one, is not one that has yet to begin.
+
+def one_rotation(states: Sequence[KeyState]) -> list[KeyState]:
+    """Return the states of both keys, so planned that an interrupted rotation is finished and no second one starts.
+
+    The secrets get their new keys only when all new keys exist. So if for one key only its old one is left to delete,
+    another key that became current at the same time, and has no old one, has finished the same rotation.
     """
-    if not any(each.plan.take is Take.CURRENT and each.plan.retire for each in findings):
-        return list(findings)
+    if not any(each.plan.source is KeySource.CURRENT and each.plan.delete_last for each in states):
+        return list(states)
     now = datetime.now(UTC)
     return [
-        _planned(each.link, each.keys, each.held, each.verdict, rotate=False)
-        if each.plan.take is Take.NEW and each.held.given.is_fresh(now)
+        _planned(each.setup, each.keys, each.content, each.verdict, rotate=False)
+        if each.plan.source is KeySource.NEW and each.content.stored.is_recent(now)
         else each
-        for each in findings
+        for each in states
     ]
 
 
-def _planned(link: Link, keys: tuple[UserKey, ...], held: Held, verdict: Verdict | None, *, rotate: bool) -> Finding:
+def _planned(
+    setup: KeySetup, keys: tuple[UserKey, ...], content: SecretContent, verdict: Verdict | None, *, rotate: bool
+) -> KeyState:
     works = verdict is not None and verdict.outcome is ProbeResult.WORKS
     try:
-        planned = plan(keys, held.given, works=works, rotate=rotate, now=datetime.now(UTC))
+        planned = plan(keys, content.stored, works=works, rotate=rotate, now=datetime.now(UTC))
     except NoRoomError as error:
-        raise NotWellError(_no_room(link, held, error.keys)) from error
-    version = {Take.CURRENT: held.current, Take.PENDING: held.pending, Take.NEW: None}[planned.take]
-    key = replace(version.key, region=link.region) if version else None
-    return Finding(link, keys, held, verdict, planned, key)
+        raise NeedsAttentionError(_no_room(setup, content, error.keys)) from error
+    versions = {KeySource.CURRENT: content.current, KeySource.PENDING: content.pending, KeySource.NEW: None}
+    version = versions[planned.source]
+    key = replace(version.key, region=setup.region) if version else None
+    return KeyState(setup, keys, content, verdict, planned, key)
 
 
-def _no_room(link: Link, held: Held, keys: tuple[UserKey, ...]) -> str:
-    stories = [f"{key.story}{', in the secret' * (key.access_key_id == held.given.current)}" for key in keys]
-    doubtful = [key.access_key_id for key in keys if key.access_key_id != held.given.current]
+def _no_room(setup: KeySetup, content: SecretContent, keys: tuple[UserKey, ...]) -> str:
+    details = [f"{key.details}{', in the secret' * (key.access_key_id == content.stored.current)}" for key in keys]
+    others = [key.access_key_id for key in keys if key.access_key_id != content.stored.current]
     return (
-        f"{link.whose} has two keys, the most there may be, and neither can be deleted safely: "
-        f"{' and '.join(stories)}; where nothing uses it, {' or '.join(map(link.delete_by_hand, doubtful))} "
-        f"({link.list_by_hand()} prints the IDs), then run this again"
+        f"{setup.user_label} has two keys, which is the maximum, and neither can be deleted safely: "
+        f"{' and '.join(details)}; if nothing uses it, run {' or '.join(map(setup.delete_command, others))} "
+        f"({setup.list_command()} prints the IDs), then run this again"
     )
 
 
-def _listed(link: Link, held: Held) -> tuple[UserKey, ...]:
+def _listed(setup: KeySetup, content: SecretContent) -> tuple[UserKey, ...]:
     found = []
-    for each in link.iam.list_access_keys(UserName=link.user)["AccessKeyMetadata"]:
+    for each in setup.iam.list_access_keys(UserName=setup.user)["AccessKeyMetadata"]:
         used = None
-        if each["AccessKeyId"] != held.given.current:
-            used = link.iam.get_access_key_last_used(AccessKeyId=each["AccessKeyId"])["AccessKeyLastUsed"]
+        if each["AccessKeyId"] != content.stored.current:
+            used = setup.iam.get_access_key_last_used(AccessKeyId=each["AccessKeyId"])["AccessKeyLastUsed"]
         last_used = used.get("LastUsedDate") if used else None
         found.append(UserKey(each["AccessKeyId"], each["Status"] == "Active", each["CreateDate"], last_used))
     return tuple(found)
 
 
-def _verdict(link: Link, held: Held, keys: tuple[UserKey, ...]) -> Verdict | None:
+def _verdict(setup: KeySetup, content: SecretContent, keys: tuple[UserKey, ...]) -> Verdict | None:
     for key in keys:
-        if held.current and key.access_key_id == held.current.key.access_key_id and key.is_active:
-            is_young = datetime.now(UTC) - key.made_at < _YOUNG
-            return link.tried(replace(held.current.key, region=link.region), PATIENCE if is_young else 0.0)
+        if content.current and key.access_key_id == content.current.key.access_key_id and key.is_active:
+            is_new = datetime.now(UTC) - key.created_at < _NEW
+            return setup.tested(replace(content.current.key, region=setup.region), PATIENCE if is_new else 0.0)
     return None
 
 
 @dataclass(slots=True)
-class Renewal:
-    """A finding's way. `key` is what the secret is to give; `is_given` says that it does."""
+class KeyRotation:
+    """Carries out a plan. `key` is what the secret is to contain; `is_current` says that it already does."""
 
-    finding: Finding
+    state: KeyState
     key: AccessKey
-    is_given: bool
-    say: Callable[[str], None]
+    is_current: bool
+    report: Callable[[str], None]
 
-    def prove(self) -> None:
-        """Wait until AWS takes a key that has not been tried. Raises NotWellError."""
-        if self.finding.plan.take is Take.CURRENT:
+    def wait_until_it_works(self) -> None:
+        """Wait until AWS accepts a key that has not been tested. Raises NeedsAttentionError."""
+        if self.state.plan.source is KeySource.CURRENT:
             return
-        link, name = self.finding.link, shown(self.key.access_key_id)
-        verdict = link.tried(self.key, PATIENCE)
+        setup, name = self.state.setup, shown(self.key.access_key_id)
+        verdict = setup.tested(self.key, PATIENCE)
         if verdict.outcome is ProbeResult.REFUSED:
-            raise NotWellError(
-                f"key {name} of {link.whose} is still refused after a minute: {verdict.said}; run this again in a few "
-                f"minutes, and where that does not help, {link.delete_by_hand(self.key.access_key_id)} before"
+            raise NeedsAttentionError(
+                f"key {name} of {setup.user_label} is still refused after a minute: {verdict.text}; run this again in "
+                f"a few minutes; if that does not help, first run {setup.delete_command(self.key.access_key_id)}"
             )
-        self.say(f"{link.whose}: key {name} works: {verdict.said}")
+        self.report(f"{setup.user_label}: key {name} works: {verdict.text}")
 
-    def give(self) -> None:
-        """Let the secret give the key. Raises NotWellError where somebody else has put another one there."""
-        if self.is_given:
+    def make_current(self) -> None:
+        """Make the key the secret's current one. Raises NeedsAttentionError if somebody else has stored another one."""
+        if self.is_current:
             return
-        secret = self.finding.link.secret
-        held = secret.read()  # again, for it may be long since
-        if held.given.current != self.finding.held.given.current:
-            raise NotWellError(
-                f"{secret}: somebody else has changed it just now; key {shown(self.key.access_key_id)} is not given"
+        secret = self.state.setup.secret
+        content = secret.read()  # again, because the first time may be long ago
+        if content.stored.current != self.state.content.stored.current:
+            raise NeedsAttentionError(
+                f"{secret}: somebody else has just changed it; key {shown(self.key.access_key_id)} is not made current"
             )
-        secret.give(held, self.key)
-        self.is_given = True
-        self.say(f"{secret}: it now gives key {shown(self.key.access_key_id)}, for {self.key.region}")
+        secret.make_current(content, self.key)
+        self.is_current = True
+        self.report(f"{secret}: its current key is now {shown(self.key.access_key_id)}, for {self.key.region}")
 
-    def retire(self) -> None:
-        """Delete the key that another has taken the place of, once nothing needs it. Raises NotWellError."""
-        if old := self.finding.plan.retire:
-            _delete_replaced(self.finding.link, old, self.key.access_key_id, self.say)
+    def delete_old(self) -> None:
+        """Delete the key that was replaced, when nothing needs it any more. Raises NeedsAttentionError."""
+        if old := self.state.plan.delete_last:
+            _delete_replaced(self.state.setup, old, self.key.access_key_id, self.report)
 
 
-def prepare(finding: Finding, say: Callable[[str], None]) -> Renewal:
-    """Have the key that the secret is to give: its own, one that waits in it, or a new one that now waits in it.
+def prepare(state: KeyState, report: Callable[[str], None]) -> KeyRotation:
+    """Get the key that the secret is to contain: its current key, its pending key, or a new key stored as pending.
 
-    `say` is told what has been done, here and later. Raises NotWellError where a key that is in the way is needed.
+    `report` is called with each step that was done, here and later. Raises NeedsAttentionError if a key that must be
+    deleted first is still needed.
     """
-    discard, current = finding.plan.discard, finding.held.given.current
-    if discard and discard.is_active and current:
-        _delete_replaced(finding.link, discard, current, say)
-    elif discard:
-        _delete(finding.link, discard.access_key_id, say)
-    if finding.key is None:
-        return _made(finding, say)
-    is_given = finding.plan.take is Take.CURRENT and not finding.is_misplaced
-    return Renewal(finding, finding.key, is_given, say)
+    delete_first, current = state.plan.delete_first, state.content.stored.current
+    if delete_first and delete_first.is_active and current:
+        _delete_replaced(state.setup, delete_first, current, report)
+    elif delete_first:
+        _delete(state.setup, delete_first.access_key_id, report)
+    if state.key is None:
+        return _create(state, report)
+    is_current = state.plan.source is KeySource.CURRENT and not state.has_wrong_region
+    return KeyRotation(state, state.key, is_current, report)
 
 
-def _delete_replaced(link: Link, old: UserKey, by: str, say: Callable[[str], None]) -> None:
-    """Delete a key that the secret gave before the key `by`, once nothing needs it. Raises NotWellError."""
-    link.wait_for_users(_replaced_at(link, old, by))
-    _replaced_at(link, old, by)  # that wait can be long
-    _delete(link, old.access_key_id, say)
+def _delete_replaced(setup: KeySetup, old: UserKey, by: str, report: Callable[[str], None]) -> None:
+    """Delete a key that the key `by` has replaced, when nothing needs it any more. Raises NeedsAttentionError."""
+    setup.wait_for_users(_replaced_at(setup, old, by))
+    _replaced_at(setup, old, by)  # again, because the wait can be long
+    _delete(setup, old.access_key_id, report)
 
 
-def _replaced_at(link: Link, old: UserKey, by: str) -> datetime:
-    held = link.secret.read()
-    is_replaced = held.given.current == by != old.access_key_id
-    if not is_replaced or held.changed_at is None:
-        raise NotWellError(f"{link.secret}: somebody else has changed it just now; key {old} is left alone")
-    return held.changed_at
+def _replaced_at(setup: KeySetup, old: UserKey, by: str) -> datetime:
+    content = setup.secret.read()
+    is_replaced = content.stored.current == by != old.access_key_id
+    if not is_replaced or content.changed_at is None:
+        raise NeedsAttentionError(f"{setup.secret}: somebody else has just changed it; key {old} is not deleted")
+    return content.changed_at
 
 
-def _delete(link: Link, access_key_id: str, say: Callable[[str], None]) -> None:
+def _delete(setup: KeySetup, access_key_id: str, report: Callable[[str], None]) -> None:
     try:
-        link.iam.delete_access_key(UserName=link.user, AccessKeyId=access_key_id)
+        setup.iam.delete_access_key(UserName=setup.user, AccessKeyId=access_key_id)
     except ClientError as error:
         if error.response["Error"]["Code"] not in ("NoSuchEntity", "NoSuchEntityException"):
             raise
-        say(f"{link.whose}: key {shown(access_key_id)} is deleted already")
+        report(f"{setup.user_label}: key {shown(access_key_id)} was already deleted")
     else:
-        say(f"{link.whose}: deleted key {shown(access_key_id)}")
+        report(f"{setup.user_label}: deleted key {shown(access_key_id)}")
 
 
-def _made(finding: Finding, say: Callable[[str], None]) -> Renewal:
-    """Make a key and keep it in the secret; where that fails, delete it again, for its secret part is lost."""
-    link = finding.link
-    made = link.iam.create_access_key(UserName=link.user)["AccessKey"]
-    key = AccessKey(link.region, made["AccessKeyId"], made["SecretAccessKey"])
+def _create(state: KeyState, report: Callable[[str], None]) -> KeyRotation:
+    """Create a key and store it in the secret. If that fails, delete it again, because its secret part is lost."""
+    setup = state.setup
+    created = setup.iam.create_access_key(UserName=setup.user)["AccessKey"]
+    key = AccessKey(setup.region, created["AccessKeyId"], created["SecretAccessKey"])
     try:
-        waits = link.secret.offer(finding.held, key)
+        is_pending = setup.secret.store_new(state.content, key)
     except BaseException:  # Ctrl-C too
-        _take_back(link, key)
+        _delete_again(setup, key)
         raise
-    say(f"{link.whose}: made key {shown(key.access_key_id)}, and kept it in the {link.secret}")
-    return Renewal(finding, key, not waits, say)
+    report(f"{setup.user_label}: created key {shown(key.access_key_id)} and stored it in the {setup.secret}")
+    return KeyRotation(state, key, not is_pending, report)
 
 
-def _take_back(link: Link, key: AccessKey) -> None:
+def _delete_again(setup: KeySetup, key: AccessKey) -> None:
     name = shown(key.access_key_id)
     try:
-        link.iam.delete_access_key(UserName=link.user, AccessKeyId=key.access_key_id)
+        setup.iam.delete_access_key(UserName=setup.user, AccessKeyId=key.access_key_id)
     except (ClientError, BotoCoreError) as error:
-        by_hand = link.delete_by_hand(key.access_key_id)
-        told = (
-            f"key {name} of {link.whose} was made, could not be kept, and is still there ({remedy(error)}); {by_hand}"
+        text = (
+            f"key {name} of {setup.user_label} was created, could not be stored, and still exists ({remedy(error)}); "
+            f"run {setup.delete_command(key.access_key_id)}"
         )
     else:
-        told = f"{link.whose}: key {name} was made, could not be kept, and is deleted again"
-    typer.echo(printable(told), err=True)
+        text = f"{setup.user_label}: key {name} was created, could not be stored, and is deleted again"
+    typer.echo(printable(text), err=True)
 
 
-def renew(findings: Sequence[Finding], say: Callable[[str], None]) -> None:
-    """Do each step for both keys before the next: no old key is touched before both new ones work."""
-    renewals = [prepare(finding, say) for finding in findings]
-    for renewal in renewals:
-        renewal.prove()
-    for renewal in renewals:
-        renewal.give()
-    for renewal in reversed(renewals):  # first the one that no build needs
-        renewal.retire()
+def carry_out(states: Sequence[KeyState], report: Callable[[str], None]) -> None:
+    """Do each step for both keys before the next step: no old key is deleted before both new ones work."""
+    rotations = [prepare(state, report) for state in states]
+    for rotation in rotations:
+        rotation.wait_until_it_works()
+    for rotation in rotations:
+        rotation.make_current()
+    for rotation in reversed(rotations):  # first the key that no build uses
+        rotation.delete_old()
 
 
-def for_pushing(china: Stack, world: Stack) -> Link:
-    """The key in China with which the builds push."""
-    names = Names("Region", "AccessKey", "AccessSecretKey")
-    secret = KeySecret(world.account, world.output("ImagePullSecretArn"), names, of_a_stack=world.name)
-    longest = timedelta(minutes=int(world.parameter("BuildTimeoutMinutes")))
+def for_pushing(china: Stack, global_stack: Stack) -> KeySetup:
+    """Return the setup of the key in China with which the builds push."""
+    secret = KeySecret(
+        global_stack.account, global_stack.output("ImagePullSecretArn"), CHINA_NAMES, of_a_stack=global_stack.name
+    )
+    longest = timedelta(minutes=int(global_stack.parameter("BuildTimeoutMinutes")))
 
     def wait_for_builds(before: datetime) -> None:
-        codebuild, project = world.account.client("codebuild"), world.output("ProjectName")
+        codebuild, project = global_stack.account.client("codebuild"), global_stack.output("ProjectName")
         builds = underway_since(codebuild, project, before, longest)
         if not builds:
             return
         deadline = time.monotonic() + _LONGEST_WAIT
-        with waiting(f"Waiting for builds that began with the old key ({len(builds)}), at most 15 minutes ..."):
+        with waiting(f"Waiting for builds that started with the old key ({len(builds)}), at most 15 minutes ..."):
             while builds and time.monotonic() < deadline:
                 time.sleep(_PAUSE)
                 builds = still_underway(codebuild, builds)
         if builds:
-            raise NotWellError(
-                f"builds that began with the old key for China still run ({len(builds)}); the new key is in its place, "
-                "and the old one is deleted by `image-mirror connect --rotate` when they have ended"
+            raise NeedsAttentionError(
+                f"builds that started with the old key for China are still running ({len(builds)}); the new key is in "
+                "the secret; when they have ended, `image-mirror connect --rotate` deletes the old key"
             )
 
-    return Link(
+    return KeySetup(
         user=china.output("ImagePushUserName"),
         owner=china.account,
         iam=china.account.client("iam"),
         secret=secret,
         region=china.account.region,
-        prove=lambda key: can_push(china.account, key),
+        test_key=lambda key: can_push(china.account, key),
         wait_for_users=wait_for_builds,
     )
 
 
-def for_copying(china: Stack, world: Stack) -> Link:
-    """The key in the global account with which China's side starts builds."""
-    names = Names("G_AWS_REGION", "G_ACCESS_KEY", "G_SECRET_KEY")
-    project = world.output("ProjectName")
-    return Link(
-        user=world.output("ImagePullUserName"),
-        owner=world.account,
-        iam=world.account.client("iam"),
-        secret=KeySecret(china.account, china.output("GlobalSecret"), names, of_a_stack=None),
-        region=world.output("GlobalRegion"),
-        prove=lambda key: can_copy(world.account, key, project),
-        # The function that holds the old key reads the secret again as soon as AWS refuses it.
+def for_copying(china: Stack, global_stack: Stack) -> KeySetup:
+    """Return the setup of the key in the global account with which the reconciler in China starts builds."""
+    project = global_stack.output("ProjectName")
+    return KeySetup(
+        user=global_stack.output("ImagePullUserName"),
+        owner=global_stack.account,
+        iam=global_stack.account.client("iam"),
+        secret=KeySecret(china.account, china.output("GlobalSecret"), GLOBAL_NAMES, of_a_stack=None),
+        region=global_stack.output("GlobalRegion"),
+        test_key=lambda key: can_copy(global_stack.account, key, project),
+        # The reconciler reads the secret again as soon as AWS refuses the old key.
         wait_for_users=lambda _: None,
     )
 
 
 def underway_since(codebuild: "CodeBuildClient", project: str, before: datetime, longest_build: timedelta) -> list[str]:
-    """Return the IDs of the builds that began before `before` and run; they may have read a secret as it was then."""
+    """Return the IDs of running builds that started before `before`; they may have read a secret as it was then."""
     found: list[str] = []
-    # The latest come first; with more than 100 builds, asking for that order is an error.
+    # The latest come first by default. With more than 100 builds, asking for that order is an error.
     for page in codebuild.get_paginator("list_builds_for_project").paginate(projectName=project):
         builds = codebuild.batch_get_builds(ids=page["ids"])["builds"] if page["ids"] else []
         found += [
@@ -395,7 +402,7 @@ def underway_since(codebuild: "CodeBuildClient", project: str, before: datetime,
             and build.get("currentPhase") not in _BEFORE_SECRETS
             and build["startTime"] <= before
         ]
-        # Whatever is older has run out of time.
+        # All builds that are older have timed out.
         if any(build["startTime"] < before - longest_build - _LONGEST_QUEUE for build in builds):
             break
     return found
@@ -403,7 +410,7 @@ def underway_since(codebuild: "CodeBuildClient", project: str, before: datetime,
 
 def still_underway(codebuild: "CodeBuildClient", ids: list[str]) -> list[str]:
     """Return those of `ids` that have not ended."""
-    # BatchGetBuilds takes a hundred.
+    # BatchGetBuilds takes at most 100.
     pages = (ids[start : start + 100] for start in range(0, len(ids), 100))
     builds = (build for page in pages for build in codebuild.batch_get_builds(ids=page)["builds"])
     return [build["id"] for build in builds if build["buildStatus"] == "IN_PROGRESS"]

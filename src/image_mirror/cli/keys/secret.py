@@ -1,8 +1,8 @@
-"""The secret by which one account's access key reaches the other: JSON with a region, an ID and a key, and maybe more.
+"""The secret that gives one account's access key to the other account: JSON with a region, an ID, a key, maybe more.
 
-A new key first lies in a version of its own with the label AWSPENDING, which nobody reads but the next run: cut off at
-any point, nothing is lost. It becomes AWSCURRENT, which all read, when it has proven to work; the version before that
-is AWSPREVIOUS from then on. (Secrets Manager's guide, "Rotation function": the labels mean the same here.)
+A new key is first stored in its own version with the label AWSPENDING. Only the next run reads that version, so nothing
+is lost if a run is interrupted at any point. When the key works, it becomes AWSCURRENT, which everybody reads, and the
+version before becomes AWSPREVIOUS. (The labels mean the same as in Secrets Manager's guide, "Rotation function".)
 """
 
 import json
@@ -15,32 +15,39 @@ from botocore.exceptions import ClientError
 
 from image_mirror.aws import AccessKey
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.keys.plan import Given, NotWellError, secret_name
+from image_mirror.cli.keys.plan import NeedsAttentionError, StoredKeys, secret_name
 from image_mirror.cli.remedies import aws_of, get_back, make_again
+from image_mirror.global_access import ENTRIES
 
 _CURRENT, _PENDING, _PREVIOUS = "AWSCURRENT", "AWSPENDING", "AWSPREVIOUS"
 
 
 class Names(NamedTuple):
-    """What the three entries are called."""
+    """The names of the three entries."""
 
     region: str
     access_key_id: str
     secret_access_key: str
 
 
+GLOBAL_NAMES = Names(*ENTRIES)
+"""The entries of GlobalAKSK, which the reconciler reads."""
+CHINA_NAMES = Names("Region", "AccessKey", "AccessSecretKey")
+"""The entries of ImagePullSecret, which the buildspec reads."""
+
+
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version: when it was made, the key that it gives (its parts may be empty), and all its entries."""
+    """One version: when it was created, its key (parts of it may be empty), and all its entries."""
 
-    made_at: datetime
+    created_at: datetime
     key: AccessKey
     entries: Mapping[str, object] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What the secret holds, None for each version that there is not; `changed_at` is None where there is no secret."""
+class SecretContent:
+    """The versions of the secret, None for one that does not exist. `changed_at` is None if there is no secret."""
 
     current: Version | None = None
     pending: Version | None = None
@@ -48,18 +55,17 @@ class Held:
     changed_at: datetime | None = None
 
     @property
-    def given(self) -> Given:
-        """The IDs of the keys that it gives."""
+    def stored(self) -> StoredKeys:
+        """The IDs of the keys in the versions."""
         ids = [version and version.key.access_key_id for version in (self.current, self.pending, self.previous)]
         current, pending, previous = (each or None for each in ids)
-        return Given(current, pending, previous, self.current.made_at if self.current else None)
+        return StoredKeys(current, pending, previous, self.current.created_at if self.current else None)
 
 
 class KeySecret:
-    """One such secret."""
+    """One such secret. `of_a_stack` is the stack that creates it; if None, it is created here."""
 
     def __init__(self, account: Account, secret_id: str, names: Names, *, of_a_stack: str | None) -> None:
-        """Take its account, its name or ARN, and its entries' names. `of_a_stack` makes it; else it is made here."""
         self._account = account
         self._client = account.client("secretsmanager")
         self._id = secret_id
@@ -68,11 +74,10 @@ class KeySecret:
         self._name = secret_name(secret_id)
 
     def __str__(self) -> str:
-        """Name the secret for people."""
         return f"secret {self._name} ({self._account.side})"
 
-    def read(self) -> Held:
-        """Return what it holds. Raises NotWellError, ClientError, BotoCoreError."""
+    def read(self) -> SecretContent:
+        """Return the content. Raises NeedsAttentionError, ClientError, BotoCoreError."""
         try:
             found = self._client.describe_secret(SecretId=self._id)
         except ClientError as error:
@@ -80,47 +85,47 @@ class KeySecret:
                 raise
             if self._of_a_stack:
                 again = f"{make_again(self._of_a_stack)}; then run this again"
-                raise NotWellError(f"{self}: it is gone; {again}") from error
-            return Held()
+                raise NeedsAttentionError(f"{self}: it does not exist any more; {again}") from error
+            return SecretContent()
         if found.get("DeletedDate"):
-            back = get_back(self._account, self._name)
-            raise NotWellError(f"{self}: it is marked for deletion; {back}, then run this again")
+            restore = get_back(self._account, self._name)
+            raise NeedsAttentionError(f"{self}: it is marked for deletion; {restore}, then run this again")
         labelled = {label: each for each, labels in found.get("VersionIdsToStages", {}).items() for label in labels}
         current, pending, previous = (self._version(labelled.get(each)) for each in (_CURRENT, _PENDING, _PREVIOUS))
         if current is None and _CURRENT in labelled:
             entries = ("--secret-id", self._name, "--secret-string", "{}")
             put = aws_of(self._account)("secretsmanager", "put-secret-value", *entries)
-            raise NotWellError(
-                f"{self}: it holds no JSON object; where nothing needs what it holds, {put}, then run this again"
+            raise NeedsAttentionError(
+                f"{self}: it contains no JSON object; if nothing needs its content, run {put}, then run this again"
             )
-        if current is None or pending is None or pending.made_at < current.made_at:
-            pending = None  # what is read has been written since
+        if current is None or pending is None or pending.created_at < current.created_at:
+            pending = None  # the current version was written later
         elif pending.key.access_key_id in (current.key.access_key_id, previous and previous.key.access_key_id):
             pending = None
-        return Held(current, pending, previous, found.get("LastChangedDate"))
+        return SecretContent(current, pending, previous, found.get("LastChangedDate"))
 
-    def offer(self, held: Held, key: AccessKey) -> bool:
-        """Keep a new key beside the one that is read, and say True; where none is, make it the one that is read."""
-        text = self._text(held, key)
-        if held.changed_at is None:
+    def store_new(self, content: SecretContent, key: AccessKey) -> bool:
+        """Store a new key as pending, and return True. If there is no current version, it becomes current: False."""
+        text = self._text(content, key)
+        if content.changed_at is None:
             about = "The access key with which image-mirror starts copies in the global account"
             self._client.create_secret(Name=self._id, SecretString=text, Description=about)
             return False
-        # A secret's first version is current, whatever label it is given.
+        # The first version of a secret always becomes current, also with another label.
         self._client.put_secret_value(SecretId=self._id, SecretString=text, VersionStages=[_PENDING])
-        return held.current is not None
+        return content.current is not None
 
-    def give(self, held: Held, key: AccessKey) -> None:
-        """Make `key` the one that is read, and leave the other entries as they are."""
-        self._client.put_secret_value(SecretId=self._id, SecretString=self._text(held, key))
+    def make_current(self, content: SecretContent, key: AccessKey) -> None:
+        """Make `key` the current one, and keep the other entries."""
+        self._client.put_secret_value(SecretId=self._id, SecretString=self._text(content, key))
 
-    def _text(self, held: Held, key: AccessKey) -> str:
-        entries = dict(held.current.entries if held.current else {})
+    def _text(self, content: SecretContent, key: AccessKey) -> str:
+        entries = dict(content.current.entries if content.current else {})
         three = (key.region, key.access_key_id, key.secret_access_key)
         return json.dumps(entries | dict(zip(self._names, three, strict=True)))
 
     def _version(self, version_id: str | None) -> Version | None:
-        """Return a version; None where it holds no JSON object, or is only a label."""
+        """Return a version; None if it contains no JSON object, or if it is only a label."""
         if version_id is None:
             return None
         try:
@@ -135,6 +140,6 @@ class KeySecret:
             return None
         if not isinstance(entries, dict):
             return None
-        # As the functions and the builds read them.
+        # The functions and the builds read the entries in the same way.
         three = (entries[name].strip() if isinstance(entries.get(name), str) else "" for name in self._names)
         return Version(found["CreatedDate"], AccessKey(*three), entries)

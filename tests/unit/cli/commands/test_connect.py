@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -114,8 +113,13 @@ def accounts(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> Accounts:
         return client
 
     monkeypatch.setattr(Account, "client", client_as_of_aws)
-    monkeypatch.setattr(probe, "_PAUSE", 0.01)
-    monkeypatch.setattr(rotation, "PATIENCE", 0.3)
+    # A clock that only the command's own pauses move, so that a slow machine has as many tries as a fast one.
+    passed = [0.0]
+
+    def pause(seconds: float) -> None:
+        passed[0] += seconds
+
+    monkeypatch.setattr(probe, "time", SimpleNamespace(monotonic=lambda: passed[0], sleep=pause))
     return found
 
 
@@ -136,13 +140,13 @@ def test_each_accounts_key_is_made_proven_and_kept_in_the_others_secret(accounts
     assert accounts.verdict(AccessKey("cn-northwest-1", push, kept["AccessSecretKey"])) is None
     assert accounts.verdict(AccessKey("us-west-2", pull, started["G_SECRET_KEY"])) is None
     assert done.stdout.splitlines() == [
-        "secret ImagePullSecret (global): it gives no key yet",
-        "secret GlobalAKSK (china): there is none yet",
-        f"{PUSH_USER} (china): made key ...{push[-4:]}, and kept it in the secret ImagePullSecret (global)",
-        f"{PULL_USER} (global): made key ...{pull[-4:]}, and kept it in the secret GlobalAKSK (china)",
+        "secret ImagePullSecret (global): it contains no key yet",
+        "secret GlobalAKSK (china): it does not exist yet",
+        f"{PUSH_USER} (china): created key ...{push[-4:]} and stored it in the secret ImagePullSecret (global)",
+        f"{PULL_USER} (global): created key ...{pull[-4:]} and stored it in the secret GlobalAKSK (china)",
         f"{PUSH_USER} (china): key ...{push[-4:]} works: ECR login in cn-northwest-1",
         f"{PULL_USER} (global): key ...{pull[-4:]} works: BatchGetBuilds of ImagePullProject in us-west-2",
-        f"secret ImagePullSecret (global): it now gives key ...{push[-4:]}, for cn-northwest-1",
+        f"secret ImagePullSecret (global): its current key is now ...{push[-4:]}, for cn-northwest-1",
         "Both accounts are connected.",
     ]
 
@@ -163,13 +167,13 @@ def test_a_second_run_changes_nothing_and_says_so(accounts: Accounts) -> None:
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(accounts: Accounts) -> None:
     done = accounts.connect("--dry-run")
     assert done.exit_code == 0
-    assert f"  {PUSH_USER} (china): make a key" in done.stdout.splitlines()
+    assert f"  {PUSH_USER} (china): create a key" in done.stdout.splitlines()
     assert accounts.ids() == [[], []]
     assert accounts.secret("GlobalAKSK") == {}
     accounts.connect()
     before = accounts.ids()
     done = accounts.connect("--rotate", "--dry-run")
-    assert f"(china): delete key ...{before[0][0][-4:]}, once the new key is given and no build" in done.stdout
+    assert f"(china): delete key ...{before[0][0][-4:]}, when the new key is in the secret and no build" in done.stdout
     assert accounts.ids() == before
 
 
@@ -192,7 +196,7 @@ def test_a_new_key_that_is_refused_at_first_is_waited_for(accounts: Accounts) ->
     accounts.refusals = 3
     done = accounts.connect()
     assert done.exit_code == 0
-    waits = [line for line in done.stderr.splitlines() if line.startswith("Waiting until AWS takes key ...")]
+    waits = [line for line in done.stderr.splitlines() if line.startswith("Waiting until AWS accepts key ...")]
     assert len(waits) == 2 == len(done.stderr.splitlines())
     made = accounts.ids()
     assert made == accounts.given()
@@ -209,12 +213,12 @@ def test_a_new_key_that_stays_refused_leaves_the_old_ones_and_the_next_run_goes_
     done = accounts.connect("--rotate")
     assert done.exit_code == 1
     assert "still refused after a minute: ECR login in cn-northwest-1: UnrecognizedClientException" in done.stderr
-    assert "The same command goes on from there." in done.stderr
+    assert "To continue, run the same command." in done.stderr
     assert accounts.given() == before
     made = accounts.ids()
     assert [len(each) for each in made] == [2, 2]
     plain = accounts.connect()
-    assert "stays: a rotation was cut off; `image-mirror connect --rotate` goes on with it" in plain.stdout
+    assert "is kept: a rotation was interrupted; `image-mirror connect --rotate` continues it" in plain.stdout
     assert accounts.ids() == made
     accounts.refusals = 0
     assert accounts.connect("--rotate").exit_code == 0
@@ -233,7 +237,7 @@ def test_a_key_whose_user_may_not_use_it_is_told_and_no_other_is_made(accounts: 
     accounts.denied = "AccessDeniedException"
     done = accounts.connect("--rotate")
     assert (done.exit_code, done.stdout) == (1, "")
-    told = [line.split(" is taken")[0] for line in done.stderr.splitlines()]
+    told = [line.split(" is accepted")[0] for line in done.stderr.splitlines()]
     assert told == [
         f"Error: key ...{before[0][0][-4:]} of {PUSH_USER} (china)",
         f"Error: key ...{before[1][0][-4:]} of {PULL_USER} (global)",
@@ -271,8 +275,8 @@ def test_without_a_permission_what_was_made_is_undone_or_named(
     assert f"{operation}: AccessDeniedException" in done.stderr.splitlines()[-1]
     assert accounts.ids()[side] == []
     assert ("is deleted again" in done.stderr) is (operation != "CreateAccessKey")
-    assert "The same command goes on from there." in done.stderr
-    assert ("made key" in done.stdout) is (side == 1)  # the first side's key waits in its secret
+    assert "To continue, run the same command." in done.stderr
+    assert ("created key" in done.stdout) is (side == 1)  # the first side's key waits in its secret
 
 
 @pytest.mark.parametrize(
@@ -290,13 +294,13 @@ def test_what_may_not_be_looked_at_is_told_and_nothing_is_done(
     refuse(service, operation)
     done = accounts.connect()
     assert (done.exit_code, done.stdout) == (3, "")
-    assert "have this permission granted to you" in done.stderr
+    assert "ask for this permission" in done.stderr
     assert done.stderr.count("\n") == 1
     assert accounts.ids() == [[], []]
 
 
 @pytest.mark.parametrize(
-    ("china", "world", "words"),
+    ("china", "other", "words"),
     [
         pytest.param({}, {"Region": "cn-north-1"}, ["Region", "cn-north-1", "cn-northwest-1"], id="region"),
         pytest.param({}, {"ChinaAccountId": "999999999999"}, ["ChinaAccountId", "999999999999"], id="account"),
@@ -311,18 +315,18 @@ def test_what_may_not_be_looked_at_is_told_and_nothing_is_done(
     ],
 )
 def test_stacks_that_do_not_fit_together_are_told_with_the_remedy_before_any_key_is_made(
-    accounts: Accounts, china: dict[str, str], world: dict[str, str], words: list[str]
+    accounts: Accounts, china: dict[str, str], other: dict[str, str], words: list[str]
 ) -> None:
     arn = accounts.operated.global_secrets.describe_secret(SecretId="ImagePullSecret")["ARN"]
     if china:
         given = {"WebhookToken": TOKEN, **china}
         accounts.operated.deploy("sam-template.yaml", "cn-northwest-1", "image-mirror", CHINA_OUTPUTS, **given)
-    if world:
-        deploy_global(accounts.operated, arn, **world)
+    if other:
+        deploy_global(accounts.operated, arn, **other)
     done = accounts.connect()
     assert (done.exit_code, done.stdout) == (1, "")
     assert all(word in done.stderr for word in [*words, "--parameter-overrides"])
-    assert len(done.stderr.splitlines()) == len(china) + len(world)
+    assert len(done.stderr.splitlines()) == len(china) + len(other)
     assert accounts.ids() == [[], []]
 
 
@@ -330,7 +334,7 @@ def test_stacks_that_do_not_fit_together_are_told_with_the_remedy_before_any_key
     ("status", "words"),
     [
         pytest.param("UPDATE_IN_PROGRESS", "wait until it has ended", id="being-updated"),
-        pytest.param("UPDATE_ROLLBACK_FAILED", "see to its events", id="broken"),
+        pytest.param("UPDATE_ROLLBACK_FAILED", "check its events", id="broken"),
     ],
 )
 def test_a_stack_that_is_not_whole_is_told(accounts: Accounts, status: str, words: str) -> None:
@@ -350,7 +354,7 @@ def test_a_key_of_another_user_is_replaced_and_stays_where_it_belongs(accounts: 
     accounts.operated.global_secrets.put_secret_value(SecretId="ImagePullSecret", SecretString=json.dumps(entries))
     done = accounts.connect("--rotate")
     assert done.exit_code == 0
-    assert f"key ...{key['AccessKeyId'][-4:]} is not, or no more, one of {PUSH_USER} (china)" in done.stdout
+    assert f"key ...{key['AccessKeyId'][-4:]} does not belong to {PUSH_USER} (china)" in done.stdout
     assert accounts.ids() == accounts.given()
     assert len(older.list_access_keys(UserName="older")["AccessKeyMetadata"]) == 1
 
@@ -365,8 +369,8 @@ def test_an_inactive_key_is_replaced_and_only_a_rotation_deletes_it(accounts: Ac
     assert accounts.ids()[0] == [push, accounts.secret("ImagePullSecret")["AccessKey"]]
     assert accounts.ids()[1] == [pull]
     told = accounts.connect().stdout
-    assert f"key ...{push[-4:]} (inactive, made " in told
-    assert "it was this secret's; `image-mirror connect --rotate` deletes it" in told
+    assert f"key ...{push[-4:]} (inactive, created " in told
+    assert "it was in this secret before; `image-mirror connect --rotate` deletes it" in told
     accounts.connect("--rotate")
     assert accounts.ids() == accounts.given() == [accounts.ids()[0], [pull]]
 
@@ -378,7 +382,7 @@ def test_a_wrong_region_and_a_wrong_secret_part_are_mended(accounts: Accounts) -
     entries = {**accounts.secret("ImagePullSecret"), "Region": "cn-north-1"}
     client.put_secret_value(SecretId="ImagePullSecret", SecretString=json.dumps(entries))
     done = accounts.connect()
-    assert "secret ImagePullSecret (global): it now gives key" in done.stdout
+    assert "secret ImagePullSecret (global): its current key is now" in done.stdout
     assert (accounts.secret("ImagePullSecret")["Region"], accounts.ids()) == ("cn-northwest-1", before)
     client.put_secret_value(
         SecretId="ImagePullSecret",
@@ -396,10 +400,10 @@ def test_a_wrong_region_and_a_wrong_secret_part_are_mended(accounts: Accounts) -
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        pytest.param("AKIA: x", "it holds no JSON object", id="no-json"),
+        pytest.param("AKIA: x", "it contains no JSON object", id="no-json"),
         pytest.param(
             '["AKIA"]',
-            "it holds no JSON object; where nothing needs what it holds, `aws secretsmanager put-secret-value "
+            "it contains no JSON object; if nothing needs its content, run `aws secretsmanager put-secret-value "
             "--profile china --region cn-northwest-1 --secret-id GlobalAKSK --secret-string '{}'`, then run this again",
             id="a-list",
         ),
@@ -420,14 +424,17 @@ def test_a_secret_that_is_marked_for_deletion_is_told(accounts: Accounts) -> Non
     result = CliRunner().invoke(app, ["connect"])
     assert result.exit_code == 1
     restore = "`aws secretsmanager restore-secret --profile china --region cn-northwest-1 --secret-id GlobalAKSK`"
-    assert f"it is marked for deletion; get it back by {restore}, then run this again" in result.stderr
+    assert f"it is marked for deletion; restore it with {restore}, then run this again" in result.stderr
 
 
 def test_a_stacks_secret_that_is_gone_is_told(accounts: Accounts) -> None:
     accounts.operated.global_secrets.delete_secret(SecretId="ImagePullSecret", ForceDeleteWithoutRecovery=True)
     result = CliRunner().invoke(app, ["connect"])
     assert result.exit_code == 1
-    assert "secret ImagePullSecret (global): it is gone; deploy the stack image-pulling again; " in result.stderr
+    assert (
+        "secret ImagePullSecret (global): it does not exist any more; deploy the stack image-pulling again; "
+        in result.stderr
+    )
     assert "REVERT_DRIFT undoes it; then run this again" in result.stderr
     assert accounts.ids() == [[], []]
 
@@ -436,7 +443,7 @@ def test_two_keys_that_nobody_can_account_for_are_named_and_an_inactive_one_make
     ids = [accounts.operated.china_iam.create_access_key(UserName=PUSH_USER)["AccessKey"]["AccessKeyId"] for _ in "12"]
     done = accounts.connect()
     assert done.exit_code == 1
-    assert f"{PUSH_USER} (china) has two keys, the most there may be" in done.stderr
+    assert f"{PUSH_USER} (china) has two keys, which is the maximum" in done.stderr
     user = f"--profile china --region cn-northwest-1 --user-name {PUSH_USER}"
     assert f"{user} --access-key-id '<the one that ends in {ids[0][-4:]}>'" in done.stderr
     assert f"`aws iam list-access-keys {user}` prints the IDs" in done.stderr
@@ -447,7 +454,7 @@ def test_two_keys_that_nobody_can_account_for_are_named_and_an_inactive_one_make
     accounts.operated.china_iam.update_access_key(UserName=PUSH_USER, AccessKeyId=ids[0], Status="Inactive")
     done = accounts.connect()
     assert done.exit_code == 0
-    assert f"key ...{ids[0][-4:]} (inactive, made" in done.stdout
+    assert f"key ...{ids[0][-4:]} (inactive, created" in done.stdout
     assert accounts.ids()[0] == [ids[1], accounts.secret("ImagePullSecret")["AccessKey"]]
 
 
@@ -462,8 +469,8 @@ def test_an_old_key_is_deleted_only_when_the_builds_that_began_with_it_have_ende
     monkeypatch.setattr(rotation, "_LONGEST_WAIT", 0.1)
     done = accounts.connect("--rotate")
     assert done.exit_code == 1
-    assert "Waiting for builds that began with the old key (1)" in done.stderr
-    assert "the old one is deleted by `image-mirror connect --rotate` when they have ended" in done.stderr
+    assert "Waiting for builds that started with the old key (1)" in done.stderr
+    assert "when they have ended, `image-mirror connect --rotate` deletes the old key" in done.stderr
     [first, second] = accounts.ids()
     assert (len(first), first[0], accounts.given()[0]) == (2, push, [first[1]])
     monkeypatch.setattr(rotation, "still_underway", lambda *_: [])
@@ -471,7 +478,7 @@ def test_an_old_key_is_deleted_only_when_the_builds_that_began_with_it_have_ende
     assert done.exit_code == 0
     assert f"{PUSH_USER} (china): deleted key ...{push[-4:]}" in done.stdout
     last = done.stdout.splitlines()[-1]
-    assert "An earlier rotation is ended, and no further key was made" in last
+    assert "This run has finished an earlier rotation. It has created no other key" in last
     assert f"{PUSH_USER} (china) and {PULL_USER} (global)" in last
     assert accounts.ids()[0] == [first[1]]
     assert pull not in accounts.ids()[1]
@@ -496,7 +503,7 @@ def test_a_rotation_days_after_one_that_builds_held_up_makes_new_keys(
 
     monkeypatch.setattr(rotation, "datetime", DaysLater)
     planned = accounts.connect("--rotate", "--dry-run").stdout
-    assert f"{PUSH_USER} (china): delete key ...{oldest[-4:]}, once no build needs it" in planned
+    assert f"{PUSH_USER} (china): delete key ...{oldest[-4:]}, when no build needs it" in planned
     assert accounts.connect("--rotate").exit_code == 1  # its builds still run: nothing is touched
     assert accounts.ids() == before
     monkeypatch.setattr(rotation, "underway_since", lambda *_: [])
@@ -524,17 +531,18 @@ def test_ctrl_c_says_how_things_stand_and_a_second_run_goes_on(
     accounts: Accounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accounts.refusals = 2
-    sleep = time.sleep
+    clock = vars(probe)["time"]
+    sleep = clock.sleep
 
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(time, "sleep", interrupt)
+    monkeypatch.setattr(clock, "sleep", interrupt)
     done = accounts.connect()
     assert done.exit_code == 130
-    assert "The same command goes on from there." in done.stderr
+    assert "To continue, run the same command." in done.stderr
     made = accounts.ids()
-    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(clock, "sleep", sleep)
     assert accounts.connect().exit_code == 0
     assert accounts.ids() == made == accounts.given()
 
@@ -552,7 +560,7 @@ def test_ctrl_c_while_nothing_has_been_done_says_that(accounts: Accounts, monkey
 @pytest.mark.parametrize(
     ("arguments", "environ", "words"),
     [
-        pytest.param([], {"AWS_ENDPOINT_URL": "http://localhost:1"}, "see to the network", id="no-network"),
+        pytest.param([], {"AWS_ENDPOINT_URL": "http://localhost:1"}, "check the network", id="no-network"),
         pytest.param(["--china-profile", "none"], {}, "config profile (none) could not be found", id="no-such-profile"),
         pytest.param(["--china-profile", "global"], {}, "us-west-2 is not in China", id="profiles-exchanged"),
         pytest.param(["--stack-name", "none"], {}, "no stack 'none' in cn-northwest-1", id="no-such-stack"),

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from image_mirror import recorder
 from image_mirror.cli.commands.prune import command
 from image_mirror.cli.commands.prune.output import PruneRow
-from image_mirror.cli.commands.prune.selection import DAY, InUse, Tag, in_use, is_copy, unused
+from image_mirror.cli.commands.prune.selection import DAY, InUse, Tag, in_use, unused
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.decisions import Copy, Mirror
 from image_mirror.pod_images import ORIGINALS
 from image_mirror.record import Record, Status
+from image_mirror.reference import path_of_copy
 from image_mirror.rules import DEFAULT_RULES, parse_rules
 from image_mirror.table import Records
 from support.cloud import REGISTRY
@@ -520,7 +521,7 @@ def test_a_denial_anywhere_ends_with_3_and_everything_stands_as_before(
     result = run("prune", "--unused-days", 30, "--yes", "--no-cluster")
     assert result.exit_code == 3
     assert f"Error: china account (profile china): {operation}: AccessDeniedException" in result.stderr
-    assert "have this permission granted" in result.stderr
+    assert "ask for this permission" in result.stderr
     assert "not put back" not in result.output
     assert (len(store.tags()), standing(records)) == (4, ALL)
 
@@ -529,7 +530,7 @@ def test_no_network_ends_with_3(store: Registry, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:1")
     result = run("prune", "--unused-days", 30, "--yes", "--no-cluster")
     assert result.exit_code == 3
-    assert "see to the network" in result.stderr
+    assert "check the network" in result.stderr
     assert len(store.tags()) == 4
 
 
@@ -697,7 +698,7 @@ def test_an_untagged_image_that_a_cluster_runs_by_digest_stays(
     ],
 )
 def test_only_what_has_a_copys_name_is_looked_at(repository: str, copy: bool) -> None:
-    assert is_copy(repository, MIRROR) is copy
+    assert (path_of_copy(repository, MIRROR.prefix) is not None) is copy
 
 
 TIMES = st.integers(0, 10)

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from image_mirror.cli import image_selection, terminal
+from image_mirror.cli import terminal
 from image_mirror.decisions import Mirror
-from image_mirror.lifecycle import MOST_ATTEMPTS, Start, next_step
+from image_mirror.lifecycle import MOST_ATTEMPTS, Step, next_step
 from image_mirror.record import Record, Status, asked_again, idempotency_token
+from image_mirror.reference import destination_named, parse_reference
 from image_mirror.rules import DEFAULT_RULES, parse_rules
 from image_mirror.table import Records
 from support.clock import NOON
@@ -73,7 +74,7 @@ def test_what_is_asked_again_starts_at_once_with_all_its_attempts_before_it(reco
         assert record.status is Status.REQUESTED
         assert (record.due_at or 0) <= now
         return
-    assert next_step(again, None, now) == Start()
+    assert next_step(again, None, now) == Step.START
     assert (again.attempts, again.waits, again.error, again.due_at) == (0, 0, None, now)
     assert (again.digest, again.source, again.destination) == (record.digest, record.source, record.destination)
 
@@ -292,7 +293,7 @@ def test_a_denial_ends_with_3_and_the_remedy(
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (3, "")
     assert f"Error: china account (profile china): {operation}: AccessDeniedException" in result.stderr
-    assert "have this permission granted" in result.stderr
+    assert "ask for this permission" in result.stderr
     assert (stands(records, FAILED), stands(records, COPIED)) == (FAILED, COPIED)
 
 
@@ -302,22 +303,38 @@ def test_no_network_ends_with_3(command: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:1")
     result = run(command, "gcr.io/broken:1")
     assert result.exit_code == 3
-    assert "see to the network" in result.stderr
+    assert "check the network" in result.stderr
+
+
+@pytest.fixture
+def cancelled(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once a command has called off what has not begun."""
+    event = threading.Event()
+
+    class Threads(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            if cancel_futures:
+                super().shutdown(wait=False, cancel_futures=True)
+                event.set()
+            super().shutdown(wait=wait)
+
+    monkeypatch.setattr(terminal, "ThreadPoolExecutor", Threads)
+    return event
 
 
 def test_ctrl_c_tells_what_is_done_and_what_is_not(
-    records: Records, operated: Operated, monkeypatch: pytest.MonkeyPatch
+    records: Records, operated: Operated, monkeypatch: pytest.MonkeyPatch, cancelled: threading.Event
 ) -> None:
     write(operated.cloud.dynamodb, [record(f"gcr.io/broken:{number}", Status.FAILED) for number in range(40)])
 
     begun, replace_ = iter(range(40)), Records.replace
-    held, interrupting = threading.Event(), threading.Event()
+    held = threading.Event()
 
     def held_back(self: Records, *arguments: Any) -> Any:
         """Let ten writes be done; those that are begun then end after Ctrl-C, and no more may begin."""
         if next(begun) >= 10:
             held.set()
-            assert interrupting.wait(60)
+            assert cancelled.wait(60)
         return replace_(self, *arguments)
 
     def interrupted(futures: Any) -> Any:
@@ -325,8 +342,6 @@ def test_ctrl_c_tells_what_is_done_and_what_is_not(
         for _ in range(10):
             yield next(done)
         assert held.wait(60)
-        # Released only once the command has taken back what has not begun.
-        threading.Timer(1, interrupting.set).start()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Records, "replace", held_back)
@@ -341,17 +356,15 @@ def test_ctrl_c_tells_what_is_done_and_what_is_not(
     assert "Traceback" not in result.output
 
 
-def test_after_an_error_nothing_is_begun_and_what_has_begun_ends() -> None:
+def test_after_an_error_nothing_is_begun_and_what_has_begun_ends(cancelled: threading.Event) -> None:
     begun: list[int] = []
     ended: list[int] = []
-    opened = threading.Event()
 
     def work(number: int) -> None:
         begun.append(number)
         if number == 0:
-            threading.Timer(2.0, opened.set).start()
             raise ValueError("no")
-        opened.wait(60)
+        assert cancelled.wait(60)
         ended.append(number)
 
     with pytest.raises(ValueError, match="no"):
@@ -381,7 +394,7 @@ def test_after_an_error_nothing_is_begun_and_what_has_begun_ends() -> None:
     ],
 )
 def test_every_name_of_an_image_leads_to_the_key_of_its_record(image: str, key: tuple[str, str]) -> None:
-    destination = image_selection.destination_named(image, MIRROR)
+    destination = destination_named(parse_reference(image), REGISTRY, "mirror")
     assert (destination.repo, destination.tag) == (f"{REGISTRY}/mirror/{key[0]}", key[1])
 
 

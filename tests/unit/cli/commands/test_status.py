@@ -218,7 +218,7 @@ def test_an_image_whose_build_has_not_begun_asks_the_global_account_nothing(refu
     [
         pytest.param(
             lambda refuse, _build, _env: refuse("codebuild", "BatchGetBuilds"),
-            ["its build is not shown", "AccessDeniedException", "have this permission granted"],
+            ["its build is not shown", "AccessDeniedException", "ask for this permission"],
             False,
             id="denied",
         ),
@@ -288,12 +288,16 @@ def test_a_build_that_codebuild_no_longer_knows_is_told(answer: Callable[[str, s
     ("image", "words"),
     [
         pytest.param(
-            "gcr.io/new:1", f"by rule gcr.io, the next pod that names it has it copied to {REGISTRY}", id="copy"
+            "gcr.io/new:1",
+            f"gcr.io/new:1 is copied to {REGISTRY}/mirror/gcr.io/new:1 when a pod names it: rule gcr.io",
+            id="copy",
         ),
-        pytest.param("mcr.microsoft.com/x", "no rule names it, and pods get it as they write it", id="no-rule"),
+        pytest.param("mcr.microsoft.com/x", "mcr.microsoft.com/x stays as written: no rule names it", id="no-rule"),
         pytest.param("auto", "it is a placeholder", id="placeholder"),
         pytest.param("gcr.io/x:sha256-" + "a" * 64, "tags of the form sha256-<hex>", id="no-home"),
-        pytest.param(f"{REGISTRY}/mirror/gcr.io/new:1", "it lies in the mirror's own registry", id="a-copy"),
+        pytest.param(
+            f"{REGISTRY}/mirror/gcr.io/new:1", "stays as written: it lies in the registry already", id="a-copy"
+        ),
     ],
 )
 @pytest.mark.usefixtures("table")
@@ -307,8 +311,12 @@ def test_an_image_without_a_record_ends_with_1_and_what_the_webhook_would_make_o
 @pytest.mark.parametrize(
     ("rules", "words"),
     [
-        pytest.param("gcr.io !gcr.io/own", "by rule !gcr.io/own, pods get it as they write it", id="left"),
-        pytest.param("gcr.io/own=asia.gcr.io", "pods pull it from asia.gcr.io/x:1; nothing is copied", id="rewritten"),
+        pytest.param("gcr.io !gcr.io/own", "gcr.io/own/x:1 stays as written: rule !gcr.io/own", id="left"),
+        pytest.param(
+            "gcr.io/own=asia.gcr.io",
+            "gcr.io/own/x:1 is pulled from asia.gcr.io/x:1: rule gcr.io/own=asia.gcr.io",
+            id="rewritten",
+        ),
     ],
 )
 def test_the_stacks_own_rules_decide(rules: str, words: str, operated: Operated) -> None:
@@ -343,7 +351,7 @@ def test_a_denied_scan_ends_with_3_and_the_remedy(refuse: Callable[..., None]) -
     result = run("status")
     assert (result.exit_code, result.stdout) == (3, "")
     assert "china account (profile china): Scan: AccessDeniedException" in result.stderr
-    assert "have this permission granted" in result.stderr
+    assert "ask for this permission" in result.stderr
 
 
 @pytest.mark.usefixtures("table")
@@ -351,7 +359,7 @@ def test_no_network_ends_with_3(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:1")
     result = run("status")
     assert result.exit_code == 3
-    assert "see to the network" in result.stderr
+    assert "check the network" in result.stderr
 
 
 def test_watching_in_a_pipe_tells_each_change_once_until_ctrl_c(
@@ -406,7 +414,7 @@ def test_a_proxys_page_does_not_end_the_watching(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(time, "sleep", sleep)
     result = run("status", "--watch")
     assert result.exit_code == 130
-    assert result.stderr.count("Note: not read anew: what answered is not AWS, a proxy perhaps") == 2
+    assert result.stderr.count("Note: not read anew: the answer is not from AWS, perhaps from a proxy") == 2
     assert "<html>" not in result.output
 
 

@@ -257,7 +257,7 @@ def test_a_denied_permission_is_named(service: str, operation: str, refuse: Call
     refuse(service, operation)
     result = run("-", stdin=manifest("gcr.io/a/b:1"))
     assert (result.exit_code, result.stdout) == (3, "")
-    assert f"not authorized to perform: {service}:{operation}; have this permission granted" in result.stderr
+    assert f"not authorized to perform: {service}:{operation}; ask for this permission" in result.stderr
 
 
 @pytest.mark.usefixtures("operated")
@@ -265,7 +265,7 @@ def test_without_a_network_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:1")
     result = run("-", stdin=manifest("gcr.io/a/b:1"))
     assert result.exit_code == 3
-    assert "see to the network" in result.stderr
+    assert "check the network" in result.stderr
 
 
 def test_ctrl_c_says_that_the_copies_go_on(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> None:

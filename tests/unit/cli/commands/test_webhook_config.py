@@ -174,7 +174,7 @@ def test_no_answer_of_aws_and_no_url_in_the_stack_end_with_3(operated: Operated,
     refuse("cloudformation", "DescribeStacks")
     done = webhook_config()
     assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (3, "", 1)
-    assert "have this permission granted to you" in done.stderr
+    assert "ask for this permission" in done.stderr
 
 
 LABEL = st.from_regex(re.compile(r"[a-z0-9]([a-z0-9-]{0,9}[a-z0-9])?"), fullmatch=True)

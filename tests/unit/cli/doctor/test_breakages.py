@@ -1,4 +1,4 @@
-"""Each thing that can be wrong, one at a time, and the finding of `image-mirror doctor` that names it."""
+"""Each thing that can be wrong, one at a time, and the result of `image-mirror doctor` that names it."""
 
 import base64
 import json
@@ -10,13 +10,11 @@ from typing import Any
 
 import pytest
 
-from image_mirror.cli.doctor import abroad, china, key_readings, posting, readings
-from image_mirror.cli.doctor.asking import SharedAccount
-from image_mirror.cli.doctor.examination import examination
-from image_mirror.cli.doctor.findings import Finding, State
+from image_mirror.cli import doctor
+from image_mirror.cli.doctor import webhook
 from image_mirror.cli.doctor.keys import Absent
-from image_mirror.cli.doctor.posting import Reply
-from image_mirror.cli.keys.probe import ProbeResult, Verdict
+from image_mirror.cli.doctor.runner import CheckResult, Context, State
+from image_mirror.cli.doctor.webhook import Reply
 from image_mirror.record import MINUTE, Status
 from support.cloud import REGISTRY
 from support.operators import GLOBAL_OUTPUTS, PROFILES, PULL_USER, PUSH_USER
@@ -35,54 +33,23 @@ def post(_: str, body: bytes) -> Reply:
 
 
 @pytest.fixture
-def examine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Answers], list[Finding]]:
+def examine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Answers], list[CheckResult]]:
     """Examine what answers in the place of both accounts and the webhook."""
     config = tmp_path / "aws-config"
     config.write_text(PROFILES)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
 
-    def examined(found: Answers) -> list[Finding]:
-        replies: dict[str, Callable[..., Any]] = {
-            "resources": lambda *_: found.resources,
-            "described_table": lambda *_: found.table,
-            "due_next": lambda *_: found.due,
-            "statuses": lambda *_: found.statuses,
-            "function": lambda _, name: found.functions[name],
-            "function_policy": lambda *_: found.policy,
-            "mappings": lambda *_: found.mappings,
-            "rule": lambda _, name: (found.rules.get(name), found.targets),
-            "metrics": lambda _, names, __: {
-                (name, metric): found.metrics.get((name, metric), [])
-                for name in names
-                for metric in ("Invocations", "Errors", "Throttles", "IteratorAge")
-            },
-            "account_settings": lambda _: found.settings(),
-            "letters": lambda *_: found.queue(),
-            "simulated": lambda _, __, actions, ___: found.simulated(actions),
-            "secret_text": lambda _, name: found.secrets[name],
-            "user_keys": lambda _, user: found.keys[user],
-            "last_use": lambda *_: found.used,
-            "project": lambda *_: found.project,
-            "latest_builds": lambda *_: found.builds,
-            "build_quota": lambda _: found.quota,
-            "global_call": lambda *_: found.verdicts["global"],
-            "china_call": lambda *_: found.verdicts["china"],
-        }
-        for name, reply in replies.items():
-            monkeypatch.setattr(readings if hasattr(readings, name) else key_readings, name, reply)
-        monkeypatch.setattr(china, "china_stack", lambda *_: found.china)
-        monkeypatch.setattr(abroad, "global_stack", lambda *_: found.world)
-        monkeypatch.setattr(posting, "_post", post)
-        accounts = (SharedAccount("china", "china"), SharedAccount("global", "global"))
-        return list(examination(*accounts, None, "image-pulling", None))
+    def examined(found: Answers) -> list[CheckResult]:
+        monkeypatch.setattr(webhook, "_post", post)
+        return list(doctor.examine(Context(found.account("china"), found.account("global"), None, "image-pulling")))
 
     return examined
 
 
-def test_where_all_is_well_each_finding_says_so(examine: Callable[[Answers], list[Finding]]) -> None:
-    findings = examine(Answers())
-    assert [each for each in findings if each.state is not State.OK] == []
-    assert len(findings) == 27
+def test_where_all_is_well_each_result_says_so(examine: Callable[[Answers], list[CheckResult]]) -> None:
+    results = examine(Answers())
+    assert [each for each in results if each.state is not State.OK] == []
+    assert len(results) == 27
 
 
 def configured(name: str, **changes: Any) -> Callable[[Answers], None]:
@@ -128,8 +95,13 @@ def due(minutes: int, status: Status, count: int = 1) -> Callable[[Answers], Non
 
 def waiting(found: Answers) -> None:
     found.quota = 2
-    found.builds = [{"buildStatus": "IN_PROGRESS", "currentPhase": "QUEUED"}] * 2
+    found.builds = [{"id": f"p:{each}", "buildStatus": "IN_PROGRESS", "currentPhase": "QUEUED"} for each in range(2)]
     due(1, Status.REQUESTED, 3)(found)
+
+
+def secret_of_another_name(found: Answers, text: str | Absent) -> None:
+    found.change_china(outputs={**found.china.outputs, "GlobalSecret": "Other"})
+    found.secrets["Other"] = text
 
 
 def missing_webhook_and_late_stream(found: Answers) -> None:
@@ -157,12 +129,12 @@ BREAKAGES = [
         id="an-older-release-in-china",
     ),
     pytest.param(
-        lambda found: found.change_world(outputs={"ProjectName": "ImagePullProject"}),
+        lambda found: found.change_global(outputs={"ProjectName": "ImagePullProject"}),
         "global stack",
         "failed",
-        "lacks the outputs BuildLogGroup, GlobalRegion, ImagePullSecretArn, ImagePullUserName",
+        "lacks the outputs GlobalRegion, ImagePullSecretArn, ImagePullUserName",
         "deploy both",
-        id="an-older-release-abroad",
+        id="an-older-global-release",
     ),
     pytest.param(
         lambda found: found.change_china(status="UPDATE_ROLLBACK_COMPLETE"),
@@ -205,12 +177,12 @@ BREAKAGES = [
         id="half-rolled-back",
     ),
     pytest.param(
-        lambda found: found.change_world(status="ROLLBACK_COMPLETE"),
+        lambda found: found.change_global(status="ROLLBACK_COMPLETE"),
         "global stack",
         "failed",
         "its creation was undone",
         "delete the stack, deploy again",
-        id="never-created-abroad",
+        id="a-global-stack-never-created",
     ),
     pytest.param(
         lambda found: found.change_china(MirrorRules="gcr.io, quay.io/, *"),
@@ -222,16 +194,16 @@ BREAKAGES = [
         id="a-wrong-rule",
     ),
     pytest.param(
-        lambda found: found.change_world(RepositoryPrefix="other"),
+        lambda found: found.change_global(RepositoryPrefix="other"),
         "both stacks",
         "failed",
         "RepositoryPrefix of the global stack is other, China's is mirror",
         "--profile global --region us-west-2 --stack-name image-pulling --template-file image-pulling.yaml "
         "--capabilities CAPABILITY_IAM --parameter-overrides RepositoryPrefix=mirror",
-        id="another-prefix-abroad",
+        id="another-prefix-of-the-global-stack",
     ),
     pytest.param(
-        lambda found: found.change_world(Region="cn-north-1"),
+        lambda found: found.change_global(Region="cn-north-1"),
         "both stacks",
         "failed",
         "Region of the global stack is cn-north-1, China's is cn-northwest-1",
@@ -239,7 +211,7 @@ BREAKAGES = [
         id="another-region",
     ),
     pytest.param(
-        lambda found: found.change_world(ChinaAccountId="210987654321"),
+        lambda found: found.change_global(ChinaAccountId="210987654321"),
         "both stacks",
         "failed",
         "is 210987654321, China's account is 123456789012",
@@ -247,7 +219,7 @@ BREAKAGES = [
         id="another-account",
     ),
     pytest.param(
-        lambda found: found.change_world(ChinaAccountId=""),
+        lambda found: found.change_global(ChinaAccountId=""),
         "both stacks",
         "warning",
         "any account",
@@ -266,7 +238,7 @@ BREAKAGES = [
         lambda found: found.secrets.update(GlobalAKSK=Absent.GONE),
         "GlobalAKSK: secret",
         "failed",
-        "the secret GlobalAKSK does not exist",
+        "it does not exist",
         "image-mirror connect",
         id="no-secret",
     ),
@@ -274,16 +246,34 @@ BREAKAGES = [
         lambda found: found.secrets.update(GlobalAKSK=Absent.MARKED),
         "GlobalAKSK: secret",
         "failed",
-        "the secret GlobalAKSK is marked for deletion",
-        "get it back by `aws secretsmanager restore-secret --profile china --region cn-northwest-1 "
+        "it is marked for deletion",
+        "restore it with `aws secretsmanager restore-secret --profile china --region cn-northwest-1 "
         "--secret-id GlobalAKSK`",
         id="a-secret-marked-for-deletion",
+    ),
+    pytest.param(
+        lambda found: secret_of_another_name(found, Absent.GONE),
+        "GlobalAKSK: secret",
+        "failed",
+        "Other does not exist",
+        "image-mirror connect",
+        id="no-secret-of-another-name",
+    ),
+    pytest.param(
+        lambda found: secret_of_another_name(
+            found, '{"G_AWS_REGION": "eu-west-1", "G_ACCESS_KEY": "AKIAGLOBALEXAMPLE001", "G_SECRET_KEY": "x"}'
+        ),
+        "GlobalAKSK: secret",
+        "failed",
+        "G_AWS_REGION in Other is eu-west-1, the stack's region is us-west-2",
+        "image-mirror connect",
+        id="another-region-in-a-secret-of-another-name",
     ),
     pytest.param(
         lambda found: found.secrets.update({PULL_SECRET: Absent.MARKED}),
         "ImagePullSecret: secret",
         "failed",
-        "the secret ImagePullSecret is marked for deletion",
+        "it is marked for deletion",
         "restore-secret --profile global --region us-west-2 --secret-id ImagePullSecret`",
         id="the-stacks-secret-marked-for-deletion",
     ),
@@ -291,7 +281,7 @@ BREAKAGES = [
         lambda found: found.secrets.update({PULL_SECRET: Absent.GONE}),
         "ImagePullSecret: secret",
         "failed",
-        "the secret ImagePullSecret does not exist",
+        "it does not exist",
         "--deployment-mode REVERT_DRIFT undoes it; then: `image-mirror connect` makes a key and stores it",
         id="the-stacks-secret-gone",
     ),
@@ -315,7 +305,7 @@ BREAKAGES = [
         lambda found: found.give("GlobalAKSK", G_AWS_REGION="eu-west-1"),
         "GlobalAKSK: secret",
         "failed",
-        "G_AWS_REGION in the secret GlobalAKSK is eu-west-1, the stack's region is us-west-2",
+        "G_AWS_REGION is eu-west-1, the stack's region is us-west-2",
         "image-mirror connect",
         id="a-secret-of-another-region",
     ),
@@ -331,7 +321,7 @@ BREAKAGES = [
         lambda found: found.give(PULL_SECRET, AccessKey="", AccessSecretKey=""),
         "ImagePullSecret: secret",
         "failed",
-        "the secret ImagePullSecret holds nothing in AccessKey, AccessSecretKey",
+        "it holds nothing in AccessKey, AccessSecretKey",
         "image-mirror connect",
         id="a-placeholder",
     ),
@@ -355,7 +345,7 @@ BREAKAGES = [
         lambda found: found.keys.update({PULL_USER: [key("AKIAANOTHEREXAMPLE01")]}),
         "GlobalAKSK: key",
         "failed",
-        f"is none of {PULL_USER}'s",
+        f"...E001 is none of {PULL_USER}'s",
         "image-mirror connect",
         id="another-users-key",
     ),
@@ -363,7 +353,7 @@ BREAKAGES = [
         lambda found: found.keys.update({PUSH_USER: [key("AKIACHINAEXAMPLE0001", status="Inactive")]}),
         "ImagePullSecret: key",
         "failed",
-        f"of {PUSH_USER} is Inactive",
+        f"...0001 of {PUSH_USER} is Inactive",
         "image-mirror connect",
         id="an-inactive-key",
     ),
@@ -387,7 +377,7 @@ BREAKAGES = [
         lambda found: found.set(project=None),
         "project",
         "failed",
-        "there is no project ImagePullProject",
+        "ImagePullProject does not exist",
         "image-pulling.yaml",
         id="no-project",
     ),
@@ -467,7 +457,7 @@ BREAKAGES = [
         lambda found: found.set(table=None),
         "table",
         "failed",
-        "there is no table ImageListTable",
+        "ImageListTable does not exist",
         "from a backup",
         id="no-table",
     ),
@@ -476,7 +466,7 @@ BREAKAGES = [
         "table",
         "failed",
         "has no index DueIndex",
-        "deploy China's stack again; where that finds no changes",
+        "deploy China's stack again; if that finds no changes",
         id="no-index",
     ),
     pytest.param(
@@ -720,23 +710,19 @@ BREAKAGES = [
         id="no-user",
     ),
     pytest.param(
-        lambda found: found.verdicts.update(
-            {"global": Verdict(ProbeResult.REFUSED, "BatchGetBuilds: InvalidClientTokenId")}
-        ),
+        lambda found: found.key_errors.update({"global": ("InvalidClientTokenId", "The security token is invalid.")}),
         "GlobalAKSK: call",
         "failed",
-        "AWS does not take the key: BatchGetBuilds: InvalidClientTokenId",
+        "AWS does not take the key: BatchGetBuilds of ImagePullProject in us-west-2: InvalidClientTokenId",
         "image-mirror connect",
         id="a-refused-key",
     ),
     pytest.param(
-        lambda found: found.verdicts.update(
-            {"china": Verdict(ProbeResult.DENIED, "ECR login: AccessDeniedException: no")}
-        ),
+        lambda found: found.key_errors.update({"china": ("AccessDeniedException", "no")}),
         "ImagePullSecret: call",
         "failed",
-        "denies it what it is for: ECR login: AccessDeniedException: no",
-        "no other key would fare better",
+        "denies it what it is for: ECR login in cn-northwest-1: AccessDeniedException: no",
+        "another key does not help",
         id="a-key-without-rights",
     ),
     pytest.param(
@@ -751,7 +737,7 @@ BREAKAGES = [
         lambda found: found.set(quota=None),
         "build quota",
         "skipped",
-        "Service Quotas tells no applied value",
+        "Service Quotas gives no applied value",
         "CodeBuild's console",
         id="an-unknown-quota",
     ),
@@ -798,6 +784,12 @@ BREAKAGES = [
 ]
 
 
+def test_no_row_says_its_topic_twice(examine: Callable[[Answers], list[CheckResult]]) -> None:
+    for each in examine(Answers()):
+        assert each.topic.split()[-1] != each.found.split()[0], each
+        assert not each.found.startswith(tuple(each.topic.split(": "))), each
+
+
 @pytest.mark.parametrize(("breakage", "topic", "state", "words", "remedy"), BREAKAGES)
 def test_what_is_broken_is_named_with_its_remedy(
     breakage: Callable[[Answers], object],
@@ -805,12 +797,12 @@ def test_what_is_broken_is_named_with_its_remedy(
     state: str,
     words: str,
     remedy: str,
-    examine: Callable[[Answers], list[Finding]],
+    examine: Callable[[Answers], list[CheckResult]],
 ) -> None:
     found = Answers()
     breakage(found)
-    findings = examine(found)
-    named = [each for each in findings if (each.topic, each.state) == (topic, state)]
-    unwell = [each for each in findings if each.state is not State.OK]
+    results = examine(found)
+    named = [each for each in results if (each.topic, each.state) == (topic, state)]
+    unwell = [each for each in results if each.state is not State.OK]
     assert any(words in each.found and remedy in (each.remedy or "") for each in named), unwell
-    assert {each.topic for each in findings} >= {"china stack", "table", "project", "build quota", "webhook call"}
+    assert {each.topic for each in results} >= {"china stack", "table", "project", "build quota", "webhook call"}

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.doctor.applying import apply_of
-from image_mirror.cli.doctor.configuration import judge_configurations, judge_version
-from image_mirror.cli.doctor.findings import Finding, State
+from image_mirror.cli.doctor.cluster import judge_configurations, judge_version
+from image_mirror.cli.doctor.runner import CheckResult, State
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.stacks import Stack
 from image_mirror.cli.webhook_manifest import Choices, shipped_configuration
@@ -37,9 +36,12 @@ def applied(change: Callable[[Json], object] = lambda _: None, choices: Choices 
     return configuration
 
 
-def judged(*configurations: Json) -> list[Finding]:
-    stack = Stack(Account("china", "china", "cn-north-1"), "mirror", "CREATE_COMPLETE", {}, {})
-    return list(judge_configurations(configurations, SHIPPED, apply_of(stack, Cluster(context="shop"))))
+def stack_of(profile: str) -> Stack:
+    return Stack(Account("china", profile, "cn-north-1"), "mirror", "CREATE_COMPLETE", {"APIGatewayURL": URL}, {})
+
+
+def judged(*configurations: Json) -> list[CheckResult]:
+    return list(judge_configurations(configurations, stack_of("china"), Cluster(context="shop")))
 
 
 def setting(**values: Any) -> Callable[[Json], None]:
@@ -61,9 +63,9 @@ def removing(name: str) -> Callable[[Json], None]:
     ],
 )
 def test_what_an_operator_may_choose_is_told_and_no_fault(choices: Choices, words: str) -> None:
-    [finding] = judged(applied(choices=choices))
-    assert finding.state is State.OK, finding
-    assert words in finding.found
+    [result] = judged(applied(choices=choices))
+    assert result.state is State.OK, result
+    assert words in result.found
 
 
 def test_what_the_api_server_fills_in_or_reorders_is_no_difference() -> None:
@@ -73,8 +75,8 @@ def test_what_the_api_server_fills_in_or_reorders_is_no_difference() -> None:
         webhook["matchConditions"].reverse()
         webhook["matchConditions"][0]["expression"] = webhook["matchConditions"][0]["expression"].replace(" ", "\n")
 
-    [finding] = judged(applied(reorder))
-    assert finding.state is State.OK, finding
+    [result] = judged(applied(reorder))
+    assert result.state is State.OK, result
 
 
 @pytest.mark.parametrize(
@@ -147,10 +149,10 @@ def test_what_the_api_server_fills_in_or_reorders_is_no_difference() -> None:
     ],
 )
 def test_a_difference_is_named(change: Callable[[Json], object], state: str, words: str) -> None:
-    findings = judged(applied(change))
-    assert any(each.state == state and words in each.found and each.remedy for each in findings), findings
-    assert not any(each.state is State.OK for each in findings)
-    assert not any("z" * 32 in each.found + (each.remedy or "") or TOKEN in each.found for each in findings)
+    results = judged(applied(change))
+    assert any(each.state == state and words in each.found and each.remedy for each in results), results
+    assert not any(each.state is State.OK for each in results)
+    assert not any("z" * 32 in each.found + (each.remedy or "") or TOKEN in each.found for each in results)
 
 
 @pytest.mark.parametrize(
@@ -165,9 +167,9 @@ def test_a_difference_is_named(change: Callable[[Json], object], state: str, wor
     ],
 )
 def test_without_a_configuration_the_command_that_makes_it_is_named(configurations: list[Json]) -> None:
-    [finding] = judged(*configurations)
-    assert finding.state is State.FAILED
-    assert finding.remedy == f"`image-mirror webhook-config {WHERE}"
+    [result] = judged(*configurations)
+    assert result.state is State.FAILED
+    assert result.remedy == f"`image-mirror webhook-config {WHERE}"
 
 
 @pytest.mark.parametrize(
@@ -200,16 +202,15 @@ def test_without_a_configuration_the_command_that_makes_it_is_named(configuratio
 def test_what_was_chosen_is_kept_by_the_remedy(
     choices: Choices, change: Callable[[Json], object], options: str
 ) -> None:
-    [finding] = judged(applied(change, choices))
-    assert finding.remedy == f"`image-mirror webhook-config {options}{WHERE}"
+    [result] = judged(applied(change, choices))
+    assert result.remedy == f"`image-mirror webhook-config {options}{WHERE}"
 
 
 def test_the_remedy_is_quoted_for_a_shell_with_the_cluster_that_was_asked(tmp_path: Path) -> None:
     (tmp_path / "aws-config").write_text('[profile "my china"]\nregion = cn-north-1\n')
-    stack = Stack(Account("china", "my china", "cn-north-1"), "mirror", "CREATE_COMPLETE", {}, {})
     asked = Cluster(Path("my config"), "my shop")
-    [finding] = judge_configurations([], SHIPPED, apply_of(stack, asked))
-    assert finding.remedy == (
+    [result] = judge_configurations([], stack_of("my china"), asked)
+    assert result.remedy == (
         "`image-mirror webhook-config '--china-profile=my china' --china-region=cn-north-1 --stack-name=mirror | "
         "kubectl apply '--kubeconfig=my config' '--context=my shop' -f -`"
     )
@@ -233,5 +234,5 @@ def test_an_older_configuration_under_another_name_is_found_by_its_url() -> None
     ],
 )
 def test_a_cluster_without_match_conditions_is_too_old(version: Json, state: str) -> None:
-    [finding] = judge_version(version)
-    assert (finding.state, version["gitVersion"] in finding.found) == (state, True)
+    [result] = judge_version(version)
+    assert (result.state, version["gitVersion"] in result.found) == (state, True)

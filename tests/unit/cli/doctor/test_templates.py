@@ -1,16 +1,20 @@
 """What `image-mirror doctor` knows of the templates, compared with them: where one changes, it has to change too."""
 
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from image_mirror.cli import agreement
-from image_mirror.cli.doctor import functions, keys, triggers, webhook
+from image_mirror.cli.doctor import functions, keys, stacks, triggers, webhook
 from image_mirror.cli.webhook_manifest import shipped_configuration
 from support.operators import URL
-from support.templates import carry_out, load_template, parameters_of, sam_template
+from support.templates import ROOT, carry_out, load_template, parameters_of, sam_template
+
+# Outputs that no command reads: people do. A stack that lacks them is none the worse.
+UNREAD = {"sam-template.yaml": {"DashboardName"}, "image-pulling.yaml": {"BuildLogGroup"}}
 
 
 def in_china(*path: str) -> Any:
@@ -18,7 +22,7 @@ def in_china(*path: str) -> Any:
     return _part(sam_template(), path, RepositoryPrefix="mirror")
 
 
-def abroad(*path: str) -> Any:
+def in_global(*path: str) -> Any:
     return _part(load_template("image-pulling.yaml"), path)
 
 
@@ -45,9 +49,13 @@ def filters() -> list[Any]:
 @pytest.mark.parametrize(
     ("known", "found"),
     [
-        pytest.param(set(agreement.CHINA_OUTPUTS), lambda: set(sam_template()["Outputs"]), id="chinas-outputs"),
         pytest.param(
-            set(agreement.GLOBAL_OUTPUTS),
+            {*stacks.CHINA_OUTPUTS, *UNREAD["sam-template.yaml"]},
+            lambda: set(sam_template()["Outputs"]),
+            id="chinas-outputs",
+        ),
+        pytest.param(
+            {*stacks.GLOBAL_OUTPUTS, *UNREAD["image-pulling.yaml"]},
             lambda: set(load_template("image-pulling.yaml")["Outputs"]),
             id="the-global-outputs",
         ),
@@ -70,14 +78,14 @@ def filters() -> list[Any]:
         pytest.param(
             set(keys.CHINA_KEY.entries),
             lambda: set(
-                json.loads(abroad("Resources", "ECRSecertManager", "Properties", "SecretString")),
+                json.loads(in_global("Resources", "ECRSecertManager", "Properties", "SecretString")),
             ),
             id="the-entries-of-the-global-secret",
         ),
         pytest.param(
             ("LINUX_CONTAINER", "BUILD_GENERAL1_SMALL"),
             lambda: tuple(
-                abroad("Resources", "CodeBuildProject", "Properties", "Environment")[each]
+                in_global("Resources", "CodeBuildProject", "Properties", "Environment")[each]
                 for each in ("Type", "ComputeType")
             ),
             id="whose-quota-is-looked-at",
@@ -86,6 +94,14 @@ def filters() -> list[Any]:
 )
 def test_what_doctor_knows_is_what_the_templates_say(known: Any, found: Callable[[], Any]) -> None:
     assert known == found()
+
+
+def test_a_stack_has_to_have_the_outputs_that_a_command_reads_and_no_other() -> None:
+    lists = Path(stacks.__file__)
+    code = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py") if path != lists)
+    code += re.sub(r"^[A-Z_]+_OUTPUTS = \(.*?\)$", "", lists.read_text(), flags=re.DOTALL | re.MULTILINE)
+    read = {*stacks.CHINA_OUTPUTS, *stacks.GLOBAL_OUTPUTS}
+    assert {each for each in read | set().union(*UNREAD.values()) if f'"{each}"' in code} == read
 
 
 @pytest.mark.parametrize("expire_days", ["0", "90"])

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from image_mirror.cli.doctor import posting
-from image_mirror.cli.doctor.dry_run import copied_image, dry_run_review
-from image_mirror.cli.doctor.findings import Finding, State
-from image_mirror.cli.doctor.posting import Call, Reply, Silence
-from image_mirror.cli.doctor.webhook import judge_call, masked
+from image_mirror.cli.accounts import Account
+from image_mirror.cli.doctor import webhook
+from image_mirror.cli.doctor.runner import CheckResult, State
+from image_mirror.cli.doctor.webhook import Call, Reply, Silence, copied_image, dry_run_review, judge_call, masked
+from image_mirror.cli.stacks import Stack
 from image_mirror.decisions import Mirror
 from image_mirror.review import parse_review
 from image_mirror.rules import DEFAULT_RULES, parse_rules
@@ -26,6 +26,7 @@ from support.operators import TOKEN, URL
 
 COPIES = f"{REGISTRY}/mirror/"
 REVIEW = dry_run_review("gcr.io/x:1")
+LOG = "`aws logs tail --region cn-northwest-1 --since 1h webhook-log`"
 UID = REVIEW["request"]["uid"]
 
 
@@ -38,9 +39,11 @@ def answered(image: str | None, uid: str = UID) -> bytes:
     return json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}).encode()
 
 
-def judged(reply: Reply | Silence, *, is_rewritten: bool = True) -> Finding:
-    [finding] = judge_call(Call(REVIEW, reply, is_rewritten), COPIES, "`aws logs tail webhook`")
-    return finding
+def judged(reply: Reply | Silence, *, is_rewritten: bool = True) -> CheckResult:
+    outputs = {"CopiesPrefix": COPIES, "WebhookLogGroup": "webhook-log"}
+    stack = Stack(Account("china", None, "cn-northwest-1"), "mirror", "UPDATE_COMPLETE", outputs, {})
+    [result] = judge_call(Call(REVIEW, reply, is_rewritten), stack)
+    return result
 
 
 @pytest.mark.parametrize(
@@ -101,9 +104,19 @@ def judged(reply: Reply | Silence, *, is_rewritten: bool = True) -> Finding:
         pytest.param(Reply(429, b"", 0.1), "failed", "throttles", "ThrottlingRate", id="throttled"),
         pytest.param(Reply(302, b"", 0.1), "failed", "redirects", "proxy or portal", id="redirected"),
         pytest.param(
-            Reply(503, b"{}", 2.0, "1"), "failed", "cannot read the table", "`aws logs tail webhook`", id="table-gone"
+            Reply(503, b"{}", 2.0, "1"),
+            "failed",
+            "cannot read the table",
+            LOG,
+            id="table-gone",
         ),
-        pytest.param(Reply(500, b"", 0.1), "failed", "500: the webhook", "`aws logs tail webhook`", id="crashed"),
+        pytest.param(
+            Reply(500, b"", 0.1),
+            "failed",
+            "500: the webhook",
+            LOG,
+            id="crashed",
+        ),
         pytest.param(
             Reply(400, b'{"message":"no AdmissionReview"}', 0.1),
             "failed",
@@ -111,16 +124,14 @@ def judged(reply: Reply | Silence, *, is_rewritten: bool = True) -> Finding:
             "deploy",
             id="other-release",
         ),
-        pytest.param(Silence("the name x is not found", "see to DNS"), "failed", "not found", "DNS", id="silence"),
+        pytest.param(Silence("the name x is not found", "check DNS"), "failed", "not found", "DNS", id="silence"),
     ],
 )
-def test_each_answer_has_its_finding_and_its_remedy(
-    reply: Reply | Silence, state: str, words: str, remedy: str
-) -> None:
-    finding = judged(reply)
-    assert finding.state == state
-    assert words in finding.found
-    assert remedy in (finding.remedy or "")
+def test_each_answer_has_its_result_and_its_remedy(reply: Reply | Silence, state: str, words: str, remedy: str) -> None:
+    result = judged(reply)
+    assert result.state == state
+    assert words in result.found
+    assert remedy in (result.remedy or "")
 
 
 def test_where_no_copy_is_there_yet_and_pods_wait_for_none_there_is_no_patch() -> None:
@@ -139,7 +150,7 @@ def test_where_no_copy_is_there_yet_and_pods_wait_for_none_there_is_no_patch() -
     ],
 )
 def test_what_stands_in_the_way_is_named_without_the_token(error: Exception, words: str) -> None:
-    silence = posting._silence("h.cn", error)
+    silence = webhook._silence("h.cn", error)
     assert words in silence.found
     assert TOKEN not in silence.found + silence.remedy
     assert silence.remedy
@@ -186,16 +197,16 @@ def served(*statuses: int) -> Iterator[tuple[str, list[bytes]]]:
 def test_it_asks_again_as_the_api_server_does(
     statuses: tuple[int, ...], status: int, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(posting, "_SCHEME", "http://")
+    monkeypatch.setattr(webhook, "_SCHEME", "http://")
     monkeypatch.setattr("time.sleep", lambda _: None)
     with served(*statuses) as (url, bodies):
-        reply = posting._send(url, REVIEW)
+        reply = webhook.send(url, REVIEW)
     assert isinstance(reply, Reply)
     assert (reply.status, len(bodies)) == (status, calls)
 
 
 def test_a_url_without_tls_is_not_called() -> None:
-    silence = posting._send(f"http://localhost:1/{TOKEN}", REVIEW)
+    silence = webhook.send(f"http://localhost:1/{TOKEN}", REVIEW)
     assert isinstance(silence, Silence)
     assert "no https:// URL" in silence.found
 
@@ -205,7 +216,7 @@ def test_an_error_of_urllib_is_taken_apart(monkeypatch: pytest.MonkeyPatch) -> N
         raise urllib.error.URLError(socket.gaierror(-2, "Name or service not known"))
 
     monkeypatch.setattr("urllib.request.OpenerDirector.open", fail)
-    silence = posting._send(URL, REVIEW)
+    silence = webhook.send(URL, REVIEW)
     assert isinstance(silence, Silence)
     assert "a1b2c3d4e5.execute-api.cn-northwest-1.amazonaws.com.cn is not found" in silence.found
 

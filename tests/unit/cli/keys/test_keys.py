@@ -1,4 +1,4 @@
-"""What becomes of access keys: the plan by itself, and whole runs that are cut off anywhere, on a modelled AWS."""
+"""What happens to access keys: the plan alone, and whole runs that are interrupted anywhere, on a modelled AWS."""
 
 import itertools
 import json
@@ -6,6 +6,7 @@ import re
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
@@ -14,7 +15,16 @@ from hypothesis import strategies as st
 
 from image_mirror.aws import AccessKey
 from image_mirror.cli.keys import probe, rotation
-from image_mirror.cli.keys.plan import Given, NoRoomError, NotWellError, Plan, Take, UserKey, plan, shown
+from image_mirror.cli.keys.plan import (
+    KeySource,
+    NeedsAttentionError,
+    NoRoomError,
+    Plan,
+    StoredKeys,
+    UserKey,
+    plan,
+    shown,
+)
 from image_mirror.cli.keys.rotation import examine, one_rotation
 from support.modelled_keys import NOW, Aws, Clock, CutOff, pass_time, write_again
 
@@ -31,118 +41,146 @@ UNUSED = user_key("UNUSED", used=False)
 
 
 @pytest.mark.parametrize(
-    ("keys", "given_", "works", "rotate", "expected"),
+    ("keys", "stored", "works", "rotate", "expected"),
     [
-        pytest.param([], Given(), False, False, Plan(Take.NEW), id="none-yet"),
-        pytest.param([OLD], Given("OLD"), True, False, Plan(Take.CURRENT), id="it-works"),
-        pytest.param([OLD], Given("FOREIGN"), False, False, Plan(Take.NEW, left=(OLD,)), id="anothers-key"),
-        pytest.param([OLD], Given("OLD"), False, False, Plan(Take.NEW, left=(OLD,)), id="it-is-refused"),
-        pytest.param([OLD], Given("OLD"), True, True, Plan(Take.NEW, retire=OLD), id="rotated"),
-        pytest.param([OLD], Given("OLD"), False, True, Plan(Take.NEW, retire=OLD), id="rotated-though-refused"),
-        pytest.param([], Given(), False, True, Plan(Take.NEW), id="rotated-with-none-yet"),
-        pytest.param([OLD, NEW], Given("OLD", "NEW"), True, True, Plan(Take.PENDING, retire=OLD), id="cut-off-early"),
+        pytest.param([], StoredKeys(), False, False, Plan(KeySource.NEW), id="none-yet"),
+        pytest.param([OLD], StoredKeys("OLD"), True, False, Plan(KeySource.CURRENT), id="it-works"),
+        pytest.param([OLD], StoredKeys("FOREIGN"), False, False, Plan(KeySource.NEW, kept=(OLD,)), id="anothers-key"),
+        pytest.param([OLD], StoredKeys("OLD"), False, False, Plan(KeySource.NEW, kept=(OLD,)), id="it-is-refused"),
+        pytest.param([OLD], StoredKeys("OLD"), True, True, Plan(KeySource.NEW, delete_last=OLD), id="rotated"),
+        pytest.param(
+            [OLD], StoredKeys("OLD"), False, True, Plan(KeySource.NEW, delete_last=OLD), id="rotated-though-refused"
+        ),
+        pytest.param([], StoredKeys(), False, True, Plan(KeySource.NEW), id="rotated-with-none-yet"),
         pytest.param(
             [OLD, NEW],
-            Given("NEW", None, "OLD", MINUTES_AGO),
+            StoredKeys("OLD", "NEW"),
             True,
             True,
-            Plan(Take.CURRENT, retire=OLD),
+            Plan(KeySource.PENDING, delete_last=OLD),
+            id="cut-off-early",
+        ),
+        pytest.param(
+            [OLD, NEW],
+            StoredKeys("NEW", None, "OLD", MINUTES_AGO),
+            True,
+            True,
+            Plan(KeySource.CURRENT, delete_last=OLD),
             id="cut-off-late",
         ),
         pytest.param(
             [OLD, NEW],
-            Given("NEW", None, "OLD", DAYS_AGO),
+            StoredKeys("NEW", None, "OLD", DAYS_AGO),
             True,
             True,
-            Plan(Take.NEW, discard=OLD, retire=NEW),
+            Plan(KeySource.NEW, delete_first=OLD, delete_last=NEW),
             id="cut-off-late-and-another-begun-days-later",
         ),
         pytest.param(
             [OLD, NEW],
-            Given("NEW", None, "OLD", DAYS_AGO),
+            StoredKeys("NEW", None, "OLD", DAYS_AGO),
             False,
             True,
             None,
-            id="what-was-given-before-makes-no-room-where-the-new-key-does-not-work",
+            id="the-previous-key-makes-no-room-if-the-new-key-does-not-work",
         ),
         pytest.param(
-            [OLD], Given("OLD", None, "OLD"), True, True, Plan(Take.NEW, retire=OLD), id="written-anew-by-hand"
+            [OLD],
+            StoredKeys("OLD", None, "OLD"),
+            True,
+            True,
+            Plan(KeySource.NEW, delete_last=OLD),
+            id="written-again-by-hand",
         ),
-        pytest.param([OLD, NEW], Given("OLD", "NEW"), True, False, Plan(Take.CURRENT, left=(NEW,)), id="not-rotated"),
-        pytest.param([NEW], Given(None, "NEW"), False, False, Plan(Take.PENDING), id="first-run-cut-off"),
-        pytest.param([OLD, STRAY], Given("OLD"), True, False, Plan(Take.CURRENT, left=(STRAY,)), id="a-stray"),
-        pytest.param([OLD, STRAY], Given("OLD"), True, True, None, id="a-stray-in-use-is-not-deleted"),
-        pytest.param([OLD, STRAY], Given("FOREIGN"), False, False, None, id="nor-is-either-of-two"),
-        pytest.param([OLD, LOST], Given("OLD"), True, True, None, id="nor-is-one-without-a-known-use"),
         pytest.param(
-            [OLD, INACTIVE], Given("OLD"), True, True, Plan(Take.NEW, INACTIVE, OLD), id="an-inactive-one-makes-room"
+            [OLD, NEW], StoredKeys("OLD", "NEW"), True, False, Plan(KeySource.CURRENT, kept=(NEW,)), id="not-rotated"
+        ),
+        pytest.param([NEW], StoredKeys(None, "NEW"), False, False, Plan(KeySource.PENDING), id="first-run-cut-off"),
+        pytest.param(
+            [OLD, STRAY], StoredKeys("OLD"), True, False, Plan(KeySource.CURRENT, kept=(STRAY,)), id="a-stray"
+        ),
+        pytest.param([OLD, STRAY], StoredKeys("OLD"), True, True, None, id="a-stray-in-use-is-not-deleted"),
+        pytest.param([OLD, STRAY], StoredKeys("FOREIGN"), False, False, None, id="nor-is-either-of-two"),
+        pytest.param([OLD, LOST], StoredKeys("OLD"), True, True, None, id="nor-is-one-without-a-known-use"),
+        pytest.param(
+            [OLD, INACTIVE],
+            StoredKeys("OLD"),
+            True,
+            True,
+            Plan(KeySource.NEW, INACTIVE, OLD),
+            id="an-inactive-one-makes-room",
         ),
         pytest.param(
             [INACTIVE, STRAY],
-            Given("INACTIVE"),
+            StoredKeys("INACTIVE"),
             False,
             False,
-            Plan(Take.NEW, discard=INACTIVE, left=(STRAY,)),
+            Plan(KeySource.NEW, delete_first=INACTIVE, kept=(STRAY,)),
             id="and-the-secrets-own-inactive-one",
         ),
-        pytest.param([UNUSED, STRAY], Given("UNUSED"), False, False, None, id="but-no-other-one-of-the-secrets"),
+        pytest.param([UNUSED, STRAY], StoredKeys("UNUSED"), False, False, None, id="but-no-other-one-of-the-secrets"),
         pytest.param(
             [OLD, INACTIVE],
-            Given("OLD", "INACTIVE"),
+            StoredKeys("OLD", "INACTIVE"),
             True,
             True,
-            Plan(Take.NEW, INACTIVE, OLD),
+            Plan(KeySource.NEW, INACTIVE, OLD),
             id="an-inactive-one-waits",
         ),
     ],
 )
 def test_the_plan_follows_from_keys_and_secret(
-    keys: list[UserKey], given_: Given, works: bool, rotate: bool, expected: Plan | None
+    keys: list[UserKey], stored: StoredKeys, works: bool, rotate: bool, expected: Plan | None
 ) -> None:
     if expected is None:
         with pytest.raises(NoRoomError) as caught:
-            plan(keys, given_, works=works, rotate=rotate, now=NOW)
+            plan(keys, stored, works=works, rotate=rotate, now=NOW)
         assert list(caught.value.keys) == keys
     else:
-        assert plan(keys, given_, works=works, rotate=rotate, now=NOW) == expected
+        assert plan(keys, stored, works=works, rotate=rotate, now=NOW) == expected
 
 
 def test_an_access_key_is_shown_by_its_last_four_characters() -> None:
     key = user_key("AKIAIOSFODNN7EXAMPLE", used=False, hours=2)
     assert (str(key), shown(key.access_key_id)) == ("...MPLE", "...MPLE")
-    assert key.story == "...MPLE (active, made 2026-11-23 10:00, no use known)"
+    assert key.details == "...MPLE (active, created 2026-11-23 10:00, no known use)"
 
 
 # ---- whole runs ----
 
 
-def run_as_told(sides: list[Aws], *, rotate: bool) -> None:
-    """Run, and again after each key that is named as in the way has been deleted by hand."""
+def run_and_fix(sides: list[Aws], *, rotate: bool) -> None:
+    """Run. If keys must be deleted by hand first, delete them and run again."""
     for _ in range(3):
         try:
             return run(sides, rotate=rotate)
-        except NotWellError as error:
+        except NeedsAttentionError as error:
             for problem, side in itertools.product(error.problems, sides):
                 ending, *_ = re.findall(rf"--user-name {side.name} .*?the one that ends in (\w+)", problem) or ["none"]
                 for name in [name for name in side.keys if name.endswith(ending)]:
                     side.client("iam").delete_access_key(AccessKeyId=name)
-    raise AssertionError("what was told was done, and does not help")
+    raise AssertionError("the remedies were applied, and do not help")
 
 
 def run(sides: list[Aws], *, rotate: bool) -> None:
-    """One run of the command for both links."""
-    findings = one_rotation([examine(each.link(), rotate=rotate) for each in sides])
-    for finding in findings:
-        assert list(finding.stands())
-        list(finding.steps())
-    rotation.renew(findings, lambda _: None)
+    """One run of the command for both keys."""
+    states = one_rotation([examine(each.setup(), rotate=rotate) for each in sides])
+    for state in states:
+        assert list(state.describe())
+        list(state.steps())
+    rotation.carry_out(states, lambda _: None)
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rotation, "datetime", Clock)
-    monkeypatch.setattr(probe, "_PAUSE", 0.001)
-    monkeypatch.setattr(rotation, "PATIENCE", 0.05)
+    # A clock that only the command's own pauses move.
+    passed = [0.0]
+
+    def pause(seconds: float) -> None:
+        passed[0] += seconds
+
+    monkeypatch.setattr(probe, "time", SimpleNamespace(monotonic=lambda: passed[0], sleep=pause))
 
 
 PLACEHOLDER = json.dumps({"Region": "cn-north-1", "AccessKey": "", "AccessSecretKey": "", "Other": "kept"})
@@ -177,17 +215,17 @@ def test_whatever_cuts_runs_off_a_key_that_worked_still_does_and_the_next_run_go
             side.takes_effect = data.draw(st.booleans())
             side.kills = data.draw(st.booleans())
             side.error = CutOff() if side.kills else data.draw(st.sampled_from(ERRORS))
-        with suppress(CutOff, KeyboardInterrupt, ClientError, ReadTimeoutError, NotWellError):
+        with suppress(CutOff, KeyboardInterrupt, ClientError, ReadTimeoutError, NeedsAttentionError):
             run(sides, rotate=rotate)
         for side, before in zip(sides, worked, strict=True):
             side.dead, side.cut = False, -1
             assert side.works() or not before
     pass_time(sides, hours=5)  # by now AWS knows of each use
-    run_as_told(sides, rotate=False)
+    run_and_fix(sides, rotate=False)
     assert all(side.works() for side in sides)
-    run_as_told(sides, rotate=True)
+    run_and_fix(sides, rotate=True)
     if [len(side.keys) for side in sides] != [1, 1]:
-        run_as_told(sides, rotate=True)
+        run_and_fix(sides, rotate=True)
     assert all(side.works() for side in sides)
     assert [list(side.keys) for side in sides] == [[side.current()] for side in sides]
     assert json.loads(sides[0].label("AWSCURRENT")["text"])["Other"] == "kept"  # type: ignore[index]
@@ -208,7 +246,7 @@ def test_a_rotation_that_is_cut_off_is_ended_by_one_more_and_begins_no_second_on
         run(sides, rotate=True)
     sides[side].cut = -1
     pass_time(sides, hours=5)
-    run_as_told(sides, rotate=True)
+    run_and_fix(sides, rotate=True)
     assert all(each.works() and len(each.keys) == 1 for each in sides)
     assert not {each.current() for each in sides} & set(first)
     is_lost = (cut == 0 and takes_effect) or cut == 1  # a key that was made and is in no secret
@@ -227,14 +265,14 @@ def test_a_rotation_asked_for_a_day_after_one_that_lacks_its_end_makes_new_keys(
         run(sides, rotate=True)
     side.cut = -1
     assert len(side.keys) == 2
-    given_ = [each.current() for each in sides]
+    stored = [each.current() for each in sides]
     pass_time(sides, hours=hours)
     run(sides, rotate=True)
     assert all(each.works() and list(each.keys) == [each.current()] for each in sides)
-    assert [each.current() != before for each, before in zip(sides, given_, strict=True)] == [hours > 24] * 2
+    assert [each.current() != before for each, before in zip(sides, stored, strict=True)] == [hours > 24] * 2
 
 
-def test_a_link_whose_key_is_old_is_rotated_while_the_other_ones_rotation_is_ended() -> None:
+def test_a_setup_whose_key_is_old_is_rotated_while_the_other_ones_rotation_is_ended() -> None:
     [ending, old] = sides = both(0)
     run(sides, rotate=False)
     pass_time(sides, hours=720)
@@ -254,14 +292,14 @@ def test_a_key_that_another_put_beside_it_is_never_deleted(is_used: bool) -> Non
     run([side, other], rotate=False)
     made = side.client("iam").create_access_key()["AccessKey"]
     if is_used:
-        side.prove(AccessKey("", made["AccessKeyId"], made["SecretAccessKey"]))
+        side.test_key(AccessKey("", made["AccessKeyId"], made["SecretAccessKey"]))
     pass_time([side, other], hours=720)
-    use = "last used" if is_used else "no use known"
+    use = "last used" if is_used else "no known use"
     end = made["AccessKeyId"][-4:]
     user = "--region cn-north-1 --user-name user"
     delete = rf"delete-access-key {user} --access-key-id '<the one that ends in {end}>'"
     with pytest.raises(
-        NotWellError, match=rf"has two keys, .*: \.\.\.\w+ \(active, .*\), in the secret and .*{use}.*{delete}"
+        NeedsAttentionError, match=rf"has two keys, .*: \.\.\.\w+ \(active, .*\), in the secret and .*{use}.*{delete}"
     ):
         run([side, other], rotate=True)
     run([side, other], rotate=False)
@@ -271,18 +309,18 @@ def test_a_key_that_another_put_beside_it_is_never_deleted(is_used: bool) -> Non
 def test_what_somebody_else_puts_into_the_secret_is_not_taken_away() -> None:
     side = both(0)[0]
     run([side], rotate=False)
-    finding = examine(side.link(), rotate=True)
-    renewal = rotation.prepare(finding, lambda _: None)
-    renewal.prove()
-    renewal.give()
+    state = examine(side.setup(), rotate=True)
+    running = rotation.prepare(state, lambda _: None)
+    running.wait_until_it_works()
+    running.make_current()
     side.client("secretsmanager").put_secret_value(SecretString=PLACEHOLDER)
-    with pytest.raises(NotWellError, match="somebody else has changed it just now"):
-        renewal.retire()
+    with pytest.raises(NeedsAttentionError, match="somebody else has just changed it"):
+        running.delete_old()
     assert len(side.keys) == 2
 
 
 def put_back(side: Aws, name: str) -> None:
-    """Let the secret give a key again that it gave before, as another operator or a stack's update does."""
+    """Make an earlier key current again, as another operator or a stack's update does."""
     entries = {"Region": "cn-north-1", "AccessKey": name, "AccessSecretKey": f"secret of {name}"}
     side.client("secretsmanager").put_secret_value(SecretString=json.dumps(entries))
 
@@ -291,12 +329,12 @@ def test_an_old_key_that_is_given_again_while_builds_are_waited_for_is_not_delet
     side = both(0)[0]
     run([side], rotate=False)
     old = side.current()
-    link = replace(side.link(), wait_for_users=lambda _: put_back(side, old))
-    renewal = rotation.prepare(examine(link, rotate=True), lambda _: None)
-    renewal.prove()
-    renewal.give()
-    with pytest.raises(NotWellError, match=r"somebody else has changed it just now; key .* is left alone"):
-        renewal.retire()
+    setup = replace(side.setup(), wait_for_users=lambda _: put_back(side, old))
+    running = rotation.prepare(examine(setup, rotate=True), lambda _: None)
+    running.wait_until_it_works()
+    running.make_current()
+    with pytest.raises(NeedsAttentionError, match=r"somebody else has just changed it; key .* is not deleted"):
+        running.delete_old()
     assert side.current() == old
     assert side.works()
 
@@ -310,44 +348,44 @@ def test_an_old_key_in_the_way_that_is_given_again_is_not_deleted() -> None:
         run([side], rotate=True)
     side.cut = -1
     pass_time([side], hours=25)
-    finding = examine(side.link(), rotate=True)
+    state = examine(side.setup(), rotate=True)
     put_back(side, old)
-    with pytest.raises(NotWellError, match=r"somebody else has changed it just now; key .* is left alone"):
-        rotation.prepare(finding, lambda _: None)
+    with pytest.raises(NeedsAttentionError, match=r"somebody else has just changed it; key .* is not deleted"):
+        rotation.prepare(state, lambda _: None)
     assert side.works()
 
 
 def test_what_somebody_else_gives_while_a_new_key_is_tried_is_not_overwritten() -> None:
     side = both(0)[0]
     run([side], rotate=False)
-    renewal = rotation.prepare(examine(side.link(), rotate=True), lambda _: None)
-    renewal.prove()
+    running = rotation.prepare(examine(side.setup(), rotate=True), lambda _: None)
+    running.wait_until_it_works()
     put_back(side, "AKIAOTHER")
-    with pytest.raises(NotWellError, match=r"somebody else has changed it just now; key .* is not given"):
-        renewal.give()
+    with pytest.raises(NeedsAttentionError, match=r"somebody else has just changed it; key .* is not made current"):
+        running.make_current()
     assert side.current() == "AKIAOTHER"
 
 
 def test_an_old_key_that_somebody_else_deletes_meanwhile_is_as_it_is_to_be() -> None:
     side = both(0)[0]
-    said: list[str] = []
+    printed: list[str] = []
     run([side], rotate=False)
     old = side.current()
-    link = replace(side.link(), wait_for_users=lambda _: side.client("iam").delete_access_key(AccessKeyId=old))
-    rotation.renew([examine(link, rotate=True)], said.append)
-    assert said[-1] == f"user (china): key {shown(old)} is deleted already"
+    setup = replace(side.setup(), wait_for_users=lambda _: side.client("iam").delete_access_key(AccessKeyId=old))
+    rotation.carry_out([examine(setup, rotate=True)], printed.append)
+    assert printed[-1] == f"user (china): key {shown(old)} was already deleted"
     assert list(side.keys) == [side.current()]
 
 
 def test_a_key_that_waits_since_before_the_secret_was_written_by_hand_is_not_given_any_more() -> None:
     side = both(0)[0]
     run([side], rotate=False)
-    finding = examine(side.link(), rotate=True)
-    waiting = rotation.prepare(finding, lambda _: None).key.access_key_id
+    state = examine(side.setup(), rotate=True)
+    waiting = rotation.prepare(state, lambda _: None).key.access_key_id
     pass_time([side], hours=5)
     for _ in range(2):  # so that it is not the version before the current one either
         write_again(side)
-    run_as_told([side], rotate=True)
+    run_and_fix([side], rotate=True)
     assert waiting not in side.keys
     assert side.works()
 
@@ -355,16 +393,18 @@ def test_a_key_that_waits_since_before_the_secret_was_written_by_hand_is_not_giv
 def test_a_key_that_could_neither_be_kept_nor_deleted_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     side = both(0)[0]
     side.cut, side.kills, side.error = 2, False, ERRORS[3]  # its third change, after the placeholder and the key
-    finding = examine(side.link(), rotate=False)
+    state = examine(side.setup(), rotate=False)
 
     def refuse(**_: str) -> None:
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "DeleteAccessKey")
 
-    finding.link.iam.delete_access_key = refuse
+    state.setup.iam.delete_access_key = refuse
     with pytest.raises(ClientError):
-        rotation.prepare(finding, lambda _: None)
+        rotation.prepare(state, lambda _: None)
     [name] = side.keys
     printed = capsys.readouterr().err
-    assert f"key ...{name[-4:]} of user (china) was made, could not be kept, and is still there (AWS: Delete" in printed
+    assert (
+        f"key ...{name[-4:]} of user (china) was created, could not be stored, and still exists (AWS: Delete" in printed
+    )
     assert f"--user-name user --access-key-id '<the one that ends in {name[-4:]}>'" in printed
     assert "secret of" not in printed

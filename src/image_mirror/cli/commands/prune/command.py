@@ -10,7 +10,7 @@ import typer
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.commands.prune.output import show
 from image_mirror.cli.commands.prune.removal import Pruning, images
-from image_mirror.cli.commands.prune.selection import DAY, InUse, Tag, Unused, in_use, is_copy, tags, unused
+from image_mirror.cli.commands.prune.selection import DAY, InUse, Tag, Unused, in_use, tags, unused
 from image_mirror.cli.errors import ExitCode
 from image_mirror.cli.image_selection import all_records
 from image_mirror.cli.kubernetes import Cluster
@@ -20,6 +20,7 @@ from image_mirror.cli.stacks import china_stack, mirror_of
 from image_mirror.cli.terminal import each, pause
 from image_mirror.decisions import Mirror
 from image_mirror.messages import printable
+from image_mirror.reference import path_of_copy
 from image_mirror.table import Records
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _held(ecr: Any, mirror: Mirror) -> list[Tag]:
         repo = f"{mirror.registry}/{name}"
         held.extend(tags(repo, images(ecr, repo)))
 
-    each("reading repositories", read, [name for name in names if is_copy(name, mirror)])
+    each("reading repositories", read, [name for name in names if path_of_copy(name, mirror.prefix)])
     return held
 
 

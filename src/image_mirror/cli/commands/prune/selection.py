@@ -4,11 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from image_mirror.cli.image_selection import destination_named
 from image_mirror.decisions import Mirror
 from image_mirror.pod_images import image_fields, original_images
 from image_mirror.record import Record, Status
-from image_mirror.reference import InvalidReferenceError, NoDestinationError
+from image_mirror.reference import InvalidReferenceError, NoDestinationError, destination_named, parse_reference
 from image_mirror.review import Json
 
 DAY = 24 * 60 * 60 * 1000
@@ -81,20 +80,13 @@ def in_use(pods: Iterable[Json], mirror: Mirror) -> InUse:
     tags, digests = set(), set()
     for name in {name for pod in pods for name in _names(pod)}:
         try:
-            destination = destination_named(name, mirror)
+            destination = destination_named(parse_reference(name), mirror.registry, mirror.prefix)
         except (InvalidReferenceError, NoDestinationError):
             continue  # no copy has such a name
         tags.add((destination.repo, destination.tag))
         if destination.digest:
             digests.add((destination.repo, destination.digest))
     return InUse(frozenset(tags), frozenset(digests))
-
-
-def is_copy(repository: str, mirror: Mirror) -> bool:
-    """Say whether a repository (without its registry) has a copy's name: a host follows the prefix."""
-    rest = repository.removeprefix(f"{mirror.prefix}/")
-    host = rest.partition("/")[0]
-    return rest != repository and (bool({".", "_"} & set(host)) or host == "localhost")
 
 
 def tags(repo: str, images: Iterable[Details]) -> Iterator[Tag]:

@@ -14,9 +14,10 @@ from image_mirror.cli.commands.status.build import BuildDetails, ask
 from image_mirror.cli.commands.status.records import by_attention, full, listing, record_row, summary, table
 from image_mirror.cli.commands.status.watch import watch
 from image_mirror.cli.errors import ExitCode
-from image_mirror.cli.image_selection import all_records, is_glob, matching, outlook, selected_destination
+from image_mirror.cli.image_selection import all_records, is_glob, matching, selected_destination
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, GlobalProfile, GlobalRegion, StackName
 from image_mirror.cli.output import Output, OutputOption, aligned, as_json
+from image_mirror.cli.plan import explain
 from image_mirror.cli.stacks import china_stack, mirror_of
 from image_mirror.messages import printable
 from image_mirror.record import Record, Status
@@ -93,7 +94,7 @@ def status(
         found = _get(records, destination)
         if not found:
             where = f" (looked for {destination.by_tag})" if destination else ""
-            message = f"{one}: there is no record of it{where}; {outlook(one, mirror)}"
+            message = f"{one}: there is no record of it{where}; {explain(one, mirror)}"
             typer.echo(f"Error: {printable(message)}", err=True)
             raise typer.Exit(ExitCode.NOT_WELL)
         _show_one(found[0], Account("global", global_profile, global_region), output)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from image_mirror.cli.commands.status.records import HEADING, by_attention, change, entry, summary, table
-from image_mirror.cli.errors import passing
+from image_mirror.cli.errors import describe_aws_error
 from image_mirror.record import Record
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _readings(read: Read) -> Readings:
         try:
             records, trouble = read(), ""
         except Exception as error:
-            trouble = passing(error) or ""
+            trouble = describe_aws_error(error) or ""
             if not trouble:
                 raise
 

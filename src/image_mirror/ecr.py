@@ -1,4 +1,4 @@
-"""The copies themselves: repositories and tags in ECR, builds in the global account."""
+"""The repositories of copies in ECR: made as the settings say, and what they hold."""
 
 import json
 from collections.abc import Sequence
@@ -7,73 +7,32 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from image_mirror.build_result import UNKNOWN, read_build
-from image_mirror.global_access import GlobalAccount, delayed_by
-from image_mirror.record import Build, Record, idempotency_token
+from image_mirror.aws_errors import delayed_by
+from image_mirror.record import Record
+from image_mirror.reference import DIGEST_TAG
 from image_mirror.settings import Settings
 
 if TYPE_CHECKING:
     from types_boto3_ecr import ECRClient
 
-MOST_BUILDS = 100  # BatchGetBuilds
 _PULL = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
 _NEVER_DAYS = 36_500
 
 
-class Copies:
-    """Starts builds and says what became of them and what ECR holds."""
+class Repositories:
+    """The region's repositories below the prefix."""
 
-    def __init__(self, ecr: "ECRClient", account: GlobalAccount, settings: Settings) -> None:
-        """Take a client of the region's ECR, the account that copies, and what repositories are to be like."""
+    def __init__(self, ecr: "ECRClient", settings: Settings) -> None:
         self._ecr = ecr
-        self._account = account
         self._settings = settings
 
-    def start(self, record: Record) -> str:
-        """Start the build that makes `record`'s copy, its repository first, and return the build's ID.
-
-        All parameters follow from the record alone: a repeated call within five minutes finds the same build.
-        Raises DelayedError.
-        """
-        self._ensure_repository(record.repo.partition("/")[2])
-        variables = {"DOCKER_IMAGE": record.source, "NEW_DOCKER_IMAGE": record.destination}
-        answer = self._account.call(
-            "StartBuild",
-            lambda codebuild: codebuild.start_build(
-                projectName=self._settings.project,
-                environmentVariablesOverride=[
-                    {"name": name, "value": value, "type": "PLAINTEXT"} for name, value in variables.items()
-                ],
-                idempotencyToken=idempotency_token(record),
-            ),
-        )
-        return answer["build"]["id"]
-
-    def builds(self, build_ids: Sequence[str]) -> dict[str, Build]:
-        """Return what each build (at most 100) came to. Raises DelayedError."""
-        # Another project's build, from before a change of parameters, would have the whole call refused.
-        ours = [build_id for build_id in build_ids if build_id.startswith(f"{self._settings.project}:")]
-        if not ours:
-            return dict.fromkeys(build_ids, UNKNOWN)
-        answer = self._account.call("BatchGetBuilds", lambda codebuild: codebuild.batch_get_builds(ids=ours))
-        return dict.fromkeys(build_ids, UNKNOWN) | {build["id"]: read_build(build) for build in answer["builds"]}
-
-    def held(self, record: Record) -> str | None:
-        """Return the digest that ECR holds under the record's tag, or None if it holds none."""
-        try:
-            answer = self._ecr.describe_images(
-                repositoryName=record.repo.partition("/")[2], imageIds=[{"imageTag": record.tag}]
-            )
-        except (self._ecr.exceptions.ImageNotFoundException, self._ecr.exceptions.RepositoryNotFoundException):
-            return None
-        return answer["imageDetails"][0]["imageDigest"]
-
-    def _ensure_repository(self, repository: str) -> None:
-        """Create the repository unless it exists, and give it the policies that are set. Raises DelayedError.
+    def ensure(self, record: Record) -> None:
+        """Create the repository of `record`'s copy unless it exists, and give it the policies that are set.
 
         The policies are written each time, not only at creation: a crash in between must not lose them, and what is set
-        anew reaches the repositories that exist.
+        again reaches the repositories that exist. Raises DelayedError.
         """
+        repository = record.repo.partition("/")[2]
         exists = self._ecr.exceptions.RepositoryAlreadyExistsException
         try:
             with suppress(exists):
@@ -93,6 +52,16 @@ class Copies:
         except (ClientError, BotoCoreError) as error:
             raise delayed_by(f"ensuring the repository {repository}", error) from error
 
+    def held(self, record: Record) -> str | None:
+        """Return the digest that ECR holds under the record's tag, or None if it holds none."""
+        try:
+            answer = self._ecr.describe_images(
+                repositoryName=record.repo.partition("/")[2], imageIds=[{"imageTag": record.tag}]
+            )
+        except (self._ecr.exceptions.ImageNotFoundException, self._ecr.exceptions.RepositoryNotFoundException):
+            return None
+        return answer["imageDetails"][0]["imageDigest"]
+
 
 def lifecycle_policy(days: int) -> dict[str, Any]:
     """Return the ECR lifecycle policy that expires copies `days` after their push, but none made by digest.
@@ -107,7 +76,7 @@ def lifecycle_policy(days: int) -> dict[str, Any]:
                 "description": "Copies made by digest stay: pods may name them for good",
                 "selection": {
                     "tagStatus": "tagged",
-                    "tagPatternList": ["digest-sha256-*"],
+                    "tagPatternList": [f"{DIGEST_TAG}*"],
                     "countType": "sinceImagePushed",
                     "countUnit": "days",
                     "countNumber": _NEVER_DAYS,

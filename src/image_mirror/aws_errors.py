@@ -1,0 +1,73 @@
+"""What AWS's errors mean: one reading of their codes, and what a failed call means for a copy. Pure.
+
+Codes differ from service to service; each set has those of all services that are called here.
+"""
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+KEY_REFUSED = frozenset(
+    (
+        "AuthFailure",
+        "IncompleteSignature",
+        "IncompleteSignatureException",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationTokenException",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    )
+)
+"""AWS does not accept the access key."""
+EXPIRED = frozenset(("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"))
+"""The credentials have expired."""
+DENIED = frozenset(("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"))
+"""AWS accepts the key, but its user or role lacks the permission."""
+THROTTLED = frozenset(("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"))
+"""Too many calls; the same call succeeds later."""
+
+_NO_CAPACITY = THROTTLED | {"AccountLimitExceededException"}  # the latter is StartBuild's: its queue is full
+# Codes whose messages quote no part of a key.
+_QUOTED = frozenset(
+    ("AccessDeniedException", "InvalidInputException", "InvalidParameterException", "ResourceNotFoundException")
+)
+_LONGEST_MESSAGE = 300
+
+
+class DelayedError(Exception):
+    """AWS, the network or the configuration delays a copy; its source is not the cause.
+
+    `no_capacity`: AWS is only busy. `uncertain`: the call may have taken effect all the same. `key`: the key is
+    missing or was refused. The message is for people and holds no secret.
+    """
+
+    def __init__(self, message: str, *, no_capacity: bool = False, uncertain: bool = False, key: bool = False) -> None:
+        super().__init__(message)
+        self.no_capacity = no_capacity
+        self.uncertain = uncertain
+        self.key = key
+
+
+def code_of(error: ClientError) -> str:
+    """Return the code of an AWS error, such as AccessDeniedException."""
+    return error.response["Error"]["Code"]
+
+
+def delayed_by(
+    name: str, error: ClientError | BotoCoreError, *, about_key: frozenset[str] = frozenset()
+) -> DelayedError:
+    """Describe the error of the call `name` without anything that may hold a key.
+
+    The message of AWS is quoted only for codes whose messages hold no part of a key. `about_key` are the codes that
+    mean, for this call, that the key is missing or refused.
+    """
+    if isinstance(error, ClientError):
+        code = code_of(error)
+        message = f": {error.response['Error'].get('Message', '')[:_LONGEST_MESSAGE]}" if code in _QUOTED else ""
+        broken = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400) >= 500
+        return DelayedError(
+            f"{name}: AWS answered {code}{message}",
+            no_capacity=code in _NO_CAPACITY,
+            uncertain=broken,
+            key=code in about_key,
+        )
+    return DelayedError(f"{name}: {type(error).__name__}", uncertain=True)

@@ -1,0 +1,139 @@
+"""The CodeBuild project, what it builds just now, and how many builds the global account may run at once."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
+from image_mirror.cli.doctor.accounts import or_none
+from image_mirror.cli.doctor.dynamodb import due_states
+from image_mirror.cli.doctor.runner import Check, CheckResult, Context, Fetch, fail, fetch, fine, skip, unless, warn
+from image_mirror.cli.doctor.stacks import china_stack, global_stack
+from image_mirror.cli.remedies import REVERT, AwsCommand, aws_of
+from image_mirror.cli.stacks import Stack
+from image_mirror.record import Status
+from image_mirror.review import Json
+
+PROJECT, BUILDS, QUOTA = "project", "builds", "build quota"
+
+# Service Quotas' code of CodeBuild's "Concurrently running builds for Linux/Small environment".
+_QUOTA_CODE = "L-9D07B6EF"
+_GIVEN = ("DOCKER_IMAGE", "NEW_DOCKER_IMAGE")  # by each StartBuild
+_EXPORTED = ("COPY_RESULT", "COPY_REASON")
+_FIRST_FIT = 8  # aws/codebuild/standard: the skopeo of earlier ones lacks --preserve-digests
+_STANDARD = "aws/codebuild/standard:"
+
+
+@fetch(PROJECT)
+def project(context: Context) -> Json | None:
+    """Return what BatchGetProjects says of the project, None where there is none."""
+    stack = context.answer(global_stack)
+    found = stack.account.client("codebuild").batch_get_projects(names=[stack.output("ProjectName")])["projects"]
+    return found[0] if found else None
+
+
+def judge_project(project: Json | None, china: Stack, global_side: Stack) -> Sequence[CheckResult]:
+    """Judge the project by the template and by where China's stack looks for copies."""
+    registry, _, prefix = china.output("CopiesPrefix").rstrip("/").partition("/")
+    name = global_side.output("ProjectName")
+    again = "deploy the global stack again from this release's image-pulling.yaml"
+    restore = f"{again}; {REVERT}"
+    if project is None:
+        return [fail(PROJECT, f"{name} does not exist", restore)]
+    environment = project["environment"]
+    variables = {each["name"]: each["value"] for each in environment.get("environmentVariables", ())}
+
+    def faults() -> Iterator[CheckResult]:
+        if environment.get("privilegedMode"):
+            yield warn(PROJECT, f"{name} runs privileged, which copying does not need", restore)
+        missing = [each for each in (*_GIVEN, "TARGET_REGISTRY", "REPOSITORY_PREFIX") if each not in variables]
+        if missing:
+            yield fail(PROJECT, f"{name} has no variables {', '.join(missing)}", restore)
+        target = variables.get("TARGET_REGISTRY", registry)
+        if not fnmatchcase(registry, target):
+            yield fail(PROJECT, f"{name} copies to {target}, not to {registry}", f"{again}, for this account in China")
+        below = variables.get("REPOSITORY_PREFIX", prefix)
+        if below != prefix:
+            yield fail(PROJECT, f"{name} copies below {below}/, not below {prefix}/", f"{again}, with that prefix")
+        exported = project.get("source", {}).get("buildspec", "")
+        if any(each not in exported for each in _EXPORTED):
+            yield fail(PROJECT, f"{name} has another release's buildspec, whose outcomes are not understood", again)
+        image = environment.get("image", "")
+        version = image.removeprefix(_STANDARD).partition(".")[0]
+        if image.startswith(_STANDARD) and version.isdigit() and int(version) < _FIRST_FIT:
+            yield fail(PROJECT, f"{name} runs on {image}, whose skopeo is too old", again)
+        if limit := project.get("concurrentBuildLimit"):
+            yield warn(
+                PROJECT,
+                f"{name} has a limit of its own, {limit} builds, past which StartBuild fails and none is queued",
+                restore,
+            )
+
+    return unless(faults(), fine(PROJECT, f"{name} is as the template has it"))
+
+
+@fetch(BUILDS)
+def latest_builds(context: Context) -> Sequence[Json] | None:
+    """Return the latest builds, at most a hundred: one page, and as many as BatchGetBuilds takes.
+
+    None where there is no project.
+    """
+    stack = context.answer(global_stack)
+    name, client = stack.output("ProjectName"), stack.account.client("codebuild")
+    # The latest come first; with more than 100 builds, asking for that order is an error.
+    ids = or_none(lambda: client.list_builds_for_project(projectName=name)["ids"])
+    if not ids:
+        return ids
+    found: Sequence[Json] = client.batch_get_builds(ids=ids)["builds"]
+    return found
+
+
+def judge_builds(builds: Sequence[Json] | None) -> Sequence[CheckResult]:
+    """Say how many of the latest builds run and wait."""
+    if builds is None:
+        return [skip(BUILDS, "there is no project")]
+    waiting = _queued(builds)
+    running = len(_underway(builds)) - waiting
+    return [fine(BUILDS, f"{running} running, {waiting} queued, of the latest {len(builds)}")]
+
+
+@fetch(QUOTA)
+def build_quota(context: Context) -> float | None:
+    """Return how many small Linux builds the account may run at once, None where Service Quotas gives none."""
+    client = context.global_account.client("service-quotas")
+    return or_none(lambda: client.get_service_quota(ServiceCode="codebuild", QuotaCode=_QUOTA_CODE)["Quota"]["Value"])
+
+
+# The account's command, for the quota is known without the stack.
+_global_aws: Fetch[AwsCommand] = Fetch(None, lambda context: aws_of(context.global_account))
+
+
+def judge_quota(
+    value: float | None, aws: AwsCommand, builds: Sequence[Json] | None, states: Counter[str] | None
+) -> Sequence[CheckResult]:
+    """Judge the applied quota by how many copies wait for a build: in CodeBuild, and in the table."""
+    waiting = _queued(builds or ()) + (states[Status.REQUESTED] if states else 0)
+    if value is None:
+        return [skip(QUOTA, "Service Quotas gives no applied value", "look at it in CodeBuild's console")]
+    found = f"{value:.0f} builds at once (Linux/Small)"
+    quota = ("--service-code", "codebuild", "--quota-code", _QUOTA_CODE, "--desired-value", str(max(20, waiting)))
+    more = aws("service-quotas", "request-service-quota-increase", *quota)
+    if value < 1:
+        return [fail(QUOTA, f"{found}: no copy can be made", more)]
+    if value <= 1 or waiting > value:
+        return [warn(QUOTA, f"{found}, and {waiting} copies wait: no more are made at the same time", more)]
+    return [fine(QUOTA, f"{found}, {waiting} copies wait")]
+
+
+def _queued(builds: Sequence[Json]) -> int:
+    return len([each for each in _underway(builds) if each.get("currentPhase") == "QUEUED"])
+
+
+def _underway(builds: Sequence[Json]) -> Sequence[Json]:
+    return [each for each in builds if each["buildStatus"] == "IN_PROGRESS"]
+
+
+CHECKS = (
+    Check(PROJECT, judge_project, (project, china_stack, global_stack)),
+    Check(BUILDS, judge_builds, (latest_builds,)),
+    Check(QUOTA, judge_quota, (build_quota, _global_aws), helps=(latest_builds, due_states)),
+)

@@ -1,0 +1,96 @@
+"""Builds in the global account."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from image_mirror.aws import connect
+from image_mirror.build_result import UNKNOWN
+from image_mirror.codebuild import Builds
+from image_mirror.global_access import GlobalAccount
+from image_mirror.lifecycle import delayed
+from image_mirror.record import Build, BuildResult, Record, idempotency_token, new_record
+from image_mirror.reference import destination_of, parse_reference
+from image_mirror.settings import Settings
+from support.cloud import PATIENCE, REGISTRY, Cloud
+
+NOW = 1_800_000_000_000
+DIGEST = "sha256:" + "a" * 64
+
+
+def fresh(image: str = "gcr.io/team/app:1") -> Record:
+    source = parse_reference(image)
+    return new_record(destination_of(source, REGISTRY, "mirror"), source, NOW)
+
+
+@pytest.fixture
+def builds(cloud: Cloud, settings: Settings) -> Builds:
+    account = GlobalAccount(cloud.secrets, "GlobalAKSK", lambda key: connect("codebuild", PATIENCE, key), lambda: 0.0)
+    return Builds(account, settings.project)
+
+
+class RecordingAccount:
+    """Stands in for the global account and keeps what StartBuild was asked."""
+
+    def __init__(self) -> None:
+        self.requests: list[dict[str, Any]] = []
+
+    def call(self, _name: str, operation: Any) -> Any:
+        return operation(self)
+
+    def start_build(self, **request: Any) -> Any:
+        self.requests.append(request)
+        return {"build": {"id": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("image", "target"),
+    [
+        pytest.param("gcr.io/team/app:1", f"{REGISTRY}/mirror/gcr.io/team/app:1", id="tag"),
+        pytest.param(
+            f"gcr.io/team/app:1@{DIGEST}", f"{REGISTRY}/mirror/gcr.io/team/app:digest-sha256-{'a' * 64}", id="digest"
+        ),
+    ],
+)
+def test_a_build_gets_the_two_variables_and_no_other_override(settings: Settings, image: str, target: str) -> None:
+    account = RecordingAccount()
+    record = fresh(image)
+    Builds(account, settings.project).start(record)  # type: ignore[arg-type]
+    assert account.requests == [
+        {
+            "projectName": "ImagePullProject",
+            "environmentVariablesOverride": [
+                {"name": "DOCKER_IMAGE", "value": record.source, "type": "PLAINTEXT"},
+                {"name": "NEW_DOCKER_IMAGE", "value": target, "type": "PLAINTEXT"},
+            ],
+            "idempotencyToken": idempotency_token(record),
+        }
+    ]
+
+
+def test_a_build_starts_in_the_region_and_project_that_secret_and_settings_name(cloud: Cloud, builds: Builds) -> None:
+    build_id = builds.start(fresh())
+    [build] = cloud.codebuild.batch_get_builds(ids=[build_id])["builds"]
+    assert build["projectName"] == "ImagePullProject"
+
+
+def test_all_parameters_of_a_build_follow_from_the_record(settings: Settings) -> None:
+    account = RecordingAccount()
+    builds = Builds(account, settings.project)  # type: ignore[arg-type]
+    record = fresh()
+    retried = delayed(replace(record, build_id="ImagePullProject:1"), "FAULT", NOW + 5)
+    for each in (record, record, retried):
+        builds.start(each)
+    first, again, later = account.requests
+    assert first == again
+    assert first["idempotencyToken"] == idempotency_token(record)
+    assert later == {**first, "idempotencyToken": idempotency_token(retried)}
+    assert first["idempotencyToken"] != later["idempotencyToken"]
+
+
+def test_builds_are_looked_up_and_unknown_ones_are_said_to_be(builds: Builds) -> None:
+    build_id = builds.start(fresh())
+    known = builds.look_up([build_id, "ImagePullProject:00000000-0000-0000-0000-000000000000"])
+    assert known[build_id] == Build(BuildResult.COPIED)  # moto says that each build has succeeded
+    assert known["ImagePullProject:00000000-0000-0000-0000-000000000000"] == UNKNOWN
