@@ -1,4 +1,7 @@
-"""No test depends on the machine's speed: none bounds a time that has passed, none gives up on another in seconds."""
+"""No test depends on the machine's speed: none bounds a time that has passed, none gives up on another in seconds.
+
+None reads the clock when it is collected either: the test may run minutes later.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -8,10 +11,20 @@ import pytest
 from support.templates import ROOT
 
 LEAST = 60
-CLOCKS = {"monotonic", "perf_counter", "time"}
+CLOCKS = {"monotonic", "perf_counter", "time", "process_time", "thread_time"}
+# What says the date: of the standard library, and of support/.
+DATES = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today", "now", "ago"}
 # Where a call's timeout is, by the call's name, if it is not given by name.
-TIMEOUTS = {"wait": 0, "join": 0, "result": 0, "settimeout": 0, "get": 1, "communicate": 1, "select": 3}
+TIMEOUTS = {
+    **dict.fromkeys(("join", "result", "exception", "settimeout", "Timer"), (0,)),
+    **dict.fromkeys(("get", "acquire", "communicate", "as_completed"), (1,)),
+    "wait": (0, 1),  # of an event, a thread's barrier or a process; of futures
+    "wait_for": (1, 2),  # of a condition; of e2e/processes.py
+    "select": (3,),
+    "server": (4,),  # of e2e/processes.py
+}
 PARAMETERS = {"timeout", "seconds"}
+WAIT_SECONDS = {"wait_for", "server", "run_script"}  # elsewhere `seconds` may be what is tested
 # File and line of code: the reason why it stays.
 EXCEPTIONS = {
     ("tests/e2e/processes.py", "process.wait(10)"): "after it the process is killed, so a slow one ends all the same",
@@ -20,26 +33,51 @@ EXCEPTIONS = {
 }
 
 
-def _elapsed(node: ast.AST, names: frozenset[str]) -> bool:
-    """Say whether an expression has a difference of clock readings, or a name in which one was kept."""
-    return any(
-        (isinstance(each, ast.BinOp) and isinstance(each.op, ast.Sub) and bool(CLOCKS & _called(each)))
-        or (isinstance(each, ast.Name) and each.id in names)
-        for each in ast.walk(node)
-    )
+def _name(node: ast.AST) -> str:
+    """Return the last part of a dotted name, "" of anything else."""
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
-def _called(node: ast.AST) -> set[str]:
-    calls = [each.func for each in ast.walk(node) if isinstance(each, ast.Call)]
-    return {each.attr if isinstance(each, ast.Attribute) else getattr(each, "id", "") for each in calls}
+def _reads_clock(node: ast.AST) -> bool:
+    return any(isinstance(each, ast.Call) and _name(each.func) in CLOCKS for each in ast.walk(node))
 
 
-def _bounded(compare: ast.Compare, names: frozenset[str]) -> bool:
+def _kept(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """Yield each name (or attribute) to which something is assigned, with that."""
+    for each in ast.walk(tree):
+        if isinstance(each, ast.Assign):
+            yield from ((_name(target), each.value) for target in each.targets)
+        elif isinstance(each, ast.AnnAssign | ast.NamedExpr) and each.value is not None:
+            yield _name(each.target), each.value
+
+
+class _Times:
+    """Which names of a module hold a reading of a clock, and which hold the difference of two."""
+
+    def __init__(self, tree: ast.AST) -> None:
+        kept = [(name, value) for name, value in _kept(tree) if name]
+        self._readings = {name for name, value in kept if isinstance(value, ast.Call) and _name(value.func) in CLOCKS}
+        self._differences: set[str] = set()
+        self._differences = {name for name, value in kept if self.has_passed(value)}
+
+    def has_passed(self, node: ast.AST) -> bool:
+        """Say whether an expression has a time that has passed."""
+        return any(
+            (isinstance(each, ast.BinOp) and isinstance(each.op, ast.Sub) and self._is_difference(each))
+            or _name(each) in self._differences
+            for each in ast.walk(node)
+        )
+
+    def _is_difference(self, node: ast.BinOp) -> bool:
+        return _reads_clock(node) or {_name(node.left), _name(node.right)} <= self._readings
+
+
+def _bounded(compare: ast.Compare, times: _Times) -> bool:
     """Say whether a time that has passed is on the smaller side."""
     sides = [compare.left, *compare.comparators]
     for left, op, right in zip(sides, compare.ops, sides[1:], strict=False):
         smaller = left if isinstance(op, ast.Lt | ast.LtE) else right if isinstance(op, ast.Gt | ast.GtE) else None
-        if smaller is not None and _elapsed(smaller, names):
+        if smaller is not None and times.has_passed(smaller):
             return True
     return False
 
@@ -50,12 +88,23 @@ def _is_short(value: ast.AST | None) -> bool:
 
 
 def _short_call(call: ast.Call) -> bool:
-    given: list[ast.AST] = [each.value for each in call.keywords if each.arg == "timeout"]
-    name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
-    position = TIMEOUTS.get(name)
-    if position is not None:
+    name = _name(call.func)
+    by_name = PARAMETERS if name in WAIT_SECONDS else {"timeout"}
+    given: list[ast.AST] = [each.value for each in call.keywords if each.arg in by_name]
+    for position in TIMEOUTS.get(name, ()):
         given += call.args[position : position + 1]
     return any(map(_is_short, given))
+
+
+def _short_deadline(node: ast.AST) -> bool:
+    """Say whether seconds are added to what a clock says."""
+    return (
+        isinstance(node, ast.BinOp)
+        and isinstance(node.op, ast.Add)
+        and isinstance(node.left, ast.Call)
+        and _name(node.left.func) in CLOCKS
+        and _is_short(node.right)
+    )
 
 
 def _short_defaults(function: ast.FunctionDef) -> Iterator[str]:
@@ -67,25 +116,46 @@ def _short_defaults(function: ast.FunctionDef) -> Iterator[str]:
             yield f"{function.name}: {argument.arg}"
 
 
+def _when_collected(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the parts of a module that run when it is imported: of functions, their decorators and defaults."""
+    yield node
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        below: list[ast.AST | None] = [*node.args.defaults, *node.args.kw_defaults]
+        below += [] if isinstance(node, ast.Lambda) else node.decorator_list
+    elif isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'":
+        below = []
+    else:
+        below = [*ast.iter_child_nodes(node)]
+    for each in below:
+        if each is not None:
+            yield from _when_collected(each)
+
+
+def _says_date(call: ast.Call) -> bool:
+    if ".".join(ast.unparse(call.func).split(".")[-2:]) in DATES:
+        return True
+    # A record is of now if it is not said of when.
+    return ast.unparse(call.func) == "record" and not any(each.arg == "at" for each in call.keywords)
+
+
 def violations(source: str) -> Iterator[str]:
-    """Yield the code of each bound and each short timeout."""
+    """Yield the code of each bound, each short timeout, and each date that is read when the module is collected."""
     tree = ast.parse(source)
-    names = frozenset(
-        target.id
-        for each in ast.walk(tree)
-        if isinstance(each, ast.Assign) and isinstance(each.value, ast.BinOp) and _elapsed(each.value, frozenset())
-        for target in each.targets
-        if isinstance(target, ast.Name)
-    )
+    times = _Times(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Assert) and any(
-            isinstance(each, ast.Compare) and _bounded(each, names) for each in ast.walk(node.test)
+            isinstance(each, ast.Compare) and _bounded(each, times) for each in ast.walk(node.test)
         ):
             yield f"assert {ast.unparse(node.test)}"
         if isinstance(node, ast.Call) and _short_call(node) and "Choices" not in ast.unparse(node.func):  # of a webhook
             yield ast.unparse(node)
+        if _short_deadline(node):
+            yield ast.unparse(node)
         if isinstance(node, ast.FunctionDef):
             yield from _short_defaults(node)
+    for node in _when_collected(tree):
+        if isinstance(node, ast.Call) and _says_date(node):
+            yield f"when collected: {ast.unparse(node)}"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +168,24 @@ def violations(source: str) -> Iterator[str]:
         pytest.param("event.wait(5)", True, id="positional"),
         pytest.param("run(command, timeout=59.9)", True, id="by-name"),
         pytest.param("took = time.monotonic() - began\nassert took < 5", True, id="kept"),
+        pytest.param(
+            "self.took: float = perf_counter() - began\nassert self.took <= 5", True, id="kept-in-an-attribute"
+        ),
+        pytest.param("assert (took := time.monotonic() - began) < 5", True, id="kept-in-the-assert"),
+        pytest.param("a = perf_counter()\nb = perf_counter()\nassert b - a < 5", True, id="two-readings"),
+        pytest.param("a = perf_counter()\nassert b - a < 5", False, id="one-reading-and-another-thing"),
+        pytest.param("took = time.monotonic() - began\nassert took > 125", False, id="kept-at-least"),
         pytest.param("queue.get(True, 5)", True, id="queue"),
+        pytest.param("process.communicate(None, 5)", True, id="communicate"),
+        pytest.param("thread.join(5)", True, id="thread"),
+        pytest.param("wait(futures, 5)", True, id="futures"),
+        pytest.param("wait_for(lambda: found, 'it is found', 5)", True, id="condition"),
+        pytest.param("wait_for(lambda: found, 'it is found', seconds=5)", True, id="condition-by-name"),
+        pytest.param("server(command, log, port, 'etcd', 5)", True, id="server"),
+        pytest.param("limit(request, seconds=5)", False, id="seconds-of-what-is-tested"),
+        pytest.param("threading.Timer(2.0, opened.set).start()", True, id="timer"),
+        pytest.param("deadline = time.monotonic() + 5", True, id="deadline"),
+        pytest.param("deadline = time.monotonic() + seconds", False, id="deadline-of-the-caller"),
         pytest.param("future.result(5)", True, id="future"),
         pytest.param("socket.settimeout(0.5)", True, id="socket"),
         pytest.param("select.select([a], [], [], 10)", True, id="select"),
@@ -109,6 +196,14 @@ def violations(source: str) -> Iterator[str]:
         pytest.param("event.wait(60)", False, id="long"),
         pytest.param("event.wait()", False, id="for-ever"),
         pytest.param("', '.join(words)", False, id="of-text"),
+        pytest.param("NOW = int(time.time() * 1000)", True, id="date-when-collected"),
+        pytest.param("class A:\n    at = datetime.datetime.now(UTC)", True, id="date-in-a-class"),
+        pytest.param("def ago(at=datetime.now(UTC)): pass", True, id="date-as-a-default"),
+        pytest.param("@parametrize('at', [date.today()])\ndef test(at): pass", True, id="date-as-a-parameter"),
+        pytest.param("OLD = record('gcr.io/a:1', hours=3)", True, id="record-of-now"),
+        pytest.param("OLD = record('gcr.io/a:1', hours=3, at=NOON)", False, id="record-of-a-date"),
+        pytest.param("def now():\n    return time.time()", False, id="date-when-called"),
+        pytest.param("made = field(default_factory=lambda: datetime.now(UTC))", False, id="date-when-made"),
     ],
 )
 def test_what_is_found(source: str, found: bool) -> None:

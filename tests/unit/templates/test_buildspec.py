@@ -5,6 +5,7 @@ import os
 import select
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -539,14 +540,25 @@ def test_the_buildspec_shows_no_commands_at_work_and_exports_the_outcome() -> No
             assert "xtrace" not in command
 
 
-def test_a_command_that_hangs_is_killed_with_all_that_it_has_started(tmp_path: Path) -> None:
+def test_a_command_that_hangs_is_killed_with_all_that_it_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script, fifo = tmp_path / "script.sh", tmp_path / "fifo"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    communicate = subprocess.Popen.communicate
+
+    def overdue(self: subprocess.Popen[bytes], input: bytes | None = None, timeout: float | None = None) -> Any:  # noqa: A002
+        """Let the time be over as soon as the script has begun."""
+        assert timeout == 300
+        assert select.select([reader], [], [], 60)[0]
+        return communicate(self, input, timeout=0)
+
     try:
         script.write_text(f"exec 3>'{fifo}'\nprintf x >&3\n/bin/sleep 300\n")
+        monkeypatch.setattr(subprocess.Popen, "communicate", overdue)
         with pytest.raises(subprocess.TimeoutExpired):
-            run_script(script, seconds=1)
+            run_script(script, seconds=300)
         assert os.read(reader, 1) == b"x"
         # It ends when nobody holds it open any more.
         assert select.select([reader], [], [], 60)[0]

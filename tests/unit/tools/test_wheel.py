@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import PathDistribution
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,21 @@ def test_the_files_for_a_deployment_are_those_of_the_checkout(unpacked: Path, tm
     assert len(found) > 20
     for each in found:
         assert each.read_bytes() == (ROOT / each.relative_to(tmp_path)).read_bytes(), each
+
+
+def test_the_console_script_is_the_command(unpacked: Path, tmp_path: Path) -> None:
+    [metadata] = unpacked.glob("*.dist-info")
+    installed = PathDistribution(metadata)
+    [script] = installed.entry_points.select(group="console_scripts")
+    assert (script.name, script.value) == ("image-mirror", "image_mirror.cli:app")
+    # What pip writes into bin/ calls it so.
+    program = f"import sys; from {script.module} import {script.attr}; sys.exit({script.attr}())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--version"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(unpacked)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"image-mirror {installed.version}\n", "")

@@ -13,6 +13,7 @@ import typer
 
 from image_mirror import reconciler, webhook
 from image_mirror.cli.emulation import Context, Emulation, emulated_aws, http_event
+from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.manifests import FoundPod, read_manifests
 from image_mirror.cli.resources import resource
 from image_mirror.pod_images import image_fields
@@ -29,7 +30,7 @@ all that goes in and out of them.
 
 def run(files: list[str] | None) -> None:
     """Show what becomes of the pods in `files`, or in the samples. Raises typer.Exit with the command's exit code."""
-    names = files or [str(_top() / name) for name in _DEFAULTS]
+    names = files or [str(resource(name)) for name in _DEFAULTS]
     reviews = list(_reviews(names))
     if not reviews:
         typer.echo("No pod found.", err=True)
@@ -58,8 +59,9 @@ def run(files: list[str] | None) -> None:
 def _reviews(names: list[str]) -> Iterator[tuple[str, Json]]:
     """Yield a title and an AdmissionReview for each captured review and each pod that the manifests describe."""
     captured = [name for name in names if name.endswith(".json") and _is_review(name)]
+    top = _top()
     for name in captured:
-        ours = " (as a 1.36 API server sent it)" if Path(name).parent == _top() / "tests" / "reviews" else ""
+        ours = " (as a 1.36 API server sent it)" if top and Path(name).parent == top / "tests" / "reviews" else ""
         yield _short(name) + ours, json.loads(Path(name).read_text(encoding="utf-8"))
     manifests = read_manifests([name for name in names if name not in captured])
     for problem in manifests.problems:
@@ -117,14 +119,15 @@ def _admit(review: Json) -> Json:
 def _show_pod(title: str, review: Json) -> Json:
     """Print what becomes of a pod, and return the response to its review."""
     response = _admit(review)
-    before = review["request"]["object"]
+    of_request = review["request"].get("object")
+    before: Any = of_request if isinstance(of_request, dict) else {}  # of a DELETE there is none
     patch = json.loads(base64.b64decode(response["patch"])) if "patch" in response else []
     after: Any = jsonpatch.apply_patch(before, patch)
     typer.echo(title)
     for old, new in zip(image_fields(before), image_fields(after), strict=True):
         typer.echo(f"  {old.key}: {old.image}")
         typer.echo(f"    -> {new.image}" if new.image != old.image else "    left as written")
-    made_by_a_controller = "generateName" in before["metadata"]
+    made_by_a_controller = "generateName" in (before.get("metadata") or {})
     for warning in response.get("warnings", ()):
         if not made_by_a_controller:
             typer.echo(f"  Warning: {warning}")
@@ -152,10 +155,13 @@ def _show_copies(aws: Emulation) -> None:
 
 
 def _short(name: str) -> str:
-    path = Path(name)
-    return str(path.relative_to(_top())) if path.is_relative_to(_top()) else name
+    path, top = Path(name), _top()
+    return str(path.relative_to(top)) if top and path.is_relative_to(top) else name
 
 
-def _top() -> Path:
-    """Return where the project's own files lie as in a checkout."""
-    return resource("samples").parent
+def _top() -> Path | None:
+    """Return where the project's own files lie as in a checkout; None where they are absent, which only these need."""
+    try:
+        return resource("samples").parent
+    except NoAnswerError:
+        return None

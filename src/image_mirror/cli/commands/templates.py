@@ -1,6 +1,5 @@
 """`image-mirror templates`: writes the files that a deployment needs, from the installed package."""
 
-import shutil
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -20,8 +19,8 @@ _FILES = (
     "src/bundle.py",
     "src/requirements.txt",
 )
-# What the functions never load; src/bundle.py leaves it out as well.
-_NOT_FOR_LAMBDA = shutil.ignore_patterns("__pycache__", "__main__.py", "py.typed", "cli", "resources")
+# Of the package's modules: what the functions never load. src/bundle.py leaves it out as well.
+_NOT_FOR_LAMBDA = ("__main__.py", "cli", "resources")
 
 
 def templates(
@@ -39,7 +38,7 @@ def templates(
     mutating-webhook.yaml for the clusters, samconfig.toml, and src/ with the code of the functions.
 
     A file that is there with other content is never overwritten: the command names each such file, writes nothing and
-    exits with 2. After an upgrade of image-mirror, write into a new directory.
+    exits with 2, as it does if it cannot write. After an upgrade of image-mirror, write into a new directory.
     """
     contents = {name: resource(name).read_bytes() for name in _FILES} | _package()
     differ = [name for name, content in contents.items() if _is_other(directory / name, content)]
@@ -48,25 +47,45 @@ def templates(
             typer.echo(f"Error: {printable(str(directory / name))} is there with other content", err=True)
         typer.echo("Nothing was written; name another directory, or move these files away.", err=True)
         raise typer.Exit(ExitCode.WRONG_INPUT)
-    for name, content in contents.items():
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+    _write({directory / name: content for name, content in contents.items()})
     typer.echo(f"{len(contents)} files are in {printable(str(directory))}.")
 
 
 def _package() -> dict[str, bytes]:
     """Return the modules of the functions by their names below the directory."""
     package = Path(str(files("image_mirror")))
-    left_out = _NOT_FOR_LAMBDA(str(package), [each.name for each in package.iterdir()])
-    found = (each for each in sorted(package.iterdir()) if each.name not in left_out)
-    return {f"src/image_mirror/{each.name}": each.read_bytes() for each in found}
+    places = {path.relative_to(package): path for path in sorted(package.rglob("*.py"))}
+    return {
+        f"src/image_mirror/{place.as_posix()}": path.read_bytes()
+        for place, path in places.items()
+        if place.parts[0] not in _NOT_FOR_LAMBDA
+    }
 
 
 def _is_other(path: Path, content: bytes) -> bool:
     try:
         return path.read_bytes() != content
     except FileNotFoundError:
-        return False
+        return path.is_symlink()  # to a file that does not exist, and would be written elsewhere
     except OSError:  # a folder of that name, or no permission to read
         return True
+
+
+def _write(contents: dict[Path, bytes]) -> None:
+    """Write the files that do not exist yet. Raises typer.BadParameter, after removing them, if one cannot be written.
+
+    Those that exist have the same content.
+    """
+    written: list[Path] = []
+    for path, content in contents.items():
+        if path.exists():
+            continue
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as file:  # not over a file that somebody has written meanwhile
+                written.append(path)
+                file.write(content)
+        except OSError as error:
+            for each in written:
+                each.unlink(missing_ok=True)
+            raise typer.BadParameter(f"{printable(str(path))}: {error.strerror}", param_hint="DIR") from None

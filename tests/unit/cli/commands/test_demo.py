@@ -1,14 +1,18 @@
 """`image-mirror demo` runs the main job on emulated AWS, and says what is emulated."""
 
+import builtins
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from image_mirror.cli import app
+from image_mirror.cli import app, resources
 from image_mirror.cli.emulation import REGISTRY, emulated_aws
 from image_mirror.table import DUE_INDEX
 from support.templates import ROOT, sam_template
@@ -87,6 +91,76 @@ def test_a_file_without_a_pod_says_so(tmp_path: Path) -> None:
     file = tmp_path / "none.yaml"
     file.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n")
     assert run(str(file)).stderr == "No pod found.\n"
+
+
+@pytest.fixture
+def damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installation of its own, which the test damages."""
+    for name in ("samples", "tests/reviews"):
+        shutil.copytree(ROOT / name, tmp_path / "installed" / name)
+    monkeypatch.setattr(resources, "_CHECKOUT", tmp_path / "installed")
+    return tmp_path / "installed"
+
+
+@pytest.mark.parametrize("name", ["samples", "tests/reviews/create-pod.json"])
+def test_a_damaged_installation_is_told_on_one_line_with_its_remedy(damaged: Path, name: str) -> None:
+    (damaged / name).rename(damaged / "elsewhere")
+    done = run()
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert done.stderr == f"Error: this installation lacks its file {name}; install image-mirror again\n"
+
+
+def test_a_file_of_ones_own_needs_no_samples(damaged: Path, tmp_path: Path) -> None:
+    file = tmp_path / "pod.yaml"
+    file.write_text("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: nginx}]}\n")
+    shutil.rmtree(damaged)
+    done = run(str(file), str(ROOT / "tests" / "reviews" / "create-pod.json"))
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert {f"{file}: Pod/a", str(ROOT / "tests" / "reviews" / "create-pod.json")} <= {*done.stdout.splitlines()}
+
+
+def test_a_damaged_review_of_the_installation_is_named(damaged: Path) -> None:
+    (damaged / "tests" / "reviews" / "create-pod.json").write_text('{"kind": "Adm')
+    done = run()
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"Error: {damaged / 'tests' / 'reviews' / 'create-pod.json'}: ")
+
+
+@pytest.mark.parametrize(
+    ("module", "raised", "said"),
+    [
+        ("moto", ModuleNotFoundError("no moto", name="moto"), "moto is not installed"),
+        ("moto", ImportError("no mock_aws", name="moto"), "moto is too old or damaged"),
+    ],
+)
+def test_without_the_extra_the_remedy_is_to_install_it(
+    module: str, raised: ImportError, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = builtins.__import__
+
+    def absent(name: str, *rest: Any, **options: Any) -> Any:
+        if name.partition(".")[0] == module:
+            raise raised
+        return there(name, *rest, **options)
+
+    for name in ("image_mirror.cli.commands.demo", "image_mirror.cli.emulation"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(builtins, "__import__", absent)
+    done = run()
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == f"Error: {said}; install image-mirror with its demo extra\n"
+
+
+@pytest.mark.parametrize("removed", [{"object": None, "oldObject": {}}, {"object": {"kind": "Binding"}}])
+def test_a_review_without_a_pod_is_no_failure(removed: dict[str, Any], tmp_path: Path) -> None:
+    review = json.loads((ROOT / "tests" / "reviews" / "create-pod.json").read_text())
+    review["request"] |= {"operation": "DELETE", **removed}
+    file = tmp_path / "review.json"
+    file.write_text(json.dumps(review))
+    done = run(str(file))
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert str(file) in done.stdout.splitlines()
+    assert "->" not in done.stdout
 
 
 def test_it_needs_no_account_and_leaves_the_environment_alone() -> None:
