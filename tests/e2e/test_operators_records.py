@@ -36,9 +36,22 @@ pytest_plugins = ["deployed"]
 MANY = 5_000
 TABLE = "ImageListTable"
 # The emulated ECR knows no pull times, and what is pushed there is new: the command's clock is forty days ahead.
-_LATER = (
-    "import time; now = time.time; time.time = lambda: now() + 40 * 86_400; from image_mirror.cli import app; app()"
-)
+_LATER = "import time; now = time.time; time.time = lambda: now() + 40 * 86_400"
+# What the command asks AWS for, and how often it hands on what it prints; told in the file that COUNTS names.
+_COUNTED = """
+import atexit, collections, json, os, pathlib, sys
+from botocore.endpoint import Endpoint
+counts = collections.Counter()
+make_request, flush = Endpoint.make_request, sys.stdout.flush
+def counted(self, operation, request):
+    counts[operation.name] += 1
+    return make_request(self, operation, request)
+def flushed():
+    counts["flush"] += 1
+    flush()
+Endpoint.make_request, sys.stdout.flush = counted, flushed
+atexit.register(lambda: pathlib.Path(os.environ["COUNTS"]).write_text(json.dumps(counts)))
+"""
 _CONFIG = """\
 [profile china]
 region = cn-northwest-1
@@ -59,9 +72,9 @@ class Operator:
     environment: Mapping[str, str]
 
     @contextmanager
-    def started(self, *arguments: object, later: bool = False, **more: Any) -> Iterator[subprocess.Popen[str]]:
-        """Run the program while the context lasts; with `later` forty days from now."""
-        program = ["-c", _LATER] if later else ["-m", "image_mirror.cli"]
+    def started(self, *arguments: object, after: str = "", **more: Any) -> Iterator[subprocess.Popen[str]]:
+        """Run the program while the context lasts; if there is Python code in `after`, after that."""
+        program = ["-c", f"{after}\nfrom image_mirror.cli import app; app()"] if after else ["-m", "image_mirror.cli"]
         command = [sys.executable, *program, *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
         process = subprocess.Popen(command, cwd=self.folder, env=self.environment, text=True, **pipes)
@@ -71,9 +84,9 @@ class Operator:
             process.kill()
             process.communicate()
 
-    def run(self, *arguments: object, later: bool = False) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: object, after: str = "") -> subprocess.CompletedProcess[str]:
         """Run the program to its end."""
-        with self.started(*arguments, later=later) as process:
+        with self.started(*arguments, after=after) as process:
             out, err = process.communicate(timeout=300)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
@@ -137,7 +150,7 @@ def local(operator: Operator, tmp_path: Path) -> Iterator[Local]:
         yield Local(there, Records(dynamodb, TABLE), dynamodb, streams, stream)
 
 
-def test_five_thousand_records_are_shown_and_ctrl_c_ends_a_retry_of_them(local: Local) -> None:
+def test_five_thousand_records_are_shown_and_ctrl_c_ends_a_retry_of_them(local: Local, tmp_path: Path) -> None:
     half = MANY // 2
     write(
         local.client,
@@ -150,7 +163,12 @@ def test_five_thousand_records_are_shown_and_ctrl_c_ends_a_retry_of_them(local: 
             for number in range(MANY)
         ),
     )
-    shown = local.operator.run("status")
+    there = {**local.operator.environment, "COUNTS": str(tmp_path / "counts.json")}
+    shown = replace(local.operator, environment=there).run("status", after=_COUNTED)
+    # The table is read once, a page of 1 MB at a time, and all lines are handed on at once.
+    counts = json.loads((tmp_path / "counts.json").read_text())
+    assert counts == {"DescribeStacks": 1, "Scan": sum(1 for _ in local.records.pages()), "flush": 1}
+    assert 1 < counts["Scan"] < 10
     assert (shown.returncode, len(shown.stdout.splitlines())) == (0, 1 + MANY)
     assert shown.stderr == "5,000 records: 2,500 FAILED, 2,500 COPIED\n"
     some = local.operator.run("status", "--output", "json", "--state", "FAILED", "gcr.io/project-1?/*")
@@ -304,7 +322,7 @@ def test_what_a_real_cluster_runs_is_never_removed(
         assert images(cluster.get("pod", "inner"))["e"] == "gcr.io/debug:1"
         wait_for(lambda: cluster.get("pods", "-l", "app=d")["items"], "the deployment has its pod")
 
-        shown = there.run("prune", "--unused-days", 30, "--kubeconfig", kubeconfig, "--output", "json", later=True)
+        shown = there.run("prune", "--unused-days", 30, "--kubeconfig", kubeconfig, "--output", "json", after=_LATER)
         assert shown.returncode == 0, shown.stderr
         rows = json.loads(shown.stdout)
         # What other tests have left in this ECR has no record.
@@ -313,7 +331,7 @@ def test_what_a_real_cluster_runs_is_never_removed(
         assert "Kept although nobody has pulled them: 8 that a cluster runs." in shown.stderr
 
         began = time.monotonic()
-        done = there.run("prune", "--unused-days", 30, "--kubeconfig", kubeconfig, "--yes", later=True)
+        done = there.run("prune", "--unused-days", 30, "--kubeconfig", kubeconfig, "--yes", after=_LATER)
         assert done.returncode == 0, done.stderr
         assert time.monotonic() - began > 125, "the webhook's memory has passed"
     assert f"Removed {len(rows)} copies of {sum(row['bytes'] for row in rows) / 1e6:.1f} MB." in done.stderr
@@ -323,7 +341,7 @@ def test_what_a_real_cluster_runs_is_never_removed(
 def test_ctrl_c_while_prune_waits_puts_every_record_back(
     operator: Operator, records: Records, copies: dict[str, Record], china: Region
 ) -> None:
-    with operator.started("prune", "--unused-days", 30, "--no-cluster", "--yes", later=True) as process:
+    with operator.started("prune", "--unused-days", 30, "--no-cluster", "--yes", after=_LATER) as process:
         wait_for(lambda: not recorded(records), "the records are removed", 60)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
