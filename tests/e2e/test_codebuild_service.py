@@ -54,5 +54,5 @@ def test_a_build_that_raises_is_a_fault_and_raises_when_the_service_ends() -> No
     outcomes: list[Build] = []
     with pytest.raises(RuntimeError, match="from is not to be had for to"):
         build()
-    fault = "CodeBuild had a fault of its own: RuntimeError: from is not to be had for to"
+    fault = "CodeBuild failed: RuntimeError: from is not to be had for to"
     assert outcomes == [Build(BuildResult.DELAYED, fault)]

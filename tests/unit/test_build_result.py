@@ -108,7 +108,7 @@ COMMAND = "Error while executing command: copy. Reason: exit status "
         pytest.param(
             failed("internal", status="FAULT"),
             BuildResult.DELAYED,
-            "CodeBuild had a fault of its own: internal",
+            "CodeBuild failed: internal",
             id="fault",
         ),
         pytest.param(

@@ -188,7 +188,7 @@ def test_a_bug_is_no_delay(account: GlobalAccount) -> None:
         ),
         pytest.param(
             json.dumps({"G_AWS_REGION": "evil.example/x", "G_ACCESS_KEY": "A", "G_SECRET_KEY": SECRET_KEY}),
-            "G_AWS_REGION is no region",
+            "G_AWS_REGION is not a region",
             id="a region that would change the host",
         ),
     ],

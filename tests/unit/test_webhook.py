@@ -124,7 +124,7 @@ def test_the_original_images_are_kept_in_the_annotation() -> None:
 def test_what_is_no_review_is_answered_400_with_the_reason(body: str) -> None:
     status, answer, headers = call(event(body))
     assert status == 400
-    assert answer["message"].startswith("no AdmissionReview: ")
+    assert answer["message"].startswith("not an AdmissionReview: ")
     assert "Retry-After" not in headers
 
 

@@ -1,4 +1,4 @@
-"""Decides about the images of manifests or of a cluster's pods: the new image, the rule, and whether it is copied. Pure.
+"""Decides about the images of manifests or of a cluster's pods: the new image, the rule, the copy. Pure.
 
 There is one row for each image: as data, in a table, and in a listing for a terminal.
 """
@@ -121,7 +121,7 @@ def _explained(manifests: Manifests, mirror: Mirror) -> Iterator[tuple[FoundPod,
     for found in manifests.pods:
         labels = manifests.namespaces.get(found.namespace, {}) if found.namespace else {}
         # The API server does not send the pods of such a namespace, because of the webhook's configuration.
-        opted_out = f"its namespace is labelled {SKIP_LABEL}" if labels.get(SKIP_LABEL) == "true" else None
+        opted_out = f"its namespace has the label {SKIP_LABEL}" if labels.get(SKIP_LABEL) == "true" else None
         for subresource in ("", "ephemeralcontainers"):
             for image_field in image_fields(found.pod, subresource):
                 yield found, image_field, explain(image_field.image, mirror, opted_out or skip_reason(found.pod))

@@ -306,13 +306,13 @@ DEPLOYMENT = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n"
             "apiVersion: v1\nkind: Pod\n---\nkind: Pod\nkind: Job",
             [
                 "document 1: Pod/: spec: is missing; it must be a mapping",
-                "document 2: line 5: the key kind stands twice",
+                "document 2: line 5: the key kind is there twice",
             ],
             id="a-key-that-stands-twice",
         ),
         pytest.param(
             '{"kind": "Pod",\n "spec": {"a": 1,\n "a": 2}}',
-            ["document 1: line 3: the key a stands twice"],
+            ["document 1: line 3: the key a is there twice"],
             id="a-key-that-stands-twice-in-json",
         ),
         pytest.param(
@@ -320,19 +320,19 @@ DEPLOYMENT = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n"
             [
                 "document 1: apiVersion: is missing; it must be a text",
                 "document 1: kind: is missing; it must be a text",
-                "document 2: line 4: no valid YAML: while parsing a flow sequence did not find expected ',' or ']'",
+                "document 2: line 4: not valid YAML: while parsing a flow sequence did not find expected ',' or ']'",
             ],
             id="yaml-that-does-not-parse",
         ),
         pytest.param(
             '{"kind": "Pod",\n "spec" "x"}',
-            ["document 1: line 2: no valid YAML: while parsing a flow mapping did not find expected ',' or '}'"],
+            ["document 1: line 2: not valid YAML: while parsing a flow mapping did not find expected ',' or '}'"],
             id="json-that-does-not-parse",
         ),
         pytest.param(
             "spec:\n\timage: x",
             [
-                "document 1: line 2: no valid YAML: while scanning for the next token "
+                "document 1: line 2: not valid YAML: while scanning for the next token "
                 "found character that cannot start any token"
             ],
             id="a-tab",

@@ -1,4 +1,4 @@
-"""`image-mirror demo`: pods are admitted, their images point to ECR, and each requested copy is made; on emulated AWS."""
+"""`image-mirror demo`: pods are admitted, their images point to ECR, and each copy is made; on emulated AWS."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ their events and answers.
 
 
 def run(files: list[str] | None) -> None:
-    """Show how the pods in `files`, or in the samples, are changed and their images copied. Raises typer.Exit with the command's exit code."""
+    """Show how the pods in `files`, or in the samples, are changed and copied. Raises typer.Exit with the exit code."""
     names = files or [str(resource(name)) for name in _DEFAULTS]
     reviews = list(_reviews(names))
     if not reviews:
@@ -53,7 +53,9 @@ def run(files: list[str] | None) -> None:
     if problems:
         typer.echo("Error: " + "; ".join(problems), err=True)
         raise typer.Exit(1)
-    typer.echo("The same pods, later: their copies are in ECR, so nothing is recorded, and there is no warning about a copy.")
+    typer.echo(
+        "The same pods, later: their copies are in ECR, so nothing is recorded, and there is no warning about a copy."
+    )
 
 
 def _reviews(names: list[str]) -> Iterator[tuple[str, Json]]:

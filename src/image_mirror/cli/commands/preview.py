@@ -30,7 +30,7 @@ def preview(
 ) -> None:
     """Show how the webhook would change the images in manifests, and by which rule. Calls nothing and changes nothing.
 
-    Reads pods, workloads, lists, and custom resources with a pod template, from YAML or JSON with one or more documents:
+    Reads pods, workloads, lists, and custom resources with a pod template, from YAML or JSON:
 
     \b
     helm template CHART | image-mirror preview -

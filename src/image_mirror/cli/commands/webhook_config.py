@@ -91,12 +91,12 @@ def webhook_config(
 
 def _names(option: str, text: str | None) -> tuple[str, ...]:
     """Return the namespaces that an option names, each once. Raises typer.BadParameter."""
-    # Empty is no namespace's name: An unset "$NAMES" in a script must not mean all namespaces.
+    # Empty is no namespace's name: an unset "$NAMES" in a script must not mean all namespaces.
     names = () if text is None else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         if not _NAMESPACE.fullmatch(name):
             raise typer.BadParameter(
-                f"{name!r}: is not a namespace: use at most 63 lower-case letters, digits and hyphens; separate names with commas",
+                f"{name!r}: is not a namespace: lower-case letters, digits, hyphens, at most 63; commas between names",
                 param_hint=option,
             )
     return names

@@ -83,7 +83,7 @@ def test_each_image_is_told_with_its_place_its_outcome_and_its_rule() -> None:
         pytest.param("quay.io/ours/a:1", "quay.io/ours/a:1", "!quay.io/ours", None, False, id="left-alone-by-a-rule"),
         pytest.param("mcr.example/a:1", "mcr.example/a:1", None, "no rule names it", False, id="no-rule"),
         pytest.param(
-            f"{REGISTRY}/team/a:1", f"{REGISTRY}/team/a:1", None, "it lies in the registry already", False, id="there"
+            f"{REGISTRY}/team/a:1", f"{REGISTRY}/team/a:1", None, "it is already in this registry", False, id="there"
         ),
         pytest.param(
             "auto",
@@ -128,7 +128,7 @@ def test_the_outcome_names_what_decided(
     [
         pytest.param(
             [pod_of("nginx", labels={"image-mirror/skip": "true"})],
-            "its pod is labelled image-mirror/skip",
+            "its pod has the label image-mirror/skip",
             id="labelled-pod",
         ),
         pytest.param(
@@ -141,7 +141,7 @@ def test_the_outcome_names_what_decided(
                 pod_of("nginx", namespace="old"),
                 "{apiVersion: v1, kind: Namespace, metadata: {name: old, labels: {image-mirror/skip: 'true'}}}",
             ],
-            "its namespace is labelled image-mirror/skip",
+            "its namespace has the label image-mirror/skip",
             id="labelled-namespace-in-another-file",
         ),
     ],
@@ -191,7 +191,7 @@ def test_the_label_of_the_pod_template_opts_a_workload_out() -> None:
     }
     document = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": {"template": template}}
     (told,) = listed("-", stdin=json.dumps(document))
-    assert told["reason"] == "its pod is labelled image-mirror/skip"
+    assert told["reason"] == "its pod has the label image-mirror/skip"
 
 
 @pytest.mark.parametrize("name", ["create-pod.json", "create-pod-dry-run.json", "create-pod-from-deployment.json"])
@@ -372,7 +372,7 @@ def test_all_that_is_wrong_in_all_files_is_told_and_nothing_is_shown(
         "Error: bad.yaml: document 1: Pod/p: spec.containers[0].image: must be a text, not 1.5; put it in quotes",
         "Error: bad.yaml: document 2: Pod/p: spec.containers[0].image: must be a text, not a list",
         "Error: absent.yaml: cannot be read: No such file or directory",
-        "Error: torn.json: document 1: line 2: no valid YAML: while parsing a flow node "
+        "Error: torn.json: document 1: line 2: not valid YAML: while parsing a flow node "
         "did not find expected node content",
         "Error: latin.yml: byte 6 is no UTF-8; save it as UTF-8",
         "Error: empty: cannot be read: no file in it ends in .json, .yaml, .yml",

@@ -177,7 +177,9 @@ def test_an_image_without_a_record_ends_with_1_and_the_others_are_done(command: 
         pytest.param(
             ["retry", "gcr.io/broken:1", "gcr.io/X:1"], "the repository has upper case", id="retry-no-reference"
         ),
-        pytest.param(["forget", "gcr.io/fine:1", "gcr.io/x:"], "'gcr.io/x:' is no image reference", id="no-reference"),
+        pytest.param(
+            ["forget", "gcr.io/fine:1", "gcr.io/x:"], "'gcr.io/x:' is not an image reference", id="no-reference"
+        ),
         pytest.param(["forget"], "Missing argument", id="forget-nothing"),
     ],
 )

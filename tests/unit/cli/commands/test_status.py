@@ -296,7 +296,7 @@ def test_a_build_that_codebuild_no_longer_knows_is_reported(answer: Callable[[st
         pytest.param("auto", "it is a placeholder", id="placeholder"),
         pytest.param("gcr.io/x:sha256-" + "a" * 64, "tags of the form sha256-<hex>", id="no-home"),
         pytest.param(
-            f"{REGISTRY}/mirror/gcr.io/new:1", "stays as written: it lies in the registry already", id="a-copy"
+            f"{REGISTRY}/mirror/gcr.io/new:1", "stays as written: it is already in this registry", id="a-copy"
         ),
     ],
 )

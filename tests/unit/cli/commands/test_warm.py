@@ -238,7 +238,7 @@ def test_a_record_that_vanishes_is_reported(operated: Operated, monkeypatch: pyt
     [
         pytest.param([], "", "give either manifests (- for standard input) or --cluster", id="nothing"),
         pytest.param(["-", "--cluster"], "", ") or --cluster", id="both"),
-        pytest.param(["-"], "kind: [", "no valid YAML", id="no-yaml"),
+        pytest.param(["-"], "kind: [", "not valid YAML", id="no-yaml"),
         pytest.param(["no-such-file"], "", "no-such-file: cannot be read", id="no-file"),
         pytest.param(["-", "--timeout", "0"], "", "--timeout", id="no-time"),
     ],
