@@ -12,43 +12,43 @@ demo: .venv/.demo
 test: .venv/.dev
 	$(BIN)/pytest --numprocesses auto
 
-# Branches of the pure core that its own tests take. It is printed; nothing has to be reached.
+# Branches of the pure core that its own tests run. The coverage is printed; there is no minimum.
 CORE := reference rules decisions review pod_images admission messages record lifecycle build_result recorder table settings
 coverage: .venv/.dev
 	COVERAGE_FILE=.pytest_cache/coverage $(BIN)/pytest --numprocesses auto --quiet --cov-branch --cov-report term-missing \
 		$(CORE:%=--cov image_mirror.%) $(wildcard $(CORE:%=tests/unit/test_%.py))
 
-# Real programs: a control plane (KUBEBUILDER_ASSETS), skopeo, docker-registry, the AWS CLI, the SAM CLI, Java. What is
-# absent is skipped with its reason; with CI=true it fails.
+# Real programs: a control plane (KUBEBUILDER_ASSETS), skopeo, docker-registry, the AWS CLI, the SAM CLI, Java. Tests of
+# a program that is missing are skipped with the reason; with CI=true they fail.
 e2e: .venv/.dev .venv-sam/.done .venv-aws/.done .dynamodb-local/.done
 	PATH="$(CURDIR)/.venv-aws/bin:$$PATH" PYTHONPATH=tests:tests/e2e $(BIN)/pytest -p stage --numprocesses 0 tests/e2e
 
-# The product's own code against a modelled AWS, in virtual time, under faults; each seed replays.
+# The product's own code against a model of AWS, in virtual time, with faults. The same seed gives the same run.
 simulate: .venv/.dev
 	$(BIN)/pytest --numprocesses auto tests/simulation
 
-# Hostile input, which coverage leads; hypothesis has its share in `make test`. Longer: make fuzz FUZZ_SECONDS=600
+# Hostile input, guided by coverage; `make test` has tests by hypothesis too. Longer: make fuzz FUZZ_SECONDS=600
 FUZZ_SECONDS ?= 20
 fuzz: .venv/.dev
 	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
 
-# Ratios measured side by side in one run; docs/performance.md says what they mean. ARGS=--write puts them there,
-# ARGS=--help tells of others. What is absent (podman, skopeo, docker-registry) has no row, for the reason that is given.
+# Ratios measured side by side in one run; docs/performance.md says what they mean. ARGS=--write writes them into it,
+# ARGS=--help lists other options. Without podman, skopeo or docker-registry some rows are missing; the reason is printed.
 bench: .venv/.dev .venv-aws/.done
 	PATH="$(CURDIR)/.venv-aws/bin:$$PATH" PYTHONPATH=.:tests:tests/e2e $(BIN)/python -m benchmarks $(ARGS)
 
-# What is in docs/ out of the code: the reference of all commands, and the README's picture of a terminal.
+# Generates docs/ files from the code: the reference of all commands, and the README's picture of a terminal.
 docs: .venv/.dev
 	PYTHONPATH=.:tests $(BIN)/python -m tools.commands_page
 	WRITE=1 $(BIN)/pytest --quiet --numprocesses 0 tests/unit/docs/test_picture.py
 
-# The functions' packages, pinned with hashes out of the ranges in src/requirements.in; newer ones: ARGS=--upgrade
+# Pins the functions' packages, with hashes, from the ranges in src/requirements.in; newer versions: ARGS=--upgrade
 requirements: .venv/.dev
 	$(BIN)/uv pip compile --quiet --no-header --python-version 3.13 --generate-hashes $(ARGS) \
 		src/requirements.in -o src/requirements.txt
 
-# The build's bash, buildspec/*.sh, into image-pulling.yaml, which has to be one file for CloudFormation. `make test` says
-# where this was forgotten, and `make e2e` runs shellcheck; by itself it is: shellcheck buildspec/*.sh
+# Copies the build's bash, buildspec/*.sh, into image-pulling.yaml, which must be one file for CloudFormation. `make test`
+# fails if this was forgotten, and `make e2e` runs shellcheck; to run it alone: shellcheck buildspec/*.sh
 templates: .venv/.dev
 	PYTHONPATH=.:tests $(BIN)/python -m tools.put_buildspec_into_template
 
@@ -78,7 +78,7 @@ clean:
 	$(BIN)/pip install --quiet --editable '.[demo,dev]'
 	touch .venv/.demo $@
 
-# Environments of their own, for both commands pin their packages. What cannot be had here is skipped by the tests.
+# Two separate environments, because both commands pin their packages. If one cannot be installed, its tests are skipped.
 .venv-aws/.done:
 	$(PYTHON) -m venv .venv-aws
 	if .venv-aws/bin/pip install --quiet awscli; then touch $@; fi

@@ -2,12 +2,12 @@
 # The copy of one image: the second command of the build in image-pulling.yaml.
 # `make templates` puts what follows the first empty line into the template.
 #
-# CodeBuild runs each command as a script of its own, under "set -a", and hands on the exported variables of those that
-# come to their end. So the work is done in a subshell, which may exit where it likes; its outcome is exported, and a
-# last command, short enough for CodeBuild's error message, fails with the outcome's exit code.
+# CodeBuild runs each command as a separate script, under "set -a". It passes exported variables to the next command only
+# if the script reaches its end. So the work is done in a subshell, which may exit anywhere; its result is exported, and
+# the next command, short enough for CodeBuild's error message, fails with the exit code of that result.
 #
-# Unquoted on purpose: TARGET_REGISTRY is a pattern if the template has no parameter for the account in China.
-# A && B || C is no "if" here either: C is to run where A or B is false.
+# SC2053: TARGET_REGISTRY is unquoted on purpose: it is a pattern if the template has no parameter for the account in
+# China. SC2015: A && B || C is not meant as an "if": C must run if A or B is false.
 # shellcheck disable=SC2053,SC2015
 
 set +e
@@ -16,7 +16,7 @@ work=$(mktemp -d)
 (
   set +a -euo pipefail
   export LC_ALL=C
-  # No program is handed a key but aws, below.
+  # Only aws, below, gets a key; no other program does.
   export -n CHINA_ACCESS_KEY_ID CHINA_SECRET_ACCESS_KEY REGISTRY_AUTH
 
   declare -A exit_codes=(
@@ -29,9 +29,9 @@ work=$(mktemp -d)
     exit "${exit_codes[$1]}"
   }
 
-  # 1. The input. The grammar and the home are those of parse_reference and home_of in reference.py, so that
-  # a stolen key cannot put one image in another's place. No reason quotes a value: a variable of type
-  # SECRETS_MANAGER holds a secret.
+  # 1. The input. The grammar and the destination ("home" here) are those of parse_reference and
+  # destination_of in reference.py, so that a stolen key cannot put one image in another's place.
+  # No reason quotes a value: a variable of type SECRETS_MANAGER holds a secret.
   image=${DOCKER_IMAGE:-}
   target=${NEW_DOCKER_IMAGE:-}
   host='[a-z0-9]+((\.|-+)[a-z0-9]+)*(:[0-9]+)?'
@@ -79,8 +79,8 @@ work=$(mktemp -d)
   command -v skopeo >/dev/null ||
     finish UNREACHABLE 'apt could not install skopeo; the log of the build says why'
 
-  # Ends the copy by what the last program wrote to $work/errors, or by RESULT if that says nothing.
-  # Its last line, without anything that could let someone in, is the reason.
+  # Ends the copy with the result that fits what the last program wrote to $work/errors, or with RESULT
+  # if nothing fits. The reason is the last line there, without anything that gives access.
   password=
   explain() { # RESULT
     local errors reason said secret
@@ -95,12 +95,12 @@ work=$(mktemp -d)
     done
     printf '%s\n' "$errors" | tail -n 20
     reason=${errors##*$'\n'}
-    # Names may read like errors: they take no part in what follows.
+    # The name of an image may look like an error, so names are removed before the search.
     said=$(printf '%s' "${reason,,}" |
       sed -E -e 's#[^ ]*/[^ ]*##g' -e 's#manifest [^ ]+ (in|to) #manifest #g')
     said=${said//"$source_host"/}
     said=${said//"$registry"/}
-    # The cause is at the end, and may name two digests.
+    # The cause is at the end of the line, and may contain two digests.
     [[ ${#reason} -le 300 ]] || reason="${reason:0:105} ... ${reason: -190}"
     reason=${reason:-the program ended without a message}
 
@@ -125,7 +125,7 @@ work=$(mktemp -d)
     fi
   }
 
-  # 3. The login, by authfiles apart: what opens ECR is never offered to a source, nor the other way round.
+  # 3. The login, with two separate authfiles: ECR's password is never sent to a source, and a source's never to ECR.
   registry_auth=${REGISTRY_AUTH:-}
   printf '%s' "${registry_auth:-"{}"}" >"$work/source.json"
   password=$(

@@ -2,7 +2,7 @@
 # The first command of the build in image-pulling.yaml: it fetches the program that copies.
 # `make templates` puts what follows the first empty line into the template; copy.sh says how CodeBuild runs it.
 
-# Whether skopeo came is seen below, where there is a word for it.
+# copy.sh checks whether skopeo was installed: only there is a result code for a failure.
 (
   unset CHINA_ACCESS_KEY_ID CHINA_SECRET_ACCESS_KEY REGISTRY_AUTH
   export DEBIAN_FRONTEND=noninteractive
