@@ -16,13 +16,17 @@ class Metric(Enum):
     """A metric: its name and unit in CloudWatch, and what one value means. docs/operation.md has this table."""
 
     ADMISSIONS = ("Admissions", "Count", "reviews answered 200, with a patch or without; dry runs too")
-    REWRITES = ("Rewrites", "Count", "images that these answers pointed at ECR")
+    REWRITES = ("Rewrites", "Count", "images that these answers changed to ECR")
     NOT_RECORDED = (
         "NotRecorded",
         "Count",
         "reviews answered 503 because the table did not take a record in time; the API server asks again",
     )
-    REFUSED = ("Refused", "Count", "requests with the right token answered 400, for they were no AdmissionReview")
+    REFUSED = (
+        "Refused",
+        "Count",
+        "requests with the right token answered 400 because they were not an AdmissionReview",
+    )
     BUGS = (
         "Bugs",
         "Count",
@@ -31,7 +35,7 @@ class Metric(Enum):
     COPIES_REQUESTED = (
         "CopiesRequested",
         "Count",
-        "copies asked for, by the table's stream: new ones, refreshes, and failed ones asked for again",
+        "copies requested, by the table's stream: new ones, refreshes, and failed ones requested again",
     )
     BUILDS_STARTED = ("BuildsStarted", "Count", "copies that went from REQUESTED to COPYING")
     COPIES_ARRIVED = (
@@ -46,17 +50,17 @@ class Metric(Enum):
         "Count",
         "builds that cost an attempt: the source refused, or the build ended without a copy",
     )
-    WAITS = ("Waits", "Count", "times that a copy was delayed at no cost, for any reason but the next two")
+    WAITS = ("Waits", "Count", "times that a copy was delayed without an attempt, for another reason than the next two")
     BUSY = ("Busy", "Count", "times that a copy was delayed because AWS had no capacity: a full queue, throttling")
     KEY_REFUSED = (
         "KeyRefused",
         "Count",
-        "times that a copy was delayed because of either key: its secret is missing or misshapen, or AWS refused it",
+        "times that a copy was delayed because of either key: its secret is missing or wrong, or AWS refused it",
     )
     STEP_ERRORS = (
         "StepErrors",
         "Count",
-        "records whose turn ended in an exception; the log has its stack, and they stay due",
+        "records whose step ended in an exception; the log has its stack, and they stay due",
     )
     TIME_TO_COPIED = (
         "TimeToCopied",
@@ -66,9 +70,9 @@ class Metric(Enum):
     OLDEST_DUE = (
         "OldestDue",
         "Seconds",
-        "each minute, how long the record that is due longest has been due; 0 where none is",
+        "each minute, how long the oldest due record has been due; 0 if none is due",
     )
-    DUE = ("Due", "Count", "each minute, the records found due; where the run's time ended, more are waiting")
+    DUE = ("Due", "Count", "each minute, the records found due; if the time limit was reached, there are more")
 
     def __init__(self, label: str, unit: str, meaning: str) -> None:
         """Store the parts of the member's value."""
