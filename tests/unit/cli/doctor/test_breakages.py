@@ -345,7 +345,7 @@ BREAKAGES = [
         lambda found: found.keys.update({PULL_USER: [key("AKIAANOTHEREXAMPLE01")]}),
         "GlobalAKSK: key",
         "failed",
-        f"...E001 is none of {PULL_USER}'s",
+        f"...E001 does not belong to {PULL_USER}",
         "image-mirror connect",
         id="another-users-key",
     ),
