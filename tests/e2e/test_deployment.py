@@ -140,14 +140,16 @@ def test_with_an_address_each_alarm_is_mailed_when_it_rings_and_when_it_ends(bui
         built.deploy(china.name, "--parameter-overrides", 'AlarmEmail=""')
 
 
-def test_the_global_stack_has_the_project_and_the_key_for_china(china: Region, world: Region, push_key: Json) -> None:
-    outputs = world.outputs(GLOBAL_STACK)
-    [project] = world.client("codebuild").batch_get_projects(names=[outputs["ProjectName"]])["projects"]
+def test_the_global_stack_has_the_project_and_the_key_for_china(
+    china: Region, global_region: Region, push_key: Json
+) -> None:
+    outputs = global_region.outputs(GLOBAL_STACK)
+    [project] = global_region.client("codebuild").batch_get_projects(names=[outputs["ProjectName"]])["projects"]
     assert project["name"] == china.function(STACK, "ReconcilerFunction")["Environment"]["Variables"]["G_PROJECT_NAME"]
     assert (project["source"]["type"], project["environment"]["privilegedMode"]) == ("NO_SOURCE", False)
     variables = {each["name"]: each["value"] for each in project["environment"]["environmentVariables"]}
     assert (variables["TARGET_REGISTRY"], variables["REPOSITORY_PREFIX"]) == (registry(china), "mirror")
-    answer = world.client("secretsmanager").get_secret_value(SecretId=outputs["ImagePullSecretArn"])
+    answer = global_region.client("secretsmanager").get_secret_value(SecretId=outputs["ImagePullSecretArn"])
     assert json.loads(answer["SecretString"]) == {
         "Region": china.name,
         "AccessKey": push_key["AccessKeyId"],

@@ -51,11 +51,11 @@ _WHAT_GOES_WRONG = (
 def test_every_promised_copy_arrives_whatever_fails(first: int) -> None:
     total: Counter[str] = Counter()
     for seed in range(first, first + _CHUNK):
-        outcome = run_seed(seed)
-        total += outcome.counts
-        if outcome.violations:
+        result = run_seed(seed)
+        total += result.counts
+        if result.violations:
             history = "\n".join(run_seed(seed, keeps_history=True).history)
-            pytest.fail(f"{history}\n\nseed {seed}: " + "\n".join(outcome.violations))
+            pytest.fail(f"{history}\n\nseed {seed}: " + "\n".join(result.violations))
     # The faults were there, and were survived.
     assert [name for name in _WHAT_GOES_WRONG if not total[name]] == []
     assert total["crashes"] > 100

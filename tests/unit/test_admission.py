@@ -26,7 +26,7 @@ from support.reviews_data import (
     REGISTRY,
     REQUESTED,
     admit,
-    all_stand,
+    all_records,
     captured,
     event_of,
     images_of,
@@ -243,7 +243,7 @@ def test_the_record_and_swap_when_say_whether_the_image_changes(
     swapped: bool,
     warning: Callable[..., str] | None,
 ) -> None:
-    lookup = all_stand(status, digest=digest, error="DENIED: no pull access")
+    lookup = all_records(status, digest=digest, error="DENIED: no pull access")
     policy = Policy(retry_failed=90 * MINUTE)
     admitted = admit(review_of(made_pod({"a": "gcr.io/x:1"})), lookup, swap_when=swap_when, policy=policy)
     assert admitted.images == {"containers/a": f"{GCR}/x:1" if swapped else "gcr.io/x:1"}
@@ -255,10 +255,10 @@ def test_the_record_and_swap_when_say_whether_the_image_changes(
 def test_a_failed_image_beside_others_stays_alone() -> None:
     def lookup(wanted: Sequence[CopyRequest]) -> dict[Destination, Record]:
         return {
-            demand.copy.destination: (FAILED if demand.copy.source.repository == "bad" else REQUESTED)([demand])[
-                demand.copy.destination
+            request.copy.destination: (FAILED if request.copy.source.repository == "bad" else REQUESTED)([request])[
+                request.copy.destination
             ]
-            for demand in wanted
+            for request in wanted
         }
 
     admitted = admit(review_of(made_pod({"a": "gcr.io/bad:1", "b": "gcr.io/good:1"})), lookup)
@@ -306,9 +306,9 @@ def test_a_copy_counts_as_pulled_always_if_any_use_says_so(policies: list[Any], 
             entry["imagePullPolicy"] = policy
         else:
             entry["image"]["pullPolicy"] = policy
-    (demand,) = copy_requests(new_images(parse_review(event_of(review_of(pod))), MIRROR))
-    assert demand.pull_always is always
-    assert str(demand.copy.source) == "docker.io/library/nginx:latest"
+    (request,) = copy_requests(new_images(parse_review(event_of(review_of(pod))), MIRROR))
+    assert request.pull_always is always
+    assert str(request.copy.source) == "docker.io/library/nginx:latest"
 
 
 @pytest.mark.parametrize(
@@ -320,12 +320,12 @@ def test_a_copy_counts_as_pulled_always_if_any_use_says_so(policies: list[Any], 
     ],
 )
 def test_a_source_with_tag_and_digest_is_demanded_by_digest(images: dict[str, str]) -> None:
-    (demand,) = copy_requests(new_images(parse_review(event_of(review_of(made_pod(images)))), MIRROR))
-    assert str(demand.copy.source) == f"docker.io/library/nginx@{DIGEST}"
+    (request,) = copy_requests(new_images(parse_review(event_of(review_of(made_pod(images)))), MIRROR))
+    assert str(request.copy.source) == f"docker.io/library/nginx@{DIGEST}"
 
 
 @pytest.mark.parametrize(
-    ("labels", "annotations", "exempt"),
+    ("labels", "annotations", "skipped"),
     [
         pytest.param({"image-mirror/skip": "true"}, None, True, id="skip"),
         pytest.param({"image-mirror/skip": "false"}, None, False, id="skip-false"),
@@ -342,13 +342,13 @@ def test_a_source_with_tag_and_digest_is_demanded_by_digest(images: dict[str, st
 )
 @pytest.mark.parametrize("update", [False, True], ids=["create", "update"])
 def test_opted_out_pods_and_mirror_pods_are_left_alone(
-    labels: Any, annotations: Any, exempt: bool, update: bool
+    labels: Any, annotations: Any, skipped: bool, update: bool
 ) -> None:
     pod = made_pod({"a": "gcr.io/x:2"}, labels=labels, annotations=annotations)
     old = made_pod({"a": "gcr.io/x:1"}, labels=labels, annotations=annotations) if update else None
-    admitted = admit(review_of(pod, old), no_lookup if exempt else REQUESTED)
-    assert bool(admitted.patch) is not exempt
-    assert bool(admitted.warnings) is not exempt
+    admitted = admit(review_of(pod, old), no_lookup if skipped else REQUESTED)
+    assert bool(admitted.patch) is not skipped
+    assert bool(admitted.warnings) is not skipped
 
 
 @pytest.mark.parametrize(
@@ -455,11 +455,11 @@ REWRITING = Mirror(REGISTRY, "mirror", parse_rules("docker.io gcr.io quay.io a.i
 
 
 def mixed(wanted: Sequence[CopyRequest]) -> dict[Destination, Record]:
-    """Let the fate of a copy follow from its name alone: some requested, some copied, some failed, some adopted."""
-    fates = (REQUESTED, COPIED, FAILED, all_stand(None))
+    """Answer by the name of a copy alone: some requested, some copied, some failed, some without a status."""
+    answers = (REQUESTED, COPIED, FAILED, all_records(None))
     return {
-        demand.copy.destination: fates[sum(map(ord, str(demand.copy.source))) % 4]([demand])[demand.copy.destination]
-        for demand in wanted
+        copy.destination: answers[sum(map(ord, str(copy.source))) % 4]([request])[copy.destination]
+        for request, copy in ((request, request.copy) for request in wanted)
     }
 
 
@@ -531,12 +531,12 @@ def test_through_a_pods_whole_life_each_image_is_what_was_written_last_or_made_f
     live = admit(review_of(made_pod(images)), mixed, swap_when=swap_when, mirror=REWRITING).pod
     written = {f"containers/{name}": image for name, image in images.items()}
     for verb, named, mirror in life:
-        standing = images_of(live)
+        current = images_of(live)
         pod = copy.deepcopy(live) if verb != "replace" else made_pod(named)
         if verb != "label":
             pod["spec"] = made_pod(named)["spec"]
             # Who writes what stands there changes nothing, so that the image keeps its origin.
-            written |= {key: image for key, image in images_of(pod).items() if image != standing[key]}
+            written |= {key: image for key, image in images_of(pod).items() if image != current[key]}
         admitted = admit(review_of(pod, live), mixed, swap_when=swap_when, mirror=mirror)
         for key, image in admitted.images.items():
             made = [becomes(each, written[key]) for each in (REWRITING, OTHER)]

@@ -320,7 +320,7 @@ def test_any_spelling_of_the_original_gives_back_what_stands_there(spelling: str
 
 
 @pytest.mark.parametrize(
-    "standing",
+    "current",
     [
         pytest.param(f"{REGISTRY}/mirror/gcr.io/x:1", id="same-prefix"),
         pytest.param(f"{REGISTRY}/older/gcr.io/x:1", id="another-prefix"),
@@ -328,14 +328,14 @@ def test_any_spelling_of_the_original_gives_back_what_stands_there(spelling: str
     ],
 )
 @pytest.mark.parametrize("rules", ["gcr.io", "", "gcr.io=b.io"], ids=["copy", "none", "rewrite"])
-def test_a_home_under_any_prefix_is_known_without_an_annotation(standing: str, rules: str) -> None:
+def test_a_home_under_any_prefix_is_known_without_an_annotation(current: str, rules: str) -> None:
     for kind in ("containers", "init", "volumes"):
-        old, pod = made_pod(**{kind: {"a": standing}}), made_pod(**{kind: {"a": "gcr.io/x:1"}})
-        assert list(update(pod, old, no_lookup, mirror_of(rules)).images.values()) == [standing]
+        old, pod = made_pod(**{kind: {"a": current}}), made_pod(**{kind: {"a": "gcr.io/x:1"}})
+        assert list(update(pod, old, no_lookup, mirror_of(rules)).images.values()) == [current]
 
 
 @pytest.mark.parametrize(
-    ("standing", "image", "becomes"),
+    ("current", "image", "becomes"),
     [
         pytest.param(f"{GCR}/x:1", "gcr.io/x:2", f"{GCR}/x:2", id="another-tag"),
         pytest.param(f"{GCR}/x:1", "gcr.io/y:1", f"{GCR}/y:1", id="another-image"),
@@ -352,8 +352,8 @@ def test_a_home_under_any_prefix_is_known_without_an_annotation(standing: str, r
         pytest.param("", "gcr.io/x:1", f"{GCR}/x:1", id="nothing"),
     ],
 )
-def test_an_image_that_is_new_is_no_reason_to_give_anything_back(standing: str, image: str, becomes: str) -> None:
-    admitted = update(made_pod({"a": image}), made_pod({"a": standing}))
+def test_an_image_that_is_new_is_no_reason_to_give_anything_back(current: str, image: str, becomes: str) -> None:
+    admitted = update(made_pod({"a": image}), made_pod({"a": current}))
     assert admitted.images == {"containers/a": becomes}
     assert admitted.originals == {"containers/a": image}
 
@@ -488,6 +488,6 @@ def test_a_digest_applied_without_the_tag_that_stood_beside_it_is_the_same_image
 
 @pytest.mark.parametrize("older", ["mirror/team_a", "mirror/v1.0", "mirror/old"])
 def test_an_annotated_copy_below_a_longer_former_prefix_is_given_back(older: str) -> None:
-    standing = f"{REGISTRY}/{older}/gcr.io/x:1"
-    old = made_pod({"a": standing}, annotations=noted({"containers/a": "gcr.io/x:1"}))
-    assert update(applied(old, made_pod({"a": "gcr.io/x:1"})), old, no_lookup).images == {"containers/a": standing}
+    current = f"{REGISTRY}/{older}/gcr.io/x:1"
+    old = made_pod({"a": current}, annotations=noted({"containers/a": "gcr.io/x:1"}))
+    assert update(applied(old, made_pod({"a": "gcr.io/x:1"})), old, no_lookup).images == {"containers/a": current}

@@ -42,14 +42,14 @@ def test_a_client_of_another_account_has_its_key_and_region(cloud: object) -> No
 
 
 def test_the_webhook_s_calls_fit_into_the_answer_of_the_shipped_configuration() -> None:
-    patience = webhook._LIMITS
-    assert patience.connect + patience.read <= 5 / 4
-    assert patience.attempts == 2
+    limits = webhook._LIMITS
+    assert limits.connect + limits.read <= 5 / 4
+    assert limits.attempts == 2
 
 
 def test_the_reconciler_s_calls_fit_into_its_reserve() -> None:
-    patience = reconciler._LIMITS
-    assert 2 * patience.attempts * (patience.connect + patience.read) <= RESERVE
+    limits = reconciler._LIMITS
+    assert 2 * limits.attempts * (limits.connect + limits.read) <= RESERVE
 
 
 def self_signed(folder: Path) -> Path:

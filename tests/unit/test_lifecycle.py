@@ -93,20 +93,20 @@ def test_a_tag_beside_a_digest_is_not_asked_of_the_source() -> None:
 def test_a_pod_renews_what_failed_what_is_old_and_what_has_no_status(
     record: Record, pull_always: bool, age: int, renewed: bool
 ) -> None:
-    wish = fresh(now=NOW + age)
-    expected = replace(wish, digest=record.digest) if renewed else None
-    assert renew(record, wish, pull_always=pull_always, policy=POLICY) == expected
+    fresh_record = fresh(now=NOW + age)
+    expected = replace(fresh_record, digest=record.digest) if renewed else None
+    assert renew(record, fresh_record, pull_always=pull_always, policy=POLICY) == expected
 
 
 def test_a_copy_by_digest_is_never_refreshed() -> None:
     copied = replace(BY_DIGEST, status=Status.COPIED, digest=HELD)
-    wish = fresh(f"gcr.io/a@{HELD}", NOW + 99 * HOUR)
-    assert renew(copied, wish, pull_always=True, policy=POLICY) is None
+    fresh_record = fresh(f"gcr.io/a@{HELD}", NOW + 99 * HOUR)
+    assert renew(copied, fresh_record, pull_always=True, policy=POLICY) is None
 
 
 def test_zero_refresh_hours_mean_never() -> None:
-    wish = fresh(now=NOW + 9999 * HOUR)
-    assert renew(COPIED, wish, pull_always=True, policy=Policy(refresh=0)) is None
+    fresh_record = fresh(now=NOW + 9999 * HOUR)
+    assert renew(COPIED, fresh_record, pull_always=True, policy=Policy(refresh=0)) is None
 
 
 RUNNING = Build(BuildResult.RUNNING)
@@ -307,21 +307,21 @@ class History(RuleBasedStateMachine):
 
     @rule(pull_always=st.booleans())
     def a_pod_comes(self, pull_always: bool) -> None:
-        wish = fresh(self.image, self.now)
+        fresh_record = fresh(self.image, self.now)
         if self.record is None:
-            self.record = wish
+            self.record = fresh_record
         else:
-            self.record = renew(self.record, wish, pull_always=pull_always, policy=POLICY) or self.record
+            self.record = renew(self.record, fresh_record, pull_always=pull_always, policy=POLICY) or self.record
 
     @precondition(lambda self: self.record is not None)
-    @rule(outcome=st.sampled_from(BuildResult), pushed=st.sampled_from([HELD, OTHER]))
-    def the_reconciler_looks(self, outcome: BuildResult, pushed: str) -> None:
+    @rule(result=st.sampled_from(BuildResult), pushed=st.sampled_from([HELD, OTHER]))
+    def the_reconciler_looks(self, result: BuildResult, pushed: str) -> None:
         assert self.record is not None
         step = next_step(self.record, None, self.now)
         if step is Step.INSPECT:
-            if outcome is BuildResult.COPIED:
+            if result is BuildResult.COPIED:
                 self.held = HELD if self.record.by_digest else pushed
-            step = next_step(self.record, Build(outcome, "reason"), self.now)
+            step = next_step(self.record, Build(result, "reason"), self.now)
         if step is Step.START:
             step = Save(started(self.record, f"build:{self.now}", self.now))
         if step is Step.VERIFY:

@@ -26,7 +26,7 @@ def decide(rules: str, image: str) -> Decision:
     return Mirror(REGISTRY, "mirror", parse_rules(rules)).decide(image)[0]
 
 
-def outcome(decision: Decision, image: str) -> str:
+def image_after(decision: Decision, image: str) -> str:
     """Name the image that a decision leads to, once the copy has arrived."""
     match decision:
         case Copy(destination=destination):
@@ -355,8 +355,8 @@ def rule_sets(draw: st.DrawFn) -> list[str]:
 @given(rule_sets(), images)
 def test_deciding_about_an_outcome_changes_nothing(rules: list[str], image: str) -> None:
     mirror = Mirror(REGISTRY, "mirror", parse_rules(" ".join(rules)))
-    first = outcome(mirror.decide(image)[0], image)
-    assert outcome(mirror.decide(first)[0], first) == first
+    first = image_after(mirror.decide(image)[0], image)
+    assert image_after(mirror.decide(first)[0], first) == first
 
 
 @steady

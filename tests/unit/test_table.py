@@ -93,11 +93,11 @@ def test_a_record_is_replaced_where_it_still_stands(records: Records) -> None:
     ],
 )
 def test_whatever_changed_in_between_a_write_is_lost(records: Records, change: dict[str, object]) -> None:
-    standing = replace(FULL, **change)  # type: ignore[arg-type]
-    records.create(standing)
-    assert records.replace(FULL, replace(FULL, updated_at=4000)) == standing
+    current = replace(FULL, **change)  # type: ignore[arg-type]
+    records.create(current)
+    assert records.replace(FULL, replace(FULL, updated_at=4000)) == current
     assert records.remove(FULL) is False
-    assert records.get(REPO, "1") == standing
+    assert records.get(REPO, "1") == current
 
 
 def test_a_record_that_is_gone_is_not_written_again(cloud: Cloud, records: Records) -> None:
@@ -110,9 +110,9 @@ def test_a_record_that_is_gone_is_not_written_again(cloud: Cloud, records: Recor
 def test_an_item_of_an_older_deployment_is_adopted_with_all_it_holds(cloud: Cloud, records: Records) -> None:
     item = {"repo": {"S": REPO}, "tag": {"S": "1"}, "owner": {"S": "me"}}
     cloud.dynamodb.put_item(TableName="ImageListTable", Item=item)
-    standing = records.create(FULL)
-    assert standing.status is None
-    assert records.replace(standing, FULL) is FULL
+    current = records.create(FULL)
+    assert current.status is None
+    assert records.replace(current, FULL) is FULL
     assert cloud.items() == [{**to_item(FULL), "owner": {"S": "me"}}]
 
 

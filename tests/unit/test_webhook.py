@@ -220,11 +220,11 @@ def test_swap_when_copied_keeps_the_source_until_the_copy_has_arrived(
     assert "warnings" not in response
 
 
-@pytest.mark.parametrize("exempt", ["label", "mirror pod"])
-def test_a_pod_that_is_exempt_is_answered_without_a_patch_or_a_record(cloud: Cloud, exempt: str) -> None:
+@pytest.mark.parametrize("skipped", ["label", "mirror pod"])
+def test_a_pod_that_is_exempt_is_answered_without_a_patch_or_a_record(cloud: Cloud, skipped: str) -> None:
     sent = review("create-pod")
     metadata = sent["request"]["object"]["metadata"]
-    if exempt == "label":
+    if skipped == "label":
         metadata["labels"]["image-mirror/skip"] = "true"
     else:
         metadata["annotations"]["kubernetes.io/config.mirror"] = "hash"

@@ -237,8 +237,8 @@ def test_a_key_whose_user_may_not_use_it_is_told_and_no_other_is_made(accounts: 
     accounts.denied = "AccessDeniedException"
     done = accounts.connect("--rotate")
     assert (done.exit_code, done.stdout) == (1, "")
-    told = [line.split(" is accepted")[0] for line in done.stderr.splitlines()]
-    assert told == [
+    printed = [line.split(" is accepted")[0] for line in done.stderr.splitlines()]
+    assert printed == [
         f"Error: key ...{before[0][0][-4:]} of {PUSH_USER} (china)",
         f"Error: key ...{before[1][0][-4:]} of {PULL_USER} (global)",
     ]
@@ -368,9 +368,9 @@ def test_an_inactive_key_is_replaced_and_only_a_rotation_deletes_it(accounts: Ac
     assert f"key ...{push[-4:]} of {PUSH_USER} (china) is inactive" in done.stdout
     assert accounts.ids()[0] == [push, accounts.secret("ImagePullSecret")["AccessKey"]]
     assert accounts.ids()[1] == [pull]
-    told = accounts.connect().stdout
-    assert f"key ...{push[-4:]} (inactive, created " in told
-    assert "it was in this secret before; `image-mirror connect --rotate` deletes it" in told
+    printed = accounts.connect().stdout
+    assert f"key ...{push[-4:]} (inactive, created " in printed
+    assert "it was in this secret before; `image-mirror connect --rotate` deletes it" in printed
     accounts.connect("--rotate")
     assert accounts.ids() == accounts.given() == [accounts.ids()[0], [pull]]
 

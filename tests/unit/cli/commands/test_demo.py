@@ -57,8 +57,8 @@ def test_it_shows_what_a_user_sees(shown: str, line: str) -> None:
 def test_each_record_goes_from_requested_to_copied(shown: str) -> None:
     lines = shown.splitlines()
     start = lines.index("Records, one for each image, and what each went through:") + 1
-    told = lines[start : lines.index("", start)]
-    ways = [told[number : number + 4] for number in range(0, len(told), 4)]
+    printed = lines[start : lines.index("", start)]
+    ways = [printed[number : number + 4] for number in range(0, len(printed), 4)]
     assert len({way[0] for way in ways}) == len(ways) == 7
     for source, requested, copying, copied in ways:
         assert requested == "    REQUESTED"
