@@ -29,7 +29,7 @@ work=$(mktemp -d)
     exit "${exit_codes[$1]}"
   }
 
-  # 1. The input. The grammar and the destination ("home" here) are those of parse_reference and
+  # 1. The input. The grammar and the destination are those of parse_reference and
   # destination_of in reference.py, so that a stolen key cannot put one image in another's place.
   # No reason quotes a value: a variable of type SECRETS_MANAGER holds a secret.
   image=${DOCKER_IMAGE:-}
@@ -57,11 +57,11 @@ work=$(mktemp -d)
   registry=${target%%/*}
   [[ $registry =~ ^$host$ && $registry == $TARGET_REGISTRY ]] ||
     finish BAD_INPUT 'NEW_DOCKER_IMAGE is not in the registry of the parameters Region and ChinaAccountId'
-  home=$registry/$REPOSITORY_PREFIX/${source_host/:/_}/$path
-  [[ ${#home} -le 255 ]] ||
+  repo=$registry/$REPOSITORY_PREFIX/${source_host/:/_}/$path
+  [[ ${#repo} -le 255 ]] ||
     finish BAD_INPUT 'the name is too long: with its registry, a repository has at most 255 characters'
-  [[ $target == "$home:$tag" ]] ||
-    finish BAD_INPUT 'NEW_DOCKER_IMAGE is not the home of DOCKER_IMAGE; has China the same RepositoryPrefix?'
+  [[ $target == "$repo:$tag" ]] ||
+    finish BAD_INPUT 'NEW_DOCKER_IMAGE is not the copy of DOCKER_IMAGE; is RepositoryPrefix the same in China?'
 
   # 2. The key for China.
   region=${CHINA_REGION:-}
@@ -71,7 +71,7 @@ work=$(mktemp -d)
   access_key_id=${access_key_id//[[:space:]]/}
   secret_access_key=${secret_access_key//[[:space:]]/}
   [[ $region =~ ^[a-z]{2}(-[a-z]+)+-[0-9]{1,2}$ ]] ||
-    finish TARGET_LOGIN 'Region in the secret ImagePullSecret is no region; write one such as cn-northwest-1'
+    finish TARGET_LOGIN 'Region in the secret ImagePullSecret is not a region; write one such as cn-northwest-1'
   [[ -n $access_key_id ]] ||
     finish TARGET_LOGIN 'AccessKey in the secret ImagePullSecret is empty; fill in the access key ID for China'
   [[ -n $secret_access_key ]] ||

@@ -1,4 +1,4 @@
-"""From decisions and records to the answer: the JSONPatch, the annotation that keeps the originals, the warnings."""
+"""Makes the answer from decisions and records: the JSONPatch, the annotation with the original images, the warnings."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ class CopyRequest:
 
 
 def copy_requests(decisions: Mapping[ImageField, Decision]) -> list[CopyRequest]:
-    """List each copy once; it counts as pulled always if any of its uses says so."""
+    """Return each copy once; `pull_always` is set if it is for any of its images."""
     merged: dict[Destination, CopyRequest] = {}
     for field, decision in decisions.items():
         if isinstance(decision, Copy):
@@ -43,7 +43,7 @@ def apply_records(
     policy: Policy,
     now: int,
 ) -> tuple[dict[ImageField, str], list[str]]:
-    """Return the images that change, each with what it becomes, and the warnings.
+    """Return the images that change, each with its new image, and the warnings.
 
     `records` has the record of every copy that the decisions name; `now` is in milliseconds since the epoch.
     """
@@ -62,9 +62,9 @@ def apply_records(
                 if swap:
                     changes[field] = str(destination)
                 if not record.is_active:
-                    # Rounded up; a clock that is behind the record's never makes it longer than the whole.
+                    # Rounded up. If this clock is behind the one that wrote the record, at most the full time.
                     wait = min(record.updated_at + policy.retry_failed - now, policy.retry_failed)
-                    reason = record.error or "no reason is known"
+                    reason = record.error or "the reason is unknown"
                     warnings.append(messages.failed(field.image, reason, max(1, -(-wait // MINUTE))))
                 elif record.digest is None:
                     warnings.append(messages.copying(field.image) if swap else messages.copied_later(field.image))
@@ -76,7 +76,7 @@ def apply_records(
 def make_patch(
     review: Review, decisions: Mapping[ImageField, Decision], changes: Mapping[ImageField, str], mirror: Mirror
 ) -> list[Json]:
-    """Return the JSONPatch (RFC 6902) that makes `changes` and keeps the annotation true; [] where nothing changes."""
+    """Return the JSONPatch (RFC 6902) that makes `changes` and updates the annotation; [] if nothing changes."""
     patch: list[Json] = [{"op": "replace", "path": field.pointer, "value": image} for field, image in changes.items()]
     if not review.subresource:
         rewritten = (field for field in changes if not isinstance(decisions[field], Restore))
@@ -106,7 +106,7 @@ def _originals(
 
 
 def _annotate(review: Review, originals: Mapping[str, str]) -> list[Json]:
-    """Return the operations that make the annotation say `originals`, on a pod with any annotations or none."""
+    """Return the operations that set the annotation to `originals`, on a pod with or without annotations."""
     present = annotations(review.object)
     pointer = "/metadata/annotations/" + ORIGINALS.replace("/", "~1")
     if originals and originals == original_images(review.object):

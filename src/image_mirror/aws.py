@@ -1,4 +1,4 @@
-"""The one place that makes AWS clients: by botocore, since boto3 would add to every cold start and do nothing here."""
+"""Makes all AWS clients, with botocore: boto3 would make each cold start slower and is not needed."""
 
 import ssl
 import threading
@@ -13,7 +13,7 @@ from botocore.session import Session, get_session
 
 @dataclass(frozen=True, slots=True)
 class AccessKey:
-    """A key of another account; its secret is never printed."""
+    """An access key of another account; its secret part is never printed."""
 
     region: str
     access_key_id: str
@@ -22,7 +22,7 @@ class AccessKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallLimits:
-    """How long one call may take: seconds to connect and to read, and how often it is tried in all."""
+    """The limits of one call: seconds to connect and to read, the number of tries, and of connections."""
 
     connect: float
     read: float
@@ -31,16 +31,16 @@ class CallLimits:
 
 
 class _Trust(ssl.SSLContext):
-    """What a client's connections share: which servers they trust. It reads each file of root certificates once.
+    """The TLS context that a client's connections share. It reads each file of root certificates once.
 
     urllib3 has the whole file read for each connection (its issue 3623), which costs 20 ms of CPU with OpenSSL 3: an
-    instance whose first pod has ten images would spend 0.2 s on it, and twice that where it has half a CPU.
+    instance whose first pod has ten images would need 0.2 s for that, and twice as long with half a CPU.
     """
 
     _reading = threading.Lock()
 
     def load_verify_locations(self, cafile: Any = None, capath: Any = None, cadata: Any = None) -> None:
-        """Read what has not been read."""
+        """Read the files that have not been read."""
         with self._reading:
             known: set[Any] = self.__dict__.setdefault("known", set())
             if (cafile, capath, cadata) not in known:
@@ -69,7 +69,7 @@ def connect(service: str, limits: CallLimits, key: AccessKey | None = None) -> A
 
 @cache
 def _session() -> Session:
-    # botocore takes no context from its users. If it stops making contexts by this name, each connection reads again.
+    # botocore takes no context from its users. If it makes contexts by another name, each connection reads them again.
     # Here and not at import: only the functions' clients need it, not every module that imports a name from this one.
     httpsession.SSLContext = _Trust  # type: ignore[attr-defined]
     return get_session()

@@ -1,4 +1,4 @@
-"""What AWS's errors mean: one reading of their codes, and what a failed call means for a copy. Pure.
+"""What AWS's errors mean: their codes, and how a failed call delays a copy. Pure.
 
 Codes differ from service to service; each set has those of all services that are called here.
 """
@@ -36,8 +36,8 @@ _LONGEST_MESSAGE = 300
 class DelayedError(Exception):
     """AWS, the network or the configuration delays a copy; its source is not the cause.
 
-    `no_capacity`: AWS is only busy. `uncertain`: the call may have taken effect all the same. `key`: the key is
-    missing or was refused. The message is for people and holds no secret.
+    `no_capacity`: AWS is only busy. `uncertain`: the call may have succeeded nevertheless. `key`: the key is
+    missing or was refused. The message is for people and contains no secret.
     """
 
     def __init__(self, message: str, *, no_capacity: bool = False, uncertain: bool = False, key: bool = False) -> None:
@@ -55,9 +55,9 @@ def code_of(error: ClientError) -> str:
 def delayed_by(
     name: str, error: ClientError | BotoCoreError, *, about_key: frozenset[str] = frozenset()
 ) -> DelayedError:
-    """Describe the error of the call `name` without anything that may hold a key.
+    """Describe the error of the call `name` without anything that may contain a key.
 
-    The message of AWS is quoted only for codes whose messages hold no part of a key. `about_key` are the codes that
+    The message of AWS is quoted only for codes whose messages contain no part of a key. `about_key` are the codes that
     mean, for this call, that the key is missing or refused.
     """
     if isinstance(error, ClientError):

@@ -1,4 +1,4 @@
-"""What CodeBuild's answer about a build means for its copy. Pure: BatchGetBuilds' shape in, an outcome out.
+"""Reads the result of a build from an entry of BatchGetBuilds. Pure.
 
 The buildspec exports COPY_RESULT and COPY_REASON. Where the export is missing, the exit code of its command, which
 CodeBuild puts into the failed phase's message, says the same.
@@ -22,17 +22,17 @@ EXIT_CODES = {
 
 _REFUSALS = frozenset(("NOT_FOUND", "DENIED", "BAD_INPUT"))
 _DELAYS = frozenset(("RATE_LIMITED", "UNREACHABLE", "TARGET_LOGIN"))
-# Phases that end before the first command: their failures say nothing about the source.
+# Phases before the first command: their failures say nothing about the source.
 _BEFORE_COMMANDS = frozenset(("SUBMITTED", "QUEUED", "PROVISIONING", "DOWNLOAD_SOURCE"))
 _LONGEST_REASON = 400
 _EXIT = re.compile(r"exit status (\d+)")
 
 UNKNOWN = Build(BuildResult.DELAYED, "CodeBuild knows no such build; it is started again")
-"""What a build that BatchGetBuilds does not find amounts to."""
+"""The result of a build that BatchGetBuilds does not find."""
 
 
 def read_build(build: Mapping[str, Any]) -> Build:
-    """Return the outcome of one entry of BatchGetBuilds' `builds`."""
+    """Return the result of one entry of BatchGetBuilds' `builds`."""
     status = build.get("buildStatus")
     if status == "IN_PROGRESS":
         return Build(BuildResult.RUNNING)
@@ -40,7 +40,7 @@ def read_build(build: Mapping[str, Any]) -> Build:
         return Build(BuildResult.COPIED)
     phase, message = _failed_phase(build)
     if status == "FAULT":
-        return _delay(f"CodeBuild had a fault of its own: {message}")
+        return _delay(f"CodeBuild failed: {message}")
     if phase in _BEFORE_COMMANDS:
         # The buildspec's secrets are read before its first command.
         key = "secrets manager" in message.lower() or "secretsmanager" in message.lower()
@@ -52,7 +52,7 @@ def read_build(build: Mapping[str, Any]) -> Build:
     exported = {pair.get("name"): pair.get("value") for pair in build.get("exportedEnvironmentVariables", ())}
     result = exported.get("COPY_RESULT")
     if result == "COPIED":
-        return Build(BuildResult.COPIED)  # whatever failed afterwards
+        return Build(BuildResult.COPIED)  # even if something failed afterwards
     if result not in _REFUSALS | _DELAYS:
         exit_code = _EXIT.search(message)
         result = EXIT_CODES.get(int(exit_code[1])) if exit_code else None

@@ -10,7 +10,7 @@ MOST_BUILDS = 100  # BatchGetBuilds
 
 
 class Builds:
-    """Starts builds of one project and says what they came to."""
+    """Starts builds of one project, and looks up their results."""
 
     def __init__(self, account: GlobalAccount, project: str) -> None:
         self._account = account
@@ -36,8 +36,8 @@ class Builds:
         return answer["build"]["id"]
 
     def look_up(self, build_ids: Sequence[str]) -> dict[str, Build]:
-        """Return what each build (at most 100) came to. Raises DelayedError."""
-        # Another project's build, from before a change of parameters, would have the whole call refused.
+        """Return the state of each build; at most 100. Raises DelayedError."""
+        # AWS would refuse the whole call for a build of another project, from before a change of the parameters.
         ours = [build_id for build_id in build_ids if build_id.startswith(f"{self._project}:")]
         if not ours:
             return dict.fromkeys(build_ids, UNKNOWN)

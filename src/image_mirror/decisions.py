@@ -1,4 +1,4 @@
-"""What one image becomes, before records are asked: left unchanged, restored, rewritten or copied."""
+"""Decides about one image, without records: left unchanged, restored, rewritten or copied."""
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -20,20 +20,20 @@ from image_mirror.rules import Rule, Rules
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_REMEMBERED = 4_096  # references decided about lately; at most 8 MB
-_PLACEHOLDER = "auto"  # Istio's gateways: its own webhook fills the image in, so that no image of this name is meant
+_REMEMBERED = 4_096  # the latest decisions; at most 8 MB
+_PLACEHOLDER = "auto"  # in Istio's gateways: its own webhook replaces this text with an image
 
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """The image stays as the user wrote it; `warning` says why if users would not expect it."""
+    """The image stays as the user wrote it; `warning` says why, if users would expect a copy."""
 
     warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """The pod has the copy of this image already: `image` is put back, or the container would restart."""
+    """The pod already has the copy of this image: `image` is put back, because otherwise the container restarts."""
 
     image: str
 
@@ -66,19 +66,21 @@ class Mirror:
 
     @property
     def copies_prefix(self) -> str:
-        """What the names of all copies begin with: host, prefix and "/"; the stack's output CopiesPrefix."""
+        """The start of the names of all copies: host, prefix and "/"; the stack's output CopiesPrefix."""
         return f"{self.registry}/{self.prefix}/"
 
     def decide(self, image: str) -> tuple[Decision, Rule | None]:
-        """Say what an image as written in a new pod becomes, and the rule that decided, if one did."""
+        """Decide about an image of a new pod. Return the decision, and the rule that decided, or None."""
         if image == _PLACEHOLDER:
-            return Leave(left_unchanged(image, "it is a placeholder; whoever injects the image names it")), None
+            return Leave(
+                left_unchanged(image, "it is a placeholder; the webhook that injects the image replaces it")
+            ), None
         try:
             reference = parse_reference(image)
         except InvalidReferenceError as error:
             return Leave(left_unchanged(image, error.cause)), None
         decision, rule = self._decisions(reference)
-        # The message names an unchanged image as it was written.
+        # The message must contain the image as the user wrote it.
         return (Leave(left_unchanged(image, decision)) if isinstance(decision, str) else decision), rule
 
     @cached_property
@@ -86,20 +88,22 @@ class Mirror:
         return lru_cache(_REMEMBERED)(self._decide)
 
     def _decide(self, reference: ImageReference) -> tuple[Decision | str, Rule | None]:
-        """Decide about a reference; a text is the reason why it can be neither copied nor rewritten."""
+        """Decide about a reference. A text is the reason why it can be neither copied nor rewritten."""
         rule = None if reference.registry == self.registry else self.rules.match(reference)
         if rule is None or rule.action == "leave":
             return Leave(), rule
         if rule.action == "rewrite":
             rewritten = rule.rewrite(reference)
-            return (f"no valid name comes of rule {rule}" if rewritten is None else Rewrite(str(rewritten))), rule
+            return (
+                f"the new name is not valid, by rule {rule}" if rewritten is None else Rewrite(str(rewritten))
+            ), rule
         try:
             return Copy(reference.pinned, destination_of(reference, self.registry, self.prefix)), rule
         except NoDestinationError as error:
             return error.cause, rule
 
     def is_copy_of(self, image: str, original: str) -> bool:
-        """Say whether `image` is what `original` becomes here: its destination under any prefix, or its rewriting."""
+        """Return whether `image` was made from `original`: its destination below any prefix, or its rewritten name."""
         try:
             copy, source = parse_reference(image), parse_reference(original)
         except InvalidReferenceError:
@@ -112,10 +116,10 @@ class Mirror:
         return rule is not None and rule.rewrite(source) == copy
 
     def may_be_copy_of(self, image: str, original: str) -> bool:
-        """Say whether the annotation, which says that `image` was made from `original`, can be true.
+        """Return whether the annotation can be true that says that `image` was made from `original`.
 
         Rules may have changed since, so it is enough that the tag or digest is the same. Without that check an old
-        annotation would bring back an image that somebody has replaced by hand. A copy's own name counts first.
+        annotation would bring back an image that somebody has replaced by hand. The name of a copy is checked first.
         """
         try:
             copy, source = parse_reference(image), parse_reference(original)
@@ -124,14 +128,14 @@ class Mirror:
         if self.is_copy_of(image, original):
             return True
         below = self._path_of_copy(copy)
-        # An older prefix may have been a longer one, whose rest looks like a host.
+        # An older prefix may have been longer, and its rest may look like a host.
         own = below is None or below.endswith(f"/{path_below_prefix(source)}")
         return own and _same_version(copy, source)
 
     def _path_of_copy(self, reference: ImageReference) -> str | None:
-        """Return the source's host and path by a copy's name, or None if it is no copy below this prefix.
+        """Return the source's host and path from a copy's name, or None if it is not a copy below this prefix.
 
-        A name with a host counts as a whole: m.io/docker.io/x is not docker.io/x.
+        A name that has a host is read as a whole: m.io/docker.io/x is not docker.io/x.
         """
         return path_of_copy(reference.repository, self.prefix) if reference.registry == self.registry else None
 

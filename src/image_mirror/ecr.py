@@ -1,4 +1,4 @@
-"""The repositories of copies in ECR: made as the settings say, and what they hold."""
+"""The repositories of copies in ECR: created as set in the settings, and read."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _NEVER_DAYS = 36_500
 
 
 class Repositories:
-    """The region's repositories below the prefix."""
+    """The repositories below the prefix, in the region."""
 
     def __init__(self, ecr: "ECRClient", settings: Settings) -> None:
         self._ecr = ecr
@@ -50,7 +50,7 @@ class Repositories:
                 text = json.dumps(pull_policy(self._settings.pull_accounts, partition))
                 self._ecr.set_repository_policy(repositoryName=repository, policyText=text)
         except (ClientError, BotoCoreError) as error:
-            raise delayed_by(f"ensuring the repository {repository}", error) from error
+            raise delayed_by(f"creating the repository {repository}", error) from error
 
     def held(self, record: Record) -> str | None:
         """Return the digest that ECR holds under the record's tag, or None if it holds none."""
@@ -64,9 +64,9 @@ class Repositories:
 
 
 def lifecycle_policy(days: int) -> dict[str, Any]:
-    """Return the ECR lifecycle policy that expires copies `days` after their push, but none made by digest.
+    """Return the ECR lifecycle policy that deletes copies `days` after their push, except those made by digest.
 
-    ECR never lets a rule expire an image that a rule of higher priority selects, even one that never comes due.
+    A rule never deletes an image that a rule of higher priority selects, even if that rule never deletes it.
     """
     expire = {"type": "expire"}
     return {
@@ -85,7 +85,7 @@ def lifecycle_policy(days: int) -> dict[str, Any]:
             },
             {
                 "rulePriority": 2,
-                "description": f"Other copies go {days} days after their latest push",
+                "description": f"Other copies: deleted {days} days after their latest push",
                 "selection": {
                     "tagStatus": "any",
                     "countType": "sinceImagePushed",

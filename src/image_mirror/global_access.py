@@ -1,4 +1,4 @@
-"""The account in the global region: its key, kept in a secret on China's side, and calls made with it."""
+"""The global account: its key, stored in a secret in China, and the calls to CodeBuild with it."""
 
 import json
 import re
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from types_boto3_secretsmanager import SecretsManagerClient
 
 _KEY_KNOWN_FOR = 300.0  # seconds
-_PAUSE = 30.0  # seconds between two readings of a secret that fails or holds a refused key
+_PAUSE = 30.0  # seconds between two reads of a secret that cannot be read or contains a refused key
 ENTRIES = ("G_AWS_REGION", "G_ACCESS_KEY", "G_SECRET_KEY")
 """The entries of the secret GlobalAKSK: region, access key ID, secret access key."""
 REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}")  # it becomes part of a host name
 _REFUSALS = KEY_REFUSED | EXPIRED | DENIED
-# GetSecretValue: there is no such secret, it is marked for deletion, or the role may not read it.
+# GetSecretValue: the secret does not exist, is marked for deletion, or the role may not read it.
 _UNREADABLE = _REFUSALS | {"ResourceNotFoundException", "InvalidRequestException", "DecryptionFailure"}
 
 Answer = TypeVar("Answer")
 
 
 class _Known(NamedTuple):
-    """A key, when it was read (seconds), and the client made of it."""
+    """A key, the time at which it was read (seconds), and its client."""
 
     read_at: float
     key: AccessKey
@@ -36,7 +36,7 @@ class _Known(NamedTuple):
 
 
 class GlobalAccount:
-    """Calls CodeBuild with the secret's key, read every five minutes, and once more when AWS refuses it."""
+    """Calls CodeBuild with the secret's key. Reads the secret every five minutes and when AWS refuses the key."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class GlobalAccount:
         connect: Callable[[AccessKey], "CodeBuildClient"],
         clock: Callable[[], float],
     ) -> None:
-        """Take the secret's client and name, what makes a CodeBuild client of a key, and a clock in seconds."""
+        """Take the secret's client and name, what makes a CodeBuild client from a key, and a clock in seconds."""
         self._secrets = secrets
         self._name = name
         self._connect = connect
@@ -56,7 +56,7 @@ class GlobalAccount:
         self._reread_at = -_PAUSE
 
     def call(self, name: str, operation: "Callable[[CodeBuildClient], Answer]") -> Answer:
-        """Return what `operation` (named `name` in errors) returns. Raises DelayedError for any failure."""
+        """Return the result of `operation`; errors call it `name`. Raises DelayedError for any failure."""
         client = self._client()
         try:
             try:
@@ -93,7 +93,7 @@ class GlobalAccount:
                 raise
             if refused is not None:
                 self._reread_at = now
-            # One client a key: making one costs more than a call.
+            # One client for each key: making one takes longer than a call.
             known = self._known if self._known is not None and self._known.key == latest else None
             self._known = _Known(now, latest, known.client if known else self._connect(latest))
             return self._known.client
@@ -111,7 +111,7 @@ class GlobalAccount:
         try:
             entries = json.loads(text)
         except ValueError:
-            entries = None  # and not "from" that error, which quotes the secret
+            entries = None  # without "from", because that error quotes the secret
         if not isinstance(entries, dict):
             raise self._misshapen(f" must be a JSON object with the entries {', '.join(ENTRIES)}")
         missing = [name for name in ENTRIES if not isinstance(entries.get(name), str) or not entries[name].strip()]
@@ -119,7 +119,7 @@ class GlobalAccount:
             raise self._misshapen(f" lacks {', '.join(missing)}")
         region, access_key_id, secret_access_key = (entries[name].strip() for name in ENTRIES)
         if not REGION.fullmatch(region):
-            raise self._misshapen(": G_AWS_REGION is no region; write one such as us-west-2")
+            raise self._misshapen(": G_AWS_REGION is not a region; write one such as us-west-2")
         return AccessKey(region, access_key_id, secret_access_key)
 
     def _misshapen(self, what: str) -> DelayedError:

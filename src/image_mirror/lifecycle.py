@@ -1,4 +1,4 @@
-"""The copy's state machine: what a record says, and what happens next. Pure: others call AWS.
+"""The state machine of a copy: from a record to its next step. Pure: others call AWS.
 
     (nothing) --pod--> REQUESTED --StartBuild--> COPYING --build ended, ECR holds it--> COPIED
                         ^  ^  |                   |                                     |  |
@@ -8,10 +8,10 @@
                         '--------- pod, later ------------------------'                 |
                         '--------- pod with imagePullPolicy Always (refresh) -----------'
 
-record.py says when pods and operators ask again; operators also remove records. A copy that is gone from ECR takes its
-record with it, so that the next pod asks again. A record with a digest is one whose copy has arrived: it keeps it
-through a refresh and never becomes FAILED. Every record but a FAILED one has `due_at`, the time at which it is looked
-at even if no event says so. All times are milliseconds since the epoch.
+record.py says when pods and operators request a copy again; operators also remove records. If a copy is gone from ECR,
+its record is removed, so that the next pod requests it again. A record with a digest has its copy in ECR: it keeps the
+digest through a refresh and never becomes FAILED. Every record except a FAILED one has `due_at`, the time at which it
+is checked even without an event. All times are milliseconds since the epoch.
 """
 
 import zlib
@@ -34,14 +34,14 @@ class Step(Enum):
 
     WAIT = "nothing now, and nothing is written"
     START = "ask CodeBuild for a build; then `started` or `delayed` gives the record to write"
-    INSPECT = "ask CodeBuild what the record's build came to; then call `next_step` again with it"
+    INSPECT = "ask CodeBuild for the state of the record's build; then call `next_step` again with it"
     VERIFY = "ask ECR what it holds under the record's tag; then call `verified` with it"
-    REMOVE = "delete the record: the next pod asks again"
+    REMOVE = "delete the record: the next pod requests the copy again"
 
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Write `record` in place of the one the step was made from."""
+    """Replace the record that the step was made from with `record`."""
 
     record: Record
 
@@ -50,7 +50,7 @@ NextStep = Step | Save
 
 
 def next_step(record: Record, build: Build | None, now: int) -> NextStep:
-    """Say what to do about `record` at `now`. Total: every record and every build has an answer.
+    """Return the next step of `record` at `now`. Every record and every build has one.
 
     `build` is what CodeBuild says of `record.build_id`, or None if it has not been asked.
     """
@@ -79,10 +79,10 @@ def started(record: Record, build_id: str, now: int) -> Record:
 
 
 def delayed(record: Record, reason: str, now: int, *, soon: bool = False) -> Record:
-    """Return the record of a copy that has to wait through no fault of its source: no attempt is charged.
+    """Return the record of a copy that has to wait for another reason than its source: this costs no attempt.
 
-    The wait doubles with each wait so far, from a minute to an hour. With `soon` it stays at one to two minutes: where
-    AWS is merely busy, and where a start may have taken effect, for CodeBuild knows its token for five minutes only.
+    Each wait is twice as long as the one before, from a minute to an hour. With `soon` it is one to two minutes: if AWS
+    is only busy, or if a start may have succeeded, because CodeBuild remembers its token for only five minutes.
     """
     pause = MINUTE + int(MINUTE * _spread(record)) if soon else min(MINUTE << min(record.waits, 6), _LONGEST_WAIT)
     return replace(
@@ -93,7 +93,7 @@ def delayed(record: Record, reason: str, now: int, *, soon: bool = False) -> Rec
 def refused(record: Record, reason: str, now: int) -> Record:
     """Return the record after an attempt that its source refused; the fifth ends it.
 
-    A copy that has arrived once goes on being used: it stays COPIED with the reason, and is verified at once.
+    A copy that is in ECR is used further: it stays COPIED with the reason, and is verified at once.
     """
     attempts = record.attempts + 1
     if attempts < MOST_ATTEMPTS:
@@ -105,21 +105,21 @@ def refused(record: Record, reason: str, now: int) -> Record:
 
 
 def verified(record: Record, held: str | None, now: int, policy: Policy) -> NextStep:
-    """Say what becomes of a record whose step was Verify; `held` is its tag's digest in ECR, None if there is none."""
+    """Return the next step of a record whose step was VERIFY. `held` is the digest of its tag in ECR, or None."""
     arrived = _is_right(record, held)
     if record.status is Status.COPIED:
         if not arrived:
             return Step.REMOVE
-        return Save(replace(record, digest=held, updated_at=now, due_at=_next_look(record, now, policy)))
+        return Save(replace(record, digest=held, updated_at=now, due_at=_next_check(record, now, policy)))
     if arrived:
         return Save(_copied(record, held, now, policy))
     return Save(refused(replace(record, digest=None), "the build succeeded, but ECR does not hold what it pushed", now))
 
 
 def after_push_event(record: Record, held: str | None, now: int, policy: Policy) -> NextStep:
-    """Say what ECR's answer makes of a record that an ECR event named: the event may be late, repeated or a stranger's.
+    """Return the next step of a record that an ECR event named. The event can be late, repeated, or by another pusher.
 
-    A first copy has arrived when ECR holds it, whoever pushed it. A refresh ends only by its own build.
+    A first copy is made when ECR holds it, even if another client pushed it. A refresh ends only with its own build.
     """
     arrived = _is_right(record, held)
     if record.status is None or (arrived and held == record.digest):
@@ -134,20 +134,20 @@ def after_push_event(record: Record, held: str | None, now: int, policy: Policy)
 
 
 def lookup_failed(record: Record, reason: str, now: int) -> Record:
-    """Return the record of a copy whose build runs, for all we know, while CodeBuild gives no answer about it."""
+    """Return the record of a copy whose build may still run, because CodeBuild does not answer about it."""
     return replace(record, waits=record.waits + 1, error=reason, updated_at=now, due_at=now + _POLL)
 
 
 def not_served(record: Record, now: int, policy: Policy) -> Record:
-    """Return the record of a copy whose name this deployment does not serve; the next look is much later."""
+    """Return the record of a copy whose name this deployment does not serve; it is checked again much later."""
     reason = "its registry or prefix is no longer served"
-    return replace(record, error=reason, updated_at=now, due_at=_next_look(record, now, policy))
+    return replace(record, error=reason, updated_at=now, due_at=_next_check(record, now, policy))
 
 
 def of_change(before: Record, after: Record | None, wait: Metric) -> dict[Metric, float]:
     """Return what a change of a record that has been written adds to each metric.
 
-    `after` is None for a record that was removed because ECR holds no copy; `wait` is what a wait counts as.
+    `after` is None for a record that was removed because ECR holds no copy; `wait` is the metric of a delay.
     """
     if after is None:
         return {Metric.COPIES_GONE: 1}
@@ -170,18 +170,18 @@ def of_change(before: Record, after: Record | None, wait: Metric) -> dict[Metric
 
 
 def _copied(record: Record, held: str | None, now: int, policy: Policy) -> Record:
-    due_at = _next_look(record, now, policy)
+    due_at = _next_check(record, now, policy)
     return replace(
         record, status=Status.COPIED, digest=held, attempts=0, waits=0, error=None, updated_at=now, due_at=due_at
     )
 
 
 def _is_right(record: Record, held: str | None) -> bool:
-    """A tag made of a digest must hold that digest; any other tag holds whatever was pushed last."""
+    """A tag made from a digest must have that digest. Any other tag has the digest that was pushed last."""
     return held is not None and (not record.by_digest or record.source.endswith("@" + held))
 
 
-def _next_look(record: Record, now: int, policy: Policy) -> int:
+def _next_check(record: Record, now: int, policy: Policy) -> int:
     return now + int(policy.verify * (1 - _JITTER + 2 * _JITTER * _spread(record)))
 
 

@@ -1,4 +1,4 @@
-"""What the functions count and measure. Powertools writes it to their logs, in CloudWatch's embedded metric format."""
+"""The functions' metrics. Powertools writes them to the logs, in CloudWatch's embedded metric format."""
 
 import logging
 import os
@@ -13,16 +13,20 @@ _NAMESPACE = "POWERTOOLS_METRICS_NAMESPACE"
 
 
 class Metric(Enum):
-    """A metric: its name in CloudWatch, its unit there, and what one value means. docs/operation.md has this table."""
+    """A metric: its name and unit in CloudWatch, and what one value means. docs/operation.md has this table."""
 
     ADMISSIONS = ("Admissions", "Count", "reviews answered 200, with a patch or without; dry runs too")
-    REWRITES = ("Rewrites", "Count", "images that these answers pointed at ECR")
+    REWRITES = ("Rewrites", "Count", "images that these answers changed to ECR")
     NOT_RECORDED = (
         "NotRecorded",
         "Count",
         "reviews answered 503 because the table did not take a record in time; the API server asks again",
     )
-    REFUSED = ("Refused", "Count", "requests with the right token answered 400, for they were no AdmissionReview")
+    REFUSED = (
+        "Refused",
+        "Count",
+        "requests with the right token answered 400 because they were not an AdmissionReview",
+    )
     BUGS = (
         "Bugs",
         "Count",
@@ -31,7 +35,7 @@ class Metric(Enum):
     COPIES_REQUESTED = (
         "CopiesRequested",
         "Count",
-        "copies asked for, by the table's stream: new ones, refreshes, and failed ones asked for again",
+        "copies requested, by the table's stream: new ones, refreshes, and failed ones requested again",
     )
     BUILDS_STARTED = ("BuildsStarted", "Count", "copies that went from REQUESTED to COPYING")
     COPIES_ARRIVED = (
@@ -46,17 +50,17 @@ class Metric(Enum):
         "Count",
         "builds that cost an attempt: the source refused, or the build ended without a copy",
     )
-    WAITS = ("Waits", "Count", "times that a copy was delayed at no cost, for any reason but the next two")
+    WAITS = ("Waits", "Count", "times that a copy was delayed without an attempt, for another reason than the next two")
     BUSY = ("Busy", "Count", "times that a copy was delayed because AWS had no capacity: a full queue, throttling")
     KEY_REFUSED = (
         "KeyRefused",
         "Count",
-        "times that a copy was delayed because of either key: its secret is missing or misshapen, or AWS refused it",
+        "times that a copy was delayed because of either key: its secret is missing or wrong, or AWS refused it",
     )
     STEP_ERRORS = (
         "StepErrors",
         "Count",
-        "records whose turn ended in an exception; the log has its stack, and they stay due",
+        "records whose step ended in an exception; the log has its stack, and they stay due",
     )
     TIME_TO_COPIED = (
         "TimeToCopied",
@@ -66,29 +70,29 @@ class Metric(Enum):
     OLDEST_DUE = (
         "OldestDue",
         "Seconds",
-        "each minute, how long the record that is due longest has been due; 0 where none is",
+        "each minute, how long the oldest due record has been due; 0 if none is due",
     )
-    DUE = ("Due", "Count", "each minute, the records found due; where the run's time ended, more are waiting")
+    DUE = ("Due", "Count", "each minute, the records found due; if the time limit was reached, there are more")
 
     def __init__(self, label: str, unit: str, meaning: str) -> None:
-        """Keep the parts of the member's value."""
+        """Store the parts of the member's value."""
         self.label = label
         self.unit = unit
         self.meaning = meaning
 
 
 class Counts:
-    """What one function has counted and measured and not yet published. Safe for threads."""
+    """The values of one function that are not published yet. Safe for threads."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        """Start empty. The clock, in seconds, has to go on while Lambda holds the instance still; monotonic may not."""
+        """Start empty. `clock` is in seconds. It must not stop while Lambda freezes the instance, as monotonic may."""
         self._clock = clock
         self._lock = threading.Lock()
         self._values: dict[Metric, list[float]] = {}
         self._published_at = float("-inf")
 
     def add(self, metric: Metric, value: float = 1) -> None:
-        """Count `value` more, or keep it as one measurement where the metric's unit is one of time."""
+        """Add `value` to a count, or store it as one measurement if the metric's unit is a time."""
         with self._lock:
             values = self._values.get(metric)
             if values is None:
@@ -99,7 +103,7 @@ class Counts:
                 values.append(value)
 
     def publish(self, *, every: float = 0.0) -> None:
-        """Write out what has been added, unless something was written less than `every` seconds ago. Raises nothing.
+        """Publish the values, unless that was done less than `every` seconds ago. Raises nothing.
 
         Where the environment has no POWERTOOLS_METRICS_NAMESPACE (a demonstration, a test), it is dropped.
         """
@@ -113,12 +117,12 @@ class Counts:
             return
         try:
             _write(values)
-        except Exception:  # whatever is wrong with metrics must not become wrong with admissions
+        except Exception:  # a failure of the metrics must not become a failure of admissions
             logging.getLogger(__name__).exception("metrics not published")
 
 
 def _write(values: Mapping[Metric, list[float]]) -> None:
-    # One that shares nothing: what Powertools' Metrics keeps in its class would outlive a failure here.
+    # This class shares nothing. Powertools' Metrics keeps values in its class, and they would outlive a failure here.
     blob = EphemeralMetrics()
     for metric, some in values.items():
         for value in some:

@@ -18,7 +18,7 @@ _MIRROR_POD = "kubernetes.io/config.mirror"
 class ImageField:
     """One image in a pod: `key` (containers/NAME) names it, `pointer` (RFC 6901) finds it, `image` is its text.
 
-    `pull_always`: the image pull policy is Always; the API server fills that in before it calls the webhook.
+    `pull_always`: the image pull policy is Always. The API server sets the default before it calls the webhook.
     """
 
     key: str
@@ -28,12 +28,12 @@ class ImageField:
 
 
 def skip_reason(pod: Json) -> str | None:
-    """Say why all of `pod` is left unchanged (a static pod's mirror copy, or opted out by its label), or None."""
+    """Return why the whole `pod` is left unchanged (mirror copy of a static pod, or label to opt out), or None."""
     if _MIRROR_POD in annotations(pod):
         return "it is the mirror copy of a static pod"
     labels = pod.get("metadata", {}).get("labels")
     opted_out = isinstance(labels, dict) and labels.get(SKIP_LABEL) == "true"
-    return f"its pod is labelled {SKIP_LABEL}" if opted_out else None
+    return f"its pod has the label {SKIP_LABEL}" if opted_out else None
 
 
 def image_fields(pod: Json, subresource: str = "") -> list[ImageField]:
@@ -60,7 +60,7 @@ def new_images(review: Review, mirror: Mirror) -> dict[ImageField, Decision]:
 
 
 def original_images(pod: Json) -> dict[str, str]:
-    """Read the annotation of `pod`; anything but a JSON object of texts counts as none."""
+    """Read the annotation of `pod`; anything but a JSON object of texts is ignored."""
     text = annotations(pod).get(ORIGINALS)
     try:
         value = json.loads(text) if isinstance(text, str) else None
@@ -72,13 +72,13 @@ def original_images(pod: Json) -> dict[str, str]:
 
 
 def annotations(pod: Json) -> Mapping[str, Any]:
-    """Return the annotations of `pod`, {} where it has none."""
+    """Return the annotations of `pod`, {} if it has none."""
     found = pod.get("metadata", {}).get("annotations")
     return found if isinstance(found, dict) else {}
 
 
 def _comes_from(current: str, image: str, original: str | None, mirror: Mirror) -> bool:
-    """Say whether `current` was made from `image` earlier: by the annotation, or else by its name."""
+    """Return whether `current` was made from `image` earlier: by the annotation, or else by its name."""
     if original is None or not mirror.may_be_copy_of(current, original):
         return mirror.is_copy_of(current, image)
     try:

@@ -1,8 +1,8 @@
-"""The reconciler: the Lambda function that makes records come true.
+"""The reconciler: the Lambda function that takes each record to its copy.
 
-A trigger says when and where to look; the item in the table says what to do. So triggers may come late, twice, out of
-order or never, and two runs may overlap. Each record is taken one step on: what its state calls for is asked and done,
-and the result is written.
+A trigger only says when to check, and which record. The item in the table says what to do. So triggers can be late,
+repeated, out of order or lost, and two invocations can overlap. For each record, one step is done and its result is
+written.
 """
 
 import os
@@ -39,7 +39,7 @@ from image_mirror.settings import Settings
 from image_mirror.table import Records
 
 PARALLEL = 8
-RESERVE = 45.0  # seconds: two calls that time out twice each; what is cut off beyond that stays due
+RESERVE = 45.0  # seconds: enough for two calls that time out twice each; records that are not reached stay due
 _LIMITS = CallLimits(connect=3.0, read=7.0, attempts=2, connections=PARALLEL)
 _CHUNK = 100
 _logger = Logger(service="reconciler")
@@ -52,11 +52,11 @@ class Context(Protocol):
     """The part of Lambda's context that is used."""
 
     def get_remaining_time_in_millis(self) -> int:
-        """Return how long the function may still invocation."""
+        """Return how much longer the function may run."""
 
 
 class Invocation:
-    """One invocation: how long it may go on, whether CodeBuild takes no more builds, and what is counted."""
+    """One invocation: its time limit, whether CodeBuild has no capacity, and its counts."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -65,12 +65,12 @@ class Invocation:
 
     @property
     def over(self) -> bool:
-        """Whether what is left has to stay due for the next one."""
+        """Whether the remaining records have to wait for the next invocation."""
         return self._context.get_remaining_time_in_millis() / 1000 < RESERVE
 
 
 class Reconciler:
-    """Takes records to their next state. Two may run at once: a write holds only if nothing changed since the read."""
+    """Takes records to their next state. Two can run at once, because a write fails if the record has changed."""
 
     def __init__(
         self,
@@ -88,17 +88,17 @@ class Reconciler:
         self._registry = settings.mirror.registry
         self._served = settings.mirror.copies_prefix
         self._clock = clock
-        # Each record last seen waiting for capacity, with its due_at then: whoever takes it a step on writes another.
+        # The records that waited for capacity, each with its due_at at that time. Any step changes due_at.
         self._waiting: dict[Key, int | None] = {}
 
     def may_skip(self, key: Key, due_at: int, invocation: Invocation) -> bool:
-        """Whether a record need not be read in this invocation: it waits for capacity, and CodeBuild has none."""
+        """Return whether a record is not read in this invocation: it waits for capacity, and CodeBuild has none."""
         return invocation.no_capacity and self._waiting.get(key) == due_at
 
     def advance(self, keys: Sequence[Key], invocation: Invocation) -> list[Key]:
-        """Take each record one step on, running builds looked up together. Return the keys that failed.
+        """Do one step for each record; running builds are looked up together. Return the keys that failed.
 
-        What the time or CodeBuild's capacity does not allow is left as it is, due.
+        Records for which there is no time or no capacity stay unchanged and due.
         """
         with ThreadPoolExecutor(PARALLEL) as threads:
 
@@ -114,8 +114,8 @@ class Reconciler:
             concluded = each(lambda record: self._conclude(record, builds, invocation), building)
             return failed + [(record.repo, record.tag) for record in concluded]
 
-    def hint(self, repository: str, tag: str, invocation: Invocation) -> None:
-        """Look up in ECR what an event named, and write what ECR says where a record exists."""
+    def check_pushed(self, repository: str, tag: str, invocation: Invocation) -> None:
+        """Look up the tag that an ECR event named, and update its record, if there is one."""
         repo = f"{self._registry}/{repository}"
         record = self._records.get(repo, tag) if repo.startswith(self._served) else None
         if record is not None:
@@ -130,7 +130,7 @@ class Reconciler:
         if record is None:
             return
         if not record.repo.startswith(self._served):
-            # Another prefix's or registry's, from before a change of parameters: not ours to judge, and not to be lost.
+            # From before a change of the parameters for the prefix or registry. It is neither used nor deleted.
             if record.due_at is not None and record.due_at <= self._now():
                 _logger.warning("not served", extra={"copy": record.destination})
                 self._write(record, Save(not_served(record, self._now(), self._policy)), invocation)
@@ -140,7 +140,7 @@ class Reconciler:
             self._take(record, None, invocation)
 
     def _inspect(self, building: Sequence[Record], invocation: Invocation) -> dict[str, Build | DelayedError]:
-        """Ask what the builds came to, and return that, or why CodeBuild gives no answer."""
+        """Return the state of each build, or the error if CodeBuild does not answer."""
         ids = list(dict.fromkeys(record.build_id for record in building if record.build_id))
         builds: dict[str, Build | DelayedError] = {}
         for start in range(0, 0 if invocation.over else len(ids), MOST_BUILDS):
@@ -181,7 +181,7 @@ class Reconciler:
         self._write(record, step, invocation, wait)
 
     def _write(self, record: Record, step: NextStep, invocation: Invocation, wait: Metric = Metric.WAITS) -> None:
-        """Write what the step says, and count it if the write held; `wait` is the metric of a delay."""
+        """Write the result of the step, and count it if it was written; `wait` is the metric of a delay."""
         after: Record | None
         match step:
             case Save(record=after):
@@ -216,7 +216,7 @@ class Reconciler:
 
 @cache
 def load() -> tuple[Records, Reconciler]:
-    """Make what the function's environment describes, once. Raises SettingsError."""
+    """Make the reconciler from the function's environment, once. Raises SettingsError."""
     settings = Settings.from_env(os.environ)
     records = Records(connect("dynamodb", _LIMITS), settings.table)
     account = GlobalAccount(
@@ -236,9 +236,9 @@ def load() -> tuple[Records, Reconciler]:
 
 
 def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
-    """Handle a batch of the table's stream, an ECR event, or (anything else) the schedule's minute.
+    """Handle a batch of the table's stream, an ECR event, or (any other event) the schedule, each minute.
 
-    Returns what Lambda reads, for a stream only: `batchItemFailures`, by sequence number.
+    Returns `batchItemFailures`, by sequence number, for a stream; Lambda reads it.
     """
     records, reconciler = load()
     invocation = Invocation(context)
@@ -248,16 +248,16 @@ def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
         if event.get("source") == "aws.ecr":
             detail = event["detail"]
             if detail.get("result") == "SUCCESS" and detail.get("image-tag"):
-                reconciler.hint(detail["repository-name"], detail["image-tag"], invocation)
+                reconciler.check_pushed(detail["repository-name"], detail["image-tag"], invocation)
         else:
-            look_at_what_is_due(records, reconciler, invocation)
+            check_due(records, reconciler, invocation)
         return {}
     finally:
         invocation.counts.publish()
 
 
 def read_stream(event: Mapping[str, Any], reconciler: Reconciler, invocation: Invocation) -> dict[str, Any]:
-    """Handle the keys of one batch, each once, and name the sequence numbers of those that failed."""
+    """Handle each key of a batch once. Return the sequence numbers of the keys that failed."""
     numbers: dict[Key, list[str]] = {}
     for entry in event["Records"]:
         change = entry["dynamodb"]
@@ -269,12 +269,12 @@ def read_stream(event: Mapping[str, Any], reconciler: Reconciler, invocation: In
     return {"batchItemFailures": [{"itemIdentifier": number} for key in failed for number in numbers[key]]}
 
 
-def look_at_what_is_due(records: Records, reconciler: Reconciler, invocation: Invocation) -> None:
-    """Take what the index says is due one step on, the oldest first, for as long as the run may go on."""
+def check_due(records: Records, reconciler: Reconciler, invocation: Invocation) -> None:
+    """Do one step for each due record, the oldest first, until the time limit."""
     now = int(time.time() * 1000)
     due = records.due(now)
     some = list(islice(due, _CHUNK))
-    # Also where nothing is due: that it was looked at is what the alarm on the oldest waits to hear.
+    # Also if nothing is due: the alarm on the oldest record needs a value each minute.
     invocation.counts.add(Metric.OLDEST_DUE, max(0, now - some[0][2]) / 1000 if some else 0)
     while True:
         invocation.counts.add(Metric.DUE, len(some))
@@ -286,21 +286,21 @@ def look_at_what_is_due(records: Records, reconciler: Reconciler, invocation: In
 
 
 def _asks(item: Mapping[str, Any]) -> bool:
-    """Whether an item in the stream requests a copy, again or for the first time. A delay writes REQUESTED too."""
+    """Return whether an item in the stream requests a copy. A delay writes REQUESTED too, but later."""
     none = {"N": "0"}
     is_fresh = item.get("requested_at") is not None and item["requested_at"] == item.get("updated_at")
     return is_fresh and item.get("attempts") == none and item.get("waits") == none
 
 
 def _wait(cause: DelayedError | Build | None) -> Metric:
-    """Return what a wait for this cause counts as."""
+    """Return the metric of a wait with this cause."""
     if cause is not None and cause.key:
         return Metric.KEY_REFUSED
     return Metric.BUSY if isinstance(cause, DelayedError) and cause.no_capacity else Metric.WAITS
 
 
 def _attempt(function: Callable[[Subject], None], subject: Subject, invocation: Invocation) -> Exception | None:
-    """Call `function`; one record's failure must not keep the others from their turn."""
+    """Call `function`. The failure of one record must not stop the others."""
     try:
         function(subject)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What the table keeps of one copy, what is known of its build, and when a copy is requested again. Pure.
+"""The record of one copy, the state of its build, and the rule when a copy is requested again. Pure.
 
 All times are milliseconds since the epoch.
 """
@@ -14,7 +14,7 @@ HOUR = 60 * MINUTE
 
 
 class Status(StrEnum):
-    """What a record's `status` may say."""
+    """The values of a record's `status`."""
 
     REQUESTED = "REQUESTED"
     COPYING = "COPYING"
@@ -24,8 +24,8 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How long things last, in milliseconds: before a FAILED copy may be requested again; before a copy by tag is
-    refreshed (0: never); between two looks at whether ECR still holds a copy."""
+    """Times in milliseconds: before a FAILED copy can be requested again; before a copy by tag is refreshed (0: never);
+    between two checks that ECR still holds a copy."""
 
     retry_failed: int = 60 * MINUTE
     refresh: int = 24 * HOUR
@@ -34,11 +34,11 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One copy. `repo` and `tag` are its destination; `source` prints the image it is made from.
+    """One copy. `repo` and `tag` are its destination; `source` is the image it is made from.
 
-    `status` is None in an item written by an older deployment. `attempts` counts what the source refused since
-    `requested_at`, `waits` what cost no attempt. `build_id` is the latest build, running or ended. `digest` is what ECR
-    holds. `error` is the latest reason, for people.
+    `status` is None in an item written by an older deployment. `attempts` counts the builds since
+    `requested_at` that the source refused, `waits` the delays that cost no attempt. `build_id` is the latest build,
+    running or ended. `digest` is what ECR holds. `error` is the latest reason, for people.
     """
 
     repo: str
@@ -56,7 +56,7 @@ class Record:
 
     @property
     def is_active(self) -> bool:
-        """Whether pods are sent to the copy: it has arrived or it will."""
+        """Whether pods use the copy: it is in ECR or will be."""
         return self.status is not Status.FAILED
 
     @property
@@ -71,7 +71,7 @@ class Record:
 
 
 class BuildResult(StrEnum):
-    """What a build came to. Only REFUSED, the source's own answer, costs an attempt."""
+    """The result of a build. Only REFUSED, the source's own answer, costs an attempt."""
 
     RUNNING = "RUNNING"
     COPIED = "COPIED"
@@ -81,9 +81,9 @@ class BuildResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What CodeBuild says of one build; `reason` is one line for people, without secrets.
+    """The state of one build in CodeBuild; `reason` is one line for people, without secrets.
 
-    `key` tells of a delay that lasts until someone fixes a key or a secret in the global account.
+    `key` is set for a delay that lasts until someone fixes a key or a secret in the global account.
     """
 
     outcome: BuildResult
@@ -105,10 +105,10 @@ def new_record(destination: Destination, source: ImageReference, now: int) -> Re
 
 
 def needs_renewal(record: Record, now: int, *, by_digest: bool, pull_always: bool, policy: Policy) -> bool:
-    """Say whether a pod that needs the copy at `now` requests it again.
+    """Return whether a pod that needs the copy at `now` requests it again.
 
-    A FAILED copy is after `policy.retry_failed`; one by tag, for pods with imagePullPolicy Always, after
-    `policy.refresh`; an item with no status, from an older deployment, at once.
+    A FAILED copy is requested again after `policy.retry_failed`; a copy by tag, for pods with imagePullPolicy Always,
+    after `policy.refresh`; an item without a status, from an older deployment, at once.
     """
     if record.status is Status.COPIED:
         return pull_always and not by_digest and 0 < policy.refresh <= now - record.requested_at
@@ -120,7 +120,7 @@ def needs_renewal(record: Record, now: int, *, by_digest: bool, pull_always: boo
 def renew(record: Record, fresh: Record, *, pull_always: bool, policy: Policy) -> Record | None:
     """Return the record after a pod has requested the copy, or None if the existing `record` stays as it is.
 
-    `fresh` is the request that would be made now, were there no record.
+    `fresh` is the record that would be written now if there were none.
     """
     now, by_digest = fresh.requested_at, fresh.by_digest
     renewed = needs_renewal(record, now, by_digest=by_digest, pull_always=pull_always, policy=policy)
@@ -131,7 +131,7 @@ def asked_again(record: Record, now: int) -> Record | None:
     """Return the record after an operator has retried the copy, or None if `record` stays as it is.
 
     A FAILED copy is requested again. One that waits for its next attempt gets it at once, before all others; it keeps
-    `requested_at`, the time since which pods have waited for it.
+    `requested_at`, because pods have waited since then.
     """
     if record.status is Status.FAILED:
         again = replace(record, status=Status.REQUESTED, requested_at=now)
@@ -145,8 +145,9 @@ def asked_again(record: Record, now: int) -> Record | None:
 def idempotency_token(record: Record) -> str:
     """Return the StartBuild token of the record's next build: 64 hexadecimal digits.
 
-    The same until that build is known to have ended, so that a crash between StartBuild and the write starts none
-    twice; another after each ended build and each new request, for CodeBuild remembers a token for five minutes.
+    The token stays the same until that build is known to have ended, so that a crash between StartBuild and the write
+    does not start a second build. It changes after each ended build and with each new request, because CodeBuild
+    remembers a token for five minutes.
     """
     parts = (record.repo, record.tag, str(record.requested_at), str(record.attempts), record.build_id or "")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Records the copies that a pod needs before it is sent to them: all images of one pod in one parallel round trip."""
+"""Records the copies that a pod needs, before the pod is changed: all images of one pod in one parallel round trip."""
 
 import threading
 from collections import OrderedDict
@@ -20,11 +20,11 @@ _MOST_RACES = 3
 
 
 class NotRecordedError(Exception):
-    """Not every image could be recorded in time, so the pod must not be rewritten."""
+    """An image could not be recorded in time, so the pod must not be changed."""
 
 
 class KnownRecords:
-    """Records seen in the last 60 seconds, at most `size` of them; never a FAILED one, which a pod may revive."""
+    """Records seen in the last 60 seconds, at most `size`; no FAILED ones, because a pod may request those again."""
 
     def __init__(self, size: int = _MOST_KNOWN) -> None:
         """Start empty."""
@@ -33,7 +33,7 @@ class KnownRecords:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        """Count the records held, whatever their age."""
+        """Return the number of records, of any age."""
         return len(self._entries)
 
     def get(self, destination: Destination, now: int) -> Record | None:
@@ -43,7 +43,7 @@ class KnownRecords:
         return record if now - seen_at < _KNOWN_FOR else None
 
     def put(self, destination: Destination, record: Record, now: int) -> None:
-        """Remember `record`; the one seen longest ago is dropped if there is no room."""
+        """Remember `record`. If there are too many, the one seen longest ago is dropped."""
         with self._lock:
             self._entries.pop(destination, None)
             if record.status is not Status.FAILED:
@@ -53,10 +53,10 @@ class KnownRecords:
 
 
 class Recorder:
-    """Finds or makes the record of each copy that a pod needs."""
+    """Finds or creates the record of each copy that a pod needs."""
 
     def __init__(self, records: Records, policy: Policy, known: KnownRecords) -> None:
-        """Take the table, how long things last, and what is known already."""
+        """Take the table, the times, and the records known so far."""
         self._records = records
         self._policy = policy
         self._known = known
@@ -67,13 +67,13 @@ class Recorder:
     ) -> dict[Destination, Record]:
         """Return the record of each copy, within `seconds`. `now` is in milliseconds since the epoch.
 
-        A copy without a record gets one; a copy that this pod requests again has its record renewed. With `dry_run`
-        both are returned as they would be, and nothing is written. What is recorded in time is remembered, so that the
-        API server's next attempt finds less to do. Raises NotRecordedError.
+        A copy without a record gets one. If this pod requests a copy again, its record is renewed. With `dry_run` the
+        records are returned but not written. Records that were written in time are remembered, so the API server's next
+        attempt has less to do. Raises NotRecordedError.
         """
         deadline = monotonic() + seconds
         existing: dict[Destination, Record] = {}
-        step = self._foresee if dry_run else self._record
+        step = self._without_writing if dry_run else self._record
         pending: dict[Future[Record], Destination] = {}
         not_submitted = 0
         for request in copy_requests:
@@ -84,7 +84,7 @@ class Recorder:
             elif monotonic() < deadline:
                 fresh = new_record(destination, request.copy.source, now)
                 pending[self._threads.submit(step, request, fresh, record)] = destination
-            else:  # what was submitted must still be waited for or cancelled
+            else:  # the submitted calls must still be waited for or cancelled
                 not_submitted += 1
         if not pending and not not_submitted:
             return existing
@@ -116,7 +116,7 @@ class Recorder:
         return renew(record, fresh, pull_always=request.pull_always, policy=self._policy)
 
     def _record(self, request: CopyRequest, fresh: Record, known: Record | None) -> Record:
-        """Create or renew the record until it needs neither; one round trip each, mostly one in all."""
+        """Create the record, or renew it if needed: usually in one round trip, more if another writer is faster."""
         record = known
         for _ in range(_MOST_RACES):
             if record is None:
@@ -129,6 +129,6 @@ class Recorder:
             f"the record of {fresh.destination} changed at each of {_MOST_RACES} attempts to renew it"
         )
 
-    def _foresee(self, request: CopyRequest, fresh: Record, known: Record | None) -> Record:
+    def _without_writing(self, request: CopyRequest, fresh: Record, known: Record | None) -> Record:
         record = known or self._records.get(fresh.repo, fresh.tag) or fresh
         return self._renew(record, fresh, request) or record

@@ -30,15 +30,15 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128}")
 _IDENTIFIER = re.compile(r"[a-f0-9]{64}")
 _LONGEST_REPOSITORY = 255  # distribution/reference, RepositoryNameTotalLengthMax
-_LONGEST_TEXT = 1024  # above the longest legal reference: bounds the work that a hostile one costs
+_LONGEST_TEXT = 1024  # above the longest legal reference: limits the work for a hostile text
 
-# Tags with a meaning of their own: ours for a copy made by digest, and OCI 1.1's referrers fallback tag, which clients
-# read as an index of signatures. No source may take either one.
+# Reserved tags: ours for a copy made by digest, and OCI 1.1's referrers fallback tag, which clients read as an index of
+# signatures. A source with such a tag is not copied.
 _RESERVED_TAG = re.compile(r"(?:digest-)?sha256-[a-f0-9]{64}")
 DIGEST_TAG = "digest-sha256-"
-"""What the tag of a copy made by digest begins with; the digest's 64 hex digits follow."""
+"""The start of the tag of a copy made by digest; the digest's 64 hex digits follow."""
 _ECR_HOST = re.compile(r"[a-z0-9]+(?:(?:\.|-+)[a-z0-9]+)*(?::[0-9]+)?")
-# RepositoryPrefix begins each name, so that ECR's rule falls to it: a name starts with a letter.
+# Each name begins with RepositoryPrefix, so ECR's rule that a name starts with a letter is a rule for the prefix.
 PREFIX = re.compile(rf"(?=[a-z]){_COMPONENT}(?:/{_COMPONENT})*")
 
 
@@ -46,7 +46,7 @@ class InvalidReferenceError(ValueError):
     """A text that is not an image reference; `cause` says why, for people."""
 
     def __init__(self, text: str, cause: str) -> None:
-        super().__init__(f"{text!r} is no image reference: {cause}")
+        super().__init__(f"{text!r} is not an image reference: {cause}")
         self.cause = cause
 
 
@@ -60,7 +60,7 @@ class NoDestinationError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ImageReference:
-    """A complete reference: nothing is left to defaults. At least one of `tag` and `digest` is set.
+    """A complete reference, with all defaults filled in. At least one of `tag` and `digest` is set.
 
     `registry` is a host with an optional port, `repository` the path below it, `digest` an "algorithm:hex" text.
     """
@@ -71,14 +71,14 @@ class ImageReference:
     digest: str | None
 
     def __str__(self) -> str:
-        """Print canonically: registry/repository[:tag][@digest]."""
+        """Return the canonical text: registry/repository[:tag][@digest]."""
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""
         return f"{self.registry}/{self.repository}{tag}{digest}"
 
     @property
     def pinned(self) -> "ImageReference":
-        """The same image without the tag, which a digest makes meaningless; skopeo refuses both together."""
+        """The same image without the tag, which has no effect beside a digest; skopeo refuses both together."""
         return ImageReference(self.registry, self.repository, None, self.digest) if self.digest else self
 
 
@@ -86,7 +86,8 @@ class ImageReference:
 class Destination:
     """Where the copy of one source is: `registry`/`repository` in ECR, under `tag`.
 
-    `digest` is set for a source named by digest: pods then use it, and `tag` only keeps lifecycle rules away.
+    `digest` is set for a source named by digest: pods then use it, and `tag` only protects the copy from
+    lifecycle rules for untagged images.
     """
 
     registry: str
@@ -105,7 +106,7 @@ class Destination:
         return f"{self.repo}:{self.tag}"
 
     def __str__(self) -> str:
-        """Print the image as a pod names it."""
+        """Return the image as a pod names it."""
         return f"{self.repo}@{self.digest}" if self.digest else self.by_tag
 
 
@@ -113,7 +114,7 @@ class Destination:
 def parse_reference(text: str) -> ImageReference:
     """Parse `text` by the grammar above and fill in its defaults.
 
-    Raises InvalidReferenceError, whose cause names the part that is wrong.
+    Raises InvalidReferenceError; its cause names the wrong part.
     """
     if not text:
         raise InvalidReferenceError(text, "it is empty")
@@ -126,14 +127,16 @@ def parse_reference(text: str) -> ImageReference:
         raise InvalidReferenceError(text, "'@' must be followed by a digest: sha256: and 64 lower-case hex digits")
     name, tag = _split_tag(rest)
     if tag is not None and not _TAG.fullmatch(tag):
-        raise InvalidReferenceError(text, "a tag is up to 128 letters, digits, '_', '.', '-', not led by '.' or '-'")
+        raise InvalidReferenceError(
+            text, "a tag has up to 128 letters, digits, '_', '.', '-', and does not start with '.' or '-'"
+        )
     registry, repository = _split_registry(name)
     if not REGISTRY.fullmatch(registry):
-        raise InvalidReferenceError(text, "the registry is no host name or address with an optional port")
+        raise InvalidReferenceError(text, "the registry is not a host name or an address, with an optional port")
     if repository != repository.lower():
         raise InvalidReferenceError(text, "the repository has upper case; write it in lower case")
     if not _REPOSITORY.fullmatch(repository):
-        raise InvalidReferenceError(text, "a repository is lower-case letters and digits joined by / . _ __ or -")
+        raise InvalidReferenceError(text, "a repository has lower-case letters and digits, separated by / . _ __ or -")
     if len(repository) > _LONGEST_REPOSITORY:
         raise InvalidReferenceError(text, f"the repository is longer than {_LONGEST_REPOSITORY} characters")
     if tag is None and not at:
@@ -144,9 +147,9 @@ def parse_reference(text: str) -> ImageReference:
 def destination_of(source: ImageReference, registry: str, prefix: str) -> Destination:
     """Name the copy of `source` in the ECR `registry` (its host) below `prefix`.
 
-    The name is injective: the source's host is one segment with its port's ":" as "_", which no host name holds; the
-    path follows unchanged; the tag is the source's own, or made of its digest.
-    Raises NoDestinationError where ECR has no such name (CreateRepository's pattern: no upper case, no "[" of IPv6).
+    Two sources never have the same name: the source's host is one segment, its port's ":" is written as "_", which no
+    host name contains; the path follows unchanged; the tag is the source's own, or made from its digest.
+    Raises NoDestinationError if ECR does not allow the name (CreateRepository's pattern: no upper case, no IPv6 "[").
     """
     if not _ECR_HOST.fullmatch(source.registry):
         raise NoDestinationError(source, "ECR allows no upper case and no IPv6 address in a name")
@@ -154,7 +157,7 @@ def destination_of(source: ImageReference, registry: str, prefix: str) -> Destin
     # ECR allows 256 characters; container runtimes before 2024 count the registry too and stop at 255.
     if len(registry) + 1 + len(repository) > _LONGEST_REPOSITORY:
         raise NoDestinationError(
-            source, f"with the registry its copy's name would pass {_LONGEST_REPOSITORY} characters"
+            source, f"the copy's name, with its registry, would be longer than {_LONGEST_REPOSITORY} characters"
         )
     if source.digest is not None:
         if not source.digest.startswith("sha256:"):
@@ -172,9 +175,9 @@ def path_below_prefix(source: ImageReference) -> str:
 
 
 def path_of_copy(repository: str, prefix: str) -> str | None:
-    """Return what follows `prefix` in the name of a copy's repository, or None if it is no copy's name.
+    """Return what follows `prefix` in the name of a copy's repository, or None if it is not a copy's name.
 
-    After the prefix comes the source's host, which has a dot, a port ("_") or is localhost. Without a host it may be a
+    The source's host follows the prefix; it has a dot or a port ("_"), or is localhost. A name without a host can be a
     copy that was made below another prefix.
     """
     path = repository.removeprefix(f"{prefix}/")
@@ -183,7 +186,7 @@ def path_of_copy(repository: str, prefix: str) -> str | None:
 
 
 def destination_named(reference: ImageReference, registry: str, prefix: str) -> Destination:
-    """Return the destination of `reference`, which names a source or, if it lies in `registry`, the copy itself.
+    """Return the destination of `reference`, which names a source or, in `registry`, the copy itself.
 
     Raises NoDestinationError.
     """
@@ -194,7 +197,7 @@ def destination_named(reference: ImageReference, registry: str, prefix: str) -> 
 
 
 def _tag_of_digest(digest: str) -> str:
-    """Return the tag that keeps lifecycle rules for untagged images away from a copy made by digest."""
+    """Return the tag of a copy made by digest; it protects the copy from lifecycle rules for untagged images."""
     return DIGEST_TAG + digest.removeprefix("sha256:")
 
 

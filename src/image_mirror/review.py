@@ -16,7 +16,7 @@ Response = dict[str, Any]
 
 
 class BadReviewError(ValueError):
-    """A body that is no AdmissionReview; the message names the field and what it must be."""
+    """A body that is not an AdmissionReview. The message names the field and says what it must be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Review:
 
 
 def parse_review(event: Mapping[str, Any]) -> Review:
-    """Read the review in an HTTP API event (payload 2.0), its body plain or base64. Raises BadReviewError."""
+    """Read the review in an HTTP API event (payload 2.0), with a plain or base64 body. Raises BadReviewError."""
     review = _object(_body(event), "the body")
     api_version = review.get("apiVersion")
     if review.get("kind") != "AdmissionReview" or api_version not in _API_VERSIONS:
@@ -61,7 +61,7 @@ def parse_review(event: Mapping[str, Any]) -> Review:
 
 
 def answer(review: Review, patch: Sequence[Json], warnings: Sequence[str]) -> Response:
-    """Allow the request, with a JSONPatch if there is anything to patch and with warnings if there are any."""
+    """Allow the request, with a JSONPatch and warnings, each if there are any."""
     response: Json = {"uid": review.uid, "allowed": True}
     if patch:
         response["patchType"] = "JSONPatch"
@@ -72,14 +72,14 @@ def answer(review: Review, patch: Sequence[Json], warnings: Sequence[str]) -> Re
 
 
 def refuse(error: BadReviewError) -> Response:
-    """Answer 400: the request is bad, and sending it again would change nothing."""
-    return _respond(400, {"message": f"no AdmissionReview: {error}"})
+    """Answer 400: the request is bad, and a retry would not help."""
+    return _respond(400, {"message": f"not an AdmissionReview: {error}"})
 
 
 def unavailable(message: str, *, retry: bool) -> Response:
-    """Answer 503, so that failurePolicy decides; with `retry` the API server asks again first, within its timeout.
+    """Answer 503: failurePolicy then decides. With `retry`, the API server first calls again, within its timeout.
 
-    It does so only for a whole number of seconds, and without any pause for 0.
+    It does that only if Retry-After is a whole number of seconds; with 0 it does not pause.
     """
     response = _respond(503, {"message": message})
     if retry:
@@ -122,7 +122,7 @@ def _body(event: Mapping[str, Any]) -> object:
     except RecursionError as error:
         raise BadReviewError("the body is nested too deeply") from error
     except ValueError as error:  # JSON and UTF-8 errors, and numbers too long to read
-        raise BadReviewError("the body is no JSON text") from error
+        raise BadReviewError("the body is not JSON") from error
 
 
 def _object(value: object, field: str) -> Json:

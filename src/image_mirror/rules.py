@@ -7,8 +7,8 @@
     PREFIX := [ "*." ] host [ ":" port ] { "/" segment }
 
 The longest match wins, on whole host and path segments; an exact host comes before a wildcard, which matches one or
-more labels. What no rule names is left unchanged. So is what lies at the TARGET of a rewrite, so that rewriting a
-second time changes nothing.
+more labels. An image that no rule names is left unchanged. So is an image below the TARGET of a rewrite, so that a
+second rewrite changes nothing.
 """
 
 import re
@@ -22,17 +22,17 @@ DEFAULT_RULES = (
     "docker.io gcr.io *.gcr.io k8s.gcr.io registry.k8s.io quay.io ghcr.io *.pkg.dev nvcr.io public.ecr.aws "
     "docker.elastic.co registry.gitlab.com lscr.io xpkg.upbound.io"
 )
-"""What serves a cluster in AWS China. The doubtful ones, each with its reason:
+"""The registries that a cluster in AWS China needs copies of. The less obvious ones, each with its reason:
 
-- k8s.gcr.io: *.gcr.io covers it; it is listed because people look for it; it is frozen.
+- k8s.gcr.io: *.gcr.io covers it; it is listed because people look for it; no new images are pushed there.
 - public.ecr.aws: reachable from China on most days, but served from outside it, slowly and with time-outs.
 - quay.io, ghcr.io: the registry itself often answers; the hosts it redirects layers to are slow or reset.
-- nvcr.io: NVIDIA's layers come from the same kind of far host, and its images are large enough for that to matter.
-- docker.elastic.co, registry.gitlab.com, lscr.io, xpkg.upbound.io: nothing blocks them by name, but their layers lie on
-  hosts that are (Google storage, ghcr.io); a copy costs cents.
+- nvcr.io: NVIDIA's layers come from such a host too, and its images are large.
+- docker.elastic.co, registry.gitlab.com, lscr.io, xpkg.upbound.io: they are not blocked themselves, but their layers
+  are on hosts that are (Google storage, ghcr.io); a copy costs cents.
 - mcr.microsoft.com is not here: Microsoft serves it inside China.
-- *.dkr.ecr.*.amazonaws.com is not here: it asks for a login that the copy lacks; EKS add-ons in China come from AWS's
-  own ECR there (a PREFIX=TARGET rule maps them).
+- *.dkr.ecr.*.amazonaws.com is not here: it needs a login that the build does not have; EKS add-ons in China come from
+  AWS's own ECR there (a PREFIX=TARGET rule maps them).
 """
 
 Action = Literal["copy", "rewrite", "leave"]
@@ -48,37 +48,37 @@ class RuleError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """A host, exact or "*." before it, and the path segments below it that a rule names."""
+    """The host of a rule, exact or after "*.", and the path segments below it."""
 
     host: str
     wildcard: bool
     path: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Print as it is written in an entry."""
+        """Return it as an entry contains it."""
         return "/".join((("*." if self.wildcard else "") + self.host, *self.path))
 
     def covers(self, registry: str, path: tuple[str, ...]) -> bool:
-        """Say whether a repository `path` (its segments) of `registry` lies at or below this prefix, an exact one."""
+        """Return whether a repository, `path` in segments, is at or below this prefix, which has no wildcard."""
         return registry == self.host and path[: len(self.path)] == self.path
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One entry: what happens to images below `prefix`. `target` is set for a rewrite alone."""
+    """One entry: what happens to images below `prefix`. `target` is set only for a rewrite."""
 
     action: Action
     prefix: Prefix
     target: Prefix | None = None
 
     def __str__(self) -> str:
-        """Print as an entry."""
+        """Return it as an entry."""
         if self.target is not None:
             return f"{self.prefix}={self.target}"
         return f"!{self.prefix}" if self.action == "leave" else str(self.prefix)
 
     def rewrite(self, reference: ImageReference) -> ImageReference | None:
-        """Return `reference` with the prefix replaced by the target, or None where nothing valid comes of it."""
+        """Return `reference` with the prefix replaced by the target, or None if the result is not valid."""
         if self.target is None:
             return None
         rest = tuple(reference.repository.split("/"))[len(self.prefix.path) :]
@@ -87,13 +87,13 @@ class Rule:
             moved = parse_reference(str(replace(reference, registry=self.target.host, repository=repository)))
         except InvalidReferenceError:
             return None
-        # docker.io/NAME reads as docker.io/library/NAME, which may lie beside the target.
+        # docker.io/NAME reads as docker.io/library/NAME, which may not be below the target.
         return moved if self.target.covers(moved.registry, tuple(moved.repository.split("/"))) else None
 
 
 @dataclass(frozen=True)
 class Rules:
-    """The entries in force, in the order in which they are tried."""
+    """All entries of the rules."""
 
     entries: tuple[Rule, ...]
 
@@ -114,7 +114,7 @@ class Rules:
         host, path = reference.registry.lower(), tuple(reference.repository.split("/"))
         keys = [(False, host)]
         labels = host.split(".")
-        # No rule can name a longer ending, and a hostile host has five hundred labels.
+        # No rule has a longer host, and a hostile host can have five hundred labels.
         first = max(1, len(labels) - self._most_labels)
         keys += [(True, ".".join(labels[start:])) for start in range(first, len(labels))]
         for key in keys:
@@ -132,7 +132,7 @@ def parse_rules(text: str) -> Rules:
             rule = _parse_entry(entry)
             if rules.setdefault(rule.prefix, rule) != rule:
                 raise RuleError(
-                    entry, f"{rule.prefix} has another rule already, {rules[rule.prefix]}; keep one of them"
+                    entry, f"{rule.prefix} already has another rule, {rules[rule.prefix]}; keep one of them"
                 )
     for rule in tuple(rules.values()):
         if rule.target is not None:
@@ -141,11 +141,13 @@ def parse_rules(text: str) -> Rules:
 
 
 def _protect_target(rewrite: Rule, target: Prefix, rules: dict[Prefix, Rule]) -> None:
-    """Add the rule that leaves a rewrite's target unchanged, or refuse one that would move the image a second time."""
+    """Add the rule that leaves a rewrite's target unchanged. Raises RuleError if a rule would change its result."""
     for other in rules.values():
         beneath = not other.prefix.wildcard and target.covers(other.prefix.host, other.prefix.path)
         if other.action != "leave" and beneath:
-            raise RuleError(str(rewrite), f"the rule {other} would move its outcome once more; name the final place")
+            raise RuleError(
+                str(rewrite), f"the rule {other} would change its result again; write the final target here"
+            )
     rules.setdefault(target, Rule("leave", target))
 
 
@@ -157,7 +159,7 @@ def _parse_entry(entry: str) -> Rule:
         return Rule("copy", _parse_prefix(entry, prefix))
     parsed = _parse_prefix(entry, target)
     if parsed.wildcard:
-        raise RuleError(entry, "the target after '=' is one place; it takes no wildcard")
+        raise RuleError(entry, "the target after '=' cannot have a wildcard")
     return Rule("rewrite", _parse_prefix(entry, prefix), parsed)
 
 
@@ -166,13 +168,13 @@ def _parse_prefix(entry: str, text: str) -> Prefix:
     host = first.removeprefix("*.")
     wildcard = host != first
     if not REGISTRY.fullmatch(host) or (wildcard and host.startswith("[")):
-        raise RuleError(entry, f"{first!r} is no registry; write a host such as gcr.io, *.gcr.io or gcr.local:5000")
+        raise RuleError(entry, f"{first!r} is not a registry; write a host such as gcr.io, *.gcr.io or gcr.local:5000")
     if not wildcard and not set(host) & {".", ":"} and host != "localhost":
-        raise RuleError(entry, f"{first!r} names no registry; images of Docker Hub begin with {DEFAULT_REGISTRY}/")
+        raise RuleError(entry, f"{first!r} is not a registry; images of Docker Hub begin with {DEFAULT_REGISTRY}/")
     for segment in path:
         if not _SEGMENT.fullmatch(segment):
             raise RuleError(
-                entry, f"{segment!r} is no path segment; tags, digests and empty segments have no place here"
+                entry, f"{segment!r} is not a path segment; tags, digests and empty segments are not allowed"
             )
     host = DEFAULT_REGISTRY if host.lower() == "index.docker.io" else host.lower()
     return Prefix(host, wildcard, tuple(path))

@@ -24,7 +24,7 @@ class Settings:
 
     `table` is DDB_TABLE_NAME; `secret` is GLOBAL_AKSK, the name of the secret with the global key; `project` is
     G_PROJECT_NAME, the CodeBuild project there. `expire_days` is 0 for copies that are kept for good; `pull_accounts`
-    are account IDs that may pull what lies under the prefix.
+    are account IDs that may pull the copies.
     """
 
     table: str
@@ -78,7 +78,7 @@ def parse_registry(text: str) -> str:
 
 
 def parse_prefix(text: str) -> str:
-    """Return `text` if ECR allows it at the beginning of a repository's name, or raise ValueError."""
+    """Return `text` if ECR allows it at the start of a repository's name, or raise ValueError."""
     if not PREFIX.fullmatch(text):
         raise ValueError("must start with a lower-case letter and be legal in an ECR repository name, such as mirror")
     return text

@@ -1,4 +1,4 @@
-"""The table of copies (DynamoDB): typed items in, typed items out, and every write conditional on what was read."""
+"""The table of copies (DynamoDB). Each write has the condition that the item is still as it was read."""
 
 from collections.abc import Iterator
 from dataclasses import fields
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
 
 DUE_INDEX = "DueIndex"
-_DUE = "DUE"  # the index's one hash value: a record that is due has it, any other lacks it
+_DUE = "DUE"  # the only hash value in the index; a record without it is not in the index
 _NUMBERS = frozenset(("requested_at", "updated_at", "attempts", "waits", "due_at"))
 _TYPES = {field.name: "N" if field.name in _NUMBERS else "S" for field in fields(Record)}  # DynamoDB's
 _COMPARED = ("status", "requested_at", "updated_at", "attempts", "build_id", "digest")
@@ -29,14 +29,14 @@ class Records:
         self._table = table
 
     def create(self, record: Record) -> Record:
-        """Write a record if there is none. Return the existing one: `record` itself, or the one that was first."""
+        """Write a record if there is none. Return the record in the table: `record`, or the one that was there."""
         try:
             self._client.put_item(
                 TableName=self._table,
                 Item=to_item(record),
-                # An item always has its hash key: this condition says "no such item".
+                # Each item has its hash key, so this condition means "no such item".
                 ConditionExpression="attribute_not_exists(repo)",
-                # Losing costs no second request: the error has the existing item.
+                # If there is an item, no second request is needed: the error contains it.
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
         except ClientError as error:
@@ -52,9 +52,9 @@ class Records:
         return to_record(answer["Item"]) if "Item" in answer else None
 
     def replace(self, old: Record, new: Record) -> Record | None:
-        """Write `new` if `old` is still there. Return the existing record: `new` itself, another's record, or None.
+        """Write `new` if `old` is still there. Return the record in the table: `new` itself, another one, or None.
 
-        Attributes that a record does not know are left as they are.
+        Attributes that Record does not have are left unchanged.
         """
         before, after = to_item(old), to_item(new)
         if before == after:
@@ -81,7 +81,7 @@ class Records:
         return new
 
     def remove(self, old: Record) -> bool:
-        """Delete the record if `old` is still there, and say whether it did."""
+        """Delete the record if `old` is still there. Return whether it was deleted."""
         condition, names, values = _still(old)
         try:
             self._client.delete_item(
@@ -98,7 +98,7 @@ class Records:
         return True
 
     def pages(self) -> Iterator[list[Record]]:
-        """Yield all records in no order, a page of at most 1 MB at a time; the latest writes may be missing."""
+        """Yield all records in no order, in pages of at most 1 MB; the latest writes may be missing."""
         pages = self._client.get_paginator("scan").paginate(
             TableName=self._table,
             ProjectionExpression=", ".join(f"#{name}" for name in _TYPES),
@@ -108,7 +108,7 @@ class Records:
             yield [to_record(item) for item in page["Items"]]
 
     def due(self, now: int) -> Iterator[tuple[str, str, int]]:
-        """Yield (repo, tag, due_at) of what the index says is due at `now`, in milliseconds, the oldest first."""
+        """Yield (repo, tag, due_at) of the records that are due at `now` (milliseconds), the oldest first."""
         pages = self._client.get_paginator("query").paginate(
             TableName=self._table,
             IndexName=DUE_INDEX,
@@ -117,12 +117,12 @@ class Records:
         )
         for page in pages:
             for item in page["Items"]:
-                # A fraction that someone wrote by hand must not end the listing for all others.
+                # A fraction that someone has written by hand must not hide all other records.
                 yield item["repo"]["S"], item["tag"]["S"], int(float(item["due_at"]["N"]))
 
 
 def to_item(record: Record) -> Item:
-    """Return `record` as DynamoDB's typed attributes; what is None or empty is left out, as in an older item."""
+    """Return `record` as DynamoDB's typed attributes, without those that are None or empty, as in an older item."""
     item: Item = {
         name: {kind: str(value)}
         for name, kind in _TYPES.items()
@@ -134,7 +134,7 @@ def to_item(record: Record) -> Item:
 
 
 def to_record(item: Item) -> Record:
-    """Read a record from typed attributes; what is missing, of another type or unknown counts as absent."""
+    """Read a record from typed attributes. An attribute of another type, or an unknown status, is read as missing."""
     known: dict[str, Any] = {}
     for name, kind in _TYPES.items():
         text = item.get(name, {}).get(kind)
@@ -147,11 +147,11 @@ def to_record(item: Item) -> Record:
 
 
 def _still(old: Record) -> tuple[str, dict[str, str], Item]:
-    """Return the condition that the item is what was read in all that a step depends on, its names and its values."""
-    # An update would otherwise create an item where a record without attributes has just been deleted.
+    """Return the condition, names and values: nothing has changed in the item that a step depends on."""
+    # Without this, an update would create the item again after it was deleted.
     clauses = ["attribute_exists(#repo)"]
     if old.status is None:
-        # An item of an older or newer deployment can be taken over exactly because it has no status of this one.
+        # An item of an older or newer deployment is recognised by its status, which is missing or unknown here.
         statuses = {f":{status.lower()}": {"S": str(status)} for status in Status}
         clauses.append(f"(attribute_not_exists(#status) OR NOT #status IN ({', '.join(statuses)}))")
         return " AND ".join(clauses), {"#repo": "repo", "#status": "status"}, statuses
@@ -169,7 +169,7 @@ def _still(old: Record) -> tuple[str, dict[str, str], Item]:
 
 
 def _existing(error: ClientError) -> Record | None:
-    """Return the record that made a write fail, from the error; None if there is none, or for another error."""
+    """Return the record that made a write fail, from the error; None if there was no record, or for another error."""
     item: Any = error.response.get("Item")
     return to_record(item) if item else None
 

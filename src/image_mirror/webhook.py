@@ -20,19 +20,19 @@ from image_mirror.table import Records
 
 _logger = Logger(service="webhook")
 _counts = Counts()
-# To write a line for each admission would cost half as much as the admission. What an instance has counted since its
-# latest line waits for its next admission, and is lost where Lambda takes the instance down before that.
+# A line for each admission would take half as long as the admission itself. The counts since the latest line are
+# written at the next admission, and are lost if Lambda ends the instance before that.
 _PUBLISH_EVERY = 1.0
-# With timeoutSeconds 5 an answer has 1.25 s: a call that hangs ends soon enough to be tried once more, and to leave its
-# thread to the API server's next attempt.
+# With timeoutSeconds 5 there are 1.25 s for an answer: a call that hangs ends early enough for a second try, and its
+# thread is free again for the API server's next attempt.
 _LIMITS = CallLimits(connect=0.3, read=0.5, attempts=2, connections=32)
 
 
 class Webhook:
-    """Answers admission reviews: 200; 400 for a body that is none; 503 if the images could not be recorded."""
+    """Answers admission reviews: 200; 400 if the body is not a review; 503 if the images could not be recorded."""
 
     def __init__(self, settings: Settings, recorder: Recorder, clock: Callable[[], float]) -> None:
-        """Take the settings, what records images, and a clock in seconds since the epoch."""
+        """`clock` returns seconds since the epoch."""
         self._settings = settings
         self._recorder = recorder
         self._clock = clock
@@ -55,14 +55,14 @@ class Webhook:
 
 @cache
 def load() -> Webhook:
-    """Make the webhook of the function's environment, once. Raises SettingsError."""
+    """Make the webhook from the function's environment, once. Raises SettingsError."""
     settings = Settings.from_env(os.environ)
     records = Records(connect("dynamodb", _LIMITS), settings.table)
     return Webhook(settings, Recorder(records, settings.policy, KnownRecords()), time.time)
 
 
 def handler(event: Mapping[str, Any], context: object) -> Response:  # noqa: ARG001 - Lambda's signature
-    """Answer one request. The event is never logged: its path holds the token, its body may hold what pods keep."""
+    """Answer one request. The event is never logged: its path contains the token, its body may contain secrets."""
     try:
         response, counted = load().answer(event), Metric.ADMISSIONS
     except BadReviewError as error:
@@ -71,11 +71,11 @@ def handler(event: Mapping[str, Any], context: object) -> Response:  # noqa: ARG
         _logger.warning("not recorded", extra={"reason": str(error)})
         response = unavailable("the pod's images could not be recorded in time", retry=True)
         counted = Metric.NOT_RECORDED
-    except Exception:  # a bug must not become a 500 without a stack in the log
+    except Exception:  # without this, a bug would be a 500 with no stack in the log
         _logger.exception("bug")
         response, counted = unavailable("the webhook failed; its log says why", retry=False), Metric.BUGS
     _counts.add(counted)
-    # What went wrong has a line in the log already, and is not to wait for an admission that may not come.
+    # A failure is published at once: it has a line in the log anyway, and there may be no next admission.
     went_wrong = counted in (Metric.NOT_RECORDED, Metric.BUGS)
     _counts.publish(every=0.0 if went_wrong else _PUBLISH_EVERY)
     return response

@@ -112,7 +112,9 @@ def test_a_copy_is_its_source_to_the_byte_and_is_pulled_by_the_rewritten_name(
     assert registries.target.requests_of_skopeo()
 
 
-def test_a_port_in_the_name_of_the_registry_is_part_of_the_home(registries: Registries, project: Project) -> None:
+def test_a_port_in_the_name_of_the_registry_is_part_of_the_destination(
+    registries: Registries, project: Project
+) -> None:
     pushed = oci_index("port")
     registries.source.push("team/port", "1", pushed)
     image = f"{registries.source.host}/team/port:1"
@@ -123,7 +125,7 @@ def test_a_port_in_the_name_of_the_registry_is_part_of_the_home(registries: Regi
     assert_pulled(project.folder, project.target, str(project.destination(image)), pushed)
 
 
-def test_a_source_that_demands_a_login_gets_its_own(registries: Registries, project: Project) -> None:
+def test_a_source_that_requires_a_login_gets_its_own(registries: Registries, project: Project) -> None:
     pushed = docker_image("private")
     registries.private.push("team/private", "1", pushed)
     image = f"{registries.private.host}/team/private:1"
@@ -184,7 +186,7 @@ def test_a_missing_image_is_not_found(registries: Registries, project: Project, 
         pytest.param('{"auths": ', "TARGET_LOGIN", "RegistryAuthSecretArn", id="a broken auth file"),
     ],
 )
-def test_a_source_that_refuses_the_login_is_told_from_a_broken_secret(
+def test_a_source_that_refuses_the_login_and_a_broken_secret_have_different_results(
     registries: Registries, project: Project, auth: str | None, result: str, reason: str
 ) -> None:
     host = registries.private.host
@@ -201,7 +203,7 @@ def test_a_source_that_stays_busy_ends_as_a_rate_limit(registries: Registries, p
         assert 4 <= busy.refused < 1_000
 
 
-def test_a_target_that_is_away_is_unreachable(registries: Registries, project: Project) -> None:
+def test_a_target_that_does_not_answer_is_unreachable(registries: Registries, project: Project) -> None:
     project = replace(project, target=replace(registries.target, host=f"localhost:{free_port()}"))
     assert_ended(project, project.run("gcr.io/team/app:1"), "UNREACHABLE", "connection refused")
 
@@ -279,7 +281,7 @@ def test_a_target_that_refuses_the_password_stays_empty(
         pytest.param("${CHINA_SECRET_ACCESS_KEY}", id="a variable"),
     ],
 )
-def test_a_name_with_shell_characters_runs_nothing_and_asks_nobody(
+def test_a_name_with_shell_characters_runs_no_command_and_calls_no_registry(
     registries: Registries, project: Project, variable: str, addition: str
 ) -> None:
     def asked() -> list[int]:
@@ -312,7 +314,7 @@ def test_no_expansion_of_the_buildspec_is_left_unquoted() -> None:
             assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_shellcheck_has_nothing_to_say_of_the_scripts() -> None:
+def test_shellcheck_finds_nothing_in_the_scripts() -> None:
     shellcheck = program("shellcheck", "apt-get install shellcheck")
     done = subprocess.run([shellcheck, *SCRIPTS.values()], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

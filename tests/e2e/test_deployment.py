@@ -110,7 +110,7 @@ def test_the_minute_and_ecr_lead_to_the_reconciler(china: Region) -> None:
     assert not passes(pattern, ecr_event("mirror/gcr.io/a/b", None))
 
 
-def test_the_dashboard_and_the_alarms_stand_under_the_stack_s_name_and_mail_nobody(china: Region) -> None:
+def test_the_dashboard_and_the_alarms_have_the_stack_s_name_and_send_no_mail(china: Region) -> None:
     cloudwatch = china.client("cloudwatch")
     [dashboard] = cloudwatch.list_dashboards()["DashboardEntries"]
     assert dashboard["DashboardName"] == f"{STACK}-{china.name}" == china.outputs(STACK)["DashboardName"]

@@ -337,7 +337,7 @@ def test_errors_and_a_late_stream_are_read_from_cloudwatch(operation: Operation)
         pytest.param({"HTTPS_PROXY": f"http://127.0.0.1:{free_port()}"}, "refused", "HTTPS_PROXY", id="no-proxy"),
     ],
 )
-def test_what_stands_between_is_told_apart(
+def test_errors_on_the_way_to_the_webhook_have_different_messages(
     operation: Operation, changes: Mapping[str, str], words: str, remedy: str
 ) -> None:
     code, results = operation.doctor(**changes)
@@ -379,7 +379,7 @@ def _operator(region: Region, *actions: str) -> str:
     )
 
 
-def test_an_operator_with_few_permissions_is_told_which_are_missing(operation: Operation, tmp_path: Path) -> None:
+def test_doctor_names_the_permissions_that_an_operator_lacks(operation: Operation, tmp_path: Path) -> None:
     (tmp_path / "config").write_text(
         _operator(operation.china, "cloudformation:DescribeStacks", "dynamodb:DescribeTable", "sqs:GetQueueAttributes")
         + _operator(operation.global_region, "cloudformation:DescribeStacks", "codebuild:BatchGetProjects")

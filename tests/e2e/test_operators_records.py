@@ -213,7 +213,7 @@ def test_watching_ends_by_ctrl_c_without_a_trace(operator: Operator, records: Re
     assert (process.returncode, out, err) == (130, "", "1 record: 1 COPYING\n")
 
 
-def test_a_terminal_is_drawn_again_and_left_in_order(operator: Operator, records: Records) -> None:
+def test_a_terminal_is_drawn_again_and_restored_at_the_end(operator: Operator, records: Records) -> None:
     records.create(record("gcr.io/x:1", Status.FAILED))
     reader, writer = pty.openpty()
     text = ""
@@ -358,7 +358,7 @@ def test_ctrl_c_while_prune_waits_puts_every_record_back(
 @pytest.mark.parametrize(
     "command", [["status"], ["retry", "--failed"], ["forget", "*"], ["prune", "--unused-days", "9"]]
 )
-def test_no_network_is_told_on_one_line(command: list[str], operator: Operator) -> None:
+def test_no_network_is_reported_on_one_line(command: list[str], operator: Operator) -> None:
     away = replace(operator, environment={**operator.environment, "AWS_ENDPOINT_URL": "http://localhost:1"})
     done = away.run(*command)
     assert (done.returncode, done.stdout) == (3, "")

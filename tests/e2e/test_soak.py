@@ -64,7 +64,7 @@ def totals(clients: list[Client]) -> Totals:
     )
 
 
-def test_no_promise_is_lost_when_the_table_restarts_under_load(port: int, tmp_path: Path) -> None:
+def test_no_record_is_lost_when_the_table_restarts_under_load(port: int, tmp_path: Path) -> None:
     half, ended = float(os.environ.get("SOAK_SECONDS", "30")) / 2, threading.Event()
     with gateway(tmp_path, route(), answer) as gate, ThreadPoolExecutor(CLIENTS) as pool:
         clients = [Client(gate, number) for number in range(CLIENTS)]

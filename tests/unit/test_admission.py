@@ -193,14 +193,14 @@ def test_each_image_of_a_new_pod_is_looked_at(image: str, becomes: str, place: s
         pytest.param(f"{GCR}/x:1", False, id="a-copy-already"),
     ],
 )
-def test_what_nothing_can_be_done_about_is_told_and_what_is_no_matter_is_not(image: str, warned: bool) -> None:
+def test_warnings_are_about_images_that_stay_although_a_rule_matches(image: str, warned: bool) -> None:
     admitted = admit(review_of(made_pod({"a": image})), no_lookup)
     assert not admitted.patch
     assert len(admitted.warnings) == warned
     assert all(warning.isprintable() and "stays as written" in warning for warning in admitted.warnings)
 
 
-def test_an_image_that_is_missing_is_told_and_not_touched() -> None:
+def test_a_missing_image_gets_a_warning_and_no_patch() -> None:
     pod = made_pod({"a": "x"}, volumes={"v": "x"})
     del pod["spec"]["containers"][0]["image"]
     del pod["spec"]["volumes"][0]["image"]["reference"]
@@ -274,7 +274,7 @@ def test_a_pod_of_many_images_gives_ten_warnings_and_a_count() -> None:
     assert admitted.warnings[-1] == "and 20 more"
 
 
-def test_one_image_used_often_is_demanded_once_and_told_once() -> None:
+def test_one_image_used_often_is_requested_once_and_warned_of_once() -> None:
     asked: list[CopyRequest] = []
 
     def lookup(wanted: Sequence[CopyRequest]) -> Mapping[Destination, Record]:
@@ -319,7 +319,7 @@ def test_a_copy_counts_as_pulled_always_if_any_use_says_so(policies: list[Any], 
         pytest.param({"a": f"nginx:1@{DIGEST}", "b": f"nginx:2@{DIGEST}"}, id="with-two-tags"),
     ],
 )
-def test_a_source_with_tag_and_digest_is_demanded_by_digest(images: dict[str, str]) -> None:
+def test_a_source_with_tag_and_digest_is_requested_by_digest(images: dict[str, str]) -> None:
     (request,) = copy_requests(new_images(parse_review(event_of(review_of(made_pod(images)))), MIRROR))
     assert str(request.copy.source) == f"docker.io/library/nginx@{DIGEST}"
 
@@ -341,7 +341,7 @@ def test_a_source_with_tag_and_digest_is_demanded_by_digest(images: dict[str, st
     ],
 )
 @pytest.mark.parametrize("update", [False, True], ids=["create", "update"])
-def test_opted_out_pods_and_mirror_pods_are_left_alone(
+def test_opted_out_pods_and_mirror_pods_are_left_unchanged(
     labels: Any, annotations: Any, skipped: bool, update: bool
 ) -> None:
     pod = made_pod({"a": "gcr.io/x:2"}, labels=labels, annotations=annotations)
@@ -492,7 +492,7 @@ def test_an_update_that_changes_no_image_never_restarts_a_container(
 
 @steady
 @given(pods, st.sampled_from(["always", "copied"]), st.sampled_from([REWRITING, OTHER]), st.booleans())
-def test_a_pod_applied_again_from_its_source_stands_as_it_stood(
+def test_a_pod_applied_again_from_its_source_stays_unchanged(
     source: Json, swap_when: SwapWhen, later: Mirror, forgets: bool
 ) -> None:
     """kubectl apply keeps our annotation in the object, kubectl replace drops it; rules and prefix may have changed."""
@@ -525,7 +525,7 @@ requests = st.tuples(st.sampled_from(["label", "apply", "replace"]), two_images,
 
 @steady
 @given(two_images, st.lists(requests, max_size=6), st.sampled_from(["always", "copied"]))
-def test_through_a_pods_whole_life_each_image_is_what_was_written_last_or_made_from_it(
+def test_in_a_pods_whole_life_each_image_is_the_one_written_last_or_its_rewrite(
     images: dict[str, str], life: list[tuple[str, dict[str, str], Mirror]], swap_when: SwapWhen
 ) -> None:
     live = admit(review_of(made_pod(images)), mixed, swap_when=swap_when, mirror=REWRITING).pod
@@ -584,7 +584,7 @@ def test_junk_anywhere_in_a_pod_gets_an_answer_whose_patch_applies(
 
 
 @pytest.mark.parametrize("place", ["containers", "volumes"])
-def test_an_image_that_is_no_text_keeps_its_neighbours_working(place: str) -> None:
+def test_an_image_that_is_no_text_does_not_affect_the_others(place: str) -> None:
     pod = made_pod(**{place: {"a": "nginx", "b": "nginx"}})
     entry = pod["spec"][place][0]
     (entry if place == "containers" else entry["image"])["image" if place == "containers" else "reference"] = 5

@@ -27,7 +27,7 @@ from image_mirror.reconciler import RESERVE
 CONNECTIONS = 4
 
 
-def test_a_client_has_the_patience_that_is_asked_for(cloud: object) -> None:  # noqa: ARG001 - the environment it sets
+def test_a_client_has_the_requested_timeouts_and_attempts(cloud: object) -> None:  # noqa: ARG001 - the environment it sets
     client = connect("dynamodb", CallLimits(connect=0.25, read=0.75, attempts=3, connections=7))
     config = client.meta.config
     assert (config.connect_timeout, config.read_timeout, config.max_pool_connections) == (0.25, 0.75, 7)
@@ -143,7 +143,7 @@ def test_a_client_reads_its_root_certificates_once_for_all_its_connections(
     assert read == [str(certificate)]
 
 
-def test_a_server_that_no_root_vouches_for_is_refused_each_time(
+def test_a_server_whose_certificate_no_root_signed_is_refused_each_time(
     certificate: Path, trusting: Any, tmp_path: Path
 ) -> None:
     with table_over_tls(certificate) as endpoint:

@@ -84,7 +84,7 @@ def test_a_repository_that_cannot_be_made_delays(
         raise ClientError({"Error": {"Code": "LimitExceededException", "Message": "x"}}, "CreateRepository")
 
     monkeypatch.setattr(cloud.ecr, "create_repository", refuse)
-    with pytest.raises(DelayedError, match=r"ensuring the repository mirror/.*: AWS answered LimitExceeded"):
+    with pytest.raises(DelayedError, match=r"creating the repository mirror/.*: AWS answered LimitExceeded"):
         Repositories(cloud.ecr, settings).ensure(fresh())
 
 

@@ -202,7 +202,7 @@ def test_what_ecr_holds_decides(record: Record, held: str | None, after: tuple[S
         assert (step.record.due_at or 0) > LATER
 
 
-def test_copies_made_together_are_verified_apart() -> None:
+def test_copies_made_together_are_verified_at_different_times() -> None:
     dues = set()
     for number in range(100):
         step = verified(replace(COPIED, tag=str(number)), HELD, NOW, POLICY)
@@ -227,7 +227,7 @@ def test_copies_made_together_are_verified_apart() -> None:
         pytest.param(BY_DIGEST, OTHER, None, id="another image under a digest's tag"),
     ],
 )
-def test_a_hint_makes_of_a_record_what_ecr_says(
+def test_a_push_event_changes_a_record_to_what_ecr_says(
     record: Record, held: str | None, after: tuple[Status, str | None] | None
 ) -> None:
     step = after_push_event(record, held, LATER, POLICY)
@@ -236,7 +236,7 @@ def test_a_hint_makes_of_a_record_what_ecr_says(
         assert (step.record.status, step.record.digest) == after
 
 
-def test_a_hint_of_a_deletion_removes_the_record() -> None:
+def test_a_deletion_event_removes_the_record_of_an_image_that_ecr_no_longer_holds() -> None:
     assert after_push_event(COPIED, None, LATER, POLICY) == Step.REMOVE
 
 

@@ -169,7 +169,7 @@ def test_a_record_that_fails_is_reported_by_its_sequence_numbers_and_the_others_
     assert original(records, good.repo, good.tag) != good
 
 
-def test_the_schedule_follows_a_copy_from_its_request_to_its_arrival(cloud: Cloud, records: Records) -> None:
+def test_the_schedule_advances_a_copy_from_its_request_to_copied(cloud: Cloud, records: Records) -> None:
     record = create(records, fresh(age=HOUR))
     run(SCHEDULE)
     copying = current(records, record)
@@ -258,7 +258,7 @@ def test_a_missing_secret_makes_requests_wait_without_an_attempt(cloud: Cloud, r
     assert MINUTE - 5000 <= (after.due_at or 0) - now() <= MINUTE
 
 
-def test_a_full_queue_ends_the_starts_of_a_run_and_leaves_the_rest_due(
+def test_a_full_queue_ends_the_starts_of_an_invocation_and_leaves_the_rest_due(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Record] = []
@@ -343,14 +343,14 @@ def test_what_ecr_holds_is_verified_again_a_day_later(cloud: Cloud, records: Rec
     assert 21 * HOUR < (after.due_at or 0) - now() < 27 * HOUR
 
 
-def test_a_run_stops_before_its_time_is_up_and_leaves_the_rest_due(records: Records) -> None:
+def test_an_invocation_stops_before_its_time_is_up_and_leaves_the_rest_due(records: Records) -> None:
     record = create(records, fresh(age=HOUR))
     run(SCHEDULE, seconds=44)
     assert run(stream(record), seconds=44) == {"batchItemFailures": []}
     assert current(records, record) == record
 
 
-def test_a_record_under_another_prefix_is_kept_and_looked_at_much_later(records: Records) -> None:
+def test_a_record_under_another_prefix_stays_and_is_checked_much_later(records: Records) -> None:
     record = create(records, replace(fresh(age=HOUR), repo=f"{REGISTRY}/other/gcr.io/team/app"))
     run(SCHEDULE)
     after = current(records, record)
@@ -358,7 +358,7 @@ def test_a_record_under_another_prefix_is_kept_and_looked_at_much_later(records:
     assert (after.due_at or 0) > now() + 20 * HOUR
 
 
-def test_a_record_under_another_prefix_is_written_once_however_often_the_stream_tells_of_it(records: Records) -> None:
+def test_a_record_under_another_prefix_is_written_once_however_often_the_stream_delivers_it(records: Records) -> None:
     """A write of a REQUESTED record comes back by the stream; to write again for it would never end."""
     record = create(records, replace(fresh(age=HOUR), repo=f"{REGISTRY}/other/gcr.io/team/app"))
     run(stream(record))
@@ -400,9 +400,7 @@ def test_a_record_that_lost_its_build_is_started_again(records: Records) -> None
     assert (after.status, after.attempts, after.waits) == (Status.REQUESTED, 0, 1)
 
 
-def test_a_build_of_a_project_that_was_changed_does_not_keep_others_from_being_looked_up(
-    cloud: Cloud, records: Records
-) -> None:
+def test_a_build_of_a_changed_project_does_not_prevent_the_lookup_of_others(cloud: Cloud, records: Records) -> None:
     other = create(records, replace(fresh("gcr.io/a:1", HOUR), status=Status.COPYING, build_id="OlderProject:1"))
     own = create(records, fresh("gcr.io/b:1"))
     run(stream(own))
@@ -512,7 +510,9 @@ def test_other_events_of_ecr_change_nothing(cloud: Cloud, records: Records, even
     assert len(cloud.items()) == 1
 
 
-def test_a_run_that_finds_nothing_to_do_writes_nothing(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invocation_that_finds_nothing_to_do_writes_nothing(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for status in (Status.REQUESTED, Status.COPYING, Status.COPIED):
         create(records, replace(fresh(f"gcr.io/a:{status.lower()}"), status=status, digest=DIGEST, due_at=now() + HOUR))
 
@@ -525,7 +525,9 @@ def test_a_run_that_finds_nothing_to_do_writes_nothing(records: Records, monkeyp
         assert run(event) in ({}, {"batchItemFailures": []})
 
 
-def test_two_runs_at_once_start_one_build_by_one_token(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_invocations_at_once_start_one_build_by_one_token(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
     record = create(records, fresh())
     progress = reconciler.load()[1]
     started: list[Record] = []
@@ -559,7 +561,7 @@ Published = Callable[[], dict[str, list[float]]]
 NOTHING_DUE = {"OldestDue": [0], "Due": [0]}
 
 
-def test_a_copy_is_counted_from_its_request_to_its_arrival(
+def test_the_metrics_of_a_copy_count_each_step_from_its_request_to_copied(
     cloud: Cloud, records: Records, published: Published
 ) -> None:
     record = create(records, fresh(age=60_000))
@@ -574,7 +576,7 @@ def test_a_copy_is_counted_from_its_request_to_its_arrival(
     assert published() == {}, "the same event again"
 
 
-def test_the_minute_publishes_how_long_the_oldest_has_been_due(records: Records, published: Published) -> None:
+def test_the_scheduled_run_publishes_how_long_the_oldest_has_been_due(records: Records, published: Published) -> None:
     run(SCHEDULE)
     assert published() == NOTHING_DUE
     for number, age in enumerate((3, 40, 12)):
@@ -587,21 +589,21 @@ def test_the_minute_publishes_how_long_the_oldest_has_been_due(records: Records,
     assert seen["BuildsStarted"] == [3]
 
 
-def test_all_that_is_due_is_counted_over_all_rounds_of_a_run(records: Records, published: Published) -> None:
+def test_everything_due_is_counted_over_all_rounds_of_an_invocation(records: Records, published: Published) -> None:
     for number in range(150):
         create(records, replace(fresh(f"gcr.io/a:{number}", HOUR), status=Status.COPIED, digest=DIGEST))
     run(SCHEDULE)
     assert published() == {"OldestDue": [pytest.approx(3600, abs=60)], "Due": [150], "CopiesGone": [150]}
 
 
-def test_only_the_minute_says_what_is_due(records: Records, published: Published) -> None:
+def test_only_the_scheduled_run_publishes_what_is_due(records: Records, published: Published) -> None:
     create(records, fresh(age=HOUR))
     run(ecr_event())
     run(stream())
     assert published() == {}
 
 
-def test_a_minute_that_cannot_read_what_is_due_says_nothing_of_it(
+def test_a_scheduled_run_that_cannot_read_what_is_due_publishes_no_number_of_it(
     published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The alarm counts the silence as a failure."""
@@ -616,7 +618,7 @@ def test_a_minute_that_cannot_read_what_is_due_says_nothing_of_it(
     assert published() == {}
 
 
-def test_what_was_counted_is_published_also_where_an_exception_ends_the_run(
+def test_counts_are_published_also_if_an_exception_ends_the_invocation(
     records: Records, published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = create(records, fresh(age=HOUR))
@@ -646,7 +648,7 @@ def test_what_was_counted_is_published_also_where_an_exception_ends_the_run(
         pytest.param(Build(BuildResult.COPIED), {"AttemptsRefused": [1]}, id="ended with nothing in ECR"),
     ],
 )
-def test_what_a_build_came_to_is_counted(
+def test_the_result_of_a_build_is_counted(
     cloud: Cloud,
     records: Records,
     monkeypatch: pytest.MonkeyPatch,
@@ -681,7 +683,7 @@ def test_the_last_attempt_is_counted_as_a_failure(
     ],
 )
 @pytest.mark.parametrize("status", [Status.REQUESTED, Status.COPYING])
-def test_what_stands_in_the_way_of_a_call_is_counted_by_its_kind(
+def test_failures_of_calls_are_counted_by_their_kind(
     records: Records,
     monkeypatch: pytest.MonkeyPatch,
     published: Published,
@@ -738,7 +740,7 @@ def test_a_step_that_fails_is_counted(records: Records, monkeypatch: pytest.Monk
         pytest.param({"updated_at": 9}, None, id="its older digest lost"),
     ],
 )
-def test_the_stream_tells_requests_from_what_goes_on_waiting(
+def test_the_streams_filter_passes_requests_and_not_records_that_still_wait(
     published: Published, changes: dict[str, Any], counted: list[float] | None
 ) -> None:
     run(stream(replace(fresh(), **changes)))
@@ -752,7 +754,7 @@ def test_the_stream_tells_requests_from_what_goes_on_waiting(
         pytest.param({"requested_at": {"N": "1.5"}, "updated_at": {"N": "1.5"}, "attempts": {"S": "x"}}, id="nonsense"),
     ],
 )
-def test_an_odd_item_in_the_stream_holds_nothing_up(
+def test_an_odd_item_in_the_stream_does_not_delay_the_others(
     records: Records, published: Published, image: dict[str, Any]
 ) -> None:
     record = create(records, fresh())
@@ -762,7 +764,7 @@ def test_an_odd_item_in_the_stream_holds_nothing_up(
     assert published() == {"BuildsStarted": [1]}
 
 
-def test_nothing_secret_and_no_image_stands_in_what_is_published(
+def test_no_secret_and_no_image_is_in_what_is_published(
     cloud: Cloud, records: Records, published: Published, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cloud.secrets.put_secret_value(SecretId="GlobalAKSK", SecretString=json.dumps({"G_SECRET_KEY": SECRET_KEY}))

@@ -77,7 +77,7 @@ def put_record(cloud: Cloud, **changes: Any) -> Record:
     return Records(cloud.dynamodb, "ImageListTable").create(record)
 
 
-def test_a_new_image_costs_one_round_trip_and_stands_recorded(
+def test_a_new_image_costs_one_round_trip_and_is_recorded(
     cloud: Cloud, records: CountingRecords, recorder: Recorder
 ) -> None:
     [record] = record_all(recorder, copy_request())
@@ -159,7 +159,7 @@ def test_a_record_removed_while_it_is_renewed_is_created_again(
     assert [to_record(item) for item in cloud.items()] == [record]
 
 
-def test_a_dry_run_says_what_would_be_and_writes_nothing(
+def test_a_dry_run_returns_what_would_be_recorded_and_writes_nothing(
     cloud: Cloud, records: CountingRecords, recorder: Recorder
 ) -> None:
     assert record_all(recorder, copy_request(), dry_run=True)[0].status is Status.REQUESTED
@@ -177,7 +177,7 @@ def test_a_dry_run_leaves_nothing_known(records: CountingRecords, recorder: Reco
     assert records.calls == ["get", "create"]
 
 
-def test_a_table_that_refuses_means_no_promise_and_the_cause_is_kept(
+def test_a_table_that_refuses_means_not_recorded_and_the_error_has_the_cause(
     records: CountingRecords, recorder: Recorder
 ) -> None:
     records.error = ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow down"}}, "PutItem")
@@ -199,7 +199,7 @@ def test_a_dry_run_believes_what_is_known(records: CountingRecords, recorder: Re
     assert records.calls == ["create", "get"]
 
 
-def test_a_table_that_hangs_means_no_promise_in_time(records: CountingRecords, recorder: Recorder) -> None:
+def test_a_table_that_hangs_means_not_recorded_in_time(records: CountingRecords, recorder: Recorder) -> None:
     records.gate = threading.Event()
     with pytest.raises(NotRecordedError, match=r"1 of 1 records were not written within 0\.05 s"):
         record_all(recorder, copy_request(), seconds=0.05)
@@ -265,7 +265,7 @@ def test_a_record_that_failed_meanwhile_is_forgotten() -> None:
     assert known.get(request.copy.destination, NOW) is None
 
 
-def test_what_is_asked_for_past_the_deadline_is_not_begun(
+def test_calls_after_the_deadline_are_not_begun(
     records: CountingRecords, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A review of very many images: to hand them all to threads may take longer than there is.

@@ -108,7 +108,7 @@ def test_a_dry_run_answers_as_the_real_call_does_and_writes_nothing(cloud: Cloud
     assert cloud.items()
 
 
-def test_the_original_images_are_kept_in_the_annotation() -> None:
+def test_the_original_images_are_stored_in_the_annotation() -> None:
     patch = json.loads(base64.b64decode(call(event(review("create-pod")))[1]["response"]["patch"]))
     pod = jsonpatch.apply_patch(review("create-pod")["request"]["object"], patch)
     assert json.loads(pod["metadata"]["annotations"]["image-mirror/original-images"]) == {
@@ -124,7 +124,7 @@ def test_the_original_images_are_kept_in_the_annotation() -> None:
 def test_what_is_no_review_is_answered_400_with_the_reason(body: str) -> None:
     status, answer, headers = call(event(body))
     assert status == 400
-    assert answer["message"].startswith("no AdmissionReview: ")
+    assert answer["message"].startswith("not an AdmissionReview: ")
     assert "Retry-After" not in headers
 
 
@@ -221,7 +221,7 @@ def test_swap_when_copied_keeps_the_source_until_the_copy_has_arrived(
 
 
 @pytest.mark.parametrize("skipped", ["label", "mirror pod"])
-def test_a_pod_that_is_exempt_is_answered_without_a_patch_or_a_record(cloud: Cloud, skipped: str) -> None:
+def test_a_skipped_pod_is_answered_without_a_patch_or_a_record(cloud: Cloud, skipped: str) -> None:
     sent = review("create-pod")
     metadata = sent["request"]["object"]["metadata"]
     if skipped == "label":

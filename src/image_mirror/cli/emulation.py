@@ -1,7 +1,7 @@
 """AWS emulated in this process (moto), for a demonstration without an account: regions, stream and events.
 
-The shapes are the real ones: HTTP API events (payload 2.0), DynamoDB stream batches, EventBridge events of ECR. Only
-the copy itself is put in place of the real one: where CodeBuild would copy an image, an empty one is pushed.
+The events have their real format: HTTP API (payload 2.0), DynamoDB stream batches, EventBridge events of ECR. Only the
+copy itself is replaced: where CodeBuild would copy an image, an empty image is pushed.
 """
 
 import hashlib
@@ -44,13 +44,13 @@ class Context:
 
 
 class Emulation:
-    """The emulated services, and what happens between them."""
+    """The emulated services, and the events between them."""
 
     def __init__(self) -> None:
         """Make the table, the secret and the project, as the two stacks do."""
         self._dynamodb = boto3.client("dynamodb")
         self._ecr = boto3.client("ecr")
-        # botocore would ask an address for this account that moto does not know.
+        # botocore would use an address with the account in it, which moto does not know.
         self._streams = boto3.client(
             "dynamodbstreams", endpoint_url=f"https://streams.dynamodb.{REGION}.amazonaws.com.cn"
         )
@@ -83,7 +83,7 @@ class Emulation:
         boto3.client("secretsmanager").create_secret(Name=SECRET, SecretString=json.dumps(entries))
         boto3.client("codebuild", region_name=GLOBAL_REGION).create_project(
             name=PROJECT,
-            source={"type": "NO_SOURCE", "location": "moto asks for one"},
+            source={"type": "NO_SOURCE", "location": "moto requires one"},
             artifacts={"type": "NO_ARTIFACTS"},
             environment={
                 "type": "LINUX_CONTAINER",
@@ -99,7 +99,7 @@ class Emulation:
         return sorted(map(to_record, items), key=lambda record: (record.requested_at, record.destination))
 
     def stream_batch(self) -> dict[str, Any]:
-        """Return what the table's stream brings since the last call, through the event source mapping's filter."""
+        """Return the changes in the table's stream since the last call that pass the event source mapping's filter."""
         answer = self._streams.get_records(ShardIterator=self._position)
         self._position = answer["NextShardIterator"]
         records: list[Any] = []
@@ -111,13 +111,13 @@ class Emulation:
         return {"Records": records}
 
     def push(self, record: Record) -> dict[str, Any]:
-        """Push an image in place of the build's, and return the event that ECR sends."""
+        """Push an image as the build would, and return the event that ECR sends."""
         repository = record.repo.partition("/")[2]
         manifest = json.dumps(
             {"schemaVersion": 2, "config": {}, "layers": [], "annotations": {"source": record.source}}
         )
-        _, by_digest, wanted = record.source.partition("@")
-        digest = wanted if by_digest else "sha256:" + hashlib.sha256(manifest.encode()).hexdigest()
+        _, by_digest, requested = record.source.partition("@")
+        digest = requested if by_digest else "sha256:" + hashlib.sha256(manifest.encode()).hexdigest()
         self._ecr.put_image(
             repositoryName=repository,
             imageTag=record.tag,
@@ -142,7 +142,7 @@ class Emulation:
 
 
 def http_event(review: dict[str, Any]) -> dict[str, Any]:
-    """Return the HTTP API event (payload 2.0) of an API server's call with `review`."""
+    """Return the HTTP API event (payload 2.0) for an API server's call with `review`."""
     return {
         "version": "2.0",
         "routeKey": "POST /token",
@@ -161,13 +161,13 @@ def http_event(review: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def emulated_aws() -> Iterator[Emulation]:
-    """Emulate AWS, and nothing but AWS, while the context lasts; the caller's own account is out of reach."""
-    # With a namespace of Powertools', metrics would be printed in between.
+    """Emulate AWS while the context lasts. The caller's own account cannot be reached."""
+    # If a Powertools namespace were set, metrics would be printed between the lines.
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "POWERTOOLS_"))}
     with mock.patch.dict(os.environ, kept | _ENVIRONMENT, clear=True), mock_aws():
         for function in (webhook, reconciler):
             function.load.cache_clear()
-        logging.disable()  # the functions' logs would stand in between
+        logging.disable()  # the functions' logs would be printed between the lines
         try:
             yield Emulation()
         finally:

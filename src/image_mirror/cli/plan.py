@@ -1,4 +1,4 @@
-"""The images of manifests, or of a cluster's pods: what each becomes, which rule decided, and which are copied. Pure.
+"""Decides about the images of manifests or of a cluster's pods: the new image, the rule, the copy. Pure.
 
 There is one row for each image: as data, in a table, and in a listing for a terminal.
 """
@@ -23,10 +23,10 @@ from image_mirror.review import Json
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What becomes of one image of a new pod, and why. `copy` is set if the image is copied.
+    """The decision about one image of a new pod. `copy` is set if the image is copied.
 
-    `becomes` is the image itself if it is left unchanged. `reason` says why that is so without a rule; `warning` is
-    what kubectl prints.
+    `becomes` is the image itself if it is left unchanged. `reason` says why if no rule decided; `warning` is what
+    kubectl prints.
     """
 
     image: str
@@ -52,7 +52,7 @@ class Explanation:
 
 
 def explain(image: str, mirror: Mirror, skipped: str | None = None) -> Explanation:
-    """Decide about `image` as the webhook does for a new pod; `skipped` says why it does not look at the pod at all."""
+    """Decide about `image` as the webhook does for a new pod; `skipped` says why it ignores the pod."""
     if skipped:
         return Explanation(image, image, reason=skipped)
     decision, rule = mirror.decide(image)
@@ -66,7 +66,7 @@ def explain(image: str, mirror: Mirror, skipped: str | None = None) -> Explanati
             reason = None
             if rule is None and warning is None:
                 is_there = image.startswith(f"{mirror.registry}/")
-                reason = "it lies in the registry already" if is_there else "no rule names it"
+                reason = "it is already in this registry" if is_there else "no rule names it"
             return Explanation(image, image, None, named, reason, warning)
         case _:
             assert_never(decision)
@@ -74,7 +74,7 @@ def explain(image: str, mirror: Mirror, skipped: str | None = None) -> Explanati
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image: its place, what it becomes, and which rule decided. The fields are the keys of the JSON output."""
+    """One image: its place, the new image, and the rule that decided. The fields are the keys of the JSON output."""
 
     file: str
     document: int
@@ -103,7 +103,7 @@ def table(found: Iterable[Row]) -> Iterator[str]:
 
 
 def listing(found: Iterable[Row]) -> Iterator[str]:
-    """Yield a block for each object: for a terminal, where a name in ECR needs a whole line."""
+    """Yield a block for each object: for a terminal, because a name in ECR needs a whole line."""
     for title, of_object in groupby(found, lambda row: f"{row.file}, document {row.document}: {row.kind}/{row.name}"):
         yield typer.style(printable(title), bold=True)
         for row in of_object:
@@ -121,7 +121,7 @@ def _explained(manifests: Manifests, mirror: Mirror) -> Iterator[tuple[FoundPod,
     for found in manifests.pods:
         labels = manifests.namespaces.get(found.namespace, {}) if found.namespace else {}
         # The API server does not send the pods of such a namespace, because of the webhook's configuration.
-        opted_out = f"its namespace is labelled {SKIP_LABEL}" if labels.get(SKIP_LABEL) == "true" else None
+        opted_out = f"its namespace has the label {SKIP_LABEL}" if labels.get(SKIP_LABEL) == "true" else None
         for subresource in ("", "ephemeralcontainers"):
             for image_field in image_fields(found.pod, subresource):
                 yield found, image_field, explain(image_field.image, mirror, opted_out or skip_reason(found.pod))
@@ -147,7 +147,7 @@ def _row(found: FoundPod, field: ImageField, explained: Explanation) -> Row:
 
 @dataclass(slots=True)
 class ImagesToCopy:
-    """What is to be copied, each copy once; and the other images, each with a sentence that says why it is not."""
+    """The copies to make, each once; and the other images, each with a sentence that says why it is not copied."""
 
     copies: dict[Destination, Copy] = field(default_factory=dict)
     not_copied: dict[str, str] = field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""The shipped mutating-webhook.yaml with its URL and an operator's choices filled in: as an object, and as text.
+"""Fills the URL and an operator's choices into the shipped mutating-webhook.yaml: as an object, and as text.
 
-The text keeps the file's comments, which no YAML library does: known lines are exchanged. That it then says what the
-object says is checked each time, so that a line that changed in the file cannot go unnoticed.
+The text keeps the file's comments, which no YAML library does: known lines are replaced. Each time, the text is parsed
+and compared with the object, so a line that was changed in the file is noticed.
 """
 
 import json
@@ -29,9 +29,9 @@ _LEFT_OUT = f'        # - {{key: {NAMESPACE}, operator: NotIn, values: ["{CONTRO
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """What an operator may choose; what is left alone stays as shipped.
+    """What an operator may choose. The defaults are the shipped values.
 
-    `namespaces` are the only ones whose pods are sent to the webhook, or empty; pods of those `excluded` are not sent.
+    Only pods in `namespaces` are sent to the webhook; if it is empty, all pods are. Pods in `excluded` are not sent.
     """
 
     failure_policy: Literal["Ignore", "Fail"] = "Ignore"
@@ -42,15 +42,15 @@ class Choices:
     @property
     def stops_the_control_plane(self) -> bool:
         """Whether the control plane's own pods do not start while the webhook is down."""
-        asked = not self.namespaces or CONTROL_PLANE in self.namespaces
-        return self.failure_policy == "Fail" and asked and CONTROL_PLANE not in self.excluded
+        selected = not self.namespaces or CONTROL_PLANE in self.namespaces
+        return self.failure_policy == "Fail" and selected and CONTROL_PLANE not in self.excluded
 
 
 SHIPPED = Choices()
 
 
 def shipped_configuration(url: str, choices: Choices = SHIPPED) -> Json:
-    """Return the MutatingWebhookConfiguration as an object, as `kubectl apply` is given it."""
+    """Return the MutatingWebhookConfiguration as an object, as `kubectl apply` takes it."""
     configuration: Json = yaml.safe_load(_shipped())
     [webhook] = configuration["webhooks"]
     webhook["clientConfig"]["url"] = url
@@ -63,7 +63,7 @@ def shipped_configuration(url: str, choices: Choices = SHIPPED) -> Json:
 def shipped_text(url: str, choices: Choices = SHIPPED) -> str:
     """Return the same as YAML, with the file's comments."""
     expressions = "".join(
-        # JSON is YAML, and quoted: a namespace may be called "on" or "1", which YAML would not take for a text.
+        # JSON is YAML, and quoted: a namespace may be called "on" or "1", which YAML would not read as a text.
         f"        - {{key: {each['key']}, operator: {each['operator']}, values: {json.dumps(each['values'])}}}\n"
         for each in _expressions(choices)
     )
@@ -77,7 +77,7 @@ def shipped_text(url: str, choices: Choices = SHIPPED) -> str:
     ):
         text = text.replace(line, becomes)
     if yaml.safe_load(text) != shipped_configuration(url, choices):
-        raise RuntimeError(f"{FILE} has other lines than those that are exchanged here")
+        raise RuntimeError(f"{FILE} does not have the lines that are replaced here")
     return text
 
 

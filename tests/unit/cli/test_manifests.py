@@ -155,7 +155,7 @@ def test_json_texts_may_follow_one_another() -> None:
     assert [pod.document for pod in read(f"\n{pod}\n{pod}{pod}\n").pods] == [1, 2, 3]
 
 
-def test_a_byte_order_mark_and_carriage_returns_are_no_hindrance() -> None:
+def test_a_byte_order_mark_and_carriage_returns_are_accepted() -> None:
     text = manifest("Pod", "v1", {"spec": POD["spec"]}).replace("\n", "\r\n")
     assert found(read(b"\xef\xbb\xbf" + text.encode())) == [("Pod/web", "")]
 
@@ -306,13 +306,13 @@ DEPLOYMENT = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n"
             "apiVersion: v1\nkind: Pod\n---\nkind: Pod\nkind: Job",
             [
                 "document 1: Pod/: spec: is missing; it must be a mapping",
-                "document 2: line 5: the key kind stands twice",
+                "document 2: line 5: the key kind is there twice",
             ],
             id="a-key-that-stands-twice",
         ),
         pytest.param(
             '{"kind": "Pod",\n "spec": {"a": 1,\n "a": 2}}',
-            ["document 1: line 3: the key a stands twice"],
+            ["document 1: line 3: the key a is there twice"],
             id="a-key-that-stands-twice-in-json",
         ),
         pytest.param(
@@ -320,19 +320,19 @@ DEPLOYMENT = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n"
             [
                 "document 1: apiVersion: is missing; it must be a text",
                 "document 1: kind: is missing; it must be a text",
-                "document 2: line 4: no valid YAML: while parsing a flow sequence did not find expected ',' or ']'",
+                "document 2: line 4: not valid YAML: while parsing a flow sequence did not find expected ',' or ']'",
             ],
             id="yaml-that-does-not-parse",
         ),
         pytest.param(
             '{"kind": "Pod",\n "spec" "x"}',
-            ["document 1: line 2: no valid YAML: while parsing a flow mapping did not find expected ',' or '}'"],
+            ["document 1: line 2: not valid YAML: while parsing a flow mapping did not find expected ',' or '}'"],
             id="json-that-does-not-parse",
         ),
         pytest.param(
             "spec:\n\timage: x",
             [
-                "document 1: line 2: no valid YAML: while scanning for the next token "
+                "document 1: line 2: not valid YAML: while scanning for the next token "
                 "found character that cannot start any token"
             ],
             id="a-tab",
@@ -354,7 +354,7 @@ DEPLOYMENT = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n"
         ),
     ],
 )
-def test_what_is_wrong_is_told_with_its_document_and_field(text: str | bytes, expected: list[str]) -> None:
+def test_an_error_names_its_document_and_field(text: str | bytes, expected: list[str]) -> None:
     manifests = read(text)
     assert [str(problem) for problem in manifests.problems] == [f"1.yaml: {problem}" for problem in expected]
     assert manifests.pods == []

@@ -55,5 +55,5 @@ def test_every_image_field_of_a_manifest_is_shown_and_copied() -> None:
 
 def test_the_opted_out_pod_stays_as_written_though_its_image_would_be_copied() -> None:
     (row,) = preview("opted-out.yaml").values()
-    assert (row.becomes, row.reason) == (row.image, "its pod is labelled image-mirror/skip")
+    assert (row.becomes, row.reason) == (row.image, "its pod has the label image-mirror/skip")
     assert MIRROR.decide(row.image)[1] is not None

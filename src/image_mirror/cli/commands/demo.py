@@ -1,4 +1,4 @@
-"""`image-mirror demo`: pods come in, their images point at ECR, each promised copy arrives; on emulated AWS."""
+"""`image-mirror demo`: pods are admitted, their images point to ECR, and each copy is made; on emulated AWS."""
 
 import base64
 import json
@@ -23,13 +23,13 @@ _DEFAULTS = ("samples", "tests/reviews/create-pod.json", "tests/reviews/create-p
 _MOST_ATTEMPTS = 11  # the API server's first call and its ten repetitions
 _EMULATED = """\
 Emulated, in this process, with no network and no account: DynamoDB and its stream, ECR and its events, Secrets Manager,
-CodeBuild (moto). Where CodeBuild would copy an image, an empty one is pushed. Real: both functions, and the shapes of
-all that goes in and out of them.
+CodeBuild (moto). Where CodeBuild would copy an image, an empty image is pushed. Real: both functions, and the format of
+their events and answers.
 """
 
 
 def run(files: list[str] | None) -> None:
-    """Show what becomes of the pods in `files`, or in the samples. Raises typer.Exit with the command's exit code."""
+    """Show how the pods in `files`, or in the samples, are changed and copied. Raises typer.Exit with the exit code."""
     names = files or [str(resource(name)) for name in _DEFAULTS]
     reviews = list(_reviews(names))
     if not reviews:
@@ -41,19 +41,21 @@ def run(files: list[str] | None) -> None:
         _show_copies(aws)
         webhook.load.cache_clear()  # as after a minute, when nothing is known from memory
         again = [_admit(review) for _, review in reviews]
-        unsettled = [f"{record.source} is {record.status}" for record in aws.records() if record.digest is None]
-        unsettled += [
+        problems = [f"{record.source} is {record.status}" for record in aws.records() if record.digest is None]
+        problems += [
             warning
             for before, after in zip(first, again, strict=True)
             for warning in after.get("warnings", ())
             if warning not in before.get("warnings", ()) or "being copied" in warning
         ]
         if aws.stream_batch()["Records"]:
-            unsettled.append("a copy was requested again")
-    if unsettled:
-        typer.echo("Error: " + "; ".join(unsettled), err=True)
+            problems.append("a copy was requested again")
+    if problems:
+        typer.echo("Error: " + "; ".join(problems), err=True)
         raise typer.Exit(1)
-    typer.echo("The same pods, later: their copies are there, so nothing is recorded, and no copy is warned of.")
+    typer.echo(
+        "The same pods, later: their copies are in ECR, so nothing is recorded, and there is no warning about a copy."
+    )
 
 
 def _reviews(names: list[str]) -> Iterator[tuple[str, Json]]:
@@ -76,7 +78,7 @@ def _is_review(name: str) -> bool:
     try:
         value = json.loads(Path(name).read_bytes())
     except (OSError, ValueError):
-        return False  # read as a manifest, whose reader says what is wrong
+        return False  # read as a manifest; that reader says what is wrong
     return isinstance(value, dict) and value.get("kind") == "AdmissionReview"
 
 
@@ -101,9 +103,9 @@ def _review_of(found: FoundPod) -> Json:
 
 
 def _admit(review: Json) -> Json:
-    """Call the webhook's handler as the API server does through API Gateway, and return the response in its answer.
+    """Call the webhook's handler as the API server does through API Gateway, and return the review's response.
 
-    As the API server, ask again after a 503 with Retry-After: a slow machine's first call may come too late.
+    Like the API server, call again after a 503 with Retry-After: the first call on a slow machine may take too long.
     """
     for _ in range(_MOST_ATTEMPTS):
         answer = webhook.handler(http_event(review), None)
@@ -117,39 +119,39 @@ def _admit(review: Json) -> Json:
 
 
 def _show_pod(title: str, review: Json) -> Json:
-    """Print what becomes of a pod, and return the response to its review."""
+    """Print how a pod is changed, and return the response to its review."""
     response = _admit(review)
     of_request = review["request"].get("object")
-    before: Any = of_request if isinstance(of_request, dict) else {}  # of a DELETE there is none
+    before: Any = of_request if isinstance(of_request, dict) else {}  # a DELETE has none
     patch = json.loads(base64.b64decode(response["patch"])) if "patch" in response else []
     after: Any = jsonpatch.apply_patch(before, patch)
     typer.echo(title)
     for old, new in zip(image_fields(before), image_fields(after), strict=True):
         typer.echo(f"  {old.key}: {old.image}")
-        typer.echo(f"    -> {new.image}" if new.image != old.image else "    left as written")
+        typer.echo(f"    -> {new.image}" if new.image != old.image else "    left unchanged")
     made_by_a_controller = "generateName" in (before.get("metadata") or {})
     for warning in response.get("warnings", ()):
         if not made_by_a_controller:
             typer.echo(f"  Warning: {warning}")
     if made_by_a_controller and response.get("warnings"):
-        typer.echo("  (its controller makes the pod, so kubectl shows no warnings)")
+        typer.echo("  (a controller creates this pod, so kubectl shows no warnings)")
     typer.echo("")
     return response
 
 
 def _show_copies(aws: Emulation) -> None:
-    """Let the stream start the builds and ECR's events end them; print each record's way."""
-    ways = {(record.repo, record.tag): [str(record.status)] for record in aws.records()}
+    """Let the stream start the builds and ECR's events end them; print the states of each record."""
+    states = {(record.repo, record.tag): [str(record.status)] for record in aws.records()}
     reconciler.handler(aws.stream_batch(), Context())
     for record in aws.records():
-        ways[record.repo, record.tag].append(f"{record.status} by {record.build_id}")
+        states[record.repo, record.tag].append(f"{record.status} by {record.build_id}")
         reconciler.handler(aws.push(record), Context())
-    if ways:
-        typer.echo("Records, one for each image, and what each went through:")
+    if states:
+        typer.echo("Records, one for each image, and their states:")
     for record in aws.records():
-        ways[record.repo, record.tag].append(f"{record.status} as {record.digest}")
+        states[record.repo, record.tag].append(f"{record.status} as {record.digest}")
         typer.echo(f"  {record.source}")
-        for step in ways[record.repo, record.tag]:
+        for step in states[record.repo, record.tag]:
             typer.echo(f"    {step}")
     typer.echo("")
 
@@ -160,7 +162,7 @@ def _short(name: str) -> str:
 
 
 def _top() -> Path | None:
-    """Return where the project's own files lie as in a checkout; None where they are absent, which only these need."""
+    """Return the folder of the project's own files, as in a checkout; None if they are not installed."""
     try:
         return resource("samples").parent
     except NoAnswerError:

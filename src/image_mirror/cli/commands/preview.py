@@ -1,4 +1,4 @@
-"""`image-mirror preview`: what the webhook would make of manifests, decided by its own code, without any network."""
+"""`image-mirror preview`: how the webhook would change the images in manifests. Uses the webhook's code, no network."""
 
 import sys
 from collections.abc import Callable
@@ -23,36 +23,36 @@ def preview(
     files: Annotated[
         list[str], typer.Argument(metavar="FILE", help="A manifest, a directory of them, or - for standard input.")
     ],
-    rules: Annotated[str, typer.Option(envvar="MIRROR_RULES", help="The rules to decide by.")] = DEFAULT_RULES,
+    rules: Annotated[str, typer.Option(envvar="MIRROR_RULES", help="The rules to apply.")] = DEFAULT_RULES,
     registry: Annotated[str, typer.Option(metavar="HOST", help="The ECR registry of the copies.")] = _EXAMPLE_REGISTRY,
-    prefix: Annotated[str, typer.Option(help="What the names of the copies' repositories begin with.")] = "mirror",
+    prefix: Annotated[str, typer.Option(help="How the names of the copies' repositories begin.")] = "mirror",
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Show what the images in manifests become, and which rule decides. Nothing is called, nothing is changed.
+    """Show how the webhook would change the images in manifests, and by which rule. Calls nothing and changes nothing.
 
-    Reads pods, workloads, lists, and custom resources that hold a pod template, in YAML or JSON of many documents:
+    Reads pods, workloads, lists, and custom resources with a pod template, from YAML or JSON:
 
     \b
     helm template CHART | image-mirror preview -
 
-    Images that a controller alone knows of are in no manifest, and so not here. A namespace counts as opted out where
-    its own manifest is among the files.
+    It cannot show images that are in no manifest, because a controller adds them later. It knows that a namespace is
+    opted out only if the namespace's manifest is among the files.
 
     \b
     --output json prints a list of objects, one for each image, with the keys
       file       as given; "-" is standard input
       document   number of the document in the file, from 1
       kind, name, namespace
-                 of the object; namespace is null where the manifest leaves it open
+                 of the object; namespace is null if the manifest does not give it
       field      containers/NAME, initContainers/NAME, ephemeralContainers/NAME or volumes/NAME
-      path       to the image in its document
-      image      as written, "" where it is left out
-      becomes    what the webhook makes of it; the same text where it is left alone
+      path       of the image in its document
+      image      as written; "" if there is none
+      becomes    the image that the webhook sets; the same text if it is left unchanged
       rule       the rule that decided, or null
-      reason     why it is left alone without a rule, or null
+      reason     why it is left unchanged although no rule decided, or null
       warning    what kubectl would print, or null
 
-    Exits with 2 where an option or a manifest is wrong; standard error then says which, and nothing is shown.
+    Exits with 2 if an option or a manifest is wrong. Standard error then says which, and no table is printed.
     """
     mirror = _mirror(registry, prefix, rules)
     manifests = read_manifests(files)

@@ -18,7 +18,7 @@ _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # a label by RFC
 
 
 class FailurePolicy(StrEnum):
-    """What the API server does with a pod while the webhook gives no answer."""
+    """What the API server does with a pod while the webhook does not answer."""
 
     IGNORE = "Ignore"
     FAIL = "Fail"
@@ -27,40 +27,40 @@ class FailurePolicy(StrEnum):
 def webhook_config(
     failure_policy: Annotated[
         FailurePolicy,
-        typer.Option(help="While the webhook gives no answer: pods start as they are written, or do not start."),
+        typer.Option(help="While the webhook does not answer: Ignore starts pods as written, Fail starts no pods."),
     ] = FailurePolicy.IGNORE,
     timeout: Annotated[
         int, typer.Option(min=1, max=30, metavar="SECONDS", help="How long a pod waits while the endpoint hangs.")
     ] = SHIPPED.timeout,
     namespaces: Annotated[
-        str | None, typer.Option(metavar="NAME,...", help="Only pods of these namespaces; by default, of all.")
+        str | None, typer.Option(metavar="NAME,...", help="Only pods in these namespaces. Default: all.")
     ] = None,
     exclude_namespaces: Annotated[
-        str | None, typer.Option(metavar="NAME,...", help="No pods of these namespaces.")
+        str | None, typer.Option(metavar="NAME,...", help="No pods in these namespaces.")
     ] = None,
     url: Annotated[
-        str | None, typer.Option(metavar="URL", help="The webhook's URL; AWS is then not asked for it.")
+        str | None, typer.Option(metavar="URL", help="The webhook's URL. Default: read it from the stack.")
     ] = None,
     china_profile: ChinaProfile = None,
     china_region: ChinaRegion = None,
     stack_name: StackName = None,
 ) -> None:
-    """Print the cluster's webhook configuration, with the URL of the stack filled in. The cluster is not asked.
+    """Print the webhook configuration for a cluster, with the stack's URL filled in. Does not contact the cluster.
 
-    It is mutating-webhook.yaml with its comments, so that it can be read, kept, and changed by hand:
+    The output is mutating-webhook.yaml with its comments. You can save it and change it by hand:
 
     \b
     image-mirror webhook-config --china-profile china | kubectl apply -f -
 
-    The URL holds the token: whoever reads what is printed can call the webhook. With --failure-policy Fail no pod
-    starts while the webhook is down; leave the control plane's own out, or a cluster may not come up again by itself:
+    The URL contains the token: anyone who has the output can call the webhook. With --failure-policy Fail, no pod
+    starts while the webhook is down. Exclude the control plane's namespace, or the cluster may not recover by itself:
 
     \b
     image-mirror webhook-config --failure-policy Fail --exclude-namespaces kube-system | kubectl apply -f -
 
-    Pods and namespaces that are labelled image-mirror/skip=true are left out in any case.
+    Pods and namespaces with the label image-mirror/skip=true are always excluded.
 
-    Exits with 2 where an option is wrong, with 3 where AWS does not say what the URL is.
+    Exits with 2 if an option is wrong, and with 3 if the URL cannot be read from AWS.
     """
     choices = Choices(
         failure_policy=failure_policy.value,
@@ -70,20 +70,20 @@ def webhook_config(
     )
     both = sorted({*choices.namespaces} & {*choices.excluded})
     if both:
-        raise typer.BadParameter(f"{', '.join(both)}: is named by --namespaces too", param_hint="--exclude-namespaces")
+        raise typer.BadParameter(f"{', '.join(both)}: also in --namespaces", param_hint="--exclude-namespaces")
     if url is None:
         found = china_stack(Account("china", china_profile, china_region), stack_name).output("APIGatewayURL")
         if problem := _problem(found):
-            raise NoAnswerError(f"the stack's output APIGatewayURL {problem}; give the right one by --url")
+            raise NoAnswerError(f"the stack's output APIGatewayURL {problem}; give the right one with --url")
     else:
         found = url
         if problem := _problem(found):
-            # It is not quoted, for it may hold a password.
+            # The message does not quote the URL because it may contain a password.
             raise typer.BadParameter(f"it {problem}", param_hint="--url")
     if choices.stops_the_control_plane:
         typer.echo(
-            f"Warning: while the webhook is down, no pod starts in {CONTROL_PLANE} either, the control plane's own "
-            f"included, and a cluster may not come up again; add --exclude-namespaces {CONTROL_PLANE}",
+            f"Warning: while the webhook is down, no pod starts in {CONTROL_PLANE} either, not even the control "
+            f"plane's, and the cluster may not recover; add --exclude-namespaces {CONTROL_PLANE}",
             err=True,
         )
     typer.echo(shipped_text(found, choices), nl=False)
@@ -91,12 +91,12 @@ def webhook_config(
 
 def _names(option: str, text: str | None) -> tuple[str, ...]:
     """Return the namespaces that an option names, each once. Raises typer.BadParameter."""
-    # Empty is no namespace's name: "$NAMES" of a script that failed must not mean all of them.
+    # Empty is no namespace's name: an unset "$NAMES" in a script must not mean all namespaces.
     names = () if text is None else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         if not _NAMESPACE.fullmatch(name):
             raise typer.BadParameter(
-                f"{name!r}: is no namespace: lower-case letters, digits and hyphens, at most 63, split by commas",
+                f"{name!r}: is not a namespace: lower-case letters, digits, hyphens, at most 63; commas between names",
                 param_hint=option,
             )
     return names
@@ -108,9 +108,9 @@ def _problem(url: str) -> str | None:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        return "is no URL"
+        return "is not a URL"
     if not _URL.fullmatch(url) or '"' in url or "\\" in url:
-        return "is no URL: it holds a space, or a character that must be written with %"
+        return "is not a URL: it contains a space, or a character that must be written with %"
     if parts.scheme != "https" or not host:
         return "must begin with https:// and a host"
     if "@" in parts.netloc or "?" in url or "#" in url:

@@ -24,7 +24,7 @@ _ABSENT = frozenset(
         "ResourceNotFoundException",
     )
 )
-_UNKNOWN = KEY_REFUSED | EXPIRED  # to whoever answers: it does not say how the account is
+_UNKNOWN = KEY_REFUSED | EXPIRED  # these answers say nothing about the account itself
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PATIENCE = 60.0  # seconds until a new key is known everywhere
 _NEW = timedelta(minutes=10)  # a key of this age may not be known everywhere
 _PAUSE = 10.0  # seconds between two looks at the builds
-_LONGEST_WAIT = 900.0  # seconds: most builds source two to five minutes
+_LONGEST_WAIT = 900.0  # seconds: most builds take two to five minutes
 _LONGEST_QUEUE = timedelta(minutes=480)  # the project's QueuedTimeoutInMinutes
 # In these phases a build has not read the project's secrets yet. It reads them when it starts to run.
 _BEFORE_SECRETS = ("SUBMITTED", "QUEUED")

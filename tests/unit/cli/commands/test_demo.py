@@ -44,10 +44,10 @@ def test_it_says_what_is_emulated_and_what_is_real(shown: str) -> None:
         "tests/reviews/create-pod-from-deployment.json (as a 1.36 API server sent it)",
         "  containers/hello-app: gcr.io/google-samples/hello-app:1.0",
         f"    -> {REGISTRY}/mirror/gcr.io/google-samples/hello-app:1.0",
-        "    left as written",
-        "  (its controller makes the pod, so kubectl shows no warnings)",
+        "    left unchanged",
+        "  (a controller creates this pod, so kubectl shows no warnings)",
         "  Warning: nginx is being copied to ECR; the pod waits in ImagePullBackOff until it arrives",
-        "The same pods, later: their copies are there, so nothing is recorded, and no copy is warned of.",
+        "The same pods, later: their copies are in ECR, so nothing is recorded, and there is no warning about a copy.",
     ],
 )
 def test_it_shows_what_a_user_sees(shown: str, line: str) -> None:
@@ -56,7 +56,7 @@ def test_it_shows_what_a_user_sees(shown: str, line: str) -> None:
 
 def test_each_record_goes_from_requested_to_copied(shown: str) -> None:
     lines = shown.splitlines()
-    start = lines.index("Records, one for each image, and what each went through:") + 1
+    start = lines.index("Records, one for each image, and their states:") + 1
     printed = lines[start : lines.index("", start)]
     ways = [printed[number : number + 4] for number in range(0, len(printed), 4)]
     assert len({way[0] for way in ways}) == len(ways) == 7
@@ -103,7 +103,7 @@ def damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", ["samples", "tests/reviews/create-pod.json"])
-def test_a_damaged_installation_is_told_on_one_line_with_its_remedy(damaged: Path, name: str) -> None:
+def test_a_damaged_installation_is_reported_on_one_line_with_its_remedy(damaged: Path, name: str) -> None:
     (damaged / name).rename(damaged / "elsewhere")
     done = run()
     assert (done.exit_code, done.stdout) == (3, "")

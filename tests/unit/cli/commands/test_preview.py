@@ -47,7 +47,7 @@ def pod_of(image: Any, **metadata: Any) -> str:
     return yaml.safe_dump({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", **metadata}, "spec": spec})
 
 
-def test_each_image_is_told_with_its_place_its_outcome_and_its_rule() -> None:
+def test_each_image_is_listed_with_its_field_its_result_and_its_rule() -> None:
     text = f"---\n# Source: chart\n---\n{pod_of('gcr.io/google-samples/hello-app:1.0', namespace='shop')}"
     assert listed("-", stdin=text) == [
         {
@@ -83,7 +83,7 @@ def test_each_image_is_told_with_its_place_its_outcome_and_its_rule() -> None:
         pytest.param("quay.io/ours/a:1", "quay.io/ours/a:1", "!quay.io/ours", None, False, id="left-alone-by-a-rule"),
         pytest.param("mcr.example/a:1", "mcr.example/a:1", None, "no rule names it", False, id="no-rule"),
         pytest.param(
-            f"{REGISTRY}/team/a:1", f"{REGISTRY}/team/a:1", None, "it lies in the registry already", False, id="there"
+            f"{REGISTRY}/team/a:1", f"{REGISTRY}/team/a:1", None, "it is already in this registry", False, id="there"
         ),
         pytest.param(
             "auto",
@@ -112,7 +112,7 @@ def test_each_image_is_told_with_its_place_its_outcome_and_its_rule() -> None:
         pytest.param(None, "", None, None, True, id="left-out"),
     ],
 )
-def test_the_outcome_names_what_decided(
+def test_the_result_names_what_decided(
     image: str | None, becomes: str, rule: str | None, reason: str | None, warned: bool
 ) -> None:
     rules = "[fd00::1]:80 docker.io gcr.io *.gcr.io !quay.io/ours quay.io old.example=new.example/b"
@@ -128,7 +128,7 @@ def test_the_outcome_names_what_decided(
     [
         pytest.param(
             [pod_of("nginx", labels={"image-mirror/skip": "true"})],
-            "its pod is labelled image-mirror/skip",
+            "its pod has the label image-mirror/skip",
             id="labelled-pod",
         ),
         pytest.param(
@@ -141,7 +141,7 @@ def test_the_outcome_names_what_decided(
                 pod_of("nginx", namespace="old"),
                 "{apiVersion: v1, kind: Namespace, metadata: {name: old, labels: {image-mirror/skip: 'true'}}}",
             ],
-            "its namespace is labelled image-mirror/skip",
+            "its namespace has the label image-mirror/skip",
             id="labelled-namespace-in-another-file",
         ),
     ],
@@ -191,7 +191,7 @@ def test_the_label_of_the_pod_template_opts_a_workload_out() -> None:
     }
     document = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": {"template": template}}
     (row,) = listed("-", stdin=json.dumps(document))
-    assert row["reason"] == "its pod is labelled image-mirror/skip"
+    assert row["reason"] == "its pod has the label image-mirror/skip"
 
 
 @pytest.mark.parametrize("name", ["create-pod.json", "create-pod-dry-run.json", "create-pod-from-deployment.json"])
@@ -208,7 +208,7 @@ def test_the_preview_of_a_captured_pod_is_what_the_webhook_decides(name: str) ->
     assert {row.field: row.becomes for row in rows(manifests, MIRROR)} == decided
 
 
-def test_ephemeral_containers_of_a_running_pod_are_told_too() -> None:
+def test_ephemeral_containers_of_a_running_pod_are_listed_too() -> None:
     pod = made_pod({"a": "nginx"}, ephemeral={"debugger": "quay.io/prometheus/busybox"})
     rows = listed("-", stdin=json.dumps(pod))
     assert [(row["field"], row["path"]) for row in rows] == [
@@ -258,7 +258,7 @@ def workload(kind: str, pod: Json) -> Json:
 
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.sampled_from(["Pod", "CronJob", "Rollout", "Deployment", "StatefulSet"]), PODS)))
-def test_no_image_of_any_workload_is_missed_and_each_is_told_once(workloads: list[tuple[str, Json]]) -> None:
+def test_no_image_of_any_workload_is_missed_and_each_is_listed_once(workloads: list[tuple[str, Json]]) -> None:
     manifests = Manifests()
     manifests.read("all", yaml.safe_dump_all(workload(kind, pod) for kind, pod in workloads).encode())
     assert manifests.problems == []
@@ -356,7 +356,7 @@ def test_no_file_at_all_ends_with_2() -> None:
     assert "Missing argument 'FILE'" in result.stderr
 
 
-def test_all_that_is_wrong_in_all_files_is_told_and_nothing_is_shown(
+def test_every_error_in_all_files_is_reported_and_no_image_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -372,7 +372,7 @@ def test_all_that_is_wrong_in_all_files_is_told_and_nothing_is_shown(
         "Error: bad.yaml: document 1: Pod/p: spec.containers[0].image: must be a text, not 1.5; put it in quotes",
         "Error: bad.yaml: document 2: Pod/p: spec.containers[0].image: must be a text, not a list",
         "Error: absent.yaml: cannot be read: No such file or directory",
-        "Error: torn.json: document 1: line 2: no valid YAML: while parsing a flow node "
+        "Error: torn.json: document 1: line 2: not valid YAML: while parsing a flow node "
         "did not find expected node content",
         "Error: latin.yml: byte 6 is no UTF-8; save it as UTF-8",
         "Error: empty: cannot be read: no file in it ends in .json, .yaml, .yml",

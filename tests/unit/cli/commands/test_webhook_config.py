@@ -125,7 +125,7 @@ def test_fail_without_kube_system_left_out_is_warned_of(arguments: list[str]) ->
         pytest.param(["--url", "https:///t"], "must begin with https:// and a host", id="no-host"),
         pytest.param(["--url", "x.example/t"], "must begin with https:// and a host", id="no-scheme"),
         pytest.param(["--url", "<WEB-HOOK-URL>"], "must begin with https:// and a host", id="the-placeholder"),
-        pytest.param(["--url", ""], "is no URL", id="empty"),
+        pytest.param(["--url", ""], "is not a URL", id="empty"),
         pytest.param(["--url", "https://u:hunter2@x.example/t"], "must have no user", id="user"),
         pytest.param(["--url", "https://x.example/t?timeout=1s"], "no query (?)", id="query"),
         pytest.param(["--url", "https://x.example/t?"], "no query (?)", id="empty-query"),
@@ -135,25 +135,23 @@ def test_fail_without_kube_system_left_out_is_warned_of(arguments: list[str]) ->
         pytest.param(["--url", "https://x.example/\tt"], "a space, or a character", id="tab"),
         pytest.param(["--url", 'https://x.example/"t'], "a space, or a character", id="quote"),
         pytest.param(["--url", "https://x.example/\\t"], "a space, or a character", id="backslash"),
-        pytest.param(["--url", "https://x.example:http/t"], "is no URL", id="port"),
-        pytest.param(["--url", "https://[x/t"], "is no URL", id="brackets"),
+        pytest.param(["--url", "https://x.example:http/t"], "is not a URL", id="port"),
+        pytest.param(["--url", "https://[x/t"], "is not a URL", id="brackets"),
         pytest.param(["--url", "https://例え.example/t"], "a space, or a character", id="not-ascii"),
         pytest.param(["--timeout", "0"], "Invalid value for '--timeout'", id="no-time"),
         pytest.param(["--timeout", "31"], "Invalid value for '--timeout'", id="too-long"),
         pytest.param(["--failure-policy", "ignore"], "Invalid value for '--failure-policy'", id="policy"),
-        pytest.param(["--namespaces", "A"], "--namespaces: 'A': is no namespace", id="upper-case"),
-        pytest.param(["--namespaces", ""], "--namespaces: '': is no namespace", id="none"),
-        pytest.param(["--namespaces", "a,,b"], "--namespaces: '': is no namespace", id="an-empty-one"),
-        pytest.param(["--namespaces", "-a"], "'-a': is no namespace", id="begins-with-a-hyphen"),
-        pytest.param(["--namespaces", "a.b"], "'a.b': is no namespace", id="dot"),
-        pytest.param(["--namespaces", "a" * 64], "is no namespace", id="too-long-a-name"),
-        pytest.param(["--exclude-namespaces", 'a"]}'], "--exclude-namespaces: 'a\"]}': is no namespace", id="yaml"),
-        pytest.param(
-            ["--namespaces", "a,b", "--exclude-namespaces", "b,c"], "b: is named by --namespaces too", id="both"
-        ),
+        pytest.param(["--namespaces", "A"], "--namespaces: 'A': is not a namespace", id="upper-case"),
+        pytest.param(["--namespaces", ""], "--namespaces: '': is not a namespace", id="none"),
+        pytest.param(["--namespaces", "a,,b"], "--namespaces: '': is not a namespace", id="an-empty-one"),
+        pytest.param(["--namespaces", "-a"], "'-a': is not a namespace", id="begins-with-a-hyphen"),
+        pytest.param(["--namespaces", "a.b"], "'a.b': is not a namespace", id="dot"),
+        pytest.param(["--namespaces", "a" * 64], "is not a namespace", id="too-long-a-name"),
+        pytest.param(["--exclude-namespaces", 'a"]}'], "--exclude-namespaces: 'a\"]}': is not a namespace", id="yaml"),
+        pytest.param(["--namespaces", "a,b", "--exclude-namespaces", "b,c"], "b: also in --namespaces", id="both"),
     ],
 )
-def test_a_wrong_option_is_told_and_nothing_is_printed(arguments: list[str], words: str) -> None:
+def test_a_wrong_option_is_an_error_and_nothing_is_printed_on_standard_output(arguments: list[str], words: str) -> None:
     done = webhook_config(*(() if "--url" in arguments else ("--url", URL)), *arguments)
     assert (done.exit_code, done.stdout) == (2, "")
     assert words in done.stderr
@@ -201,7 +199,7 @@ def test_text_and_object_say_the_same(
 def test_a_line_that_is_no_more_in_the_file_does_not_go_unnoticed(monkeypatch: pytest.MonkeyPatch) -> None:
     changed = (ROOT / "mutating-webhook.yaml").read_text().replace("timeoutSeconds: 5", "timeoutSeconds:  5")
     monkeypatch.setattr(webhook_manifest, "_shipped", lambda: changed)
-    with pytest.raises(RuntimeError, match="other lines"):
+    with pytest.raises(RuntimeError, match="does not have the lines"):
         shipped_text(URL, Choices(timeout=6))
 
 

@@ -319,7 +319,7 @@ def test_what_does_not_exist_has_failed_and_not_been_skipped(well: Operated, ans
     ],
 )
 @pytest.mark.usefixtures("well")
-def test_a_secret_that_is_gone_is_told_from_one_without_a_value(
+def test_a_deleted_secret_and_one_without_a_value_have_different_messages(
     message: str, found_is: str, remedy: str, refuse: Callable[..., None]
 ) -> None:
     refuse("secretsmanager", "GetSecretValue", "ResourceNotFoundException", message)
@@ -337,7 +337,7 @@ def test_a_secret_that_is_gone_is_told_from_one_without_a_value(
         pytest.param(["extra"], "unexpected extra argument", id="argument"),
     ],
 )
-def test_bad_input_asks_nobody(arguments: list[str], words: str) -> None:
+def test_bad_input_calls_nothing(arguments: list[str], words: str) -> None:
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert words in result.stderr
