@@ -46,10 +46,10 @@ class Resources(ResourceMap):
     def update(self, template: Json, parameters: Json | None = None) -> None:
         """Make the stack what `template` says."""
         before, given = self._resource_json_map, parameters or {}
-        stood = {name: each.get("Default") for name, each in self._template.get("Parameters", {}).items()}
-        stood |= self.input_parameters
-        renewed = [name for name in given if str(given[name]) != str(stood.get(name))]
-        renewed += [name for name, each in template.get("Conditions", {}).items() if _mentions(each, renewed)]
+        previous = {name: each.get("Default") for name, each in self._template.get("Parameters", {}).items()}
+        previous |= self.input_parameters
+        changed = [name for name in given if str(given[name]) != str(previous.get(name))]
+        changed += [name for name, each in template.get("Conditions", {}).items() if _mentions(each, changed)]
         self._template, self.input_parameters = template, given
         self.load_mapping()
         self.load_parameters()
@@ -62,7 +62,7 @@ class Resources(ResourceMap):
         }
         self._resource_json_map = after
         common = before.keys() & after.keys()
-        self._outdated = {name for name in common if before[name] != after[name] or _mentions(after[name], renewed)}
+        self._outdated = {name for name in common if before[name] != after[name] or _mentions(after[name], changed)}
         for name in after:
             _ = self[name]
         # What was made last refers to what was made before it.
@@ -72,11 +72,11 @@ class Resources(ResourceMap):
                 self._delete_resource(gone, before[name])
 
 
-def _mentions(resource: Json, renewed: list[str]) -> bool:
+def _mentions(resource: Json, changed: list[str]) -> bool:
     """Say whether a resource or a condition depends on one of these parameters and conditions."""
     text = json.dumps(resource)
     return any(
-        f'"Ref": "{name}"' in text or f"${{{name}}}" in text or f'"Fn::If": ["{name}"' in text for name in renewed
+        f'"Ref": "{name}"' in text or f"${{{name}}}" in text or f'"Fn::If": ["{name}"' in text for name in changed
     )
 
 
@@ -111,16 +111,16 @@ def update_table(
     properties = cloudformation_json["Properties"]
     if (new_resource_name, properties["KeySchema"]) != (original_resource.name, original_resource.schema):
         raise ValueError(f"{original_resource.name} has a name of its own and would have to be replaced")
-    stands = {index.name for index in original_resource.global_indexes}
+    existing = {index.name for index in original_resource.global_indexes}
     wanted = {index["IndexName"]: index for index in properties.get("GlobalSecondaryIndexes", ())}
-    new = [{"Create": wanted[name]} for name in wanted.keys() - stands]
+    new = [{"Create": wanted[name]} for name in wanted.keys() - existing]
     if len(new) > 1:
         raise ValueError("DynamoDB adds one index in an update")
     stream = properties.get("StreamSpecification")
     return dynamodb_backends[account_id][region_name].update_table(
         name=original_resource.name,
         attr_definitions=properties["AttributeDefinitions"],
-        global_index=new + [{"Delete": {"IndexName": name}} for name in stands - wanted.keys()],
+        global_index=new + [{"Delete": {"IndexName": name}} for name in existing - wanted.keys()],
         throughput=properties.get("ProvisionedThroughput") or {},
         billing_mode=properties.get("BillingMode") or "PROVISIONED",
         stream_spec={} if original_resource.latest_stream_label else stream or {},

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deployment import GLOBAL_STACK, STACK, Checkout, keep_key
+from deployment import GLOBAL_STACK, STACK, Checkout, store_key
 from processes import free_port, listening, running, wait_for
 from sam import Json, Region, Sam, python_program
 from stacks import CHINA
@@ -54,7 +54,7 @@ def push_key(china: Region) -> Json:
 
 
 @pytest.fixture(scope="session")
-def world(built: Checkout, china: Region, push_key: Json) -> Region:
+def global_region(built: Checkout, china: Region, push_key: Json) -> Region:
     """The global side, and the key for it kept in China."""
     # The SAM CLI does with a template that needs no transform what "aws cloudformation deploy" does.
     region = built.deploy(
@@ -63,5 +63,5 @@ def world(built: Checkout, china: Region, push_key: Json) -> Region:
         *(f"Region={china.name}", f"ChinaAccountId={CHINA.account}"),
         *(f"AccessKey={push_key['AccessKeyId']}", f"AccessKeySK={push_key['SecretAccessKey']}"),
     )
-    keep_key(china, region)
+    store_key(china, region)
     return region

@@ -40,10 +40,10 @@ class Checkout:
         )
 
 
-def keep_key(china: Region, world: Region) -> Json:
+def store_key(china: Region, global_region: Region) -> Json:
     """Keep a new key of the global stack's user in the secret that China's stack names, and return the key."""
-    outputs = world.outputs(GLOBAL_STACK)
-    made: Json = world.client("iam").create_access_key(UserName=outputs["ImagePullUserName"])["AccessKey"]
+    outputs = global_region.outputs(GLOBAL_STACK)
+    made: Json = global_region.client("iam").create_access_key(UserName=outputs["ImagePullUserName"])["AccessKey"]
     entries = {
         "G_AWS_REGION": outputs["GlobalRegion"],
         "G_ACCESS_KEY": made["AccessKeyId"],

@@ -46,7 +46,7 @@ class Client:
     gate: Gateway
     number: int
     statuses: Counter[int] = field(default_factory=Counter)
-    promised: dict[str, str] = field(default_factory=dict)
+    rewritten: dict[str, str] = field(default_factory=dict)
     foreseen: set[str] = field(default_factory=set)
     given_up: int = 0
     _made: int = 0
@@ -114,7 +114,7 @@ class Client:
         changed = {before[key]: image for key, image in after.items() if image != before[key]}
         assert all(image.startswith(COPIES) for image in changed.values()), changed
         if keep:
-            self.promised |= {image: source for source, image in changed.items()}
+            self.rewritten |= {image: source for source, image in changed.items()}
         return changed
 
     def _post(self, body: str) -> tuple[int, str | None, bytes]:

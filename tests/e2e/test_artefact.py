@@ -71,7 +71,7 @@ def test_the_artefact_holds_nothing_that_no_function_uses(artefact: Path) -> Non
     assert others == packages | {"image_mirror", "__pycache__"}
 
 
-def test_both_functions_run_from_the_artefact_alone(built: Checkout, china: Region, world: Region) -> None:
+def test_both_functions_run_from_the_artefact_alone(built: Checkout, china: Region, global_region: Region) -> None:
     [route] = china.routes()
     with built.start(china, "ApiFunction") as webhook:
         assert admit(webhook, route["RouteKey"], REVIEW) == expected_images(china)
@@ -81,12 +81,12 @@ def test_both_functions_run_from_the_artefact_alone(built: Checkout, china: Regi
     }
     assert {item["status"]["S"] for item in china.items()} == {"REQUESTED"}
 
-    batch, before = stream_batch(china), builds(world)
+    batch, before = stream_batch(china), builds(global_region)
     assert len(batch["Records"]) == len(COPIES)
     with built.start(china, "ReconcilerFunction") as reconciler:
         assert reconciler(batch) == {"batchItemFailures": []}
         assert {item["status"]["S"] for item in china.items()} == {"COPYING"}
-        assert {item["build_id"]["S"] for item in china.items()} == builds(world) - before
+        assert {item["build_id"]["S"] for item in china.items()} == builds(global_region) - before
 
         _, repository, tag = COPIES["volumes/v"]
         answer = china.client("ecr").put_image(repositoryName=repository, imageTag=tag, imageManifest=MANIFEST)

@@ -34,7 +34,7 @@ def circle(tmp_path: Path) -> Iterator[Circle]:
         yield running
 
 
-def test_a_deployment_s_image_comes_round_to_the_registry_that_its_pods_name(
+def test_a_deployment_s_image_arrives_in_the_registry_that_its_pods_name(
     cluster: Cluster, circle: Circle, tmp_path: Path
 ) -> None:
     """From `kubectl apply` to an image that the rewritten name pulls, with no call that a policy refuses."""

@@ -17,7 +17,7 @@ REQUEST: Json = {
 }
 
 
-def test_a_token_that_comes_again_starts_no_second_build() -> None:
+def test_a_repeated_token_starts_no_second_build() -> None:
     asked: list[tuple[str, str]] = []
 
     def run(image: str, destination: str) -> Run:
@@ -49,10 +49,10 @@ def test_a_build_that_raises_is_a_fault_and_raises_when_the_service_ends() -> No
         with codebuild_service(run) as service:
             started = service.start_build(REQUEST)["build"]["id"]
             service.threads[0].join(60)
-            outcomes.append(read_build(service.builds[started]))
+            results.append(read_build(service.builds[started]))
 
-    outcomes: list[Build] = []
+    results: list[Build] = []
     with pytest.raises(RuntimeError, match="from is not to be had for to"):
         build()
     fault = "CodeBuild failed: RuntimeError: from is not to be had for to"
-    assert outcomes == [Build(BuildResult.DELAYED, fault)]
+    assert results == [Build(BuildResult.DELAYED, fault)]

@@ -24,7 +24,7 @@ SHELL = "$(touch shown)"
 
 
 @dataclass(frozen=True)
-class World:
+class Registries:
     """The registries with the sources, one of which asks for a login, the target that asks for ECR's, and ECR's API."""
 
     source: Registry
@@ -34,21 +34,24 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def registries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registries]:
     with ExitStack() as stack:
 
         def run(name: str, login: tuple[str, str] | None = None) -> Registry:
             return stack.enter_context(registry(tmp_path_factory.mktemp(name), login))
 
         api = stack.enter_context(ecr_api(tmp_path_factory.mktemp("api")))
-        yield World(run("source"), run("private", LOGIN), run("target", ECR_LOGIN), api)
+        yield Registries(run("source"), run("private", LOGIN), run("target", ECR_LOGIN), api)
 
 
 @pytest.fixture
-def project(world: World, tmp_path: Path) -> Project:
+def project(registries: Registries, tmp_path: Path) -> Project:
     """The project as shipped, with all of gcr.io in the source registry."""
-    locations = {"gcr.io": f"{world.source.host}/gcr.io", **{r.host: r.host for r in (world.source, world.private)}}
-    return Project(tmp_path / "build", world.api, world.target, locations)
+    locations = {
+        "gcr.io": f"{registries.source.host}/gcr.io",
+        **{r.host: r.host for r in (registries.source, registries.private)},
+    }
+    return Project(tmp_path / "build", registries.api, registries.target, locations)
 
 
 def auth_file(host: str, user: str, password: str) -> str:
@@ -95,67 +98,69 @@ TO_COPY = [
 
 @pytest.mark.parametrize(("image", "pushed"), TO_COPY)
 def test_a_copy_is_its_source_to_the_byte_and_is_pulled_by_the_rewritten_name(
-    world: World, project: Project, image: str, pushed: SourceImage
+    registries: Registries, project: Project, image: str, pushed: SourceImage
 ) -> None:
     repository, _, tag = image.partition(":")
-    world.source.push(repository, tag or pushed.manifest.digest, pushed)
+    registries.source.push(repository, tag or pushed.manifest.digest, pushed)
     image = image if tag else f"{image}@{pushed.manifest.digest}"
     assert_ended(project, project.run(image), "COPIED")
     if not tag:
         assert project.destination(image).tag == pushed.manifest.digest.replace("sha256:", "digest-sha256-")
-    assert_same(project, world.source, repository, image, pushed)
+    assert_same(project, registries.source, repository, image, pushed)
     assert_pulled(project.folder, project.target, str(project.destination(image)), pushed)
-    assert world.source.requests_of_skopeo()  # else none would mean nothing, below
-    assert world.target.requests_of_skopeo()
+    assert registries.source.requests_of_skopeo()  # else none would mean nothing, below
+    assert registries.target.requests_of_skopeo()
 
 
-def test_a_port_in_the_name_of_the_registry_is_part_of_the_home(world: World, project: Project) -> None:
+def test_a_port_in_the_name_of_the_registry_is_part_of_the_destination(
+    registries: Registries, project: Project
+) -> None:
     pushed = oci_index("port")
-    world.source.push("team/port", "1", pushed)
-    image = f"{world.source.host}/team/port:1"
+    registries.source.push("team/port", "1", pushed)
+    image = f"{registries.source.host}/team/port:1"
     assert_ended(project, project.run(image), "COPIED")
-    port = world.source.host.partition(":")[2]
-    assert world.target.catalogue()[f"mirror/localhost_{port}/team/port"] == {"1": pushed.manifest.digest}
-    assert_same(project, world.source, "team/port", image, pushed)
+    port = registries.source.host.partition(":")[2]
+    assert registries.target.catalogue()[f"mirror/localhost_{port}/team/port"] == {"1": pushed.manifest.digest}
+    assert_same(project, registries.source, "team/port", image, pushed)
     assert_pulled(project.folder, project.target, str(project.destination(image)), pushed)
 
 
-def test_a_source_that_demands_a_login_gets_its_own(world: World, project: Project) -> None:
+def test_a_source_that_requires_a_login_gets_its_own(registries: Registries, project: Project) -> None:
     pushed = docker_image("private")
-    world.private.push("team/private", "1", pushed)
-    image = f"{world.private.host}/team/private:1"
-    project = replace(project, registry_auth=auth_file(world.private.host, *LOGIN))
+    registries.private.push("team/private", "1", pushed)
+    image = f"{registries.private.host}/team/private:1"
+    project = replace(project, registry_auth=auth_file(registries.private.host, *LOGIN))
     assert_ended(project, project.run(image), "COPIED")
-    assert_same(project, world.private, "team/private", image, pushed)
+    assert_same(project, registries.private, "team/private", image, pushed)
     assert_pulled(project.folder, project.target, str(project.destination(image)), pushed)
 
 
-def test_a_source_that_is_busy_for_a_while_is_asked_again(world: World, project: Project) -> None:
+def test_a_source_that_is_busy_for_a_while_is_asked_again(registries: Registries, project: Project) -> None:
     pushed = oci_index("busy for a while")
-    world.source.push("team/busy", "1", pushed)
-    with busy_registry(world.source, refusals=3) as busy:
+    registries.source.push("team/busy", "1", pushed)
+    with busy_registry(registries.source, refusals=3) as busy:
         project = replace(project, locations={"busy.example": busy.host})
         image = "busy.example/team/busy:1"
         assert_ended(project, project.run(image), "COPIED")
         assert busy.refused == 3
-    assert_same(project, world.source, "team/busy", image, pushed)
+    assert_same(project, registries.source, "team/busy", image, pushed)
 
 
-def test_a_tag_that_moved_is_copied_again(world: World, project: Project, tmp_path: Path) -> None:
+def test_a_tag_that_moved_is_copied_again(registries: Registries, project: Project, tmp_path: Path) -> None:
     image = "gcr.io/team/moving:latest"
     for number, pushed in enumerate((docker_image("before"), oci_index("after"))):
-        world.source.push("gcr.io/team/moving", "latest", pushed)
+        registries.source.push("gcr.io/team/moving", "latest", pushed)
         project = replace(project, folder=tmp_path / f"build-{number}")
         assert_ended(project, project.run(image), "COPIED")
-        assert_same(project, world.source, "gcr.io/team/moving", image, pushed)
+        assert_same(project, registries.source, "gcr.io/team/moving", image, pushed)
 
 
 @pytest.fixture
-def untouched(world: World) -> Iterator[None]:
+def untouched(registries: Registries) -> Iterator[None]:
     """Check that after the test the target's catalogue is what it was before."""
-    before = world.target.catalogue()
+    before = registries.target.catalogue()
     yield
-    assert world.target.catalogue() == before
+    assert registries.target.catalogue() == before
 
 
 @pytest.mark.usefixtures("untouched")
@@ -167,8 +172,8 @@ def untouched(world: World) -> Iterator[None]:
         pytest.param("gcr.io/team/there@sha256:" + "0" * 64, id="digest"),
     ],
 )
-def test_a_missing_image_is_not_found(world: World, project: Project, image: str) -> None:
-    world.source.push("gcr.io/team/there", "1", docker_image("there"))
+def test_a_missing_image_is_not_found(registries: Registries, project: Project, image: str) -> None:
+    registries.source.push("gcr.io/team/there", "1", docker_image("there"))
     assert_ended(project, project.run(image), "NOT_FOUND", "unknown")
 
 
@@ -181,51 +186,51 @@ def test_a_missing_image_is_not_found(world: World, project: Project, image: str
         pytest.param('{"auths": ', "TARGET_LOGIN", "RegistryAuthSecretArn", id="a broken auth file"),
     ],
 )
-def test_a_source_that_refuses_the_login_is_told_from_a_broken_secret(
-    world: World, project: Project, auth: str | None, result: str, reason: str
+def test_a_source_that_refuses_the_login_and_a_broken_secret_have_different_results(
+    registries: Registries, project: Project, auth: str | None, result: str, reason: str
 ) -> None:
-    host = world.private.host
-    world.private.push("team/closed", "1", docker_image("closed"))
+    host = registries.private.host
+    registries.private.push("team/closed", "1", docker_image("closed"))
     project = replace(project, registry_auth=auth and auth.replace("HOST", host))
     assert_ended(project, project.run(f"{host}/team/closed:1"), result, reason)
 
 
 @pytest.mark.usefixtures("untouched")
-def test_a_source_that_stays_busy_ends_as_a_rate_limit(world: World, project: Project) -> None:
-    with busy_registry(world.source, refusals=1_000) as busy:
+def test_a_source_that_stays_busy_ends_as_a_rate_limit(registries: Registries, project: Project) -> None:
+    with busy_registry(registries.source, refusals=1_000) as busy:
         project = replace(project, locations={"busy.example": busy.host})
         assert_ended(project, project.run("busy.example/team/app:1"), "RATE_LIMITED", "toomanyrequests")
         assert 4 <= busy.refused < 1_000
 
 
-def test_a_target_that_is_away_is_unreachable(world: World, project: Project) -> None:
-    project = replace(project, target=replace(world.target, host=f"localhost:{free_port()}"))
+def test_a_target_that_does_not_answer_is_unreachable(registries: Registries, project: Project) -> None:
+    project = replace(project, target=replace(registries.target, host=f"localhost:{free_port()}"))
     assert_ended(project, project.run("gcr.io/team/app:1"), "UNREACHABLE", "connection refused")
 
 
 @pytest.mark.usefixtures("untouched")
-def test_a_corrupt_layer_fails_the_build(world: World, project: Project) -> None:
+def test_a_corrupt_layer_fails_the_build(registries: Registries, project: Project) -> None:
     pushed = docker_image("corrupt")
-    world.source.push("gcr.io/team/corrupt", "1", pushed)
-    world.source.corrupt(pushed.last_layer)
+    registries.source.push("gcr.io/team/corrupt", "1", pushed)
+    registries.source.corrupt(pushed.last_layer)
     run = project.run("gcr.io/team/corrupt:1")
     assert_ended(project, run, None, "Digest did not match", pushed.last_layer.digest)
 
 
 def test_a_corrupt_layer_of_one_platform_leaves_the_earlier_copy_in_its_place(
-    world: World, project: Project, tmp_path: Path
+    registries: Registries, project: Project, tmp_path: Path
 ) -> None:
     image = "gcr.io/team/refreshed:1"
     good, bad = oci_index("good"), oci_index("bad")
-    world.source.push("gcr.io/team/refreshed", "1", good)
+    registries.source.push("gcr.io/team/refreshed", "1", good)
     assert_ended(project, project.run(image), "COPIED")
-    before = world.target.catalogue()
-    world.source.push("gcr.io/team/refreshed", "1", bad)
-    world.source.corrupt(bad.last_layer)
+    before = registries.target.catalogue()
+    registries.source.push("gcr.io/team/refreshed", "1", bad)
+    registries.source.corrupt(bad.last_layer)
     again = replace(project, folder=tmp_path / "again")
     assert_ended(again, again.run(image), None, "Digest did not match")
-    assert world.target.catalogue() == before
-    assert_same(again, world.source, "gcr.io/team/refreshed", image, good)
+    assert registries.target.catalogue() == before
+    assert_same(again, registries.source, "gcr.io/team/refreshed", image, good)
 
 
 @pytest.mark.usefixtures("untouched")
@@ -240,17 +245,19 @@ def test_a_corrupt_layer_of_one_platform_leaves_the_earlier_copy_in_its_place(
     ],
 )
 def test_a_key_that_aws_refuses_is_no_fault_of_the_source(
-    world: World, project: Project, entry: str, value: str, reason: str
+    registries: Registries, project: Project, entry: str, value: str, reason: str
 ) -> None:
-    before = world.target.requests_of_skopeo()
+    before = registries.target.requests_of_skopeo()
     project = replace(project, key={entry: value})
     assert_ended(project, project.run("gcr.io/team/app:1"), "TARGET_LOGIN", reason)
-    assert world.target.requests_of_skopeo() == before
+    assert registries.target.requests_of_skopeo() == before
     assert not list(project.folder.rglob("shown"))
 
 
-def test_a_target_that_refuses_the_password_stays_empty(world: World, project: Project, tmp_path: Path) -> None:
-    world.source.push("gcr.io/team/refused", "1", docker_image("refused"))
+def test_a_target_that_refuses_the_password_stays_empty(
+    registries: Registries, project: Project, tmp_path: Path
+) -> None:
+    registries.source.push("gcr.io/team/refused", "1", docker_image("refused"))
     tmp_path.joinpath("other").mkdir()
     with registry(tmp_path / "other", ("AWS", "another password")) as other:
         project = replace(project, target=other)
@@ -274,12 +281,12 @@ def test_a_target_that_refuses_the_password_stays_empty(world: World, project: P
         pytest.param("${CHINA_SECRET_ACCESS_KEY}", id="a variable"),
     ],
 )
-def test_a_name_with_shell_characters_runs_nothing_and_asks_nobody(
-    world: World, project: Project, variable: str, addition: str
+def test_a_name_with_shell_characters_runs_no_command_and_calls_no_registry(
+    registries: Registries, project: Project, variable: str, addition: str
 ) -> None:
     def asked() -> list[int]:
-        api = world.api.log.stat().st_size
-        return [api, world.source.requests_of_skopeo(), world.target.requests_of_skopeo()]
+        api = registries.api.log.stat().st_size
+        return [api, registries.source.requests_of_skopeo(), registries.target.requests_of_skopeo()]
 
     before = asked()
     image = "gcr.io/team/index:1.0"
@@ -307,7 +314,7 @@ def test_no_expansion_of_the_buildspec_is_left_unquoted() -> None:
             assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_shellcheck_has_nothing_to_say_of_the_scripts() -> None:
+def test_shellcheck_finds_nothing_in_the_scripts() -> None:
     shellcheck = program("shellcheck", "apt-get install shellcheck")
     done = subprocess.run([shellcheck, *SCRIPTS.values()], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

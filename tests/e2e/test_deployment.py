@@ -110,7 +110,7 @@ def test_the_minute_and_ecr_lead_to_the_reconciler(china: Region) -> None:
     assert not passes(pattern, ecr_event("mirror/gcr.io/a/b", None))
 
 
-def test_the_dashboard_and_the_alarms_stand_under_the_stack_s_name_and_mail_nobody(china: Region) -> None:
+def test_the_dashboard_and_the_alarms_have_the_stack_s_name_and_send_no_mail(china: Region) -> None:
     cloudwatch = china.client("cloudwatch")
     [dashboard] = cloudwatch.list_dashboards()["DashboardEntries"]
     assert dashboard["DashboardName"] == f"{STACK}-{china.name}" == china.outputs(STACK)["DashboardName"]
@@ -140,14 +140,16 @@ def test_with_an_address_each_alarm_is_mailed_when_it_rings_and_when_it_ends(bui
         built.deploy(china.name, "--parameter-overrides", 'AlarmEmail=""')
 
 
-def test_the_global_stack_has_the_project_and_the_key_for_china(china: Region, world: Region, push_key: Json) -> None:
-    outputs = world.outputs(GLOBAL_STACK)
-    [project] = world.client("codebuild").batch_get_projects(names=[outputs["ProjectName"]])["projects"]
+def test_the_global_stack_has_the_project_and_the_key_for_china(
+    china: Region, global_region: Region, push_key: Json
+) -> None:
+    outputs = global_region.outputs(GLOBAL_STACK)
+    [project] = global_region.client("codebuild").batch_get_projects(names=[outputs["ProjectName"]])["projects"]
     assert project["name"] == china.function(STACK, "ReconcilerFunction")["Environment"]["Variables"]["G_PROJECT_NAME"]
     assert (project["source"]["type"], project["environment"]["privilegedMode"]) == ("NO_SOURCE", False)
     variables = {each["name"]: each["value"] for each in project["environment"]["environmentVariables"]}
     assert (variables["TARGET_REGISTRY"], variables["REPOSITORY_PREFIX"]) == (registry(china), "mirror")
-    answer = world.client("secretsmanager").get_secret_value(SecretId=outputs["ImagePullSecretArn"])
+    answer = global_region.client("secretsmanager").get_secret_value(SecretId=outputs["ImagePullSecretArn"])
     assert json.loads(answer["SecretString"]) == {
         "Region": china.name,
         "AccessKey": push_key["AccessKeyId"],

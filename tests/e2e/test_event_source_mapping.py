@@ -34,7 +34,7 @@ def test_the_lowest_failure_of_a_batch_is_where_it_goes_on() -> None:
     assert seen == [[1, 2, 3, 4], [2, 3, 4]]
 
 
-def test_a_batch_that_raises_is_halved_until_the_poison_stands_alone_and_is_given_up() -> None:
+def test_a_batch_that_raises_is_halved_until_the_bad_record_is_alone_and_is_discarded() -> None:
     done: list[int] = []
 
     def function(event: Json) -> Json:

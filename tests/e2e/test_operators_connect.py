@@ -34,7 +34,7 @@ pytest_plugins = ["deployed"]
 
 OPERATOR = "operator"
 ALL = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]})
-PATIENCE = CallLimits(connect=5, read=30, attempts=1)
+LIMITS = CallLimits(connect=5, read=30, attempts=1)
 USERS = (("cn-northwest-1", STACK, "ImagePushUserName"), ("us-west-2", GLOBAL_STACK, "ImagePullUserName"))
 BUILD = "ImagePullProject:00000000-0000-0000-0000-000000000000"
 
@@ -44,7 +44,7 @@ class Deployed:
     """Both stacks, with no key made, and what the operator's commands need to reach them."""
 
     china: Region
-    world: Region
+    global_region: Region
     checkout: Checkout
     environment: dict[str, str]
 
@@ -72,7 +72,7 @@ class Deployed:
         return found
 
     def push(self) -> tuple[str, str]:
-        found = self.secret(self.world, "ImagePullSecret")
+        found = self.secret(self.global_region, "ImagePullSecret")
         return found["AccessKey"], found["AccessSecretKey"]
 
     def pull(self) -> tuple[str, str]:
@@ -96,7 +96,7 @@ class Deployed:
         """Deploy the global stack without a key, as "aws cloudformation deploy" does."""
         given = (f"Region={self.china.name}", f"ChinaAccountId={CHINA.account}", *parameters)
         template = ("--template-file", "image-pulling.yaml", "--stack-name", GLOBAL_STACK)
-        return self.checkout.deploy(self.world.name, *template, "--parameter-overrides", *given)
+        return self.checkout.deploy(self.global_region.name, *template, "--parameter-overrides", *given)
 
     def signed_secrets(self) -> Any:
         """China's Secrets Manager, called with a key that is the operator's."""
@@ -110,7 +110,7 @@ class Deployed:
         """CodeBuild as the reconciler calls it."""
         with pytest.MonkeyPatch.context() as patched:
             patched.setenv("AWS_ENDPOINT_URL", self.checkout.endpoint)
-            client = connect("codebuild", PATIENCE, key)
+            client = connect("codebuild", LIMITS, key)
         client.meta.events.register("after-call", _with_its_code)
         return client
 
@@ -142,8 +142,8 @@ def deployed(built: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Itera
         wait_for(lambda: listening(port), "the emulated AWS is up", 60)
         own = Checkout(built.folder, Sam(built.folder, endpoint, built.python), endpoint, built.python)
         china = own.deploy_china("cn-northwest-1")
-        world = Region(endpoint, "us-west-2")
-        profiles = "".join(_profile(side, region) for side, region in (("china", china), ("global", world)))
+        global_region = Region(endpoint, "us-west-2")
+        profiles = "".join(_profile(side, region) for side, region in (("china", china), ("global", global_region)))
         (folder / "config").write_text(profiles)
         outside = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         environment = outside | {
@@ -152,7 +152,7 @@ def deployed(built: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Itera
             "AWS_ENDPOINT_URL": endpoint,
             "PYTHONUNBUFFERED": "1",
         }
-        found = Deployed(china, world, own, environment)
+        found = Deployed(china, global_region, own, environment)
         found.deploy_global()
         # moto gives these users no policy, and would look for one on "*" alone. Theirs are tried in test_policies.py.
         for region, stack, output in USERS:
@@ -184,7 +184,7 @@ def test_from_two_stacks_without_a_key_to_rotated_keys(deployed: Deployed) -> No
     assert (first.returncode, first.stderr) == (0, "")
     assert first.stdout.endswith("Both accounts are connected.\n")
     assert deployed.keys() == deployed.given()
-    assert deployed.secret(deployed.world, "ImagePullSecret")["Region"] == "cn-northwest-1"
+    assert deployed.secret(deployed.global_region, "ImagePullSecret")["Region"] == "cn-northwest-1"
     assert deployed.secret(deployed.china, "GlobalAKSK")["G_AWS_REGION"] == "us-west-2"
 
     # An update of the global stack that keeps its parameters keeps the key.

@@ -44,7 +44,7 @@ class Operation:
     """Both stacks, the gateway before the deployed webhook, the proxy to it, and an operator's environment."""
 
     china: Region
-    world: Region
+    global_region: Region
     gate: Gateway
     proxy: Tunnels
     environment: dict[str, str]
@@ -53,7 +53,7 @@ class Operation:
     def doctor(self, *arguments: str, **changes: str) -> tuple[int, list[Json]]:
         """Run it with changes to the environment ("" takes a variable away); it must print no secret."""
         environment = {name: value for name, value in (self.environment | changes).items() if value}
-        regions = ("--china-region", self.china.name, "--global-region", self.world.name)
+        regions = ("--china-region", self.china.name, "--global-region", self.global_region.name)
         command = [sys.executable, "-m", "image_mirror.cli", "doctor", "--output", "json", *regions, *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
         assert done.stdout, done.stderr
@@ -78,7 +78,7 @@ class Operation:
 
 @pytest.fixture(scope="module")
 def operation(
-    built: Checkout, china: Region, world: Region, tmp_path_factory: pytest.TempPathFactory
+    built: Checkout, china: Region, global_region: Region, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Operation]:
     folder = tmp_path_factory.mktemp("doctor")
     url = urlsplit(china.outputs(STACK)["APIGatewayURL"])
@@ -98,8 +98,8 @@ def operation(
             "HTTPS_PROXY": proxy.url,
             "SSL_CERT_FILE": str(folder / "gateway.pem"),
         }
-        found = Operation(china, world, gate, proxy, environment)
-        found.secrets = [TOKEN, *_keys(china, "GlobalAKSK"), *_keys(world, "ImagePullSecret")]
+        found = Operation(china, global_region, gate, proxy, environment)
+        found.secrets = [TOKEN, *_keys(china, "GlobalAKSK"), *_keys(global_region, "ImagePullSecret")]
         _measure(found, FUNCTION, "Invocations", 15.0)
         yield found
 
@@ -191,7 +191,7 @@ def disabled_mapping(operation: Operation) -> Iterator[None]:
 
 @contextmanager
 def secret_of(operation: Operation, name: str, change: Callable[[Json], object]) -> Iterator[None]:
-    region = operation.china if name == "GlobalAKSK" else operation.world
+    region = operation.china if name == "GlobalAKSK" else operation.global_region
     client = region.client("secretsmanager")
     text = client.get_secret_value(SecretId=name)["SecretString"]
     entries = json.loads(text)
@@ -204,7 +204,7 @@ def secret_of(operation: Operation, name: str, change: Callable[[Json], object])
 @contextmanager
 def inactive_key(operation: Operation) -> Iterator[None]:
     iam, user = operation.china.client("iam"), operation.output("ImagePushUserName")
-    key = {"UserName": user, "AccessKeyId": _keys(operation.world, "ImagePullSecret")[0]}
+    key = {"UserName": user, "AccessKeyId": _keys(operation.global_region, "ImagePullSecret")[0]}
     iam.update_access_key(**key, Status="Inactive")
     yield
     iam.update_access_key(**key, Status="Active")
@@ -212,7 +212,10 @@ def inactive_key(operation: Operation) -> Iterator[None]:
 
 @contextmanager
 def second_key(operation: Operation) -> Iterator[None]:
-    iam, user = operation.world.client("iam"), operation.world.outputs(GLOBAL_STACK)["ImagePullUserName"]
+    iam, user = (
+        operation.global_region.client("iam"),
+        operation.global_region.outputs(GLOBAL_STACK)["ImagePullUserName"],
+    )
     made = iam.create_access_key(UserName=user)["AccessKey"]
     yield
     iam.delete_access_key(UserName=user, AccessKeyId=made["AccessKeyId"])
@@ -227,7 +230,7 @@ def dead_letter(operation: Operation) -> Iterator[None]:
 
 
 @contextmanager
-def long_due(operation: Operation) -> Iterator[None]:
+def overdue(operation: Operation) -> Iterator[None]:
     table, repo = operation.china.client("dynamodb"), f"{registry(operation.china)}/mirror/gcr.io/x"
     item = {
         "repo": {"S": repo},
@@ -244,7 +247,7 @@ def long_due(operation: Operation) -> Iterator[None]:
 @contextmanager
 def without_project(operation: Operation) -> Iterator[None]:
     """moto's API cannot make a project of the template, so its list of names is all that is changed."""
-    client = operation.world.client("codebuild")
+    client = operation.global_region.client("codebuild")
     [project] = client.batch_get_projects(names=["ImagePullProject"])["projects"]
     client.delete_project(name="ImagePullProject")
     yield
@@ -282,7 +285,7 @@ BREAKAGES = [
     pytest.param(inactive_key, "ImagePullSecret: key", "failed", "is Inactive", "connect", id="inactive-key"),
     pytest.param(second_key, "GlobalAKSK: key", "warning", "a second active key", "connect", id="second-key"),
     pytest.param(dead_letter, "dead letters", "warning", "1 batches", "purge-queue", id="dead-letter"),
-    pytest.param(long_due, "due records", "warning", "has been due for 1h", "aws logs tail", id="long-due"),
+    pytest.param(overdue, "due records", "warning", "has been due for 1h", "aws logs tail", id="long-due"),
     pytest.param(
         lambda op: op.answering(403, b'{"message":"Forbidden"}'), "webhook call", "failed", "no ICP licence",
         "AWS China's support", id="icp",
@@ -334,7 +337,7 @@ def test_errors_and_a_late_stream_are_read_from_cloudwatch(operation: Operation)
         pytest.param({"HTTPS_PROXY": f"http://127.0.0.1:{free_port()}"}, "refused", "HTTPS_PROXY", id="no-proxy"),
     ],
 )
-def test_what_stands_between_is_told_apart(
+def test_errors_on_the_way_to_the_webhook_have_different_messages(
     operation: Operation, changes: Mapping[str, str], words: str, remedy: str
 ) -> None:
     code, results = operation.doctor(**changes)
@@ -376,10 +379,10 @@ def _operator(region: Region, *actions: str) -> str:
     )
 
 
-def test_an_operator_with_few_permissions_is_told_which_are_missing(operation: Operation, tmp_path: Path) -> None:
+def test_doctor_names_the_permissions_that_an_operator_lacks(operation: Operation, tmp_path: Path) -> None:
     (tmp_path / "config").write_text(
         _operator(operation.china, "cloudformation:DescribeStacks", "dynamodb:DescribeTable", "sqs:GetQueueAttributes")
-        + _operator(operation.world, "cloudformation:DescribeStacks", "codebuild:BatchGetProjects")
+        + _operator(operation.global_region, "cloudformation:DescribeStacks", "codebuild:BatchGetProjects")
     )
     own = dict.fromkeys(KEY, "") | {"AWS_CONFIG_FILE": str(tmp_path / "config")}
     with guarded(operation):

@@ -188,10 +188,10 @@ def test_five_thousand_records_are_shown_and_ctrl_c_ends_a_retry_of_them(local: 
 
 
 def test_one_image_is_shown_with_its_build_in_the_global_account(
-    operator: Operator, records: Records, world: Region
+    operator: Operator, records: Records, global_region: Region
 ) -> None:
-    project = world.outputs(GLOBAL_STACK)["ProjectName"]
-    build = world.client("codebuild").start_build(projectName=project)["build"]["id"]
+    project = global_region.outputs(GLOBAL_STACK)["ProjectName"]
+    build = global_region.client("codebuild").start_build(projectName=project)["build"]["id"]
     records.create(record("gcr.io/x:1", Status.FAILED, build_id=build))
     shown = operator.run("status", "gcr.io/x:1")
     assert shown.returncode == 0, shown.stderr
@@ -213,7 +213,7 @@ def test_watching_ends_by_ctrl_c_without_a_trace(operator: Operator, records: Re
     assert (process.returncode, out, err) == (130, "", "1 record: 1 COPYING\n")
 
 
-def test_a_terminal_is_drawn_again_and_left_in_order(operator: Operator, records: Records) -> None:
+def test_a_terminal_is_drawn_again_and_restored_at_the_end(operator: Operator, records: Records) -> None:
     records.create(record("gcr.io/x:1", Status.FAILED))
     reader, writer = pty.openpty()
     text = ""
@@ -283,7 +283,7 @@ def _push(ecr: Any, repository: str, content: str) -> str:
     return digest
 
 
-def held(china: Region) -> set[str]:
+def repositories_in(china: Region) -> set[str]:
     ecr = china.client("ecr")
     return {name for name in NAMES if ecr.describe_images(repositoryName=f"mirror/gcr.io/{name}")["imageDetails"]}
 
@@ -335,7 +335,7 @@ def test_what_a_real_cluster_runs_is_never_removed(
         assert done.returncode == 0, done.stderr
         assert time.monotonic() - began > 125, "the webhook's memory has passed"
     assert f"Removed {len(rows)} copies of {sum(row['bytes'] for row in rows) / 1e6:.1f} MB." in done.stderr
-    assert held(china) == recorded(records) == set(NAMES) - {"ended", "unused"}
+    assert repositories_in(china) == recorded(records) == set(NAMES) - {"ended", "unused"}
 
 
 def test_ctrl_c_while_prune_waits_puts_every_record_back(
@@ -352,13 +352,13 @@ def test_ctrl_c_while_prune_waits_puts_every_record_back(
     assert "Traceback" not in err
     after = {each.source: each for page in records.pages() for each in page}
     assert {replace(each, due_at=0) for each in after.values()} == {replace(each, due_at=0) for each in copies.values()}
-    assert held(china) == set(NAMES)
+    assert repositories_in(china) == set(NAMES)
 
 
 @pytest.mark.parametrize(
     "command", [["status"], ["retry", "--failed"], ["forget", "*"], ["prune", "--unused-days", "9"]]
 )
-def test_no_network_is_told_on_one_line(command: list[str], operator: Operator) -> None:
+def test_no_network_is_reported_on_one_line(command: list[str], operator: Operator) -> None:
     away = replace(operator, environment={**operator.environment, "AWS_ENDPOINT_URL": "http://localhost:1"})
     done = away.run(*command)
     assert (done.returncode, done.stdout) == (3, "")

@@ -68,7 +68,7 @@ def test_what_runs_in_a_cluster_is_copied_by_its_sources(operated: Operated, kub
     ],
 )
 @pytest.mark.usefixtures("operated")
-def test_a_cluster_that_gives_no_answer_is_told(
+def test_a_cluster_that_gives_no_answer_is_reported(
     arguments: list[str], words: str, kubeconfig: Path, tmp_path: Path
 ) -> None:
     file = kubeconfig

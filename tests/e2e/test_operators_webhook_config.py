@@ -84,7 +84,7 @@ def test_only_the_namespaces_that_are_meant_are_rewritten(
 
 
 @pytest.mark.usefixtures("aws")
-def test_with_fail_no_pod_starts_while_the_webhook_is_down_but_where_it_is_left_out(
+def test_with_fail_no_pod_starts_while_the_webhook_is_down_except_in_excluded_namespaces(
     cluster: Cluster, gate: Gateway, other: str
 ) -> None:
     text = printed(gate, "--failure-policy", "Fail", "--exclude-namespaces", f"kube-system,{other}", "--timeout", "2")

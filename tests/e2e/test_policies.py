@@ -16,7 +16,7 @@ from support.templates import ROOT
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("principal", ["WebhookRole", "ReconcilerRole", "ImagePushUser"])
-def test_in_china_each_does_what_it_may_and_may_what_it_does(case: str, principal: str) -> None:
+def test_in_china_each_role_has_the_permissions_of_its_calls_and_no_others(case: str, principal: str) -> None:
     assert problems(china(case), principal, needs(china(case), principal, case)) == []
 
 
@@ -24,7 +24,7 @@ def test_in_china_each_does_what_it_may_and_may_what_it_does(case: str, principa
 @pytest.mark.parametrize("auth", ["", AUTH_ARN], ids=["no auth file", "an auth file"])
 @pytest.mark.parametrize("principal", ["ImagePullUser", "CodeBuildRole"])
 @pytest.mark.parametrize("case", ["as shipped", EVERYTHING])
-def test_on_the_global_side_each_does_what_it_may_and_may_what_it_does(
+def test_on_the_global_side_each_role_has_the_permissions_of_its_calls_and_no_others(
     case: str, principal: str, auth: str, account: str
 ) -> None:
     stack = globally(case, ChinaAccountId=account, RegistryAuthSecretArn=auth)
@@ -120,7 +120,7 @@ def slip(resource: str, old: str, new: str, problem: str, id: str, case: str = E
         ),
     ],
 )
-def test_a_slip_in_a_policy_is_noticed(
+def test_a_mistake_in_a_policy_is_found(
     tmp_path: Path, resource: str, old: str, new: str, problem: str, case: str
 ) -> None:
     in_china = f"\n  {resource}:\n" in (ROOT / "sam-template.yaml").read_text()

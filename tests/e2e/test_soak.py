@@ -51,20 +51,20 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 
 @dataclass(frozen=True)
-class Told:
+class Totals:
     """What all clients were told up to a moment: how often each status, and how many promises."""
 
     statuses: Counter[int]
-    promises: int
+    rewritten: int
 
 
-def told(clients: list[Client]) -> Told:
-    return Told(
-        sum((client.statuses for client in clients), Counter()), sum(len(client.promised) for client in clients)
+def totals(clients: list[Client]) -> Totals:
+    return Totals(
+        sum((client.statuses for client in clients), Counter()), sum(len(client.rewritten) for client in clients)
     )
 
 
-def test_no_promise_is_lost_when_the_table_restarts_under_load(port: int, tmp_path: Path) -> None:
+def test_no_record_is_lost_when_the_table_restarts_under_load(port: int, tmp_path: Path) -> None:
     half, ended = float(os.environ.get("SOAK_SECONDS", "30")) / 2, threading.Event()
     with gateway(tmp_path, route(), answer) as gate, ThreadPoolExecutor(CLIENTS) as pool:
         clients = [Client(gate, number) for number in range(CLIENTS)]
@@ -73,9 +73,9 @@ def test_no_promise_is_lost_when_the_table_restarts_under_load(port: int, tmp_pa
                 create_table(boto3.client("dynamodb", endpoint_url=url), TABLE)
                 runs = [pool.submit(client.run, lambda: not ended.is_set()) for client in clients]
                 time.sleep(half)
-                gone = told(clients)  # while it still answers, for what is asked as it ends may be refused
+                gone = totals(clients)  # while it still answers, for what is asked as it ends may be refused
             with dynamodb_local(tmp_path, port, kept=True) as url:
-                back = told(clients)
+                back = totals(clients)
                 time.sleep(half)
                 ended.set()
                 for run in runs:
@@ -84,22 +84,22 @@ def test_no_promise_is_lost_when_the_table_restarts_under_load(port: int, tmp_pa
                 records = [to_record(item) for page in pages for item in page["Items"]]
         finally:
             ended.set()
-    end = told(clients)
+    end = totals(clients)
     print(
-        f"\n{end.statuses}, {end.promises} promises, {len(records)} records; the table went at {gone}, back at {back}"
+        f"\n{end.statuses}, {end.rewritten} promises, {len(records)} records; the table went at {gone}, back at {back}"
     )
     check_records(clients, records)
     assert end.statuses.keys() == {200, 400, 503}
     assert back.statuses[503] > gone.statuses[503], "the restart was not noticed: the test proves nothing"
-    assert 0 < gone.promises < end.promises
-    assert back.promises < end.promises, "nothing was promised any more once the table was back"
+    assert 0 < gone.rewritten < end.rewritten
+    assert back.rewritten < end.rewritten, "nothing was promised any more once the table was back"
 
 
 def check_records(clients: list[Client], records: list[Record]) -> None:
     """What pods were sent to is recorded as it was asked for; what dry runs named is not."""
     sources = {record.destination: record.source for record in records}
     for client in clients:
-        lost = {image for image, source in client.promised.items() if sources.get(image) != source}
+        lost = {image for image, source in client.rewritten.items() if sources.get(image) != source}
         assert not lost, f"promised to client {client.number} and not recorded: {sorted(lost)}"
         assert not client.foreseen & sources.keys(), "a dry run wrote records"
     assert any(client.foreseen for client in clients)

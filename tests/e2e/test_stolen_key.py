@@ -127,7 +127,7 @@ def test_a_denial_of_several_keys_at_once_would_be_noticed() -> None:
     assert set(holes([{**POLICY[0], "Statement": [*others, together]}])) >= WHOLES.keys()
 
 
-def test_an_override_that_botocore_comes_to_know_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_override_in_botocore_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     tomorrow = overrides() | {"newOverride": overrides()["sourceVersion"]}
     monkeypatch.setitem(globals(), "overrides", lambda: tomorrow)
     assert holes(POLICY) == ["newOverride"]

@@ -45,7 +45,7 @@ def test_no_image_can_be_put_under_another_s_name(tmp_path: Path, image: str, ta
     assert_refused(CodeBuild(tmp_path).run(image, target))
 
 
-def test_an_image_goes_to_its_own_home(tmp_path: Path) -> None:
+def test_an_image_goes_to_its_own_destination(tmp_path: Path) -> None:
     run = CodeBuild(tmp_path).run(IMAGE, TARGET)
     assert (run.exported["COPY_RESULT"], run.exit_code) == ("COPIED", 0)
 
@@ -57,7 +57,7 @@ def test_with_the_account_named_iam_refuses_every_other() -> None:
 
 
 @pytest.mark.parametrize("kind", ["SECRETS_MANAGER", "PARAMETER_STORE"])
-def test_a_variable_s_type_is_none_of_iam_s_business(kind: str) -> None:
+def test_iam_cannot_restrict_the_type_of_a_variable(kind: str) -> None:
     image, target = variables(DOCKER_IMAGE="ImagePullSecret", NEW_DOCKER_IMAGE=TARGET)
     asked = request(environmentVariablesOverride=[{**image, "type": kind}, target])
     assert evaluate(POLICY, asked) is Decision.ALLOWED, "the build's check is then no longer the only one: see below"

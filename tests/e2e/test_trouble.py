@@ -46,7 +46,7 @@ def policy(request: pytest.FixtureRequest) -> str:
     return chosen
 
 
-def test_whatever_the_webhook_s_trouble_ignore_admits_and_fail_admits_nothing_unpatched(
+def test_whatever_fails_ignore_admits_the_pod_and_fail_admits_no_pod_without_a_patch(
     cluster: Cluster, gate: Gateway, aws: Emulation, policy: str
 ) -> None:
     with emptied(cluster), configured(cluster, gate, configuration(gate, policy_of(policy, seconds=2))):
@@ -83,15 +83,15 @@ def test_a_webhook_that_is_down_is_ignored_or_fails(
         before = _admitted_without(cluster, "down.example.com")
         manifest = pod("down", "gcr.io/team/app:1", labels={"try": "down"})
         done = cluster.try_kubectl("create", "-f", "-", stdin=json.dumps(manifest))
-        asked_in_vain = _admitted_without(cluster, "down.example.com") - before
+        failed_calls = _admitted_without(cluster, "down.example.com") - before
         if policy == "Ignore":
             assert done.returncode == 0, done.stderr
-            assert asked_in_vain == 1
+            assert failed_calls == 1
             assert images(cluster.get("pod", "down")) == {"c0": f"{COPIES}/gcr.io/team/app:1"}
         else:
             assert done.returncode != 0
             assert 'failed calling webhook "down.example.com"' in done.stderr
-            assert asked_in_vain == 0
+            assert failed_calls == 0
     assert len(aws.records()) == 1, "the other webhook has had its turn"
 
 
@@ -100,7 +100,7 @@ def _late(event: Json) -> Json:
     return {**event, "requestContext": {**event["requestContext"], "timeEpoch": int((time.time() - 4) * 1000)}}
 
 
-def test_two_refusals_to_promise_and_then_an_answer_admit_the_pod_rewritten(
+def test_after_two_503_answers_and_one_patch_the_pod_is_admitted_rewritten(
     cluster: Cluster, gate: Gateway, aws: Emulation, policy: str
 ) -> None:
     attempts: list[Json] = []

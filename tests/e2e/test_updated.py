@@ -77,7 +77,7 @@ def test_applying_an_unchanged_pod_again_changes_nothing(
     assert (difference.returncode, difference.stdout) == (0, "")
 
 
-def test_a_skip_label_added_later_lets_the_source_s_images_through(mirrored: Cluster) -> None:
+def test_with_a_skip_label_added_later_the_source_s_images_are_left_unchanged(mirrored: Cluster) -> None:
     manifest = pod("later", "gcr.io/team/app:1")
     mirrored.apply(manifest)
     manifest["metadata"]["labels"] = {"image-mirror/skip": "true"}

@@ -1,6 +1,6 @@
 """A deployment of an older release becomes the shipped one in place."""
 
-from deployment import STACK, Checkout, keep_key, registry
+from deployment import STACK, Checkout, registry, store_key
 from sam import Json, Region
 from stage import TOKEN
 from traffic import COPIES, REVIEW, admit, builds, ecr_event, expected_images, stream_batch
@@ -34,26 +34,26 @@ Resources:
 """
 
 
-def test_an_older_stack_is_upgraded_in_place_and_its_items_are_kept(built: Checkout, world: Region) -> None:
+def test_an_older_stack_is_upgraded_in_place_and_its_items_are_kept(built: Checkout, global_region: Region) -> None:
     (built.folder / "older.yaml").write_text(OLDER_TEMPLATE)
     region = built.deploy("cn-north-1", "--template-file", "older.yaml")
     function_name = region.resource(STACK, "ApiFunction")
     here = registry(region)
     wanted = [(f"{here}/{repository}", tag) for _, repository, tag in (COPIES["containers/a"], COPIES["containers/b"])]
     # Ours, but no pod needs it now; and what the older deployment named in its own way.
-    left_alone = [
+    left_unchanged = [
         (f"{here}/mirror/ghcr.io/org/tool", "v1"),
         (f"{here}/gcr.io/google-samples/hello-app", "1.0"),
         (f"{here}/quay/prometheus/busybox", "latest"),
         ("docker.io/library/nginx", "latest"),
         ("nginx", "latest"),
     ]
-    for repo, tag in (*wanted, *left_alone):
+    for repo, tag in (*wanted, *left_unchanged):
         region.client("dynamodb").put_item(TableName="ImageListTable", Item=key(repo, tag))
     before = region.items()
 
     built.deploy_china("cn-north-1")
-    keep_key(region, world)
+    store_key(region, global_region)
     assert region.items() == before
     assert region.resource(STACK, "ApiFunction") == function_name
     [route] = region.routes()
@@ -66,15 +66,15 @@ def test_an_older_stack_is_upgraded_in_place_and_its_items_are_kept(built: Check
     for source, repository, tag in COPIES.values():
         item = requested[f"{here}/{repository}", tag]
         assert (item["status"]["S"], item["source"]["S"]) == ("REQUESTED", source)
-    untouched = {destination: key(*destination) for destination in left_alone}
-    assert {destination: requested[destination] for destination in left_alone} == untouched
+    untouched = {destination: key(*destination) for destination in left_unchanged}
+    assert {destination: requested[destination] for destination in left_unchanged} == untouched
 
-    batch, started = stream_batch(region), builds(world)
+    batch, started = stream_batch(region), builds(global_region)
     assert len(batch["Records"]) == len(COPIES)
     # Even an event that names them, as a stranger's write would bring.
     strangers = [
         {"eventName": "MODIFY", "dynamodb": {"Keys": key(*destination), "SequenceNumber": str(number)}}
-        for number, destination in enumerate(left_alone)
+        for number, destination in enumerate(left_unchanged)
     ]
     with built.start(region, "ReconcilerFunction") as reconciler:
         assert reconciler({"Records": [*batch["Records"], *strangers]}) == {"batchItemFailures": []}
@@ -82,10 +82,10 @@ def test_an_older_stack_is_upgraded_in_place_and_its_items_are_kept(built: Check
         assert reconciler(ecr_event("gcr.io/google-samples/hello-app", "1.0")) == {}
         assert reconciler({"source": "aws.events"}) == {}
     after = by_key(region)
-    assert {destination: after[destination] for destination in left_alone} == untouched
+    assert {destination: after[destination] for destination in left_unchanged} == untouched
     ours = [item for destination, item in after.items() if destination not in untouched]
     assert {item["status"]["S"] for item in ours} == {"COPYING"}
-    assert {item["build_id"]["S"] for item in ours} == builds(world) - started
+    assert {item["build_id"]["S"] for item in ours} == builds(global_region) - started
     assert len(ours) == len(COPIES)
 
 

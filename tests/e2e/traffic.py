@@ -73,6 +73,6 @@ def ecr_event(repository: str, tag: str | None) -> Json:
     }
 
 
-def builds(world: Region) -> set[str]:
+def builds(global_region: Region) -> set[str]:
     """Return the IDs of all builds that were started."""
-    return set(world.client("codebuild").list_builds_for_project(projectName="ImagePullProject")["ids"])
+    return set(global_region.client("codebuild").list_builds_for_project(projectName="ImagePullProject")["ids"])

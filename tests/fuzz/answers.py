@@ -48,10 +48,10 @@ def check_calls(request: Json, table: Table, scenario: Scenario) -> None:
     """The table was asked for nothing but what a rule copies of what the request brings; a dry run wrote nothing."""
     allowed: dict[Key, str] = {}
     if _concerns_us(request):
-        standing = _standing_images(request)
+        old_images = _old_images(request)
         for key, _, text in images(request["object"], request.get("subResource")):
             entry = entry_for(scenario.rules, full_name(text))
-            if standing.get(key) != text and entry and entry[0] != "!" and "=" not in entry:
+            if old_images.get(key) != text and entry and entry[0] != "!" and "=" not in entry:
                 allowed[destination(full_name(text))] = full_name(text)
     for asked in tuple(table.asked):
         assert asked in allowed, f"a call for {asked}, which no rule copies or no container brings"
@@ -64,7 +64,7 @@ def check_calls(request: Json, table: Table, scenario: Scenario) -> None:
 
 def check_patch(patch: list[Json], request: Json, table: Table, scenario: Scenario) -> None:
     """The patch applies; each operation makes an image what it may become, or is about the annotation."""
-    pod, subresource, standing = request["object"], request.get("subResource"), _standing_images(request)
+    pod, subresource, old_images = request["object"], request.get("subResource"), _old_images(request)
     fields = {pointer: (key, text) for key, pointer, text in images(pod, subresource)}
     patched = patched_by(patch, pod)
     noted: dict[str, str] = {}
@@ -76,12 +76,12 @@ def check_patch(patch: list[Json], request: Json, table: Table, scenario: Scenar
             continue
         key, text = fields[path]
         assert operation == {"op": "replace", "path": path, "value": value}
-        if value != standing.get(key):
+        if value != old_images.get(key):
             assert isinstance(value, str)
             _check_image(text, value, scenario)
             noted["/".join(key)] = text
-            in_home = value.startswith(f"{REGISTRY}/")
-            recorded = not in_home or request.get("dryRun") is True or table.promises(destination(full_name(text)))
+            is_copy = value.startswith(f"{REGISTRY}/")
+            recorded = not is_copy or request.get("dryRun") is True or table.promises(destination(full_name(text)))
             assert recorded, f"{value} is promised and not recorded"
     if not subresource:
         _check_originals(patched, request, noted)
@@ -94,12 +94,12 @@ def check_reinvocation(patch: list[Json], request: Json) -> None:
     the webhook chose now. It is believed, for it brings back nothing but what stood in that pod.
     """
     fields = {pointer: (key, text) for key, pointer, text in images(request["object"], request.get("subResource"))}
-    standing = _standing_images(request)
+    old_images = _old_images(request)
     for operation in patch:
         if operation["path"] in fields:
             key, text = fields[operation["path"]]
-            original = _originals(request["oldObject"] if standing else {"metadata": {}}).get("/".join(key))
-            by_hand = operation["value"] == standing.get(key) and full_name(str(original)) == full_name(text)
+            original = _originals(request["oldObject"] if old_images else {"metadata": {}}).get("/".join(key))
+            by_hand = operation["value"] == old_images.get(key) and full_name(str(original)) == full_name(text)
             assert by_hand, f"what was rewritten changes again: {operation}"
 
 
@@ -114,7 +114,7 @@ def _concerns_us(request: Json) -> bool:
     return not opted_out and "kubernetes.io/config.mirror" not in _annotations(request["object"])
 
 
-def _standing_images(request: Json) -> dict[Key, str]:
+def _old_images(request: Json) -> dict[Key, str]:
     old = request.get("oldObject") if request["operation"] == "UPDATE" else None
     return {key: text for key, _, text in images(old, request.get("subResource"))} if old else {}
 

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any, cast
 
 from fuzz.reading import REGISTRY
-from fuzz.table import NOW, Standing, Table
+from fuzz.table import NOW, State, Table
 from image_mirror.admission import SwapWhen
 from image_mirror.recorder import KnownRecords, Recorder
 from image_mirror.rules import DEFAULT_RULES
@@ -17,7 +17,7 @@ _REWRITES = (
     "gcr.io=mirror.example.com/gcr docker.io=hub.example.com !docker.io/library/redis quay.io/prometheus "
     "registry.k8s.io=docker.io/k8s *.example.org !a.example.org *.a.example.org/x/y localhost:5000"
 )
-_EACH: tuple[Standing, ...] = (
+_EACH: tuple[State, ...] = (
     *("absent", "requested", "copied", "copied long ago"),
     *("failed", "failed long ago", "legacy", "refused"),
 )
@@ -29,7 +29,7 @@ class Scenario:
 
     rules: str = DEFAULT_RULES
     swap_when: SwapWhen = "always"
-    before: tuple[Standing, ...] = ("absent",)
+    before: tuple[State, ...] = ("absent",)
 
     @property
     def refuses(self) -> bool:

@@ -13,7 +13,7 @@ from image_mirror.table import to_item, to_record
 from simulation.expressions import Item, Scope, apply_update, parse_condition, parse_update
 
 NOW = 1_800_000_000_000
-Standing = Literal["absent", "requested", "copied", "copied long ago", "failed", "failed long ago", "legacy", "refused"]
+State = Literal["absent", "requested", "copied", "copied long ago", "failed", "failed long ago", "legacy", "refused"]
 Key = tuple[str, str]
 
 
@@ -23,7 +23,7 @@ class Table:
     `written` has the record that each write left, `asked` the key of each call, in the order of the calls.
     """
 
-    def __init__(self, before: tuple[Standing, ...]) -> None:
+    def __init__(self, before: tuple[State, ...]) -> None:
         self._before = before
         self._items: dict[Key, Item | None] = {}
         self._lock = threading.Lock()
@@ -67,31 +67,31 @@ class Table:
     def _asked(self, item: Item, operation: str) -> Item | None:
         key = _key(item)
         self.asked.append(key)
-        if self._standing(key) == "refused":
+        if self._state(key) == "refused":
             raise _error("ProvisionedThroughputExceededException", operation)
         return self._item(key)
 
     def _item(self, key: Key) -> Item | None:
         if key not in self._items:
-            self._items[key] = _made(key, self._standing(key))
+            self._items[key] = _item_in(key, self._state(key))
         return self._items[key]
 
-    def _standing(self, key: Key) -> Standing:
+    def _state(self, key: Key) -> State:
         return self._before[zlib.crc32(":".join(key).encode()) % len(self._before)]
 
 
-def _made(key: Key, standing: Standing) -> Item | None:
+def _item_in(key: Key, state: State) -> Item | None:
     repo, tag = key
-    if standing in ("absent", "refused"):
+    if state in ("absent", "refused"):
         return None
-    if standing == "legacy":
+    if state == "legacy":
         return {"repo": {"S": repo}, "tag": {"S": tag}, "created": {"S": "long ago"}}
-    then = NOW - (30 * 24 * HOUR if standing.endswith("long ago") else 1)
+    then = NOW - (30 * 24 * HOUR if state.endswith("long ago") else 1)
     source = repo.removeprefix(f"{REGISTRY}/mirror/") + f":{tag}"
     record = Record(repo=repo, tag=tag, source=source, requested_at=then, updated_at=then, status=Status.REQUESTED)
-    if standing.startswith("copied"):
+    if state.startswith("copied"):
         record = replace(record, status=Status.COPIED, digest="sha256:" + "0" * 64)
-    if standing.startswith("failed"):
+    if state.startswith("failed"):
         record = replace(record, status=Status.FAILED, attempts=5, error="NOT_FOUND:\n\x1b[31m manifest \ud800unknown")
     return to_item(record)
 

@@ -46,10 +46,10 @@ def _run(seeds: range) -> int:
     total: Counter[str] = Counter()
     failed = []
     with Pool() as pool:
-        for outcome in pool.imap(run_seed, seeds, chunksize=4):
-            total += outcome.counts
-            if outcome.violations:
-                failed.append(outcome.seed)
+        for result in pool.imap(run_seed, seeds, chunksize=4):
+            total += result.counts
+            if result.violations:
+                failed.append(result.seed)
     for name, count in sorted(total.items()):
         print(f"{count:>10,} {name}")
     if failed:
@@ -61,10 +61,10 @@ def _run(seeds: range) -> int:
 
 
 def _replay(seed: int) -> int:
-    outcome = run_seed(seed, keeps_history=True)
-    print(*outcome.history, sep="\n")
-    print(f"seed {seed}:", *(outcome.violations or ("every promise was kept",)), sep="\n  ")
-    return 1 if outcome.violations else 0
+    result = run_seed(seed, keeps_history=True)
+    print(*result.history, sep="\n")
+    print(f"seed {seed}:", *(result.violations or ("every promise was kept",)), sep="\n  ")
+    return 1 if result.violations else 0
 
 
 def _print(week: Week) -> None:

@@ -38,8 +38,8 @@ class Account:
 class Secrets(Client):
     """The client of Secrets Manager."""
 
-    def __init__(self, world: World, account: Account, patience: CallLimits) -> None:
-        super().__init__(world, "Secrets Manager", patience, latency=0.01)
+    def __init__(self, world: World, account: Account, limits: CallLimits) -> None:
+        super().__init__(world, "Secrets Manager", limits, latency=0.01)
         self._account = account
 
     def get_secret_value(self, **_: Any) -> dict[str, Any]:
@@ -49,8 +49,8 @@ class Secrets(Client):
 class Project(Client):
     """The client of CodeBuild, across the Pacific, made of one key."""
 
-    def __init__(self, world: World, account: Account, patience: CallLimits, key: AccessKey) -> None:
-        super().__init__(world, "CodeBuild", patience, latency=0.25)
+    def __init__(self, world: World, account: Account, limits: CallLimits, key: AccessKey) -> None:
+        super().__init__(world, "CodeBuild", limits, latency=0.25)
         self._account = account
         self._key = key.access_key_id
 

@@ -83,8 +83,8 @@ class ECR(Client):
         RepositoryAlreadyExistsException=RepositoryAlreadyExistsException,
     )
 
-    def __init__(self, world: World, registry: Registry, patience: CallLimits) -> None:
-        super().__init__(world, "ECR", patience, latency=0.02)
+    def __init__(self, world: World, registry: Registry, limits: CallLimits) -> None:
+        super().__init__(world, "ECR", limits, latency=0.02)
         self._registry = registry
 
     def create_repository(self, **request: Any) -> dict[str, Any]:

@@ -69,15 +69,15 @@ class ReconcilerInstance(Instance):
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
-        world, settings, patience = services.world, services.settings, reconciler._LIMITS
-        records = Records(_client(DynamoDB(world, services.table, patience)), settings.table)
+        world, settings, limits = services.world, services.settings, reconciler._LIMITS
+        records = Records(_client(DynamoDB(world, services.table, limits)), settings.table)
         account = GlobalAccount(
-            _client(Secrets(world, services.account, patience)),
+            _client(Secrets(world, services.account, limits)),
             settings.secret,
-            lambda key: _client(Project(world, services.account, patience, key)),
+            lambda key: _client(Project(world, services.account, limits, key)),
             lambda: world.clock.now,
         )
-        repositories = Repositories(_client(ECR(world, services.registry, patience)), settings)
+        repositories = Repositories(_client(ECR(world, services.registry, limits)), settings)
         builds = Builds(account, settings.project)
         self.loaded = records, Reconciler(records, builds, repositories, settings, self.time)
 

@@ -88,15 +88,15 @@ class Ledger:
     def promise(self, key: Key) -> None:
         """Take note of a pod that was sent to a copy, at the moment at which the API server has the answer."""
         now, item = self._world.clock.now, self._table.items.get(key)
-        stands = item is not None and _of(item, "status") != Status.FAILED
-        if not stands:
+        exists = item is not None and _of(item, "status") != Status.FAILED
+        if not exists:
             what = "a deletion" if item is None else "a failure"
             self._world.counts[f"pods answered from a warm cache after {what}"] += 1
             if now - self._withdrawn.get(key, 0.0) > WARM:
                 self._world.violated(f"{_name(key)}: promised without a record")
         elif _of(item, "status") == Status.COPIED and self._registry.held(key[0].partition("/")[2], key[1]) is None:
             self._world.counts["pods sent to a copy before its deletion was known"] += 1
-        self.promises.append(Promise(key, now, not stands))
+        self.promises.append(Promise(key, now, not exists))
 
     def keep(self, key: Key, asked_at: float) -> None:
         """Take note of a pod whose image stays as written, though it was asked for at `asked_at` and answered well."""

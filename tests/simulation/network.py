@@ -20,20 +20,20 @@ def refusal(code: str, operation: str, message: str = "", *, status: int = 400) 
 class Client:
     """What the modelled clients of all services have in common."""
 
-    def __init__(self, world: World, service: str, patience: CallLimits, latency: float) -> None:
+    def __init__(self, world: World, service: str, limits: CallLimits, latency: float) -> None:
         self.world = world
         self._service = service
-        self._patience = patience
+        self._limits = limits
         self._latency = latency
 
     def call(self, operation: str, effect: Callable[[], Answer]) -> Answer:
         """Return what `effect`, which happens at one moment inside the call, returns; retry as botocore does."""
-        for attempt in range(1, self._patience.attempts + 1):
+        for attempt in range(1, self._limits.attempts + 1):
             try:
                 return self._attempt(operation, effect)
             except _FaultError as fault:
                 self.world.note("fault", operation, fault.error)
-                if attempt == self._patience.attempts:
+                if attempt == self._limits.attempts:
                     raise fault.error from None
             self.world.threads.sleep(self.world.dice.uniform(0, 1))
         raise AssertionError("a client tries at least once")
@@ -64,7 +64,7 @@ class Client:
 
     def _time_out(self, operation: str) -> None:
         self.world.counts["calls timed out"] += 1
-        self.world.threads.sleep(self._patience.read)
+        self.world.threads.sleep(self._limits.read)
         raise _FaultError(ReadTimeoutError(endpoint_url=f"{self._service} {operation}"))
 
     def _may_crash(self, operation: str, side: str) -> None:

@@ -20,7 +20,7 @@ _VERIFIED = 2.2 * HOUR + 10 * MINUTE
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SeedResult:
     """What a seed came to: the invariants that did not hold, figures, and in a replay its history."""
 
     seed: int
@@ -29,7 +29,7 @@ class Outcome:
     history: tuple[str, ...]
 
 
-def run_seed(seed: int, *, keeps_history: bool = False) -> Outcome:
+def run_seed(seed: int, *, keeps_history: bool = False) -> SeedResult:
     """Run one seed to its end."""
     factor = (0.3, 1.0, 3.0)[seed % 3]
     quota = (1, 2, 20)[seed // 3 % 3]
@@ -46,14 +46,14 @@ def run_seed(seed: int, *, keeps_history: bool = False) -> Outcome:
         _settle(fleet)
         fleet.world.clock.run(_VERIFIED)
         _settle(fleet)
-        check_promises(fleet, "at the end")
+        check_images(fleet, "at the end")
         for image in images:
             if fleet.cluster.key(image) in fleet.ledger.is_active:
                 fleet.cluster.create(Pod((image,)))
         fleet.world.clock.run(MINUTE)
         _settle(fleet)
-        check_promises(fleet, "after the next pod", all_stand=True)
-        return Outcome(seed, tuple(fleet.world.violations), _figures(fleet), tuple(fleet.world.history))
+        check_images(fleet, "after the next pod", after_next_pod=True)
+        return SeedResult(seed, tuple(fleet.world.violations), _figures(fleet), tuple(fleet.world.history))
 
 
 def _populate(fleet: Fleet) -> list[str]:
@@ -121,7 +121,7 @@ def _unsettled(fleet: Fleet) -> list[Key]:
     ]
 
 
-def check_promises(fleet: Fleet, when: str, *, all_stand: bool = False) -> None:
+def check_images(fleet: Fleet, when: str, *, after_next_pod: bool = False) -> None:
     """Every promised image is COPIED, or FAILED with a reason after five real attempts, or was deleted behind our back.
 
     With `all_stand` the last is no excuse: the next pod has asked for it again.
@@ -130,7 +130,7 @@ def check_promises(fleet: Fleet, when: str, *, all_stand: bool = False) -> None:
         item, repository = fleet.table.items.get(key), key[0].partition("/")[2]
         held = fleet.registry.held(repository, key[1])
         if item is None:
-            if all_stand or not fleet.ledger.deleted[key]:
+            if after_next_pod or not fleet.ledger.deleted[key]:
                 fleet.world.violated(f"{_name(key)}: {when} it was promised and has no record")
             continue
         record = to_record(item)

@@ -117,8 +117,8 @@ class Table:
 class DynamoDB(Client):
     """The client, as far as the product uses it."""
 
-    def __init__(self, world: World, table: Table, patience: CallLimits) -> None:
-        super().__init__(world, "DynamoDB", patience, latency=0.005)
+    def __init__(self, world: World, table: Table, limits: CallLimits) -> None:
+        super().__init__(world, "DynamoDB", limits, latency=0.005)
         self._table = table
 
     def get_item(self, **request: Any) -> dict[str, Any]:

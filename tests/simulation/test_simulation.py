@@ -48,14 +48,14 @@ _WHAT_GOES_WRONG = (
 
 
 @pytest.mark.parametrize("first", range(0, _SEEDS, _CHUNK), ids=lambda first: f"seeds-{first}-to-{first + _CHUNK - 1}")
-def test_every_promised_copy_arrives_whatever_fails(first: int) -> None:
+def test_every_copy_that_a_pod_was_sent_to_arrives_whatever_fails(first: int) -> None:
     total: Counter[str] = Counter()
     for seed in range(first, first + _CHUNK):
-        outcome = run_seed(seed)
-        total += outcome.counts
-        if outcome.violations:
+        result = run_seed(seed)
+        total += result.counts
+        if result.violations:
             history = "\n".join(run_seed(seed, keeps_history=True).history)
-            pytest.fail(f"{history}\n\nseed {seed}: " + "\n".join(outcome.violations))
+            pytest.fail(f"{history}\n\nseed {seed}: " + "\n".join(result.violations))
     # The faults were there, and were survived.
     assert [name for name in _WHAT_GOES_WRONG if not total[name]] == []
     assert total["crashes"] > 100
@@ -147,7 +147,7 @@ def test_a_write_without_its_condition_is_found(
         pytest.param(mistakes.believing_in_a_copy_for_ever, "while ECR holds None", id="a-deleted-copy-stays-away"),
     ],
 )
-def test_a_mistake_about_what_pods_are_told_is_found(
+def test_a_mistake_in_the_answers_to_pods_is_found(
     mistake: Callable[[], AbstractContextManager[None]], seen: str
 ) -> None:
     with mistake():
@@ -169,7 +169,7 @@ def test_what_starts_builds_twice_shows_as_duplicates(
     assert total["duplicate builds"] > total["builds"] * 0.01
 
 
-def test_a_small_week_arrives_and_its_cost_follows_from_its_calls() -> None:
+def test_a_small_week_copies_all_images_and_its_cost_follows_from_its_calls() -> None:
     week = run_week(admissions=3_000, images=50, quota=5)
     assert (week.images, week.waiting) == (50, 0)
     assert PROVISIONING + INSTALLING < week.times.median <= week.times.p99 < 1800

@@ -33,7 +33,7 @@ ENVIRONMENT = {
     "G_PROJECT_NAME": "ImagePullProject",
     "ECR_REGISTRY": REGISTRY,
 }
-PATIENCE = CallLimits(connect=1, read=5, attempts=1)
+LIMITS = CallLimits(connect=1, read=5, attempts=1)
 SECRET_KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 
 
@@ -115,9 +115,9 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
         import boto3
 
         clients = Cloud(
-            connect("dynamodb", PATIENCE),
-            connect("ecr", PATIENCE),
-            connect("secretsmanager", PATIENCE),
+            connect("dynamodb", LIMITS),
+            connect("ecr", LIMITS),
+            connect("secretsmanager", LIMITS),
             boto3.client("codebuild", region_name="us-west-2"),
         )
         table = sam_template()["Resources"]["ImageListTable"]["Properties"]

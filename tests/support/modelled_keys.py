@@ -101,7 +101,7 @@ class Service:
     name: str
 
     def __getattr__(self, operation: str) -> Any:
-        def call(**given_: Any) -> Any:
+        def call(**parameters: Any) -> Any:
             aws = self.aws
             if aws.dead:
                 raise CutOff
@@ -110,7 +110,7 @@ class Service:
             aws.calls += changes
             if is_cut and aws.kills:
                 aws.dead = True
-            answer = getattr(self, f"_{operation}")(**given_) if not is_cut or aws.takes_effect else None
+            answer = getattr(self, f"_{operation}")(**parameters) if not is_cut or aws.takes_effect else None
             if is_cut:
                 raise aws.error
             return answer

@@ -97,29 +97,29 @@ def event_of(
     }
 
 
-def all_stand(status: Status | None, *, digest: str | None = None, error: str | None = None) -> Lookup:
+def all_records(status: Status | None, *, digest: str | None = None, error: str | None = None) -> Lookup:
     """Answer every demand with a record of this status."""
 
     def lookup(wanted: Sequence[CopyRequest]) -> dict[Destination, Record]:
         return {
-            demand.copy.destination: Record(
-                repo=demand.copy.destination.repo,
-                tag=demand.copy.destination.tag,
-                source=str(demand.copy.source),
+            request.copy.destination: Record(
+                repo=request.copy.destination.repo,
+                tag=request.copy.destination.tag,
+                source=str(request.copy.source),
                 updated_at=NOW,
                 status=status,
                 digest=digest,
                 error=error,
             )
-            for demand in wanted
+            for request in wanted
         }
 
     return lookup
 
 
-REQUESTED = all_stand(Status.REQUESTED)
-COPIED = all_stand(Status.COPIED, digest=DIGEST)
-FAILED = all_stand(Status.FAILED, error="NOT_FOUND: manifest unknown")
+REQUESTED = all_records(Status.REQUESTED)
+COPIED = all_records(Status.COPIED, digest=DIGEST)
+FAILED = all_records(Status.FAILED, error="NOT_FOUND: manifest unknown")
 
 
 def respond(

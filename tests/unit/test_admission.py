@@ -26,7 +26,7 @@ from support.reviews_data import (
     REGISTRY,
     REQUESTED,
     admit,
-    all_stand,
+    all_records,
     captured,
     event_of,
     images_of,
@@ -193,14 +193,14 @@ def test_each_image_of_a_new_pod_is_looked_at(image: str, becomes: str, place: s
         pytest.param(f"{GCR}/x:1", False, id="a-copy-already"),
     ],
 )
-def test_what_nothing_can_be_done_about_is_told_and_what_is_no_matter_is_not(image: str, warned: bool) -> None:
+def test_warnings_are_about_images_that_stay_although_a_rule_matches(image: str, warned: bool) -> None:
     admitted = admit(review_of(made_pod({"a": image})), no_lookup)
     assert not admitted.patch
     assert len(admitted.warnings) == warned
     assert all(warning.isprintable() and "stays as written" in warning for warning in admitted.warnings)
 
 
-def test_an_image_that_is_missing_is_told_and_not_touched() -> None:
+def test_a_missing_image_gets_a_warning_and_no_patch() -> None:
     pod = made_pod({"a": "x"}, volumes={"v": "x"})
     del pod["spec"]["containers"][0]["image"]
     del pod["spec"]["volumes"][0]["image"]["reference"]
@@ -243,7 +243,7 @@ def test_the_record_and_swap_when_say_whether_the_image_changes(
     swapped: bool,
     warning: Callable[..., str] | None,
 ) -> None:
-    lookup = all_stand(status, digest=digest, error="DENIED: no pull access")
+    lookup = all_records(status, digest=digest, error="DENIED: no pull access")
     policy = Policy(retry_failed=90 * MINUTE)
     admitted = admit(review_of(made_pod({"a": "gcr.io/x:1"})), lookup, swap_when=swap_when, policy=policy)
     assert admitted.images == {"containers/a": f"{GCR}/x:1" if swapped else "gcr.io/x:1"}
@@ -255,10 +255,10 @@ def test_the_record_and_swap_when_say_whether_the_image_changes(
 def test_a_failed_image_beside_others_stays_alone() -> None:
     def lookup(wanted: Sequence[CopyRequest]) -> dict[Destination, Record]:
         return {
-            demand.copy.destination: (FAILED if demand.copy.source.repository == "bad" else REQUESTED)([demand])[
-                demand.copy.destination
+            request.copy.destination: (FAILED if request.copy.source.repository == "bad" else REQUESTED)([request])[
+                request.copy.destination
             ]
-            for demand in wanted
+            for request in wanted
         }
 
     admitted = admit(review_of(made_pod({"a": "gcr.io/bad:1", "b": "gcr.io/good:1"})), lookup)
@@ -274,7 +274,7 @@ def test_a_pod_of_many_images_gives_ten_warnings_and_a_count() -> None:
     assert admitted.warnings[-1] == "and 20 more"
 
 
-def test_one_image_used_often_is_demanded_once_and_told_once() -> None:
+def test_one_image_used_often_is_requested_once_and_warned_of_once() -> None:
     asked: list[CopyRequest] = []
 
     def lookup(wanted: Sequence[CopyRequest]) -> Mapping[Destination, Record]:
@@ -306,9 +306,9 @@ def test_a_copy_counts_as_pulled_always_if_any_use_says_so(policies: list[Any], 
             entry["imagePullPolicy"] = policy
         else:
             entry["image"]["pullPolicy"] = policy
-    (demand,) = copy_requests(new_images(parse_review(event_of(review_of(pod))), MIRROR))
-    assert demand.pull_always is always
-    assert str(demand.copy.source) == "docker.io/library/nginx:latest"
+    (request,) = copy_requests(new_images(parse_review(event_of(review_of(pod))), MIRROR))
+    assert request.pull_always is always
+    assert str(request.copy.source) == "docker.io/library/nginx:latest"
 
 
 @pytest.mark.parametrize(
@@ -319,13 +319,13 @@ def test_a_copy_counts_as_pulled_always_if_any_use_says_so(policies: list[Any], 
         pytest.param({"a": f"nginx:1@{DIGEST}", "b": f"nginx:2@{DIGEST}"}, id="with-two-tags"),
     ],
 )
-def test_a_source_with_tag_and_digest_is_demanded_by_digest(images: dict[str, str]) -> None:
-    (demand,) = copy_requests(new_images(parse_review(event_of(review_of(made_pod(images)))), MIRROR))
-    assert str(demand.copy.source) == f"docker.io/library/nginx@{DIGEST}"
+def test_a_source_with_tag_and_digest_is_requested_by_digest(images: dict[str, str]) -> None:
+    (request,) = copy_requests(new_images(parse_review(event_of(review_of(made_pod(images)))), MIRROR))
+    assert str(request.copy.source) == f"docker.io/library/nginx@{DIGEST}"
 
 
 @pytest.mark.parametrize(
-    ("labels", "annotations", "exempt"),
+    ("labels", "annotations", "skipped"),
     [
         pytest.param({"image-mirror/skip": "true"}, None, True, id="skip"),
         pytest.param({"image-mirror/skip": "false"}, None, False, id="skip-false"),
@@ -341,14 +341,14 @@ def test_a_source_with_tag_and_digest_is_demanded_by_digest(images: dict[str, st
     ],
 )
 @pytest.mark.parametrize("update", [False, True], ids=["create", "update"])
-def test_opted_out_pods_and_mirror_pods_are_left_alone(
-    labels: Any, annotations: Any, exempt: bool, update: bool
+def test_opted_out_pods_and_mirror_pods_are_left_unchanged(
+    labels: Any, annotations: Any, skipped: bool, update: bool
 ) -> None:
     pod = made_pod({"a": "gcr.io/x:2"}, labels=labels, annotations=annotations)
     old = made_pod({"a": "gcr.io/x:1"}, labels=labels, annotations=annotations) if update else None
-    admitted = admit(review_of(pod, old), no_lookup if exempt else REQUESTED)
-    assert bool(admitted.patch) is not exempt
-    assert bool(admitted.warnings) is not exempt
+    admitted = admit(review_of(pod, old), no_lookup if skipped else REQUESTED)
+    assert bool(admitted.patch) is not skipped
+    assert bool(admitted.warnings) is not skipped
 
 
 @pytest.mark.parametrize(
@@ -455,11 +455,11 @@ REWRITING = Mirror(REGISTRY, "mirror", parse_rules("docker.io gcr.io quay.io a.i
 
 
 def mixed(wanted: Sequence[CopyRequest]) -> dict[Destination, Record]:
-    """Let the fate of a copy follow from its name alone: some requested, some copied, some failed, some adopted."""
-    fates = (REQUESTED, COPIED, FAILED, all_stand(None))
+    """Answer by the name of a copy alone: some requested, some copied, some failed, some without a status."""
+    answers = (REQUESTED, COPIED, FAILED, all_records(None))
     return {
-        demand.copy.destination: fates[sum(map(ord, str(demand.copy.source))) % 4]([demand])[demand.copy.destination]
-        for demand in wanted
+        copy.destination: answers[sum(map(ord, str(copy.source))) % 4]([request])[copy.destination]
+        for request, copy in ((request, request.copy) for request in wanted)
     }
 
 
@@ -492,7 +492,7 @@ def test_an_update_that_changes_no_image_never_restarts_a_container(
 
 @steady
 @given(pods, st.sampled_from(["always", "copied"]), st.sampled_from([REWRITING, OTHER]), st.booleans())
-def test_a_pod_applied_again_from_its_source_stands_as_it_stood(
+def test_a_pod_applied_again_from_its_source_stays_unchanged(
     source: Json, swap_when: SwapWhen, later: Mirror, forgets: bool
 ) -> None:
     """kubectl apply keeps our annotation in the object, kubectl replace drops it; rules and prefix may have changed."""
@@ -525,18 +525,18 @@ requests = st.tuples(st.sampled_from(["label", "apply", "replace"]), two_images,
 
 @steady
 @given(two_images, st.lists(requests, max_size=6), st.sampled_from(["always", "copied"]))
-def test_through_a_pods_whole_life_each_image_is_what_was_written_last_or_made_from_it(
+def test_in_a_pods_whole_life_each_image_is_the_one_written_last_or_its_rewrite(
     images: dict[str, str], life: list[tuple[str, dict[str, str], Mirror]], swap_when: SwapWhen
 ) -> None:
     live = admit(review_of(made_pod(images)), mixed, swap_when=swap_when, mirror=REWRITING).pod
     written = {f"containers/{name}": image for name, image in images.items()}
     for verb, named, mirror in life:
-        standing = images_of(live)
+        current = images_of(live)
         pod = copy.deepcopy(live) if verb != "replace" else made_pod(named)
         if verb != "label":
             pod["spec"] = made_pod(named)["spec"]
             # Who writes what stands there changes nothing, so that the image keeps its origin.
-            written |= {key: image for key, image in images_of(pod).items() if image != standing[key]}
+            written |= {key: image for key, image in images_of(pod).items() if image != current[key]}
         admitted = admit(review_of(pod, live), mixed, swap_when=swap_when, mirror=mirror)
         for key, image in admitted.images.items():
             made = [becomes(each, written[key]) for each in (REWRITING, OTHER)]
@@ -584,7 +584,7 @@ def test_junk_anywhere_in_a_pod_gets_an_answer_whose_patch_applies(
 
 
 @pytest.mark.parametrize("place", ["containers", "volumes"])
-def test_an_image_that_is_no_text_keeps_its_neighbours_working(place: str) -> None:
+def test_an_image_that_is_no_text_does_not_affect_the_others(place: str) -> None:
     pod = made_pod(**{place: {"a": "nginx", "b": "nginx"}})
     entry = pod["spec"][place][0]
     (entry if place == "containers" else entry["image"])["image" if place == "containers" else "reference"] = 5

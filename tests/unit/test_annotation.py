@@ -134,25 +134,25 @@ def test_what_is_no_object_of_texts_is_discarded(junk: Any) -> None:
     assert update(made_pod({"a": "gcr.io/x:1"}), old, no_lookup).images == {"containers/a": f"{GCR}/x:1"}
 
 
-def test_the_old_pods_notes_come_first_and_survive_an_object_that_lost_them() -> None:
+def test_the_old_pods_annotation_counts_and_survives_an_object_that_lost_it() -> None:
     old = made_pod({"a": f"{HUB}/nginx:latest", "b": f"{GCR}/b:1"}, annotations=noted({"containers/a": "nginx"}))
     pod = made_pod({"a": f"{HUB}/nginx:latest", "b": "gcr.io/b:2"})
     assert update(pod, old).originals == {"containers/a": "nginx", "containers/b": "gcr.io/b:2"}
 
 
-def test_the_objects_notes_come_before_the_old_pods() -> None:
+def test_the_new_objects_annotation_counts_more_than_the_old_pods() -> None:
     old = made_pod({"a": f"{HUB}/nginx:latest"}, annotations=noted({"containers/a": "nginx"}))
     pod = made_pod({"a": f"{HUB}/nginx:latest"}, annotations=noted({"containers/a": "docker.io/nginx"}))
     assert update(pod, old, no_lookup).originals == {"containers/a": "docker.io/nginx"}
 
 
-def test_what_is_rewritten_now_comes_before_all_notes() -> None:
+def test_an_image_that_is_rewritten_now_counts_more_than_any_annotation() -> None:
     old = made_pod({"a": f"{GCR}/x:1"}, annotations=noted({"containers/a": "gcr.io/x:1"}))
     pod = made_pod({"a": "gcr.io/x:2"}, annotations=noted({"containers/a": "gcr.io/x:1"}))
     assert update(pod, old).originals == {"containers/a": "gcr.io/x:2"}
 
 
-def test_junk_in_the_object_leaves_the_old_pods_notes() -> None:
+def test_junk_in_the_object_does_not_change_the_old_pods_originals() -> None:
     old = made_pod({"a": f"{HUB}/nginx:latest"}, annotations=noted({"containers/a": "nginx"}))
     pod = made_pod({"a": f"{HUB}/nginx:latest"}, annotations=noted("junk"))
     assert update(pod, old, no_lookup).originals == {"containers/a": "nginx"}
@@ -181,14 +181,14 @@ def test_what_is_no_longer_ours_is_dropped(key: str, original: str) -> None:
 
 
 @pytest.mark.parametrize("old_keeps_it", [True, False], ids=["old-keeps-the-note", "old-has-no-note"])
-def test_an_image_set_to_what_we_leave_alone_loses_its_note(old_keeps_it: bool) -> None:
+def test_an_image_set_to_one_that_is_left_unchanged_loses_its_original(old_keeps_it: bool) -> None:
     note = noted({"containers/a": "gcr.io/x:1"})
     old = made_pod({"a": f"{GCR}/x:1"}, annotations=note if old_keeps_it else None)
     pod = made_pod({"a": "private.example.com/x:1"}, annotations=note)
     assert update(pod, old, no_lookup).originals is None
 
 
-def test_a_note_about_an_image_set_while_nobody_watched_is_dropped() -> None:
+def test_the_original_of_an_image_that_was_changed_without_the_webhook_is_dropped() -> None:
     """Its tag shows that it was never made from what the note says, whatever the rules were."""
     annotations = noted({"containers/a": "gcr.io/x:1"})
     old = made_pod({"a": "private.example.com/y:2"}, annotations=annotations)
@@ -196,7 +196,7 @@ def test_a_note_about_an_image_set_while_nobody_watched_is_dropped() -> None:
     assert update(pod, old, no_lookup).originals is None
 
 
-def test_an_image_whose_copy_failed_loses_the_note_of_the_one_before() -> None:
+def test_an_image_whose_copy_failed_loses_the_original_of_the_one_before() -> None:
     old = made_pod({"a": f"{GCR}/x:1"}, annotations=noted({"containers/a": "gcr.io/x:1"}))
     pod = made_pod({"a": "gcr.io/x:2"}, annotations=noted({"containers/a": "gcr.io/x:1"}, a="b"))
     admitted = update(pod, old, FAILED)
@@ -210,7 +210,7 @@ def test_an_image_already_ours_sets_no_key(prefix: str) -> None:
     assert not admit(review_of(pod), no_lookup).patch
 
 
-def test_an_annotation_that_says_it_all_is_left_as_it_is_written() -> None:
+def test_a_complete_annotation_is_left_unchanged() -> None:
     text = '{ "containers/a" : "nginx" }'
     pod = made_pod({"a": f"{HUB}/nginx:latest"}, annotations=noted(text))
     assert not admit(review_of(pod), no_lookup).patch
@@ -252,7 +252,7 @@ def test_none_is_written_where_all_together_would_pass_the_limit(
     assert not admit(review_of(admitted.pod), no_lookup).patch
 
 
-def test_one_that_grows_past_the_limit_is_removed() -> None:
+def test_an_annotation_that_grows_past_the_limit_is_removed() -> None:
     annotations = noted({"containers/a": "nginx"}) | {"a": "x" * (LIMIT - OURS - 10)}
     old = made_pod({"a": f"{HUB}/nginx:latest", "b": f"{GCR}/b:1"}, annotations=annotations)
     pod = made_pod({"a": f"{HUB}/nginx:latest", "b": "gcr.io/b:2"}, annotations=annotations)
@@ -292,7 +292,7 @@ RULES = "docker.io gcr.io quay.io a.io=b.io/m"
     ],
 )
 @pytest.mark.parametrize("verb", ["apply", "replace"])
-def test_a_pod_applied_again_gets_back_what_stands_there(
+def test_a_pod_applied_again_gets_its_current_images_back(
     places: dict[str, dict[str, str]], rules: str, prefix: str, verb: str
 ) -> None:
     """No matter what the record, the rules or the prefix say now, and with no look at the table."""
@@ -312,7 +312,7 @@ def test_a_pod_applied_again_gets_back_what_stands_there(
     "spelling", ["nginx", "nginx:latest", "docker.io/nginx", "index.docker.io/library/nginx", "docker.io/library/nginx"]
 )
 @pytest.mark.parametrize("annotated", [True, False])
-def test_any_spelling_of_the_original_gives_back_what_stands_there(spelling: str, annotated: bool) -> None:
+def test_any_spelling_of_the_original_restores_the_current_image(spelling: str, annotated: bool) -> None:
     old = made_pod({"a": f"{HUB}/nginx:latest"}, annotations=noted({"containers/a": "nginx"}) if annotated else None)
     admitted = update(made_pod({"a": spelling}), old, no_lookup)
     assert admitted.images == {"containers/a": f"{HUB}/nginx:latest"}
@@ -320,7 +320,7 @@ def test_any_spelling_of_the_original_gives_back_what_stands_there(spelling: str
 
 
 @pytest.mark.parametrize(
-    "standing",
+    "current",
     [
         pytest.param(f"{REGISTRY}/mirror/gcr.io/x:1", id="same-prefix"),
         pytest.param(f"{REGISTRY}/older/gcr.io/x:1", id="another-prefix"),
@@ -328,14 +328,14 @@ def test_any_spelling_of_the_original_gives_back_what_stands_there(spelling: str
     ],
 )
 @pytest.mark.parametrize("rules", ["gcr.io", "", "gcr.io=b.io"], ids=["copy", "none", "rewrite"])
-def test_a_home_under_any_prefix_is_known_without_an_annotation(standing: str, rules: str) -> None:
+def test_a_copy_under_any_prefix_is_recognised_without_an_annotation(current: str, rules: str) -> None:
     for kind in ("containers", "init", "volumes"):
-        old, pod = made_pod(**{kind: {"a": standing}}), made_pod(**{kind: {"a": "gcr.io/x:1"}})
-        assert list(update(pod, old, no_lookup, mirror_of(rules)).images.values()) == [standing]
+        old, pod = made_pod(**{kind: {"a": current}}), made_pod(**{kind: {"a": "gcr.io/x:1"}})
+        assert list(update(pod, old, no_lookup, mirror_of(rules)).images.values()) == [current]
 
 
 @pytest.mark.parametrize(
-    ("standing", "image", "becomes"),
+    ("current", "image", "becomes"),
     [
         pytest.param(f"{GCR}/x:1", "gcr.io/x:2", f"{GCR}/x:2", id="another-tag"),
         pytest.param(f"{GCR}/x:1", "gcr.io/y:1", f"{GCR}/y:1", id="another-image"),
@@ -352,8 +352,8 @@ def test_a_home_under_any_prefix_is_known_without_an_annotation(standing: str, r
         pytest.param("", "gcr.io/x:1", f"{GCR}/x:1", id="nothing"),
     ],
 )
-def test_an_image_that_is_new_is_no_reason_to_give_anything_back(standing: str, image: str, becomes: str) -> None:
-    admitted = update(made_pod({"a": image}), made_pod({"a": standing}))
+def test_a_new_image_restores_nothing(current: str, image: str, becomes: str) -> None:
+    admitted = update(made_pod({"a": image}), made_pod({"a": current}))
     assert admitted.images == {"containers/a": becomes}
     assert admitted.originals == {"containers/a": image}
 
@@ -399,13 +399,13 @@ def test_an_image_set_by_hand_in_between_is_not_brought_back(by_hand: str, sourc
 @pytest.mark.parametrize(
     "by_hand", ["private.example.com/x:2", f"{REGISTRY}/own/x:2", f"private.example.com/x@{DIGEST}"]
 )
-def test_an_image_set_by_hand_while_nobody_watched_is_not_brought_back(by_hand: str) -> None:
+def test_an_image_set_by_hand_without_the_webhook_is_not_brought_back(by_hand: str) -> None:
     """The note is stale, for the webhook was not called; the tag shows it."""
     old = made_pod({"a": by_hand}, annotations=noted({"containers/a": "gcr.io/x:1"}))
     assert update(applied(old, made_pod({"a": "gcr.io/x:1"})), old).images == {"containers/a": f"{GCR}/x:1"}
 
 
-def test_the_name_of_a_copy_is_believed_before_a_note_that_says_otherwise() -> None:
+def test_the_name_of_a_copy_counts_more_than_an_annotation_that_says_otherwise() -> None:
     """Below our prefix a name has one source, so that a note of another is stale even where the tags agree."""
     old = made_pod({"a": f"{GCR}/y:1"}, annotations=noted({"containers/a": "gcr.io/x:1"}))
     assert update(applied(old, made_pod({"a": "gcr.io/y:1"})), old, no_lookup).images == {"containers/a": f"{GCR}/y:1"}
@@ -419,7 +419,7 @@ def test_an_image_that_was_never_rewritten_is_not_touched_when_applied_again() -
     assert not update(applied(live, source), live, no_lookup).patch
 
 
-def test_one_image_changes_and_the_others_are_given_back() -> None:
+def test_one_image_changes_and_the_others_are_restored() -> None:
     source = made_pod({"a": "gcr.io/a:1", "b": "gcr.io/b:1"}, volumes={"v": "gcr.io/v:1"})
     live = create(source)
     source["spec"]["containers"][0]["image"] = "gcr.io/a:2"
@@ -450,7 +450,7 @@ def test_an_injected_sidecar_keeps_every_original(index: int, annotations: Json 
     assert not admit(review_of(second.pod), no_lookup).patch
 
 
-def test_an_image_that_another_webhook_replaces_is_looked_at_anew() -> None:
+def test_an_image_that_another_webhook_replaces_is_decided_again() -> None:
     first = create(made_pod({"a": "nginx", "b": "gcr.io/b:1"}))
     first["spec"]["containers"][0]["image"] = "private.example.com/nginx:1"
     first["spec"]["containers"][1]["image"] = "quay.io/b:2"
@@ -480,14 +480,14 @@ def test_an_update_that_is_reviewed_twice_is_patched_once() -> None:
     assert not update(first.pod, live, no_lookup, mirror).patch
 
 
-def test_a_digest_applied_without_the_tag_that_stood_beside_it_is_the_same_image() -> None:
+def test_a_digest_applied_without_the_tag_that_was_beside_it_is_the_same_image() -> None:
     live = create(made_pod({"a": f"gcr.io/x:1@{DIGEST}"}))
     again = update(applied(live, made_pod({"a": f"gcr.io/x@{DIGEST}"})), live, no_lookup)
     assert again.images == {"containers/a": f"{GCR}/x@{DIGEST}"}
 
 
 @pytest.mark.parametrize("older", ["mirror/team_a", "mirror/v1.0", "mirror/old"])
-def test_an_annotated_copy_below_a_longer_former_prefix_is_given_back(older: str) -> None:
-    standing = f"{REGISTRY}/{older}/gcr.io/x:1"
-    old = made_pod({"a": standing}, annotations=noted({"containers/a": "gcr.io/x:1"}))
-    assert update(applied(old, made_pod({"a": "gcr.io/x:1"})), old, no_lookup).images == {"containers/a": standing}
+def test_an_annotated_copy_below_a_longer_former_prefix_is_restored(older: str) -> None:
+    current = f"{REGISTRY}/{older}/gcr.io/x:1"
+    old = made_pod({"a": current}, annotations=noted({"containers/a": "gcr.io/x:1"}))
+    assert update(applied(old, made_pod({"a": "gcr.io/x:1"})), old, no_lookup).images == {"containers/a": current}

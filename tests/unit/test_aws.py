@@ -27,7 +27,7 @@ from image_mirror.reconciler import RESERVE
 CONNECTIONS = 4
 
 
-def test_a_client_has_the_patience_that_is_asked_for(cloud: object) -> None:  # noqa: ARG001 - the environment it sets
+def test_a_client_has_the_requested_timeouts_and_attempts(cloud: object) -> None:  # noqa: ARG001 - the environment it sets
     client = connect("dynamodb", CallLimits(connect=0.25, read=0.75, attempts=3, connections=7))
     config = client.meta.config
     assert (config.connect_timeout, config.read_timeout, config.max_pool_connections) == (0.25, 0.75, 7)
@@ -42,14 +42,14 @@ def test_a_client_of_another_account_has_its_key_and_region(cloud: object) -> No
 
 
 def test_the_webhook_s_calls_fit_into_the_answer_of_the_shipped_configuration() -> None:
-    patience = webhook._LIMITS
-    assert patience.connect + patience.read <= 5 / 4
-    assert patience.attempts == 2
+    limits = webhook._LIMITS
+    assert limits.connect + limits.read <= 5 / 4
+    assert limits.attempts == 2
 
 
 def test_the_reconciler_s_calls_fit_into_its_reserve() -> None:
-    patience = reconciler._LIMITS
-    assert 2 * patience.attempts * (patience.connect + patience.read) <= RESERVE
+    limits = reconciler._LIMITS
+    assert 2 * limits.attempts * (limits.connect + limits.read) <= RESERVE
 
 
 def self_signed(folder: Path) -> Path:
@@ -143,7 +143,7 @@ def test_a_client_reads_its_root_certificates_once_for_all_its_connections(
     assert read == [str(certificate)]
 
 
-def test_a_server_that_no_root_vouches_for_is_refused_each_time(
+def test_a_server_whose_certificate_no_root_signed_is_refused_each_time(
     certificate: Path, trusting: Any, tmp_path: Path
 ) -> None:
     with table_over_tls(certificate) as endpoint:

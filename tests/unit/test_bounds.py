@@ -284,8 +284,8 @@ def test_no_depth_of_nesting_is_a_bug(where: str) -> None:
 
     # Where Python's limit lies depends on its version and on who calls.
     limit = bisect(range(ENTRIES), 200, key=lambda depth: status(depth + 1))
-    outcomes = {status(depth) for depth in range(max(1, limit - 30), limit + 30)}
-    assert outcomes == ({200} if where == "originals" else {400} if where == "body" else {200, 400})
+    statuses = {status(depth) for depth in range(max(1, limit - 30), limit + 30)}
+    assert statuses == ({200} if where == "originals" else {400} if where == "body" else {200, 400})
 
 
 # The table.

@@ -116,7 +116,7 @@ COMMAND = "Error while executing command: copy. Reason: exit status "
         ),
     ],
 )
-def test_each_end_of_a_build_has_its_outcome(build: dict[str, Any], outcome: BuildResult, reason: str) -> None:
+def test_each_end_of_a_build_has_its_result(build: dict[str, Any], outcome: BuildResult, reason: str) -> None:
     found = read_build(build)
     assert (found.outcome, found.reason) == (outcome, reason)
     # These two last until someone mends a key or its secret, and so ring an alarm.

@@ -13,7 +13,7 @@ from image_mirror.lifecycle import delayed
 from image_mirror.record import Build, BuildResult, Record, idempotency_token, new_record
 from image_mirror.reference import destination_of, parse_reference
 from image_mirror.settings import Settings
-from support.cloud import PATIENCE, REGISTRY, Cloud
+from support.cloud import LIMITS, REGISTRY, Cloud
 
 NOW = 1_800_000_000_000
 DIGEST = "sha256:" + "a" * 64
@@ -26,7 +26,7 @@ def fresh(image: str = "gcr.io/team/app:1") -> Record:
 
 @pytest.fixture
 def builds(cloud: Cloud, settings: Settings) -> Builds:
-    account = GlobalAccount(cloud.secrets, "GlobalAKSK", lambda key: connect("codebuild", PATIENCE, key), lambda: 0.0)
+    account = GlobalAccount(cloud.secrets, "GlobalAKSK", lambda key: connect("codebuild", LIMITS, key), lambda: 0.0)
     return Builds(account, settings.project)
 
 

@@ -40,8 +40,8 @@ def test_a_new_repository_is_mutable_and_tagged(cloud: Cloud, repositories: Repo
 def test_an_existing_repository_is_fine_and_gets_the_policies_that_are_set(cloud: Cloud, settings: Settings) -> None:
     name = "mirror/gcr.io/team/app"
     cloud.ecr.create_repository(repositoryName=name)
-    wishes = replace(settings, expire_days=90, pull_accounts=("111111111111",), scan_on_push=True)
-    repositories = Repositories(cloud.ecr, wishes)
+    changed = replace(settings, expire_days=90, pull_accounts=("111111111111",), scan_on_push=True)
+    repositories = Repositories(cloud.ecr, changed)
     repositories.ensure(fresh())
     assert json.loads(cloud.ecr.get_lifecycle_policy(repositoryName=name)["lifecyclePolicyText"]) == lifecycle_policy(
         90

@@ -114,7 +114,7 @@ def test_a_key_refused_twice_delays(account: GlobalAccount) -> None:
         pytest.param(ConnectTimeoutError(endpoint_url="https://x"), "ConnectTimeoutError", False, id="network"),
     ],
 )
-def test_whatever_stands_in_the_way_delays(account: GlobalAccount, cause: Exception, message: str, busy: bool) -> None:
+def test_any_failure_of_a_call_delays(account: GlobalAccount, cause: Exception, message: str, busy: bool) -> None:
     with pytest.raises(DelayedError) as caught:
         account.call("StartBuild", failing(cause))
     assert str(caught.value).endswith(message)
@@ -129,7 +129,7 @@ def test_whatever_stands_in_the_way_delays(account: GlobalAccount, cause: Except
         pytest.param(error("AccessDeniedException"), False, id="refused"),
     ],
 )
-def test_a_call_that_may_have_taken_effect_is_told_apart(cause: ClientError, uncertain: bool) -> None:
+def test_a_call_that_may_have_taken_effect_has_its_own_error(cause: ClientError, uncertain: bool) -> None:
     assert delayed_by("StartBuild", cause).uncertain is uncertain
 
 
@@ -143,7 +143,9 @@ def test_a_call_that_may_have_taken_effect_is_told_apart(cause: ClientError, unc
         pytest.param(ConnectTimeoutError(endpoint_url="https://x"), False, id="no answer"),
     ],
 )
-def test_a_call_that_the_key_is_refused_for_is_told_apart(account: GlobalAccount, cause: Exception, key: bool) -> None:
+def test_a_call_for_which_the_key_is_refused_has_its_own_error(
+    account: GlobalAccount, cause: Exception, key: bool
+) -> None:
     with pytest.raises(DelayedError) as caught:
         account.call("StartBuild", failing(cause, cause))
     assert caught.value.key is key
@@ -249,7 +251,7 @@ def test_a_secret_that_cannot_be_read_is_read_once_for_all_that_wait(connections
     assert secrets.readings == 1
 
 
-def test_all_that_wait_for_a_secret_learn_the_same_of_its_failure(connections: Connections) -> None:
+def test_all_callers_that_wait_for_a_secret_get_the_same_error(connections: Connections) -> None:
     secrets = CountingSecrets(None, "ThrottlingException")
     account = GlobalAccount(secrets, "GlobalAKSK", connections, lambda: connections.now)  # type: ignore[arg-type]
     for _ in range(2):

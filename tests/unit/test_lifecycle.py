@@ -93,20 +93,20 @@ def test_a_tag_beside_a_digest_is_not_asked_of_the_source() -> None:
 def test_a_pod_renews_what_failed_what_is_old_and_what_has_no_status(
     record: Record, pull_always: bool, age: int, renewed: bool
 ) -> None:
-    wish = fresh(now=NOW + age)
-    expected = replace(wish, digest=record.digest) if renewed else None
-    assert renew(record, wish, pull_always=pull_always, policy=POLICY) == expected
+    fresh_record = fresh(now=NOW + age)
+    expected = replace(fresh_record, digest=record.digest) if renewed else None
+    assert renew(record, fresh_record, pull_always=pull_always, policy=POLICY) == expected
 
 
 def test_a_copy_by_digest_is_never_refreshed() -> None:
     copied = replace(BY_DIGEST, status=Status.COPIED, digest=HELD)
-    wish = fresh(f"gcr.io/a@{HELD}", NOW + 99 * HOUR)
-    assert renew(copied, wish, pull_always=True, policy=POLICY) is None
+    fresh_record = fresh(f"gcr.io/a@{HELD}", NOW + 99 * HOUR)
+    assert renew(copied, fresh_record, pull_always=True, policy=POLICY) is None
 
 
 def test_zero_refresh_hours_mean_never() -> None:
-    wish = fresh(now=NOW + 9999 * HOUR)
-    assert renew(COPIED, wish, pull_always=True, policy=Policy(refresh=0)) is None
+    fresh_record = fresh(now=NOW + 9999 * HOUR)
+    assert renew(COPIED, fresh_record, pull_always=True, policy=Policy(refresh=0)) is None
 
 
 RUNNING = Build(BuildResult.RUNNING)
@@ -202,7 +202,7 @@ def test_what_ecr_holds_decides(record: Record, held: str | None, after: tuple[S
         assert (step.record.due_at or 0) > LATER
 
 
-def test_copies_made_together_are_verified_apart() -> None:
+def test_copies_made_together_are_verified_at_different_times() -> None:
     dues = set()
     for number in range(100):
         step = verified(replace(COPIED, tag=str(number)), HELD, NOW, POLICY)
@@ -227,7 +227,7 @@ def test_copies_made_together_are_verified_apart() -> None:
         pytest.param(BY_DIGEST, OTHER, None, id="another image under a digest's tag"),
     ],
 )
-def test_a_hint_makes_of_a_record_what_ecr_says(
+def test_a_push_event_changes_a_record_to_what_ecr_says(
     record: Record, held: str | None, after: tuple[Status, str | None] | None
 ) -> None:
     step = after_push_event(record, held, LATER, POLICY)
@@ -236,7 +236,7 @@ def test_a_hint_makes_of_a_record_what_ecr_says(
         assert (step.record.status, step.record.digest) == after
 
 
-def test_a_hint_of_a_deletion_removes_the_record() -> None:
+def test_a_deletion_event_removes_the_record_of_an_image_that_ecr_no_longer_holds() -> None:
     assert after_push_event(COPIED, None, LATER, POLICY) == Step.REMOVE
 
 
@@ -307,21 +307,21 @@ class History(RuleBasedStateMachine):
 
     @rule(pull_always=st.booleans())
     def a_pod_comes(self, pull_always: bool) -> None:
-        wish = fresh(self.image, self.now)
+        fresh_record = fresh(self.image, self.now)
         if self.record is None:
-            self.record = wish
+            self.record = fresh_record
         else:
-            self.record = renew(self.record, wish, pull_always=pull_always, policy=POLICY) or self.record
+            self.record = renew(self.record, fresh_record, pull_always=pull_always, policy=POLICY) or self.record
 
     @precondition(lambda self: self.record is not None)
-    @rule(outcome=st.sampled_from(BuildResult), pushed=st.sampled_from([HELD, OTHER]))
-    def the_reconciler_looks(self, outcome: BuildResult, pushed: str) -> None:
+    @rule(result=st.sampled_from(BuildResult), pushed=st.sampled_from([HELD, OTHER]))
+    def the_reconciler_looks(self, result: BuildResult, pushed: str) -> None:
         assert self.record is not None
         step = next_step(self.record, None, self.now)
         if step is Step.INSPECT:
-            if outcome is BuildResult.COPIED:
+            if result is BuildResult.COPIED:
                 self.held = HELD if self.record.by_digest else pushed
-            step = next_step(self.record, Build(outcome, "reason"), self.now)
+            step = next_step(self.record, Build(result, "reason"), self.now)
         if step is Step.START:
             step = Save(started(self.record, f"build:{self.now}", self.now))
         if step is Step.VERIFY:

@@ -124,7 +124,7 @@ def test_a_long_reason_leaves_room_for_the_image_and_for_what_to_do() -> None:
         pytest.param("GCR.IO/x", id="no-home"),
     ],
 )
-def test_the_cause_is_told_to_its_end_beside_a_short_name(image: str) -> None:
+def test_beside_a_short_name_the_cause_is_printed_whole(image: str) -> None:
     """A sentence that is cut off within a word tells nobody what to do."""
     decision = MIRROR.decide(image)[0]
     assert isinstance(decision, Leave)

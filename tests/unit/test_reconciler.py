@@ -55,12 +55,12 @@ def fresh(image: str = "gcr.io/team/app:1", age: int = 0) -> Record:
     return new_record(destination_of(source, REGISTRY, "mirror"), source, now() - age)
 
 
-def stand(records: Records, record: Record) -> Record:
+def create(records: Records, record: Record) -> Record:
     assert records.create(record) is record
     return record
 
 
-def standing(records: Records, record: Record) -> Record:
+def current(records: Records, record: Record) -> Record:
     found = records.get(record.repo, record.tag)
     assert found is not None
     return found
@@ -111,9 +111,9 @@ def run(event: dict[str, Any], seconds: float = 120) -> dict[str, Any]:
 
 
 def test_a_request_in_the_stream_starts_its_build_and_ensures_its_repository(cloud: Cloud, records: Records) -> None:
-    record = stand(records, fresh())
+    record = create(records, fresh())
     assert run(stream(record)) == {"batchItemFailures": []}
-    after = standing(records, record)
+    after = current(records, record)
     assert after.status is Status.COPYING
     [build] = cloud.codebuild.batch_get_builds(ids=[after.build_id or ""])["builds"]
     assert build["projectName"] == "ImagePullProject"
@@ -121,9 +121,9 @@ def test_a_request_in_the_stream_starts_its_build_and_ensures_its_repository(clo
 
 
 def test_an_event_says_where_to_look_and_the_item_says_what_to_do(records: Records) -> None:
-    record = stand(records, replace(fresh(), status=Status.FAILED, error="x", attempts=5, due_at=None))
+    record = create(records, replace(fresh(), status=Status.FAILED, error="x", attempts=5, due_at=None))
     run(stream(replace(record, status=Status.REQUESTED)))
-    assert standing(records, record) == record
+    assert current(records, record) == record
 
 
 def test_an_event_of_a_record_that_is_gone_does_nothing(cloud: Cloud) -> None:
@@ -141,21 +141,21 @@ def test_a_batch_that_names_one_record_twice_starts_one_build(
         return "ImagePullProject:1"
 
     monkeypatch.setattr(Builds, "start", start)
-    record = stand(records, fresh())
+    record = create(records, fresh())
     run(stream(record, record))
     assert started == [record]
 
 
 def test_a_request_that_backs_off_is_left_as_it_is(records: Records) -> None:
-    record = stand(records, replace(fresh(), due_at=now() + 10 * MINUTE, attempts=1))
+    record = create(records, replace(fresh(), due_at=now() + 10 * MINUTE, attempts=1))
     run(stream(record))
-    assert standing(records, record) == record
+    assert current(records, record) == record
 
 
 def test_a_record_that_fails_is_reported_by_its_sequence_numbers_and_the_others_go_on(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good, bad = stand(records, fresh("gcr.io/a:1")), stand(records, fresh("gcr.io/b:1"))
+    good, bad = create(records, fresh("gcr.io/a:1")), create(records, fresh("gcr.io/b:1"))
     original = Records.get
 
     def get(self: Records, repo: str, tag: str) -> Record | None:
@@ -169,26 +169,26 @@ def test_a_record_that_fails_is_reported_by_its_sequence_numbers_and_the_others_
     assert original(records, good.repo, good.tag) != good
 
 
-def test_the_schedule_follows_a_copy_from_its_request_to_its_arrival(cloud: Cloud, records: Records) -> None:
-    record = stand(records, fresh(age=HOUR))
+def test_the_schedule_advances_a_copy_from_its_request_to_copied(cloud: Cloud, records: Records) -> None:
+    record = create(records, fresh(age=HOUR))
     run(SCHEDULE)
-    copying = standing(records, record)
+    copying = current(records, record)
     assert copying.status is Status.COPYING
     digest = cloud.push("mirror/gcr.io/team/app", "1")
     records.replace(copying, replace(copying, due_at=now()))
     run(SCHEDULE)
-    copied = standing(records, record)
+    copied = current(records, record)
     assert (copied.status, copied.digest, copied.error) == (Status.COPIED, digest, None)
     assert (copied.due_at or 0) > now() + 20 * HOUR
 
 
 def test_a_build_that_succeeded_counts_only_if_ecr_holds_the_image(cloud: Cloud, records: Records) -> None:
-    record = stand(records, fresh(age=HOUR))
+    record = create(records, fresh(age=HOUR))
     run(SCHEDULE)
-    copying = standing(records, record)
+    copying = current(records, record)
     records.replace(copying, replace(copying, due_at=now()))
     run(SCHEDULE)
-    after = standing(records, record)
+    after = current(records, record)
     assert (after.status, after.attempts) == (Status.REQUESTED, 1)
     assert after.error == "the build succeeded, but ECR does not hold what it pushed"
     assert cloud.items()
@@ -205,17 +205,17 @@ def test_a_build_that_succeeded_counts_only_if_ecr_holds_the_image(cloud: Cloud,
 def test_a_build_that_is_due_is_looked_up(
     records: Records, monkeypatch: pytest.MonkeyPatch, build: Build, status: Status, attempts: int, waits: int
 ) -> None:
-    record = stand(records, replace(fresh(age=HOUR), status=Status.COPYING, build_id="ImagePullProject:1"))
+    record = create(records, replace(fresh(age=HOUR), status=Status.COPYING, build_id="ImagePullProject:1"))
     monkeypatch.setattr(Builds, "look_up", lambda _self, ids: dict.fromkeys(ids, build))
     run(SCHEDULE)
-    after = standing(records, record)
+    after = current(records, record)
     assert (after.status, after.attempts, after.waits) == (status, attempts, waits)
     assert (after.due_at or 0) > now()
 
 
 def test_builds_are_looked_up_a_hundred_at_a_time(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(150):
-        stand(
+        create(
             records,
             replace(fresh(f"gcr.io/a:{number}", HOUR), status=Status.COPYING, build_id=f"ImagePullProject:{number}"),
         )
@@ -233,14 +233,14 @@ def test_builds_are_looked_up_a_hundred_at_a_time(records: Records, monkeypatch:
 def test_a_key_that_is_refused_leaves_running_copies_as_they_are_and_says_why(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = stand(records, replace(fresh(age=HOUR), status=Status.COPYING, build_id="ImagePullProject:1"))
+    record = create(records, replace(fresh(age=HOUR), status=Status.COPYING, build_id="ImagePullProject:1"))
 
     def builds(_self: Builds, _ids: list[str]) -> dict[str, Build]:
         raise DelayedError("BatchGetBuilds: AWS answered UnrecognizedClientException")
 
     monkeypatch.setattr(Builds, "look_up", builds)
     run(SCHEDULE)
-    after = standing(records, record)
+    after = current(records, record)
     assert (after.status, after.build_id, after.attempts, after.waits) == (Status.COPYING, record.build_id, 0, 1)
     assert after.error == "BatchGetBuilds: AWS answered UnrecognizedClientException"
     assert 0 < (after.due_at or 0) - now() <= MINUTE
@@ -248,9 +248,9 @@ def test_a_key_that_is_refused_leaves_running_copies_as_they_are_and_says_why(
 
 def test_a_missing_secret_makes_requests_wait_without_an_attempt(cloud: Cloud, records: Records) -> None:
     cloud.secrets.delete_secret(SecretId="GlobalAKSK", ForceDeleteWithoutRecovery=True)
-    record = stand(records, fresh())
+    record = create(records, fresh())
     assert run(stream(record)) == {"batchItemFailures": []}
-    after = standing(records, record)
+    after = current(records, record)
     assert (after.status, after.attempts, after.waits) == (Status.REQUESTED, 0, 1)
     assert after.error == "reading the secret GlobalAKSK: AWS answered ResourceNotFoundException: " + (
         "Secrets Manager can't find the specified secret."
@@ -258,7 +258,7 @@ def test_a_missing_secret_makes_requests_wait_without_an_attempt(cloud: Cloud, r
     assert MINUTE - 5000 <= (after.due_at or 0) - now() <= MINUTE
 
 
-def test_a_full_queue_ends_the_starts_of_a_run_and_leaves_the_rest_due(
+def test_a_full_queue_ends_the_starts_of_an_invocation_and_leaves_the_rest_due(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Record] = []
@@ -268,10 +268,10 @@ def test_a_full_queue_ends_the_starts_of_a_run_and_leaves_the_rest_due(
         raise DelayedError("StartBuild: AWS answered AccountLimitExceededException", no_capacity=True)
 
     monkeypatch.setattr(Builds, "start", start)
-    made = [stand(records, fresh(f"gcr.io/a:{number}", HOUR)) for number in range(60)]
+    made = [create(records, fresh(f"gcr.io/a:{number}", HOUR)) for number in range(60)]
     run(SCHEDULE)
     assert 1 <= len(asked) <= 8, "no more than run at the same time"
-    after = [standing(records, record) for record in made]
+    after = [current(records, record) for record in made]
     assert sum(record.waits for record in after) == len(asked)
     assert all(MINUTE - 5000 <= (record.due_at or 0) - now() < 2 * MINUTE for record in after if record.waits)
     assert [record for record in after if record.waits == 0] == [r for r in made if r not in asked]
@@ -295,7 +295,7 @@ def test_what_is_known_to_wait_for_capacity_is_not_read_again_until_there_is_som
     monkeypatch.setattr(reconciler, "_CHUNK", 20)  # what is read at the least, to ask CodeBuild
     monkeypatch.setattr(Builds, "start", full)
     monkeypatch.setattr(Builds, "look_up", lambda _self, ids: dict.fromkeys(ids, Build(BuildResult.RUNNING)))
-    waiting = [stand(records, fresh(f"gcr.io/a{number:02}:1", HOUR - number * 1000)) for number in range(60)]
+    waiting = [create(records, fresh(f"gcr.io/a{number:02}:1", HOUR - number * 1000)) for number in range(60)]
     run(SCHEDULE)
     assert len(read) == 60
     # Meanwhile another run starts one of them: its build is looked up all the same.
@@ -307,7 +307,7 @@ def test_what_is_known_to_wait_for_capacity_is_not_read_again_until_there_is_som
     assert "a59" in read
     monkeypatch.setattr(Builds, "start", lambda _self, record: f"ImagePullProject:{record.repo[-2:]}")
     run(SCHEDULE)
-    left = [standing(records, record) for record in waiting]
+    left = [current(records, record) for record in waiting]
     assert {record.status for record in left if not record.waits} == {Status.COPYING}
 
 
@@ -320,15 +320,15 @@ def test_a_start_that_may_have_taken_effect_is_repeated_while_its_token_lasts(
         raise delayed_by("StartBuild", ReadTimeoutError(endpoint_url="https://codebuild"))
 
     monkeypatch.setattr(Builds, "start", start)
-    record = stand(records, replace(fresh(), waits=20))
+    record = create(records, replace(fresh(), waits=20))
     run(stream(record))
-    after = standing(records, record)
+    after = current(records, record)
     assert MINUTE - 5000 <= (after.due_at or 0) - now() < 2 * MINUTE
     assert idempotency_token(after) == idempotency_token(record)
 
 
 def test_what_ecr_no_longer_holds_loses_its_record(cloud: Cloud, records: Records) -> None:
-    stand(records, replace(fresh(age=48 * HOUR), status=Status.COPIED, digest=DIGEST))
+    create(records, replace(fresh(age=48 * HOUR), status=Status.COPIED, digest=DIGEST))
     run(SCHEDULE)
     assert cloud.items() == []
 
@@ -336,52 +336,52 @@ def test_what_ecr_no_longer_holds_loses_its_record(cloud: Cloud, records: Record
 def test_what_ecr_holds_is_verified_again_a_day_later(cloud: Cloud, records: Records) -> None:
     cloud.ecr.create_repository(repositoryName="mirror/gcr.io/team/app")
     digest = cloud.push("mirror/gcr.io/team/app", "1")
-    record = stand(records, replace(fresh(age=48 * HOUR), status=Status.COPIED, digest=digest))
+    record = create(records, replace(fresh(age=48 * HOUR), status=Status.COPIED, digest=digest))
     run(SCHEDULE)
-    after = standing(records, record)
+    after = current(records, record)
     assert (after.status, after.digest) == (Status.COPIED, digest)
     assert 21 * HOUR < (after.due_at or 0) - now() < 27 * HOUR
 
 
-def test_a_run_stops_before_its_time_is_up_and_leaves_the_rest_due(records: Records) -> None:
-    record = stand(records, fresh(age=HOUR))
+def test_an_invocation_stops_before_its_time_is_up_and_leaves_the_rest_due(records: Records) -> None:
+    record = create(records, fresh(age=HOUR))
     run(SCHEDULE, seconds=44)
     assert run(stream(record), seconds=44) == {"batchItemFailures": []}
-    assert standing(records, record) == record
+    assert current(records, record) == record
 
 
-def test_a_record_under_another_prefix_is_kept_and_looked_at_much_later(records: Records) -> None:
-    record = stand(records, replace(fresh(age=HOUR), repo=f"{REGISTRY}/other/gcr.io/team/app"))
+def test_a_record_under_another_prefix_stays_and_is_checked_much_later(records: Records) -> None:
+    record = create(records, replace(fresh(age=HOUR), repo=f"{REGISTRY}/other/gcr.io/team/app"))
     run(SCHEDULE)
-    after = standing(records, record)
+    after = current(records, record)
     assert after.status is Status.REQUESTED
     assert (after.due_at or 0) > now() + 20 * HOUR
 
 
-def test_a_record_under_another_prefix_is_written_once_however_often_the_stream_tells_of_it(records: Records) -> None:
+def test_a_record_under_another_prefix_is_written_once_however_often_the_stream_delivers_it(records: Records) -> None:
     """A write of a REQUESTED record comes back by the stream; to write again for it would never end."""
-    record = stand(records, replace(fresh(age=HOUR), repo=f"{REGISTRY}/other/gcr.io/team/app"))
+    record = create(records, replace(fresh(age=HOUR), repo=f"{REGISTRY}/other/gcr.io/team/app"))
     run(stream(record))
-    once = standing(records, record)
+    once = current(records, record)
     assert once.error == "its registry or prefix is no longer served"
     run(stream(once))
-    assert standing(records, record) == once
+    assert current(records, record) == once
 
 
 @pytest.mark.parametrize("status", ["DONE", None], ids=["unknown status", "no status"])
 def test_an_item_of_another_deployment_is_left_by_the_reconciler_and_adopted_by_the_webhook(
     cloud: Cloud, records: Records, status: str | None
 ) -> None:
-    wish = fresh()
-    item: dict[str, Any] = {"repo": {"S": wish.repo}, "tag": {"S": "1"}, "updated_at": {"S": "yesterday"}}
+    request = fresh()
+    item: dict[str, Any] = {"repo": {"S": request.repo}, "tag": {"S": "1"}, "updated_at": {"S": "yesterday"}}
     item |= {"attempts": {"N": "7"}} | ({"status": {"S": status}} if status else {})
     cloud.dynamodb.put_item(TableName="ImageListTable", Item=item)
-    run(stream(wish))
+    run(stream(request))
     assert cloud.items() == [item]
-    found = records.create(wish)
+    found = records.create(request)
     assert found.status is None
-    assert records.replace(found, wish) is wish
-    assert standing(records, wish) == wish
+    assert records.replace(found, request) is request
+    assert current(records, request) == request
 
 
 def test_a_record_that_lacks_its_counts_is_advanced_and_written(cloud: Cloud, records: Records) -> None:
@@ -390,28 +390,26 @@ def test_a_record_that_lacks_its_counts_is_advanced_and_written(cloud: Cloud, re
     }
     cloud.dynamodb.put_item(TableName="ImageListTable", Item=item)
     run(stream(fresh()))
-    assert standing(records, fresh()).status is Status.COPYING
+    assert current(records, fresh()).status is Status.COPYING
 
 
 def test_a_record_that_lost_its_build_is_started_again(records: Records) -> None:
-    record = stand(records, replace(fresh(age=HOUR), status=Status.COPYING))
+    record = create(records, replace(fresh(age=HOUR), status=Status.COPYING))
     run(SCHEDULE)
-    after = standing(records, record)
+    after = current(records, record)
     assert (after.status, after.attempts, after.waits) == (Status.REQUESTED, 0, 1)
 
 
-def test_a_build_of_a_project_that_was_changed_does_not_keep_others_from_being_looked_up(
-    cloud: Cloud, records: Records
-) -> None:
-    other = stand(records, replace(fresh("gcr.io/a:1", HOUR), status=Status.COPYING, build_id="OlderProject:1"))
-    own = stand(records, fresh("gcr.io/b:1"))
+def test_a_build_of_a_changed_project_does_not_prevent_the_lookup_of_others(cloud: Cloud, records: Records) -> None:
+    other = create(records, replace(fresh("gcr.io/a:1", HOUR), status=Status.COPYING, build_id="OlderProject:1"))
+    own = create(records, fresh("gcr.io/b:1"))
     run(stream(own))
-    copying = standing(records, own)
+    copying = current(records, own)
     cloud.push("mirror/gcr.io/b", "1")
     records.replace(copying, replace(copying, due_at=now()))
     run(SCHEDULE)
-    assert standing(records, own).status is Status.COPIED
-    assert (standing(records, other).status, standing(records, other).attempts) == (Status.REQUESTED, 0)
+    assert current(records, own).status is Status.COPIED
+    assert (current(records, other).status, current(records, other).attempts) == (Status.REQUESTED, 0)
 
 
 def test_settings_reach_the_records(cloud: Cloud, records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,11 +418,11 @@ def test_settings_reach_the_records(cloud: Cloud, records: Records, monkeypatch:
     reconciler.load.cache_clear()
     cloud.ecr.create_repository(repositoryName="mirror/gcr.io/team/app")
     digest = cloud.push("mirror/gcr.io/team/app", "1")
-    copied = stand(records, replace(fresh(age=48 * HOUR), status=Status.COPIED, digest=digest))
-    waiting = stand(records, fresh("gcr.io/b:1"))
+    copied = create(records, replace(fresh(age=48 * HOUR), status=Status.COPIED, digest=digest))
+    waiting = create(records, fresh("gcr.io/b:1"))
     run(SCHEDULE)
-    assert 90 * HOUR <= (standing(records, copied).due_at or 0) - now() <= 110 * HOUR
-    assert "the secret OtherName" in (standing(records, waiting).error or "")
+    assert 90 * HOUR <= (current(records, copied).due_at or 0) - now() <= 110 * HOUR
+    assert "the secret OtherName" in (current(records, waiting).error or "")
 
 
 def test_records_are_read_consistently_by_at_most_eight_at_a_time(
@@ -451,7 +449,7 @@ def test_records_are_read_consistently_by_at_most_eight_at_a_time(
 
     monkeypatch.setattr(client, "get_item", get_item)
     for number in range(40):
-        stand(records, replace(fresh(f"gcr.io/a:{number}", HOUR), status=Status.COPIED, digest=DIGEST))
+        create(records, replace(fresh(f"gcr.io/a:{number}", HOUR), status=Status.COPIED, digest=DIGEST))
     run(SCHEDULE)
     assert len(asked) == 40
     assert all(request["ConsistentRead"] is True for request in asked)
@@ -472,12 +470,12 @@ def test_a_push_event_marks_the_copy_with_what_ecr_holds_not_what_the_event_says
     cloud: Cloud, records: Records
 ) -> None:
     cloud.ecr.create_repository(repositoryName="mirror/gcr.io/team/app")
-    record = stand(records, replace(fresh(), status=Status.COPYING, build_id="x"))
+    record = create(records, replace(fresh(), status=Status.COPYING, build_id="x"))
     run(ecr_event())
-    assert standing(records, record) == record, "ECR holds nothing yet"
+    assert current(records, record) == record, "ECR holds nothing yet"
     digest = cloud.push("mirror/gcr.io/team/app", "1")
     run(ecr_event())
-    after = standing(records, record)
+    after = current(records, record)
     assert (after.status, after.digest) == (Status.COPIED, digest)
     assert digest != DIGEST
 
@@ -485,9 +483,9 @@ def test_a_push_event_marks_the_copy_with_what_ecr_holds_not_what_the_event_says
 def test_a_deletion_event_removes_the_record_only_if_the_copy_is_gone(cloud: Cloud, records: Records) -> None:
     cloud.ecr.create_repository(repositoryName="mirror/gcr.io/team/app")
     digest = cloud.push("mirror/gcr.io/team/app", "1")
-    record = stand(records, replace(fresh(), status=Status.COPIED, digest=digest))
+    record = create(records, replace(fresh(), status=Status.COPIED, digest=digest))
     run(ecr_event(**{"action-type": "DELETE"}))
-    assert standing(records, record) == record
+    assert current(records, record) == record
     cloud.ecr.batch_delete_image(repositoryName="mirror/gcr.io/team/app", imageIds=[{"imageTag": "1"}])
     run(ecr_event(**{"action-type": "DELETE"}))
     assert cloud.items() == []
@@ -506,15 +504,17 @@ def test_a_deletion_event_removes_the_record_only_if_the_copy_is_gone(cloud: Clo
 def test_other_events_of_ecr_change_nothing(cloud: Cloud, records: Records, event: dict[str, Any]) -> None:
     cloud.ecr.create_repository(repositoryName="mirror/gcr.io/team/app")
     cloud.push("mirror/gcr.io/team/app", "1")
-    record = stand(records, replace(fresh(), status=Status.COPYING, build_id="x"))
+    record = create(records, replace(fresh(), status=Status.COPYING, build_id="x"))
     assert run(event) == {}
-    assert standing(records, record) == record
+    assert current(records, record) == record
     assert len(cloud.items()) == 1
 
 
-def test_a_run_that_finds_nothing_to_do_writes_nothing(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invocation_that_finds_nothing_to_do_writes_nothing(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for status in (Status.REQUESTED, Status.COPYING, Status.COPIED):
-        stand(records, replace(fresh(f"gcr.io/a:{status.lower()}"), status=status, digest=DIGEST, due_at=now() + HOUR))
+        create(records, replace(fresh(f"gcr.io/a:{status.lower()}"), status=status, digest=DIGEST, due_at=now() + HOUR))
 
     def write(*_: object) -> None:
         raise AssertionError("a write")
@@ -525,13 +525,15 @@ def test_a_run_that_finds_nothing_to_do_writes_nothing(records: Records, monkeyp
         assert run(event) in ({}, {"batchItemFailures": []})
 
 
-def test_two_runs_at_once_start_one_build_by_one_token(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = stand(records, fresh())
+def test_two_invocations_at_once_start_one_build_by_one_token(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = create(records, fresh())
     progress = reconciler.load()[1]
     started: list[Record] = []
 
-    def start(_self: Builds, given: Record) -> str:
-        started.append(given)
+    def start(_self: Builds, requested: Record) -> str:
+        started.append(requested)
         if len(started) == 1:
             run(stream(record))  # the other run comes in between and is done first
         return "ImagePullProject:1"
@@ -540,15 +542,15 @@ def test_two_runs_at_once_start_one_build_by_one_token(records: Records, monkeyp
     assert isinstance(progress, Reconciler)
     run(stream(record))
     assert started == [record, record], "the same record, so the same token, so one build"
-    assert standing(records, record).build_id == "ImagePullProject:1"
+    assert current(records, record).build_id == "ImagePullProject:1"
 
 
 def test_no_secret_is_logged(cloud: Cloud, records: Records, logged: io.StringIO) -> None:
-    record = stand(records, fresh())
+    record = create(records, fresh())
     run(stream(record))
     cloud.secrets.put_secret_value(SecretId="GlobalAKSK", SecretString=json.dumps({"G_SECRET_KEY": SECRET_KEY}))
     reconciler.load.cache_clear()
-    run(stream(stand(records, fresh("gcr.io/b:1"))))
+    run(stream(create(records, fresh("gcr.io/b:1"))))
     assert "gcr.io/team/app:1" in logged.getvalue()
     assert SECRET_KEY not in logged.getvalue()
 
@@ -559,10 +561,10 @@ Published = Callable[[], dict[str, list[float]]]
 NOTHING_DUE = {"OldestDue": [0], "Due": [0]}
 
 
-def test_a_copy_is_counted_from_its_request_to_its_arrival(
+def test_the_metrics_of_a_copy_count_each_step_from_its_request_to_copied(
     cloud: Cloud, records: Records, published: Published
 ) -> None:
-    record = stand(records, fresh(age=60_000))
+    record = create(records, fresh(age=60_000))
     run(stream(record))
     assert published() == {"CopiesRequested": [1], "BuildsStarted": [1]}
     cloud.push("mirror/gcr.io/team/app", "1")
@@ -574,12 +576,12 @@ def test_a_copy_is_counted_from_its_request_to_its_arrival(
     assert published() == {}, "the same event again"
 
 
-def test_the_minute_publishes_how_long_the_oldest_has_been_due(records: Records, published: Published) -> None:
+def test_the_scheduled_run_publishes_how_long_the_oldest_has_been_due(records: Records, published: Published) -> None:
     run(SCHEDULE)
     assert published() == NOTHING_DUE
     for number, age in enumerate((3, 40, 12)):
-        stand(records, fresh(f"gcr.io/a:{number}", age * MINUTE))
-    stand(records, replace(fresh("gcr.io/a:later"), due_at=now() + HOUR))
+        create(records, fresh(f"gcr.io/a:{number}", age * MINUTE))
+    create(records, replace(fresh("gcr.io/a:later"), due_at=now() + HOUR))
     run(SCHEDULE)
     seen = published()
     assert seen["Due"] == [3]
@@ -587,21 +589,21 @@ def test_the_minute_publishes_how_long_the_oldest_has_been_due(records: Records,
     assert seen["BuildsStarted"] == [3]
 
 
-def test_all_that_is_due_is_counted_over_all_rounds_of_a_run(records: Records, published: Published) -> None:
+def test_everything_due_is_counted_over_all_rounds_of_an_invocation(records: Records, published: Published) -> None:
     for number in range(150):
-        stand(records, replace(fresh(f"gcr.io/a:{number}", HOUR), status=Status.COPIED, digest=DIGEST))
+        create(records, replace(fresh(f"gcr.io/a:{number}", HOUR), status=Status.COPIED, digest=DIGEST))
     run(SCHEDULE)
     assert published() == {"OldestDue": [pytest.approx(3600, abs=60)], "Due": [150], "CopiesGone": [150]}
 
 
-def test_only_the_minute_says_what_is_due(records: Records, published: Published) -> None:
-    stand(records, fresh(age=HOUR))
+def test_only_the_scheduled_run_publishes_what_is_due(records: Records, published: Published) -> None:
+    create(records, fresh(age=HOUR))
     run(ecr_event())
     run(stream())
     assert published() == {}
 
 
-def test_a_minute_that_cannot_read_what_is_due_says_nothing_of_it(
+def test_a_scheduled_run_that_cannot_read_what_is_due_publishes_no_number_of_it(
     published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The alarm counts the silence as a failure."""
@@ -616,10 +618,10 @@ def test_a_minute_that_cannot_read_what_is_due_says_nothing_of_it(
     assert published() == {}
 
 
-def test_what_was_counted_is_published_also_where_an_exception_ends_the_run(
+def test_counts_are_published_also_if_an_exception_ends_the_invocation(
     records: Records, published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = stand(records, fresh(age=HOUR))
+    record = create(records, fresh(age=HOUR))
 
     def due(_self: Records, _now: int) -> Iterator[tuple[str, str, int]]:
         yield record.repo, record.tag, now()
@@ -646,7 +648,7 @@ def test_what_was_counted_is_published_also_where_an_exception_ends_the_run(
         pytest.param(Build(BuildResult.COPIED), {"AttemptsRefused": [1]}, id="ended with nothing in ECR"),
     ],
 )
-def test_what_a_build_came_to_is_counted(
+def test_the_result_of_a_build_is_counted(
     cloud: Cloud,
     records: Records,
     monkeypatch: pytest.MonkeyPatch,
@@ -655,7 +657,7 @@ def test_what_a_build_came_to_is_counted(
     counted: dict[str, list[float]],
 ) -> None:
     cloud.ecr.create_repository(repositoryName="mirror/gcr.io/team/app")
-    stand(records, replace(fresh(), status=Status.COPYING, build_id="ImagePullProject:1"))
+    create(records, replace(fresh(), status=Status.COPYING, build_id="ImagePullProject:1"))
     monkeypatch.setattr(Builds, "look_up", lambda _self, ids: dict.fromkeys(ids, build))
     run(SCHEDULE)
     assert {name: values for name, values in published().items() if name not in NOTHING_DUE} == counted
@@ -664,7 +666,7 @@ def test_what_a_build_came_to_is_counted(
 def test_the_last_attempt_is_counted_as_a_failure(
     records: Records, monkeypatch: pytest.MonkeyPatch, published: Published
 ) -> None:
-    stand(records, replace(fresh(), status=Status.COPYING, build_id="ImagePullProject:1", attempts=4))
+    create(records, replace(fresh(), status=Status.COPYING, build_id="ImagePullProject:1", attempts=4))
     refused = Build(BuildResult.REFUSED, "NOT_FOUND: x")
     monkeypatch.setattr(Builds, "look_up", lambda _self, ids: dict.fromkeys(ids, refused))
     run(SCHEDULE)
@@ -681,7 +683,7 @@ def test_the_last_attempt_is_counted_as_a_failure(
     ],
 )
 @pytest.mark.parametrize("status", [Status.REQUESTED, Status.COPYING])
-def test_what_stands_in_the_way_of_a_call_is_counted_by_its_kind(
+def test_failures_of_calls_are_counted_by_their_kind(
     records: Records,
     monkeypatch: pytest.MonkeyPatch,
     published: Published,
@@ -694,24 +696,24 @@ def test_what_stands_in_the_way_of_a_call_is_counted_by_its_kind(
 
     monkeypatch.setattr(Builds, "start", fail)
     monkeypatch.setattr(Builds, "look_up", fail)
-    stand(records, replace(fresh(), status=status, build_id="ImagePullProject:1"))
+    create(records, replace(fresh(), status=status, build_id="ImagePullProject:1"))
     run(SCHEDULE)
     assert {name: values for name, values in published().items() if name not in NOTHING_DUE} == {counted: [1]}
 
 
 def test_a_missing_secret_is_counted_as_a_refused_key(cloud: Cloud, records: Records, published: Published) -> None:
     cloud.secrets.delete_secret(SecretId="GlobalAKSK", ForceDeleteWithoutRecovery=True)
-    run(stream(stand(records, fresh())))
+    run(stream(create(records, fresh())))
     assert published() == {"CopiesRequested": [1], "KeyRefused": [1]}
 
 
 def test_a_write_that_lost_its_race_is_not_counted(
     records: Records, monkeypatch: pytest.MonkeyPatch, published: Published
 ) -> None:
-    record = stand(records, fresh())
+    record = create(records, fresh())
 
-    def start(_self: Builds, given: Record) -> str:
-        records.replace(given, replace(given, status=Status.COPIED, digest=DIGEST))
+    def start(_self: Builds, requested: Record) -> str:
+        records.replace(requested, replace(requested, status=Status.COPIED, digest=DIGEST))
         return "ImagePullProject:1"
 
     monkeypatch.setattr(Builds, "start", start)
@@ -723,7 +725,7 @@ def test_a_step_that_fails_is_counted(records: Records, monkeypatch: pytest.Monk
     def fail(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    record = stand(records, fresh())
+    record = create(records, fresh())
     monkeypatch.setattr(Builds, "start", fail)
     run(stream(record))
     assert published() == {"CopiesRequested": [1], "StepErrors": [1]}
@@ -738,7 +740,7 @@ def test_a_step_that_fails_is_counted(records: Records, monkeypatch: pytest.Monk
         pytest.param({"updated_at": 9}, None, id="its older digest lost"),
     ],
 )
-def test_the_stream_tells_requests_from_what_goes_on_waiting(
+def test_the_streams_filter_passes_requests_and_not_records_that_still_wait(
     published: Published, changes: dict[str, Any], counted: list[float] | None
 ) -> None:
     run(stream(replace(fresh(), **changes)))
@@ -752,21 +754,21 @@ def test_the_stream_tells_requests_from_what_goes_on_waiting(
         pytest.param({"requested_at": {"N": "1.5"}, "updated_at": {"N": "1.5"}, "attempts": {"S": "x"}}, id="nonsense"),
     ],
 )
-def test_an_odd_item_in_the_stream_holds_nothing_up(
+def test_an_odd_item_in_the_stream_does_not_delay_the_others(
     records: Records, published: Published, image: dict[str, Any]
 ) -> None:
-    record = stand(records, fresh())
+    record = create(records, fresh())
     batch = stream(record)
     batch["Records"][0]["dynamodb"]["NewImage"] = image
     assert run(batch) == {"batchItemFailures": []}
     assert published() == {"BuildsStarted": [1]}
 
 
-def test_nothing_secret_and_no_image_stands_in_what_is_published(
+def test_no_secret_and_no_image_is_in_what_is_published(
     cloud: Cloud, records: Records, published: Published, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cloud.secrets.put_secret_value(SecretId="GlobalAKSK", SecretString=json.dumps({"G_SECRET_KEY": SECRET_KEY}))
-    run(stream(stand(records, fresh())))
+    run(stream(create(records, fresh())))
     out = capsys.readouterr().out
     assert "KeyRefused" in out
     assert SECRET_KEY not in out

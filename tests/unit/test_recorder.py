@@ -58,29 +58,29 @@ def recorder(records: CountingRecords) -> Recorder:
     return Recorder(records, Policy(), KnownRecords())
 
 
-def demand(image: str = "gcr.io/a:1", *, pull_always: bool = False) -> CopyRequest:
+def copy_request(image: str = "gcr.io/a:1", *, pull_always: bool = False) -> CopyRequest:
     source = parse_reference(image)
     return CopyRequest(Copy(source.pinned, destination_of(source, REGISTRY, "mirror")), pull_always)
 
 
-def make(
+def record_all(
     recorder: Recorder, *copy_requests: CopyRequest, now: int = NOW, seconds: float = 60, dry_run: bool = False
 ) -> list[Record]:
-    standing = recorder.record(copy_requests, now=now, seconds=seconds, dry_run=dry_run)
-    return [standing[wish.copy.destination] for wish in copy_requests]
+    existing = recorder.record(copy_requests, now=now, seconds=seconds, dry_run=dry_run)
+    return [existing[request.copy.destination] for request in copy_requests]
 
 
-def stand(cloud: Cloud, **changes: Any) -> Record:
+def put_record(cloud: Cloud, **changes: Any) -> Record:
     """Put the record of gcr.io/a:1 into the table, with `changes`."""
-    wish = demand()
-    record = replace(new_record(wish.copy.destination, wish.copy.source, NOW), **changes)
+    request = copy_request()
+    record = replace(new_record(request.copy.destination, request.copy.source, NOW), **changes)
     return Records(cloud.dynamodb, "ImageListTable").create(record)
 
 
-def test_a_new_image_costs_one_round_trip_and_stands_recorded(
+def test_a_new_image_costs_one_round_trip_and_is_recorded(
     cloud: Cloud, records: CountingRecords, recorder: Recorder
 ) -> None:
-    [record] = make(recorder, demand())
+    [record] = record_all(recorder, copy_request())
     assert record.status is Status.REQUESTED
     assert [to_record(item) for item in cloud.items()] == [record]
     assert records.calls == ["create"]
@@ -89,27 +89,27 @@ def test_a_new_image_costs_one_round_trip_and_stands_recorded(
 def test_many_images_are_recorded_at_the_same_time(records: CountingRecords, recorder: Recorder) -> None:
     together = threading.Barrier(10, timeout=60)
     records._call = lambda _name: together.wait()  # type: ignore[assignment,method-assign]
-    assert len(make(recorder, *(demand(f"gcr.io/a:{number}") for number in range(10)))) == 10
+    assert len(record_all(recorder, *(copy_request(f"gcr.io/a:{number}") for number in range(10)))) == 10
 
 
 def test_a_known_image_costs_no_round_trip_for_sixty_seconds(records: CountingRecords, recorder: Recorder) -> None:
-    make(recorder, demand())
-    assert make(recorder, demand(), now=NOW + 59_999)[0].status is Status.REQUESTED
+    record_all(recorder, copy_request())
+    assert record_all(recorder, copy_request(), now=NOW + 59_999)[0].status is Status.REQUESTED
     assert records.calls == ["create"]
-    make(recorder, demand(), now=NOW + 60_000)
+    record_all(recorder, copy_request(), now=NOW + 60_000)
     assert records.calls == ["create", "create"]
 
 
 def test_a_failed_image_is_never_remembered(cloud: Cloud, records: CountingRecords, recorder: Recorder) -> None:
-    stand(cloud, status=Status.FAILED, error="x", due_at=None)
+    put_record(cloud, status=Status.FAILED, error="x", due_at=None)
     for _ in range(2):
-        assert make(recorder, demand())[0].status is Status.FAILED
+        assert record_all(recorder, copy_request())[0].status is Status.FAILED
     assert records.calls == ["create", "create"]
 
 
 def test_a_copy_that_failed_an_hour_ago_is_asked_for_again(cloud: Cloud, recorder: Recorder) -> None:
-    stand(cloud, status=Status.FAILED, attempts=5, error="x", due_at=None)
-    [record] = make(recorder, demand(), now=NOW + HOUR)
+    put_record(cloud, status=Status.FAILED, attempts=5, error="x", due_at=None)
+    [record] = record_all(recorder, copy_request(), now=NOW + HOUR)
     assert (record.status, record.attempts, record.error, record.due_at) == (Status.REQUESTED, 0, None, NOW + HOUR)
     assert [to_record(item) for item in cloud.items()] == [record]
 
@@ -117,8 +117,8 @@ def test_a_copy_that_failed_an_hour_ago_is_asked_for_again(cloud: Cloud, recorde
 def test_a_copy_pulled_always_is_refreshed_by_one_more_write_and_stays_in_use(
     cloud: Cloud, records: CountingRecords, recorder: Recorder
 ) -> None:
-    stand(cloud, status=Status.COPIED, digest=DIGEST)
-    [record] = make(recorder, demand(pull_always=True), now=NOW + 24 * HOUR)
+    put_record(cloud, status=Status.COPIED, digest=DIGEST)
+    [record] = record_all(recorder, copy_request(pull_always=True), now=NOW + 24 * HOUR)
     assert (record.status, record.digest, record.requested_at) == (Status.REQUESTED, DIGEST, NOW + 24 * HOUR)
     assert records.calls == ["create", "replace"]
     assert [to_record(item) for item in cloud.items()] == [record]
@@ -127,18 +127,18 @@ def test_a_copy_pulled_always_is_refreshed_by_one_more_write_and_stays_in_use(
 def test_a_refresh_falls_due_even_while_the_record_is_known(
     cloud: Cloud, records: CountingRecords, recorder: Recorder
 ) -> None:
-    stand(cloud, status=Status.COPIED, digest=DIGEST)
-    make(recorder, demand(pull_always=True), now=NOW + 24 * HOUR - 1000)
-    [record] = make(recorder, demand(pull_always=True), now=NOW + 24 * HOUR)
+    put_record(cloud, status=Status.COPIED, digest=DIGEST)
+    record_all(recorder, copy_request(pull_always=True), now=NOW + 24 * HOUR - 1000)
+    [record] = record_all(recorder, copy_request(pull_always=True), now=NOW + 24 * HOUR)
     assert record.status is Status.REQUESTED
     assert records.calls == ["create", "replace"]
 
 
 def test_an_item_without_a_status_is_adopted(cloud: Cloud, recorder: Recorder) -> None:
-    destination = demand().copy.destination
+    destination = copy_request().copy.destination
     key = {"repo": {"S": destination.repo}, "tag": {"S": destination.tag}}
     cloud.dynamodb.put_item(TableName="ImageListTable", Item=key)
-    [record] = make(recorder, demand())
+    [record] = record_all(recorder, copy_request())
     assert (record.status, record.source) == (Status.REQUESTED, "gcr.io/a:1")
     assert [to_record(item) for item in cloud.items()] == [record]
 
@@ -146,75 +146,75 @@ def test_an_item_without_a_status_is_adopted(cloud: Cloud, recorder: Recorder) -
 def test_a_record_removed_while_it_is_renewed_is_created_again(
     cloud: Cloud, records: CountingRecords, recorder: Recorder
 ) -> None:
-    standing = stand(cloud, status=Status.FAILED, error="x", due_at=None)
+    existing = put_record(cloud, status=Status.FAILED, error="x", due_at=None)
     original = records.replace
 
     def gone(old: Record, new: Record) -> Record | None:
-        Records(cloud.dynamodb, "ImageListTable").remove(standing)
+        Records(cloud.dynamodb, "ImageListTable").remove(existing)
         return original(old, new)
 
     records.replace = gone  # type: ignore[method-assign]
-    [record] = make(recorder, demand(), now=NOW + HOUR)
+    [record] = record_all(recorder, copy_request(), now=NOW + HOUR)
     assert record.status is Status.REQUESTED
     assert [to_record(item) for item in cloud.items()] == [record]
 
 
-def test_a_dry_run_says_what_would_be_and_writes_nothing(
+def test_a_dry_run_returns_what_would_be_recorded_and_writes_nothing(
     cloud: Cloud, records: CountingRecords, recorder: Recorder
 ) -> None:
-    assert make(recorder, demand(), dry_run=True)[0].status is Status.REQUESTED
+    assert record_all(recorder, copy_request(), dry_run=True)[0].status is Status.REQUESTED
     assert cloud.items() == []
-    failed = stand(cloud, status=Status.FAILED, error="x", due_at=None)
-    assert make(recorder, demand(), dry_run=True) == [failed]
-    assert make(recorder, demand(), now=NOW + HOUR, dry_run=True)[0].status is Status.REQUESTED
+    failed = put_record(cloud, status=Status.FAILED, error="x", due_at=None)
+    assert record_all(recorder, copy_request(), dry_run=True) == [failed]
+    assert record_all(recorder, copy_request(), now=NOW + HOUR, dry_run=True)[0].status is Status.REQUESTED
     assert [to_record(item) for item in cloud.items()] == [failed]
     assert set(records.calls) == {"get"}
 
 
 def test_a_dry_run_leaves_nothing_known(records: CountingRecords, recorder: Recorder) -> None:
-    make(recorder, demand(), dry_run=True)
-    make(recorder, demand())
+    record_all(recorder, copy_request(), dry_run=True)
+    record_all(recorder, copy_request())
     assert records.calls == ["get", "create"]
 
 
-def test_a_table_that_refuses_means_no_promise_and_the_cause_is_kept(
+def test_a_table_that_refuses_means_not_recorded_and_the_error_has_the_cause(
     records: CountingRecords, recorder: Recorder
 ) -> None:
     records.error = ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow down"}}, "PutItem")
     with pytest.raises(NotRecordedError, match=r"ClientError.*ThrottlingException.*slow down"):
-        make(recorder, demand())
+        record_all(recorder, copy_request())
 
 
 def test_a_bug_is_no_refusal_of_the_table(records: CountingRecords, recorder: Recorder) -> None:
     records.error = ZeroDivisionError("a bug")
     with pytest.raises(ZeroDivisionError):
-        make(recorder, demand())
+        record_all(recorder, copy_request())
 
 
 def test_a_dry_run_believes_what_is_known(records: CountingRecords, recorder: Recorder) -> None:
-    make(recorder, demand())
-    assert make(recorder, demand(), dry_run=True)[0].status is Status.REQUESTED
-    later = make(recorder, demand(), now=NOW + 24 * HOUR, dry_run=True)
+    record_all(recorder, copy_request())
+    assert record_all(recorder, copy_request(), dry_run=True)[0].status is Status.REQUESTED
+    later = record_all(recorder, copy_request(), now=NOW + 24 * HOUR, dry_run=True)
     assert later[0].status is Status.REQUESTED
     assert records.calls == ["create", "get"]
 
 
-def test_a_table_that_hangs_means_no_promise_in_time(records: CountingRecords, recorder: Recorder) -> None:
+def test_a_table_that_hangs_means_not_recorded_in_time(records: CountingRecords, recorder: Recorder) -> None:
     records.gate = threading.Event()
     with pytest.raises(NotRecordedError, match=r"1 of 1 records were not written within 0\.05 s"):
-        make(recorder, demand(), seconds=0.05)
+        record_all(recorder, copy_request(), seconds=0.05)
     records.gate.set()
 
 
 def test_no_time_left_means_no_round_trip(records: CountingRecords, recorder: Recorder) -> None:
     with pytest.raises(NotRecordedError, match=r"1 of 1 records were not written"):
-        make(recorder, demand(), seconds=0)
+        record_all(recorder, copy_request(), seconds=0)
     assert records.calls == []
 
 
 def test_known_images_are_answered_even_with_no_time_left(recorder: Recorder) -> None:
-    make(recorder, demand())
-    assert make(recorder, demand(), seconds=-1)
+    record_all(recorder, copy_request())
+    assert record_all(recorder, copy_request(), seconds=-1)
 
 
 def test_what_was_recorded_in_time_is_known_to_the_next_attempt(records: CountingRecords, recorder: Recorder) -> None:
@@ -227,43 +227,50 @@ def test_what_was_recorded_in_time_is_known_to_the_next_attempt(records: Countin
 
     records.create = create  # type: ignore[method-assign]
     with pytest.raises(NotRecordedError):
-        make(recorder, demand("gcr.io/a:fast"), demand("gcr.io/a:slow"), seconds=0.5)
-    assert make(recorder, demand("gcr.io/a:fast"), seconds=-1)
+        record_all(recorder, copy_request("gcr.io/a:fast"), copy_request("gcr.io/a:slow"), seconds=0.5)
+    assert record_all(recorder, copy_request("gcr.io/a:fast"), seconds=-1)
     blocked.set()
 
 
 def test_memory_is_bounded_and_the_oldest_leave_first() -> None:
     known = KnownRecords(size=3)
-    wishes = [demand(f"gcr.io/a:{number}") for number in range(5)]
-    for wish in wishes:
-        known.put(wish.copy.destination, new_record(wish.copy.destination, wish.copy.source, NOW), NOW)
+    requests = [copy_request(f"gcr.io/a:{number}") for number in range(5)]
+    for request in requests:
+        known.put(request.copy.destination, new_record(request.copy.destination, request.copy.source, NOW), NOW)
     assert len(known) == 3
-    assert [known.get(wish.copy.destination, NOW) is not None for wish in wishes] == [False, False, True, True, True]
+    destinations = [request.copy.destination for request in requests]
+    assert [known.get(destination, NOW) is not None for destination in destinations] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
 
 
 def test_ten_thousand_records_are_known_at_most() -> None:
     known = KnownRecords()
     for number in range(10_010):
-        wish = demand(f"gcr.io/a:{number}")
-        known.put(wish.copy.destination, new_record(wish.copy.destination, wish.copy.source, NOW), NOW)
+        request = copy_request(f"gcr.io/a:{number}")
+        known.put(request.copy.destination, new_record(request.copy.destination, request.copy.source, NOW), NOW)
     assert len(known) == 10_000
 
 
 def test_a_record_that_failed_meanwhile_is_forgotten() -> None:
     known = KnownRecords()
-    wish = demand()
-    record = new_record(wish.copy.destination, wish.copy.source, NOW)
-    known.put(wish.copy.destination, record, NOW)
-    known.put(wish.copy.destination, replace(record, status=Status.FAILED), NOW + MINUTE)
-    assert known.get(wish.copy.destination, NOW) is None
+    request = copy_request()
+    record = new_record(request.copy.destination, request.copy.source, NOW)
+    known.put(request.copy.destination, record, NOW)
+    known.put(request.copy.destination, replace(record, status=Status.FAILED), NOW + MINUTE)
+    assert known.get(request.copy.destination, NOW) is None
 
 
-def test_what_is_asked_for_past_the_deadline_is_not_begun(
+def test_calls_after_the_deadline_are_not_begun(
     records: CountingRecords, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A review of very many images: to hand them all to threads may take longer than there is.
     times = iter([0.0, 0.1, 0.2, 5.0, 5.0, 5.0])
     monkeypatch.setattr("image_mirror.recorder.monotonic", lambda: next(times))
     with pytest.raises(NotRecordedError, match=r"[234] of 4 records were not written within 1\.00 s"):
-        make(recorder, *(demand(f"gcr.io/a:{number}") for number in range(4)), seconds=1)
+        record_all(recorder, *(copy_request(f"gcr.io/a:{number}") for number in range(4)), seconds=1)
     assert len(records.calls) <= 2

@@ -358,14 +358,14 @@ def test_a_copy_lies_below_the_prefix_under_the_host_and_path_of_its_source(
         pytest.param(f"gcr.io/x:digest-sha256-{HEX}", "reserved", id="tag-of-a-copy-by-digest"),
     ],
 )
-def test_what_has_no_legal_name_in_ecr_is_told_apart_with_its_cause(source: str, cause: str) -> None:
+def test_an_image_without_a_legal_name_in_ecr_has_its_own_error_with_the_cause(source: str, cause: str) -> None:
     with pytest.raises(NoDestinationError) as caught:
         destination_of(parse_reference(source), REGISTRY, "mirror")
     assert cause in caught.value.cause
 
 
 @pytest.mark.parametrize("prefix", ["mirror", "m", "team-a/mirror"])
-def test_the_longest_name_that_every_runtime_accepts_is_still_given(prefix: str) -> None:
+def test_the_longest_name_that_every_runtime_accepts_is_allowed(prefix: str) -> None:
     room = 255 - len(f"{REGISTRY}/{prefix}/gcr.io/")
     destination = destination_of(parse_reference("gcr.io/" + "x" * room), REGISTRY, prefix)
     assert len(destination.repo) == 255
@@ -408,7 +408,7 @@ neighbours = st.builds(
 
 @steady
 @given(neighbours, neighbours, prefixes)
-def test_two_sources_never_share_a_home(one: ImageReference, other: ImageReference, prefix: str) -> None:
+def test_two_sources_never_share_a_destination(one: ImageReference, other: ImageReference, prefix: str) -> None:
     assume(one != other)
     try:
         destinations = destination_of(one, REGISTRY, prefix), destination_of(other, REGISTRY, prefix)
@@ -420,7 +420,7 @@ def test_two_sources_never_share_a_home(one: ImageReference, other: ImageReferen
 
 @steady
 @given(well_formed(), prefixes)
-def test_a_home_is_a_legal_name_in_ecr_that_is_read_back_unchanged(text: str, prefix: str) -> None:
+def test_a_destination_is_a_legal_name_in_ecr_that_is_read_back_unchanged(text: str, prefix: str) -> None:
     assert PREFIX.fullmatch(prefix)
     try:
         destination = destination_of(parse_reference(text), REGISTRY, prefix)
@@ -443,5 +443,5 @@ def test_a_home_is_a_legal_name_in_ecr_that_is_read_back_unchanged(text: str, pr
 @pytest.mark.parametrize(
     "prefix", ["", "Mirror", "1mirror", "-m", "m/", "/m", "m//n", "m_", "m___n", "m:n", "m\n", "m/{x}"]
 )
-def test_a_prefix_that_would_spoil_every_name_is_told_apart(prefix: str) -> None:
+def test_a_prefix_that_makes_every_name_illegal_has_its_own_error(prefix: str) -> None:
     assert not PREFIX.fullmatch(prefix)

@@ -26,7 +26,7 @@ def decide(rules: str, image: str) -> Decision:
     return Mirror(REGISTRY, "mirror", parse_rules(rules)).decide(image)[0]
 
 
-def outcome(decision: Decision, image: str) -> str:
+def image_after(decision: Decision, image: str) -> str:
     """Name the image that a decision leads to, once the copy has arrived."""
     match decision:
         case Copy(destination=destination):
@@ -229,7 +229,7 @@ def test_a_rewrite_keeps_the_path_the_tag_and_the_digest(rules: str, image: str,
         ),
     ],
 )
-def test_a_rewrite_that_makes_no_name_leaves_the_image_alone_with_a_warning(rules: str, image: str) -> None:
+def test_a_rewrite_that_makes_no_legal_name_leaves_the_image_unchanged_with_a_warning(rules: str, image: str) -> None:
     decision = decide(rules, image)
     assert isinstance(decision, Leave)
     assert decision.warning is not None
@@ -245,7 +245,7 @@ def test_a_rewrite_that_makes_no_name_leaves_the_image_alone_with_a_warning(rule
         pytest.param("*.com.cn=a.io", f"{REGISTRY}/own/x", id="anything-in-the-target-registry"),
     ],
 )
-def test_what_is_left_alone_gives_no_warning(rules: str, image: str) -> None:
+def test_an_image_that_is_left_unchanged_gives_no_warning(rules: str, image: str) -> None:
     assert decide(rules, image) == Leave()
 
 
@@ -258,7 +258,7 @@ def test_what_is_left_alone_gives_no_warning(rules: str, image: str) -> None:
         pytest.param(f"gcr.io/x@sha512:{HEX}{HEX}", id="sha512"),
     ],
 )
-def test_what_has_no_home_is_left_alone_with_a_warning(image: str) -> None:
+def test_an_image_without_a_destination_is_left_unchanged_with_a_warning(image: str) -> None:
     decision = decide("gcr.io", image)
     assert isinstance(decision, Leave)
     assert decision.warning is not None
@@ -301,7 +301,7 @@ def test_each_default_rule_has_an_image_that_it_decides() -> None:
         f"{REGISTRY}/x",
     ],
 )
-def test_the_default_rules_leave_alone_what_china_reaches_or_a_copy_cannot_read(image: str) -> None:
+def test_the_default_rules_leave_what_china_reaches_and_what_a_build_cannot_read(image: str) -> None:
     assert MIRROR.decide(image) == (Leave(), None)
 
 
@@ -353,10 +353,10 @@ def rule_sets(draw: st.DrawFn) -> list[str]:
 @example(["a.io/x=docker.io/y", "docker.io/library=b.io:80"], "a.io/x:1")
 @steady
 @given(rule_sets(), images)
-def test_deciding_about_an_outcome_changes_nothing(rules: list[str], image: str) -> None:
+def test_a_decision_about_a_rewritten_image_changes_nothing(rules: list[str], image: str) -> None:
     mirror = Mirror(REGISTRY, "mirror", parse_rules(" ".join(rules)))
-    first = outcome(mirror.decide(image)[0], image)
-    assert outcome(mirror.decide(first)[0], first) == first
+    first = image_after(mirror.decide(image)[0], image)
+    assert image_after(mirror.decide(first)[0], first) == first
 
 
 @steady

@@ -56,14 +56,14 @@ def test_an_item_of_another_shape_reads_as_far_as_it_can_be_read(
     assert to_record({"repo": {"S": REPO}, "tag": {"S": "1"}, **attributes}) == expected
 
 
-def test_the_first_to_create_a_record_wins_and_the_second_learns_what_stands(cloud: Cloud, records: Records) -> None:
+def test_the_first_to_create_a_record_wins_and_the_second_gets_the_existing_one(cloud: Cloud, records: Records) -> None:
     first, second = FULL, replace(FULL, requested_at=5000)
     assert records.create(first) is first
     assert records.create(second) == first
     assert [to_record(item) for item in cloud.items()] == [first]
 
 
-def test_an_error_of_the_table_is_no_lost_race(records: Records) -> None:
+def test_an_error_of_the_table_is_not_taken_for_a_lost_race(records: Records) -> None:
     with pytest.raises(ClientError, match="ResourceNotFound"):
         Records(records._client, "NoSuchTable").create(FULL)
     with pytest.raises(ClientError, match="ResourceNotFound"):
@@ -72,7 +72,7 @@ def test_an_error_of_the_table_is_no_lost_race(records: Records) -> None:
         Records(records._client, "NoSuchTable").remove(FULL)
 
 
-def test_a_record_is_replaced_where_it_still_stands(records: Records) -> None:
+def test_a_record_is_replaced_if_it_has_not_changed(records: Records) -> None:
     records.create(FULL)
     new = replace(FULL, status=Status.FAILED, updated_at=4000, digest=None, due_at=None)
     assert records.replace(FULL, new) is new
@@ -92,15 +92,15 @@ def test_a_record_is_replaced_where_it_still_stands(records: Records) -> None:
         pytest.param({"digest": None}, id="no digest"),
     ],
 )
-def test_whatever_changed_in_between_a_write_is_lost(records: Records, change: dict[str, object]) -> None:
-    standing = replace(FULL, **change)  # type: ignore[arg-type]
-    records.create(standing)
-    assert records.replace(FULL, replace(FULL, updated_at=4000)) == standing
+def test_a_write_fails_if_anything_changed_in_between(records: Records, change: dict[str, object]) -> None:
+    current = replace(FULL, **change)  # type: ignore[arg-type]
+    records.create(current)
+    assert records.replace(FULL, replace(FULL, updated_at=4000)) == current
     assert records.remove(FULL) is False
-    assert records.get(REPO, "1") == standing
+    assert records.get(REPO, "1") == current
 
 
-def test_a_record_that_is_gone_is_not_written_again(cloud: Cloud, records: Records) -> None:
+def test_a_record_that_was_removed_is_not_written_again(cloud: Cloud, records: Records) -> None:
     legacy = Record(repo=REPO, tag="1")
     assert records.replace(FULL, replace(FULL, updated_at=4000)) is None
     assert records.replace(legacy, FULL) is None
@@ -110,13 +110,13 @@ def test_a_record_that_is_gone_is_not_written_again(cloud: Cloud, records: Recor
 def test_an_item_of_an_older_deployment_is_adopted_with_all_it_holds(cloud: Cloud, records: Records) -> None:
     item = {"repo": {"S": REPO}, "tag": {"S": "1"}, "owner": {"S": "me"}}
     cloud.dynamodb.put_item(TableName="ImageListTable", Item=item)
-    standing = records.create(FULL)
-    assert standing.status is None
-    assert records.replace(standing, FULL) is FULL
+    current = records.create(FULL)
+    assert current.status is None
+    assert records.replace(current, FULL) is FULL
     assert cloud.items() == [{**to_item(FULL), "owner": {"S": "me"}}]
 
 
-def test_writing_what_stands_writes_nothing(records: Records) -> None:
+def test_writing_an_unchanged_record_writes_nothing(records: Records) -> None:
     assert records.replace(FULL, replace(FULL)) == FULL
     assert records.get(REPO, "1") is None
 
@@ -135,7 +135,7 @@ def test_what_is_due_comes_oldest_first_over_all_pages(records: Records) -> None
     assert list(records.due(1028)) == [(REPO, str(number), 1000 + number) for number in range(29)]
 
 
-def test_an_adopted_item_is_due_whatever_it_held_before(cloud: Cloud, records: Records) -> None:
+def test_an_adopted_item_is_due_whatever_its_attributes_were(cloud: Cloud, records: Records) -> None:
     item = {"repo": {"S": REPO}, "tag": {"S": "1"}, "status": {"S": "NEW"}, "due_at": {"N": "3"}}
     cloud.dynamodb.put_item(TableName="ImageListTable", Item=item)
     found = records.create(FULL)

@@ -108,7 +108,7 @@ def test_a_dry_run_answers_as_the_real_call_does_and_writes_nothing(cloud: Cloud
     assert cloud.items()
 
 
-def test_the_original_images_are_kept_in_the_annotation() -> None:
+def test_the_original_images_are_stored_in_the_annotation() -> None:
     patch = json.loads(base64.b64decode(call(event(review("create-pod")))[1]["response"]["patch"]))
     pod = jsonpatch.apply_patch(review("create-pod")["request"]["object"], patch)
     assert json.loads(pod["metadata"]["annotations"]["image-mirror/original-images"]) == {
@@ -220,11 +220,11 @@ def test_swap_when_copied_keeps_the_source_until_the_copy_has_arrived(
     assert "warnings" not in response
 
 
-@pytest.mark.parametrize("exempt", ["label", "mirror pod"])
-def test_a_pod_that_is_exempt_is_answered_without_a_patch_or_a_record(cloud: Cloud, exempt: str) -> None:
+@pytest.mark.parametrize("skipped", ["label", "mirror pod"])
+def test_a_skipped_pod_is_answered_without_a_patch_or_a_record(cloud: Cloud, skipped: str) -> None:
     sent = review("create-pod")
     metadata = sent["request"]["object"]["metadata"]
-    if exempt == "label":
+    if skipped == "label":
         metadata["labels"]["image-mirror/skip"] = "true"
     else:
         metadata["annotations"]["kubernetes.io/config.mirror"] = "hash"

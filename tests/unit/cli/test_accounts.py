@@ -48,7 +48,7 @@ def test_the_region_is_the_options_or_the_profiles_or_the_environments(
     ],
 )
 @pytest.mark.usefixtures("operated")
-def test_a_profile_of_the_other_side_is_told_from_its_region(account: Account, words: str) -> None:
+def test_a_profile_of_the_other_account_is_recognised_by_its_region(account: Account, words: str) -> None:
     with pytest.raises(NoAnswerError, match="account") as caught:
         account.client("dynamodb")
     assert words in str(caught.value)
@@ -75,7 +75,7 @@ def test_a_profile_of_the_other_side_leaves_a_command_without_an_answer() -> Non
     assert "us-west-2 is not in China" in result.stderr
 
 
-def test_a_wrong_rule_of_the_stack_is_told_with_its_remedy(operated: Operated) -> None:
+def test_a_wrong_rule_of_the_stack_is_reported_with_its_remedy(operated: Operated) -> None:
     operated.deploy(
         "sam-template.yaml", "cn-northwest-1", "image-mirror", CHINA_OUTPUTS, WebhookToken=TOKEN, MirrorRules="gcr.io ="
     )
@@ -156,7 +156,7 @@ def test_the_stacks_name_is_samconfigs_where_there_is_one(
 
 
 @pytest.mark.usefixtures("operated")
-def test_a_stack_that_is_not_there_is_told_with_the_options_that_name_another() -> None:
+def test_a_missing_stack_is_reported_with_the_options_that_name_another() -> None:
     with pytest.raises(NoAnswerError) as caught:
         china_stack(Account("china", "china"), "nowhere")
     assert "no stack 'nowhere' in cn-northwest-1" in str(caught.value)
@@ -164,7 +164,7 @@ def test_a_stack_that_is_not_there_is_told_with_the_options_that_name_another() 
     assert "--china-region" in str(caught.value)
 
 
-def test_an_output_that_is_missing_is_told_as_an_older_release(operated: Operated) -> None:
+def test_a_missing_output_is_reported_as_an_older_release(operated: Operated) -> None:
     operated.deploy("sam-template.yaml", "cn-northwest-1", "image-mirror", {"APIGatewayURL": "https://x"})
     with pytest.raises(NoAnswerError, match="no output ImageListTableName: it is an older release's"):
         china_stack(Account("china", "china"), None).output("ImageListTableName")
@@ -213,7 +213,7 @@ def test_a_command_without_an_answer_ends_with_one_line_and_3(
     assert words in printed.err
 
 
-def test_what_stands_in_an_error_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_in_an_error_are_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
     def spoilt() -> None:
         raise NoAnswerError("the stack \x1b[2J\nx")
 
@@ -263,7 +263,7 @@ def test_the_list_of_commands_is_whole_and_in_the_order_in_which_an_operator_mee
     assert all(line.endswith(".") and not line.endswith("...") for _, line in lines)
 
 
-def test_a_page_of_a_proxy_in_the_place_of_aws_is_told_without_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_proxys_page_instead_of_aws_is_reported_without_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     def answered_by_a_proxy() -> None:
         raise ResponseParserError("<html>the whole page</html>")
 

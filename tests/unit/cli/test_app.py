@@ -28,7 +28,7 @@ def test_without_arguments_the_help_is_printed_and_that_is_no_error() -> None:
         (["webhook-config", "--failure-policy", "x"], "'--failure-policy': 'x' is not one of 'Ignore', 'Fail'."),
     ],
 )
-def test_a_choice_that_there_is_not_is_told_with_those_there_are(arguments: list[str], said: str) -> None:
+def test_an_unknown_choice_is_an_error_that_lists_the_choices(arguments: list[str], said: str) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1] == f"Error: Invalid value for {said}"

@@ -155,7 +155,7 @@ def test_json_texts_may_follow_one_another() -> None:
     assert [pod.document for pod in read(f"\n{pod}\n{pod}{pod}\n").pods] == [1, 2, 3]
 
 
-def test_a_byte_order_mark_and_carriage_returns_are_no_hindrance() -> None:
+def test_a_byte_order_mark_and_carriage_returns_are_accepted() -> None:
     text = manifest("Pod", "v1", {"spec": POD["spec"]}).replace("\n", "\r\n")
     assert found(read(b"\xef\xbb\xbf" + text.encode())) == [("Pod/web", "")]
 
@@ -354,7 +354,7 @@ DEPLOYMENT = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n"
         ),
     ],
 )
-def test_what_is_wrong_is_told_with_its_document_and_field(text: str | bytes, expected: list[str]) -> None:
+def test_an_error_names_its_document_and_field(text: str | bytes, expected: list[str]) -> None:
     manifests = read(text)
     assert [str(problem) for problem in manifests.problems] == [f"1.yaml: {problem}" for problem in expected]
     assert manifests.pods == []

@@ -79,7 +79,7 @@ def test_the_readme_says_which_parameters_are_required_and_which_are_empty(templ
 
 
 def test_the_readme_has_the_days_that_logs_may_be_kept() -> None:
-    def told(template: str) -> list[int]:
+    def named(template: str) -> list[int]:
         days = re.search(r"([\d, or]+) days", parameter_rows(template)["LogRetentionDays"][1])
         assert days
         return [int(day) for day in re.findall(r"\d+", days[1])]
@@ -88,31 +88,31 @@ def test_the_readme_has_the_days_that_logs_may_be_kept() -> None:
         days: list[int] = load_template(template)["Parameters"]["LogRetentionDays"]["AllowedValues"]
         return days
 
-    assert told("sam-template.yaml") == allowed("sam-template.yaml")
+    assert named("sam-template.yaml") == allowed("sam-template.yaml")
     more = set(allowed("image-pulling.yaml")) - set(allowed("sam-template.yaml"))
     assert "the same, or" in parameter_rows("image-pulling.yaml")["LogRetentionDays"][1]
-    assert told("image-pulling.yaml") == sorted(more)
+    assert named("image-pulling.yaml") == sorted(more)
     assert set(allowed("sam-template.yaml")) <= set(allowed("image-pulling.yaml"))
 
 
 def test_the_readme_has_the_default_rules() -> None:
-    told = re.search(r"The default copies from (.*?);", words(section(README, "Which images")))
-    assert told
-    assert re.split(r", | and ", told[1].replace("\\", "")) == DEFAULT_RULES.split()
+    named = re.search(r"The default copies from (.*?);", words(section(README, "Which images")))
+    assert named
+    assert re.split(r", | and ", named[1].replace("\\", "")) == DEFAULT_RULES.split()
 
 
 def test_the_readme_has_the_webhook_s_policy_and_timeout() -> None:
     [webhook] = webhook_configuration()["webhooks"]
-    told = section(README, "Ignore or Fail")
-    assert f"`failurePolicy: {webhook['failurePolicy']}`" in told
-    assert f"`timeoutSeconds` ({webhook['timeoutSeconds']})" in told
+    named = section(README, "Ignore or Fail")
+    assert f"`failurePolicy: {webhook['failurePolicy']}`" in named
+    assert f"`timeoutSeconds` ({webhook['timeoutSeconds']})" in named
 
 
 def test_the_readme_s_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z0-9]+):", makefile, re.MULTILINE))
-    told = {name for row in table(section(README, "Development"), "command") for name in quoted(row[0])}
-    assert {name.removeprefix("make ") for name in told} <= targets
+    named = {name for row in table(section(README, "Development"), "command") for name in quoted(row[0])}
+    assert {name.removeprefix("make ") for name in named} <= targets
 
 
 def test_the_page_has_the_number_of_alarms_and_metrics() -> None:
@@ -126,8 +126,8 @@ def test_the_page_has_the_number_of_alarms_and_metrics() -> None:
 
 
 def test_the_page_has_the_attributes_of_an_item() -> None:
-    told = [name for row in table(section(DESIGN, "The item"), "attribute") for name in quoted(row[0])]
-    assert sorted(told) == sorted(["due", *(field.name for field in fields(Record))])
+    named = [name for row in table(section(DESIGN, "The item"), "attribute") for name in quoted(row[0])]
+    assert sorted(named) == sorted(["due", *(field.name for field in fields(Record))])
 
 
 def test_the_page_names_the_index_and_the_states() -> None:
@@ -149,8 +149,8 @@ def test_the_pages_have_the_attempts_and_their_pauses() -> None:
 # ---- the builds' results ----
 
 
-def outcome(result: str) -> BuildResult:
-    exported: list[Any] = [{"name": "COPY_RESULT", "value": result}, {"name": "COPY_REASON", "value": "because"}]
+def build_result(code: str) -> BuildResult:
+    exported: list[Any] = [{"name": "COPY_RESULT", "value": code}, {"name": "COPY_REASON", "value": "because"}]
     return read_build({"buildStatus": "FAILED", "exportedEnvironmentVariables": exported}).outcome
 
 
@@ -168,9 +168,11 @@ def test_troubleshooting_has_each_result() -> None:
 
 
 def test_the_page_has_the_results_that_cost_an_attempt() -> None:
-    told = re.search(r"What the source says costs an attempt \(([^)]*)\)", words(DESIGN))
-    assert told
-    assert set(quoted(told[1])) == {result for result in EXIT_CODES.values() if outcome(result) is BuildResult.REFUSED}
+    named = re.search(r"What the source says costs an attempt \(([^)]*)\)", words(DESIGN))
+    assert named
+    assert set(quoted(named[1])) == {
+        result for result in EXIT_CODES.values() if build_result(result) is BuildResult.REFUSED
+    }
 
 
 # ---- the commands ----
@@ -182,8 +184,8 @@ def test_the_exit_codes_that_are_explained_are_those_there_are() -> None:
 
 
 def test_the_page_says_of_each_command_what_it_asks_and_writes() -> None:
-    told = [name for row in table(SECURITY, "command") for name in quoted(row[0])]
-    assert sorted(told) == sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    named = [name for row in table(SECURITY, "command") for name in quoted(row[0])]
+    assert sorted(named) == sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
 
 # ---- what a stolen key may change ----
@@ -192,13 +194,13 @@ def test_the_page_says_of_each_command_what_it_asks_and_writes() -> None:
 def test_the_overrides_that_the_page_calls_harmless_exist_and_are_not_denied() -> None:
     members = botocore.session.get_session().get_service_model("codebuild").operation_model("StartBuild").input_shape
     assert members
-    told = [name for row in table(SECURITY, "override") for name in quoted(row[0])]
-    assert told
-    assert set(told) <= members.members.keys()
+    named = [name for row in table(SECURITY, "override") for name in quoted(row[0])]
+    assert named
+    assert set(named) <= members.members.keys()
     statements = load_template("image-pulling.yaml")["Resources"]["StartCopies"]["Properties"]["PolicyDocument"]
     keys = {key for each in statements["Statement"] for key in each.get("Condition", {}).get("Null", {})}
     # A key names the object that its override is in: codebuild:environment.image is imageOverride.
     denied = {key.partition(":")[2].replace(".", "").lower() for key in keys}
     covered = {name for name in members.members if any(name.removesuffix("Override").lower() in key for key in denied)}
     assert {"imageOverride", "sourceLocationOverride", "environmentTypeOverride"} <= covered
-    assert not covered & set(told)
+    assert not covered & set(named)

@@ -250,7 +250,7 @@ def test_every_alarm_is_in_the_table_of_rules() -> None:
     assert len(ALARMS) == 5
 
 
-def test_a_key_that_stays_refused_keeps_its_alarm_ringing() -> None:
+def test_the_alarm_of_a_key_that_stays_refused_stays_in_alarm() -> None:
     """A copy that waits for it tries at least once in the longest wait, so twice in the time that is looked at."""
     needed, periods, period, *_ = rule("KeyRefusedAlarm")
     assert needed * _LONGEST_WAIT <= periods * period * 1000

@@ -139,13 +139,13 @@ BAD_IMAGES = [
 
 
 @pytest.mark.parametrize("image", GOOD_IMAGES)
-def test_an_image_goes_to_the_home_that_the_package_gives_it(tmp_path: Path, image: str) -> None:
+def test_an_image_goes_to_the_destination_that_the_package_computes(tmp_path: Path, image: str) -> None:
     assert home_in_package(image) is not None
     assert_agrees_with_package(tmp_path, image)
 
 
 @pytest.mark.parametrize("image", BAD_IMAGES)
-def test_an_image_without_a_home_starts_nothing_and_runs_nothing(tmp_path: Path, image: str) -> None:
+def test_an_image_without_a_destination_starts_nothing_and_runs_nothing(tmp_path: Path, image: str) -> None:
     assert home_in_package(image) is None
     assert_agrees_with_package(tmp_path, image)
     assert not list(tmp_path.rglob("x"))
@@ -316,7 +316,7 @@ def test_what_no_rule_explains_has_a_reason_but_no_result(tmp_path: Path, messag
     assert run.exported == {"COPY_REASON": message}
 
 
-def test_a_host_that_reads_like_an_error_explains_nothing(tmp_path: Path) -> None:
+def test_a_host_whose_name_looks_like_an_error_does_not_decide_the_result(tmp_path: Path) -> None:
     image = "timeout.denied.io/a:1"
     codebuild = CodeBuild(
         tmp_path, replies={"skopeo copy": Reply(stderr=fatal("from timeout.denied.io: odd"), status=1)}
@@ -324,7 +324,7 @@ def test_a_host_that_reads_like_an_error_explains_nothing(tmp_path: Path) -> Non
     assert codebuild.run(image, f"{REGISTRY}/mirror/{image}").exported == {"COPY_REASON": "from timeout.denied.io: odd"}
 
 
-def test_a_program_that_dies_without_a_word_is_reported(tmp_path: Path) -> None:
+def test_a_program_that_dies_without_output_is_reported(tmp_path: Path) -> None:
     run = CodeBuild(tmp_path, replies={"skopeo copy": Reply(status=137)}).run()
     assert run.exit_code == 1
     assert run.exported == {"COPY_REASON": "the program ended without a message"}
@@ -395,7 +395,7 @@ def test_a_login_that_fails_never_blames_the_source(tmp_path: Path, result: str,
         pytest.param("AccessSecretKey", " \n", id="a blank secret key"),
     ],
 )
-def test_a_secret_that_is_not_filled_in_is_named_and_asks_nobody(tmp_path: Path, entry: str, value: str) -> None:
+def test_an_empty_secret_is_named_and_nothing_is_called(tmp_path: Path, entry: str, value: str) -> None:
     secret = {
         "Region": "cn-northwest-1",
         "AccessKey": ACCESS_KEY_ID,
@@ -441,12 +441,12 @@ def test_each_registry_is_offered_its_own_login(tmp_path: Path) -> None:
     assert copy.files == {"source.json": AUTH_FILE, "target.json": '{"auths": {}}'}
 
 
-def test_without_an_auth_file_the_source_is_offered_none(tmp_path: Path) -> None:
+def test_without_an_auth_file_no_login_is_sent_to_the_source(tmp_path: Path) -> None:
     (copy,) = CodeBuild(tmp_path).run().called("skopeo copy")
     assert copy.files["source.json"] == "{}"
 
 
-def test_an_auth_file_that_is_none_is_told_apart_from_a_refusal(tmp_path: Path) -> None:
+def test_a_text_that_is_no_auth_file_and_a_refused_login_have_different_reasons(tmp_path: Path) -> None:
     message = 'getting username and password: 1 error occurred:\n\t* reading JSON file "/tmp/x": unmarshaling JSON'
     codebuild = CodeBuild(tmp_path, replies={"skopeo copy": Reply(stderr=fatal(SOURCE + message), status=1)})
     assert_ended(codebuild.run(), "TARGET_LOGIN", "RegistryAuthSecretArn")
@@ -463,7 +463,7 @@ def test_a_copy_that_arrives_is_reported(tmp_path: Path) -> None:
     assert run.exported == {"COPY_RESULT": "COPIED", "COPY_REASON": "the copy is in ECR"}
 
 
-def test_a_package_that_does_not_come_blames_nobody(tmp_path: Path) -> None:
+def test_a_package_that_cannot_be_installed_is_not_blamed_on_a_registry(tmp_path: Path) -> None:
     codebuild = CodeBuild(tmp_path, replies={"apt-get install": Reply(stderr="Unable to fetch\n", status=100)})
     run = codebuild.run()
     assert_ended(run, "UNREACHABLE", "apt")
@@ -477,7 +477,7 @@ def test_a_package_that_comes_late_is_waited_for(tmp_path: Path) -> None:
     assert len(run.called("apt-get update")) == 2
 
 
-def test_a_reason_is_one_plain_line_that_lets_nobody_in(tmp_path: Path) -> None:
+def test_a_reason_is_one_plain_line_without_secrets(tmp_path: Path) -> None:
     message = (
         f"{COPYING}reading blob {DIGEST}: \x1b[31mé\n"
         'Get "https://u:p4ss@cdn.example/blob?X-Amz-Credential=c0ffee&X-Amz-Signature=deadbeef": '
@@ -528,7 +528,7 @@ def test_the_package_reads_the_exit_code_where_the_export_is_missing(tmp_path: P
     assert build.reason.startswith("NOT_FOUND")
 
 
-def test_the_buildspec_shows_no_commands_at_work_and_exports_the_outcome() -> None:
+def test_the_buildspec_does_not_print_its_commands_and_exports_the_result() -> None:
     spec = buildspec()
     assert spec["version"] == 0.2
     assert spec["env"]["shell"] == "bash"

@@ -66,7 +66,7 @@ def fits(parameter: str, value: str) -> bool:
     return re.fullmatch(PARAMETERS[parameter]["AllowedPattern"], value) is not None
 
 
-def test_the_parts_stand_in_their_order() -> None:
+def test_the_parts_are_in_their_order() -> None:
     parts = ["AWSTemplateFormatVersion", "Description", "Metadata", "Parameters", "Conditions", "Resources", "Outputs"]
     assert list(template()) == parts
 
@@ -94,13 +94,13 @@ def test_the_template_fits_a_direct_upload() -> None:
         ("CodeBuildProject", "AWS::CodeBuild::Project"),
     ],
 )
-def test_what_an_older_stack_made_keeps_its_logical_id(name: str, kind: str) -> None:
+def test_resources_of_an_older_stack_keep_their_logical_ids(name: str, kind: str) -> None:
     assert RESOURCES[name]["Type"] == kind
     assert project()["Name"] == "ImagePullProject"  # another name would replace the project
 
 
 @pytest.mark.parametrize("name", ["Region", "AccessKey", "AccessKeySK"])
-def test_what_an_older_stack_was_told_keeps_its_name(name: str) -> None:
+def test_parameters_of_an_older_stack_keep_their_names(name: str) -> None:
     assert PARAMETERS[name]["Type"] == "String"
     assert PARAMETERS[name].get("NoEcho", False) == (name != "Region")
 
@@ -192,7 +192,7 @@ def test_the_build_has_no_privileges_and_no_source() -> None:
         pytest.param("", "????????????.dkr.ecr.cn-northwest-1.amazonaws.com.cn", id="any account"),
     ],
 )
-def test_the_project_and_the_user_are_held_to_the_same_target(account: str, registry: str) -> None:
+def test_the_project_and_the_user_are_limited_to_the_same_target(account: str, registry: str) -> None:
     variables = resolve(RESOURCES["CodeBuildProject"]["Properties"]["Environment"], ChinaAccountId=account)
     values = {variable["Name"]: variable["Value"] for variable in variables["EnvironmentVariables"]}
     assert values["TARGET_REGISTRY"] == registry
@@ -284,7 +284,7 @@ def test_no_name_of_iam_is_fixed_so_that_capability_iam_suffices() -> None:
         assert resource["Type"] != "AWS::IAM::AccessKey"
 
 
-def test_no_output_tells_a_secret() -> None:
+def test_no_output_contains_a_secret() -> None:
     outputs = json.dumps(template()["Outputs"])
     assert not any(name in outputs for name in ("SecretString", "resolve:", '"AccessKey"', '"AccessKeySK"'))
     assert {"ImagePullUserName", "GlobalRegion", "ProjectName", "ImagePullSecretArn"} <= set(template()["Outputs"])

@@ -79,7 +79,7 @@ def test_the_token_is_asked_for_hidden_and_long() -> None:
     assert "openssl rand -hex 24" in token["ConstraintDescription"]
 
 
-def test_the_token_stands_in_the_route_and_the_one_output_and_nowhere_else() -> None:
+def test_the_token_is_in_the_route_and_the_one_output_and_nowhere_else() -> None:
     places = [name for name, each in RESOURCES.items() if "${WebhookToken}" in json.dumps(each)]
     assert places == ["WebhookRoute"]
     assert [name for name, each in TEMPLATE["Outputs"].items() if "WebhookToken" in json.dumps(each)] == [

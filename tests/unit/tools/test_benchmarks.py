@@ -45,7 +45,7 @@ def test_each_contestant_is_first_in_its_turn() -> None:
     assert "".join(order) == "abcbcacababc"
 
 
-def test_a_line_of_the_table_has_median_spread_goal_and_outcome() -> None:
+def test_a_line_of_the_table_has_median_spread_goal_and_result() -> None:
     assert line(COST) == "| a cost | a reference | 2.00x | 1.00 to 4.00 | at most 2.5x | reached |"
     assert line(GAIN) == "| a gain | a reference | 15.00x | 10.00 to 30.00 | at least 20x | NOT REACHED |"
 

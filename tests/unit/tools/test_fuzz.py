@@ -32,7 +32,7 @@ def bend(dice: Random) -> bytes:
 
 @bent
 @given(st.randoms(use_true_random=False))
-def test_whatever_becomes_of_a_review_its_answer_promises_only_what_is_true(dice: Random) -> None:
+def test_the_answer_to_any_mutated_review_satisfies_the_oracle(dice: Random) -> None:
     check(*event_of(bend(dice)))
 
 
@@ -51,7 +51,7 @@ def test_a_review_as_it_was_captured_is_an_input_and_is_answered(name: str, scen
         assert bool(checked.patch) is (name != "label-update.json")
 
 
-def test_bent_reviews_come_to_every_kind_of_end() -> None:
+def test_mutated_reviews_reach_every_kind_of_answer() -> None:
     def kind(checked: Checked) -> tuple[int, bool, bool]:
         return checked.status, bool(checked.patch), checked.calls > 0
 

@@ -36,7 +36,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     + [f"resources/samples/{each.name}" for each in sorted((ROOT / "samples").iterdir())]
     + [f"resources/tests/reviews/create-pod{each}.json" for each in ("", "-from-deployment")],
 )
-def test_it_holds_what_commands_read(unpacked: Path, name: str) -> None:
+def test_the_wheel_contains_the_files_that_commands_read(unpacked: Path, name: str) -> None:
     assert (unpacked / "image_mirror" / name).is_file()
 
 

@@ -129,7 +129,7 @@ def deploy_global(operated: Operated, secret: str, **parameters: str) -> None:
     operated.deploy("image-pulling.yaml", "us-west-2", "image-pulling", outputs, **given)
 
 
-def test_each_accounts_key_is_made_proven_and_kept_in_the_others_secret(accounts: Accounts) -> None:
+def test_each_accounts_key_is_made_tested_and_stored_in_the_others_secret(accounts: Accounts) -> None:
     done = accounts.connect()
     assert (done.exit_code, done.stderr) == (0, "")
     [[push], [pull]] = accounts.ids()
@@ -229,7 +229,7 @@ def test_a_new_key_that_stays_refused_leaves_the_old_ones_and_the_next_run_goes_
     )
 
 
-def test_a_key_whose_user_may_not_use_it_is_told_and_no_other_is_made(accounts: Accounts) -> None:
+def test_a_key_whose_user_may_not_use_it_is_reported_and_no_other_is_made(accounts: Accounts) -> None:
     accounts.connect()
     before = accounts.ids()
     accounts.age(PUSH_USER, hours=1, used=True)
@@ -237,8 +237,8 @@ def test_a_key_whose_user_may_not_use_it_is_told_and_no_other_is_made(accounts: 
     accounts.denied = "AccessDeniedException"
     done = accounts.connect("--rotate")
     assert (done.exit_code, done.stdout) == (1, "")
-    told = [line.split(" is accepted")[0] for line in done.stderr.splitlines()]
-    assert told == [
+    printed = [line.split(" is accepted")[0] for line in done.stderr.splitlines()]
+    assert printed == [
         f"Error: key ...{before[0][0][-4:]} of {PUSH_USER} (china)",
         f"Error: key ...{before[1][0][-4:]} of {PULL_USER} (global)",
     ]
@@ -246,7 +246,7 @@ def test_a_key_whose_user_may_not_use_it_is_told_and_no_other_is_made(accounts: 
     assert accounts.ids() == before
 
 
-def test_what_says_nothing_about_a_new_key_ends_the_run_and_the_next_one_goes_on(accounts: Accounts) -> None:
+def test_an_error_that_says_nothing_about_a_new_key_ends_the_run_and_the_next_one_continues(accounts: Accounts) -> None:
     accounts.denied = "InternalFailure"
     done = accounts.connect()
     assert done.exit_code == 3
@@ -288,7 +288,7 @@ def test_without_a_permission_what_was_made_is_undone_or_named(
         pytest.param("secretsmanager", "GetSecretValue", id="its-value"),
     ],
 )
-def test_what_may_not_be_looked_at_is_told_and_nothing_is_done(
+def test_what_may_not_be_read_is_reported_and_nothing_is_done(
     accounts: Accounts, refuse: Refuse, service: str, operation: str
 ) -> None:
     refuse(service, operation)
@@ -314,7 +314,7 @@ def test_what_may_not_be_looked_at_is_told_and_nothing_is_done(
         ),
     ],
 )
-def test_stacks_that_do_not_fit_together_are_told_with_the_remedy_before_any_key_is_made(
+def test_stacks_that_do_not_fit_together_are_reported_with_the_remedy_before_any_key_is_made(
     accounts: Accounts, china: dict[str, str], other: dict[str, str], words: list[str]
 ) -> None:
     arn = accounts.operated.global_secrets.describe_secret(SecretId="ImagePullSecret")["ARN"]
@@ -337,7 +337,7 @@ def test_stacks_that_do_not_fit_together_are_told_with_the_remedy_before_any_key
         pytest.param("UPDATE_ROLLBACK_FAILED", "check its events", id="broken"),
     ],
 )
-def test_a_stack_that_is_not_whole_is_told(accounts: Accounts, status: str, words: str) -> None:
+def test_a_stack_that_is_not_complete_is_reported(accounts: Accounts, status: str, words: str) -> None:
     backend = cloudformation_backends["123456789012"]["us-west-2"]
     next(each for each in backend.stacks.values() if each.name == "image-pulling").status = status
     done = accounts.connect()
@@ -368,14 +368,14 @@ def test_an_inactive_key_is_replaced_and_only_a_rotation_deletes_it(accounts: Ac
     assert f"key ...{push[-4:]} of {PUSH_USER} (china) is inactive" in done.stdout
     assert accounts.ids()[0] == [push, accounts.secret("ImagePullSecret")["AccessKey"]]
     assert accounts.ids()[1] == [pull]
-    told = accounts.connect().stdout
-    assert f"key ...{push[-4:]} (inactive, created " in told
-    assert "it was in this secret before; `image-mirror connect --rotate` deletes it" in told
+    printed = accounts.connect().stdout
+    assert f"key ...{push[-4:]} (inactive, created " in printed
+    assert "it was in this secret before; `image-mirror connect --rotate` deletes it" in printed
     accounts.connect("--rotate")
     assert accounts.ids() == accounts.given() == [accounts.ids()[0], [pull]]
 
 
-def test_a_wrong_region_and_a_wrong_secret_part_are_mended(accounts: Accounts) -> None:
+def test_a_wrong_region_and_a_wrong_secret_part_are_corrected(accounts: Accounts) -> None:
     accounts.connect()
     before = accounts.ids()
     client = accounts.operated.global_secrets
@@ -409,7 +409,9 @@ def test_a_wrong_region_and_a_wrong_secret_part_are_mended(accounts: Accounts) -
         ),
     ],
 )
-def test_a_secret_that_cannot_be_read_is_told_and_not_overwritten(accounts: Accounts, text: str, words: str) -> None:
+def test_a_secret_that_cannot_be_read_is_reported_and_not_overwritten(
+    accounts: Accounts, text: str, words: str
+) -> None:
     accounts.operated.cloud.secrets.create_secret(Name="GlobalAKSK", SecretString=text)
     result = CliRunner().invoke(app, ["connect"])
     assert (result.exit_code, result.stdout) == (1, "")
@@ -418,7 +420,7 @@ def test_a_secret_that_cannot_be_read_is_told_and_not_overwritten(accounts: Acco
     assert accounts.ids() == [[], []]
 
 
-def test_a_secret_that_is_marked_for_deletion_is_told(accounts: Accounts) -> None:
+def test_a_secret_that_is_marked_for_deletion_is_reported(accounts: Accounts) -> None:
     accounts.operated.cloud.secrets.create_secret(Name="GlobalAKSK", SecretString="{}")
     accounts.operated.cloud.secrets.delete_secret(SecretId="GlobalAKSK")
     result = CliRunner().invoke(app, ["connect"])
@@ -427,7 +429,7 @@ def test_a_secret_that_is_marked_for_deletion_is_told(accounts: Accounts) -> Non
     assert f"it is marked for deletion; restore it with {restore}, then run this again" in result.stderr
 
 
-def test_a_stacks_secret_that_is_gone_is_told(accounts: Accounts) -> None:
+def test_a_stacks_secret_that_was_deleted_is_reported(accounts: Accounts) -> None:
     accounts.operated.global_secrets.delete_secret(SecretId="ImagePullSecret", ForceDeleteWithoutRecovery=True)
     result = CliRunner().invoke(app, ["connect"])
     assert result.exit_code == 1
@@ -439,7 +441,7 @@ def test_a_stacks_secret_that_is_gone_is_told(accounts: Accounts) -> None:
     assert accounts.ids() == [[], []]
 
 
-def test_two_keys_that_nobody_can_account_for_are_named_and_an_inactive_one_makes_room(accounts: Accounts) -> None:
+def test_two_unknown_keys_are_named_and_an_inactive_one_is_deleted_to_make_room(accounts: Accounts) -> None:
     ids = [accounts.operated.china_iam.create_access_key(UserName=PUSH_USER)["AccessKey"]["AccessKeyId"] for _ in "12"]
     done = accounts.connect()
     assert done.exit_code == 1
@@ -485,7 +487,7 @@ def test_an_old_key_is_deleted_only_when_the_builds_that_began_with_it_have_ende
     assert accounts.ids()[1] == [second[-1]]
 
 
-def test_a_rotation_days_after_one_that_builds_held_up_makes_new_keys(
+def test_a_rotation_days_after_one_that_waited_for_builds_makes_new_keys(
     accounts: Accounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accounts.connect()
@@ -527,7 +529,7 @@ def test_a_key_is_tried_by_its_own_accounts_profile_and_by_no_other(
         assert (done.exit_code, done.stderr) == (0, "")
 
 
-def test_ctrl_c_says_how_things_stand_and_a_second_run_goes_on(
+def test_ctrl_c_prints_the_state_and_a_second_run_continues(
     accounts: Accounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accounts.refusals = 2

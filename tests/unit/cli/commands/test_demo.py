@@ -57,8 +57,8 @@ def test_it_shows_what_a_user_sees(shown: str, line: str) -> None:
 def test_each_record_goes_from_requested_to_copied(shown: str) -> None:
     lines = shown.splitlines()
     start = lines.index("Records, one for each image, and their states:") + 1
-    told = lines[start : lines.index("", start)]
-    ways = [told[number : number + 4] for number in range(0, len(told), 4)]
+    printed = lines[start : lines.index("", start)]
+    ways = [printed[number : number + 4] for number in range(0, len(printed), 4)]
     assert len({way[0] for way in ways}) == len(ways) == 7
     for source, requested, copying, copied in ways:
         assert requested == "    REQUESTED"
@@ -103,7 +103,7 @@ def damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", ["samples", "tests/reviews/create-pod.json"])
-def test_a_damaged_installation_is_told_on_one_line_with_its_remedy(damaged: Path, name: str) -> None:
+def test_a_damaged_installation_is_reported_on_one_line_with_its_remedy(damaged: Path, name: str) -> None:
     (damaged / name).rename(damaged / "elsewhere")
     done = run()
     assert (done.exit_code, done.stdout) == (3, "")

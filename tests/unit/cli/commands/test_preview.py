@@ -47,7 +47,7 @@ def pod_of(image: Any, **metadata: Any) -> str:
     return yaml.safe_dump({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", **metadata}, "spec": spec})
 
 
-def test_each_image_is_told_with_its_place_its_outcome_and_its_rule() -> None:
+def test_each_image_is_listed_with_its_field_its_result_and_its_rule() -> None:
     text = f"---\n# Source: chart\n---\n{pod_of('gcr.io/google-samples/hello-app:1.0', namespace='shop')}"
     assert listed("-", stdin=text) == [
         {
@@ -112,15 +112,15 @@ def test_each_image_is_told_with_its_place_its_outcome_and_its_rule() -> None:
         pytest.param(None, "", None, None, True, id="left-out"),
     ],
 )
-def test_the_outcome_names_what_decided(
+def test_the_result_names_what_decided(
     image: str | None, becomes: str, rule: str | None, reason: str | None, warned: bool
 ) -> None:
     rules = "[fd00::1]:80 docker.io gcr.io *.gcr.io !quay.io/ours quay.io old.example=new.example/b"
-    (told,) = listed("-", "--rules", rules, stdin=pod_of(image))
-    assert told["becomes"] == becomes
-    assert (told["rule"], told["reason"]) == (rule, reason)
+    (row,) = listed("-", "--rules", rules, stdin=pod_of(image))
+    assert row["becomes"] == becomes
+    assert (row["rule"], row["reason"]) == (rule, reason)
     kubectl_prints = f"{image or repr('')} stays as written: "
-    assert told["warning"].startswith(kubectl_prints) if warned else told["warning"] is None
+    assert row["warning"].startswith(kubectl_prints) if warned else row["warning"] is None
 
 
 @pytest.mark.parametrize(
@@ -149,8 +149,8 @@ def test_the_outcome_names_what_decided(
 def test_what_opts_out_stays_as_written_with_the_reason(tmp_path: Path, manifests: list[str], reason: str) -> None:
     for number, text in enumerate(manifests):
         (tmp_path / f"{number}.yaml").write_text(text)
-    (told,) = listed(tmp_path)
-    assert (told["becomes"], told["rule"], told["reason"], told["warning"]) == ("nginx", None, reason, None)
+    (row,) = listed(tmp_path)
+    assert (row["becomes"], row["rule"], row["reason"], row["warning"]) == ("nginx", None, reason, None)
 
 
 def namespace_of(metadata: Json) -> str:
@@ -180,8 +180,8 @@ LABELLED_DEPLOYMENT = {
     ],
 )
 def test_what_does_not_opt_out_is_rewritten(text: str) -> None:
-    (told,) = listed("-", stdin=text)
-    assert told["rule"] == "docker.io"
+    (row,) = listed("-", stdin=text)
+    assert row["rule"] == "docker.io"
 
 
 def test_the_label_of_the_pod_template_opts_a_workload_out() -> None:
@@ -190,8 +190,8 @@ def test_the_label_of_the_pod_template_opts_a_workload_out() -> None:
         "spec": {"containers": [{"name": "a", "image": "nginx"}]},
     }
     document = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": {"template": template}}
-    (told,) = listed("-", stdin=json.dumps(document))
-    assert told["reason"] == "its pod has the label image-mirror/skip"
+    (row,) = listed("-", stdin=json.dumps(document))
+    assert row["reason"] == "its pod has the label image-mirror/skip"
 
 
 @pytest.mark.parametrize("name", ["create-pod.json", "create-pod-dry-run.json", "create-pod-from-deployment.json"])
@@ -208,10 +208,10 @@ def test_the_preview_of_a_captured_pod_is_what_the_webhook_decides(name: str) ->
     assert {row.field: row.becomes for row in rows(manifests, MIRROR)} == decided
 
 
-def test_ephemeral_containers_of_a_running_pod_are_told_too() -> None:
+def test_ephemeral_containers_of_a_running_pod_are_listed_too() -> None:
     pod = made_pod({"a": "nginx"}, ephemeral={"debugger": "quay.io/prometheus/busybox"})
-    told = listed("-", stdin=json.dumps(pod))
-    assert [(row["field"], row["path"]) for row in told] == [
+    rows = listed("-", stdin=json.dumps(pod))
+    assert [(row["field"], row["path"]) for row in rows] == [
         ("containers/a", "spec.containers[0].image"),
         ("ephemeralContainers/debugger", "spec.ephemeralContainers[0].image"),
     ]
@@ -226,8 +226,8 @@ def test_the_path_leads_through_lists_and_templates_to_the_image() -> None:
         "spec": {"jobTemplate": {"spec": {"template": template}}},
     }
     pods = "items[0].spec.jobTemplate.spec.template.spec."
-    told = listed("-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": [cron_job]}))
-    assert [row["path"] for row in told] == [
+    rows = listed("-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": [cron_job]}))
+    assert [row["path"] for row in rows] == [
         f"{pods}containers[0].image",
         f"{pods}containers[1].image",
         f"{pods}volumes[0].image.reference",
@@ -258,7 +258,7 @@ def workload(kind: str, pod: Json) -> Json:
 
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.sampled_from(["Pod", "CronJob", "Rollout", "Deployment", "StatefulSet"]), PODS)))
-def test_no_image_of_any_workload_is_missed_and_each_is_told_once(workloads: list[tuple[str, Json]]) -> None:
+def test_no_image_of_any_workload_is_missed_and_each_is_listed_once(workloads: list[tuple[str, Json]]) -> None:
     manifests = Manifests()
     manifests.read("all", yaml.safe_dump_all(workload(kind, pod) for kind, pod in workloads).encode())
     assert manifests.problems == []
@@ -308,13 +308,13 @@ def test_control_characters_never_reach_the_terminal() -> None:
 
 
 def test_options_choose_the_registry_the_prefix_and_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    (told,) = listed("-", "--registry", OWN, "--prefix", "a/b", stdin=pod_of("quay.io/x:1"))
-    assert told["becomes"] == f"{OWN}/a/b/quay.io/x:1"
+    (row,) = listed("-", "--registry", OWN, "--prefix", "a/b", stdin=pod_of("quay.io/x:1"))
+    assert row["becomes"] == f"{OWN}/a/b/quay.io/x:1"
     monkeypatch.setenv("MIRROR_RULES", "quay.io=mirror.example")
-    (told,) = listed("-", stdin=pod_of("quay.io/x:1"))
-    assert told["becomes"] == "mirror.example/x:1"
-    (told,) = listed("-", "--rules", "gcr.io", stdin=pod_of("quay.io/x:1"))
-    assert told["reason"] == "no rule names it"
+    (row,) = listed("-", stdin=pod_of("quay.io/x:1"))
+    assert row["becomes"] == "mirror.example/x:1"
+    (row,) = listed("-", "--rules", "gcr.io", stdin=pod_of("quay.io/x:1"))
+    assert row["reason"] == "no rule names it"
 
 
 @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ def test_no_file_at_all_ends_with_2() -> None:
     assert "Missing argument 'FILE'" in result.stderr
 
 
-def test_all_that_is_wrong_in_all_files_is_told_and_nothing_is_shown(
+def test_every_error_in_all_files_is_reported_and_no_image_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

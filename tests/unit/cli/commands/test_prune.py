@@ -117,7 +117,7 @@ ALL = {"gcr.io/old:1", "gcr.io/never:1", "gcr.io/pulled:1", "gcr.io/new:1"}
 
 @pytest.mark.usefixtures("waited")
 @pytest.mark.parametrize("arguments", [(), ("--dry-run",)])
-def test_without_yes_what_would_go_is_shown_and_nothing_goes(
+def test_without_yes_what_would_be_removed_is_shown_and_nothing_is_removed(
     store: Registry, records: Records, waited: Waited, arguments: tuple[str, ...]
 ) -> None:
     before = store.tags()
@@ -135,7 +135,7 @@ def test_without_yes_what_would_go_is_shown_and_nothing_goes(
     assert (store.tags(), sources(records), waited) == (before, ALL, [])
 
 
-def test_with_yes_records_go_first_then_the_webhooks_memory_and_then_the_images(
+def test_with_yes_records_are_removed_first_then_prune_waits_for_the_webhooks_and_then_images_are_removed(
     store: Registry, records: Records, waited: Waited
 ) -> None:
     seen: list[tuple[set[str], int]] = []
@@ -159,7 +159,7 @@ def test_json_has_the_keys_that_the_help_names() -> None:
     assert [key for key in old if key not in words] == []
 
 
-def test_nothing_to_remove_waits_for_nothing(registry: Registry, waited: Waited) -> None:
+def test_if_there_is_nothing_to_remove_prune_does_not_wait(registry: Registry, waited: Waited) -> None:
     result = run("prune", "--unused-days", 30, "--yes", "--no-cluster")
     assert (result.exit_code, result.stdout, waited) == (0, "", [])
     assert "There is nothing to remove." in result.stderr
@@ -174,7 +174,7 @@ def test_what_is_on_its_way_or_has_failed_stays(status: Status, registry: Regist
     assert "Kept although nobody has pulled them: 1 whose records are not COPIED." in result.stderr
 
 
-def test_images_without_a_record_are_shown_and_go_and_what_has_another_name_does_not(
+def test_images_without_a_record_are_shown_and_removed_and_those_with_another_name_are_not(
     registry: Registry, records: Records, waited: Waited
 ) -> None:
     for name in ("mirror/gcr.io/orphan", "mirror/r.io_5000/x", "mirror/team/app", "mirrors/gcr.io/x", "app"):
@@ -225,7 +225,7 @@ def test_images_without_a_record_are_shown_and_go_and_what_has_another_name_does
         ),
     ],
 )
-def test_wrong_input_is_named_and_nothing_goes(
+def test_wrong_input_is_named_and_nothing_is_removed(
     arguments: list[str], words: str, store: Registry, waited: Waited
 ) -> None:
     before = store.tags()
@@ -276,7 +276,7 @@ def with_spec(spec: Json, status: Json | None = None) -> list[Json]:
         pytest.param(with_spec({"containers": None}), False, id="nothing"),
     ],
 )
-def test_what_a_cluster_runs_stays_by_whatever_name_it_runs_it(running: list[Json], held: bool) -> None:
+def test_an_image_that_a_cluster_runs_stays_whatever_name_it_has_there(running: list[Json], held: bool) -> None:
     named = json.loads(json.dumps(running).replace("DIGEST", DIGEST))
     assert in_use(named, MIRROR).holds(f"{COPIES}/gcr.io/old", "1", DIGEST) is held
 
@@ -331,7 +331,7 @@ def clusters(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Json]]:
     ],
 )
 @pytest.mark.usefixtures("waited")
-def test_every_cluster_that_is_named_is_asked_and_holds_what_it_runs(
+def test_every_named_cluster_is_asked_and_what_it_runs_stays(
     arguments: list[str], names: list[str], store: Registry, clusters: dict[str, list[Json]]
 ) -> None:
     clusters.update({names[0]: pods("gcr.io/old:1"), names[1]: pods("x", f"{COPIES}/gcr.io/never:1")})
@@ -344,7 +344,7 @@ def test_every_cluster_that_is_named_is_asked_and_holds_what_it_runs(
     assert len(store.tags()) == 4
 
 
-def test_a_cluster_that_gives_no_answer_ends_it_before_anything_goes(
+def test_a_cluster_that_gives_no_answer_ends_the_command_before_anything_is_removed(
     store: Registry, records: Records, clusters: dict[str, list[Json]], waited: Waited
 ) -> None:
     clusters["a"] = []
@@ -374,7 +374,7 @@ def test_a_cluster_that_gives_no_answer_after_the_wait_puts_the_records_back(
         pytest.param("repository", "gone already", id="its-repository-is-gone"),
     ],
 )
-def test_what_comes_to_be_needed_meanwhile_stays_and_is_recorded(
+def test_a_copy_that_becomes_needed_meanwhile_stays_and_is_recorded(
     meanwhile: str,
     outcome: str,
     store: Registry,
@@ -518,7 +518,7 @@ def test_ctrl_c_while_images_go_puts_back_the_records_of_those_that_stay(
     ],
 )
 @pytest.mark.usefixtures("waited")
-def test_a_denial_anywhere_ends_with_3_and_everything_stands_as_before(
+def test_a_denial_of_any_call_ends_with_3_and_changes_nothing(
     service: str, operation: str, store: Registry, records: Records, refuse: Callable[..., None]
 ) -> None:
     refuse(service, operation)
@@ -539,7 +539,7 @@ def test_no_network_ends_with_3(store: Registry, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("waited")
-def test_a_network_that_fails_while_records_go_leaves_none_of_them_removed(
+def test_if_the_network_fails_while_records_are_removed_all_of_them_are_put_back(
     store: Registry, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remove = Records.remove
@@ -607,7 +607,7 @@ def test_an_error_between_two_requests_puts_back_the_records_of_what_stays_and_n
 
 
 @pytest.mark.usefixtures("waited")
-def test_where_ecr_does_not_even_say_what_is_left_the_outcome_says_so_and_the_reconciler_has_to_look(
+def test_if_ecr_does_not_answer_at_all_the_result_says_so_and_the_reconciler_has_to_check(
     registry: Registry, records: Records, answer: Callable[[str, str, Reply], None], refuse: Callable[..., None]
 ) -> None:
     all_of_them = many(records, registry)
@@ -630,7 +630,7 @@ def test_where_ecr_does_not_even_say_what_is_left_the_outcome_says_so_and_the_re
 
 
 @pytest.mark.usefixtures("waited")
-def test_of_an_image_with_several_tags_only_the_unused_tag_goes(store: Registry, records: Records) -> None:
+def test_of_an_image_with_several_tags_only_the_unused_tag_is_removed(store: Registry, records: Records) -> None:
     image = store.push("mirror/gcr.io/two", "1", "2")
     for tag in "12":
         records.create(replace(record(f"gcr.io/two:{tag}", hours=2_000), digest=image.digest))
@@ -716,7 +716,7 @@ TIMES = st.integers(0, 10)
     ),
     TIMES,
 )
-def test_nothing_goes_that_was_used_since_or_runs_or_is_not_copied(
+def test_nothing_is_removed_that_was_used_since_or_runs_or_is_not_copied(
     held: list[tuple[int, int | None, bool, tuple[Status, int] | None]], cutoff: int
 ) -> None:
     made = [

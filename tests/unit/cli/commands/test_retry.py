@@ -68,7 +68,7 @@ def of_status(*statuses: Status | None) -> st.SearchStrategy[Record]:
 
 
 @given(of_status(Status.FAILED, Status.REQUESTED), st.integers(0, 2_000))
-def test_what_is_asked_again_starts_at_once_with_all_its_attempts_before_it(record: Record, now: int) -> None:
+def test_a_copy_requested_again_starts_at_once_with_all_its_attempts(record: Record, now: int) -> None:
     again = asked_again(record, now)
     if again is None:
         assert record.status is Status.REQUESTED
@@ -80,7 +80,7 @@ def test_what_is_asked_again_starts_at_once_with_all_its_attempts_before_it(reco
 
 
 @given(of_status(None, Status.COPYING, Status.COPIED), st.integers(0, 2_000))
-def test_a_build_that_runs_and_a_copy_that_is_there_are_never_asked_again(record: Record, now: int) -> None:
+def test_a_running_build_and_an_existing_copy_are_never_requested_again(record: Record, now: int) -> None:
     assert asked_again(record, now) is None
 
 
@@ -116,7 +116,7 @@ def test_each_image_is_requested_again_or_the_reason_is_printed(records: Records
         assert read(records, before) == before
 
 
-def test_all_that_failed_is_asked_for_again_and_nothing_else(records: Records, operated: Operated) -> None:
+def test_every_failed_copy_is_requested_again_and_no_other(records: Records, operated: Operated) -> None:
     write(operated.cloud.dynamodb, [record(f"gcr.io/broken:{number}", Status.FAILED) for number in range(40)])
     result = run("retry", "--failed")
     assert result.exit_code == 0
@@ -190,7 +190,7 @@ def test_wrong_input_is_named_and_nothing_is_written(arguments: list[str], words
     assert (read(records, FAILED), read(records, COPIED)) == (FAILED, COPIED)
 
 
-def test_what_is_forgotten_is_gone_and_what_is_on_its_way_needs_force(records: Records) -> None:
+def test_forget_removes_a_record_and_needs_force_while_a_build_runs(records: Records) -> None:
     named = [each.source or each.destination for each in ALL]
     result = run("forget", *named)
     assert result.exit_code == 1
@@ -266,7 +266,7 @@ def test_what_the_reconciler_writes_at_the_same_time_is_read_again_and_judged_ag
 
 @pytest.mark.parametrize(("command", "method"), [("retry", "replace"), ("forget", "remove")])
 @pytest.mark.usefixtures("records")
-def test_a_record_that_never_holds_still_is_given_up_on(
+def test_a_record_that_changes_at_each_attempt_is_reported(
     command: str, method: str, operated: Operated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = iter(range(1_000, 2_000))
@@ -325,7 +325,7 @@ def cancelled(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return event
 
 
-def test_ctrl_c_tells_what_is_done_and_what_is_not(
+def test_ctrl_c_prints_what_is_done_and_what_is_not(
     records: Records, operated: Operated, monkeypatch: pytest.MonkeyPatch, cancelled: threading.Event
 ) -> None:
     write(operated.cloud.dynamodb, [record(f"gcr.io/broken:{number}", Status.FAILED) for number in range(40)])

@@ -157,7 +157,7 @@ def test_an_empty_table_is_no_error() -> None:
     assert listed() == []
 
 
-def test_an_item_that_a_hand_has_spoilt_hides_no_other(table: Operated) -> None:
+def test_an_item_that_was_damaged_by_hand_hides_no_other(table: Operated) -> None:
     spoilt = {"repo": {"S": "x/y"}, "tag": {"S": "\x1b[2J"}, "status": {"S": "FAILED"}, "requested_at": {"N": "1.5"}}
     table.cloud.dynamodb.put_item(TableName=TABLE, Item={**spoilt, "updated_at": {"N": "9e40"}})
     result = run("status")

@@ -121,7 +121,7 @@ def test_each_file_with_other_content_is_named(tmp_path: Path) -> None:
     ]
 
 
-def test_a_link_to_a_file_that_does_not_exist_is_not_written_through(tmp_path: Path) -> None:
+def test_a_symbolic_link_to_a_missing_file_is_not_written_through(tmp_path: Path) -> None:
     (tmp_path / "samconfig.toml").symlink_to(tmp_path / "elsewhere")
     assert run(tmp_path).exit_code == 2
     assert not (tmp_path / "elsewhere").exists()
@@ -158,7 +158,7 @@ def test_if_a_file_cannot_be_written_none_is_left(tmp_path: Path, monkeypatch: p
     assert written(tmp_path) == {}
 
 
-def test_a_damaged_installation_is_told_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_installation_is_reported_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "_CHECKOUT", tmp_path / "none")
     result = run(tmp_path / "deployment")
     assert (result.exit_code, result.stdout) == (3, "")

@@ -157,7 +157,7 @@ def test_a_failed_copy_is_requested_again_and_one_that_is_there_is_not_copied_ag
     assert builds == {"failed": {"S": "ImagePullProject:1"}, "there": None}
 
 
-def test_the_waiting_ends_with_the_time_that_is_given(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_waiting_ends_after_the_time_of_the_option(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10_000, 40))
     wait_by(monkeypatch, lambda _: None, lambda: float(next(clock)))
     result = run("-", "--timeout", "1", stdin=manifest("gcr.io/a/b:1"))

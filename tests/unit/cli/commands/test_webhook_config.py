@@ -151,7 +151,7 @@ def test_fail_without_kube_system_left_out_is_warned_of(arguments: list[str]) ->
         pytest.param(["--namespaces", "a,b", "--exclude-namespaces", "b,c"], "b: also in --namespaces", id="both"),
     ],
 )
-def test_a_wrong_option_is_told_and_nothing_is_printed(arguments: list[str], words: str) -> None:
+def test_a_wrong_option_is_an_error_and_nothing_is_printed_on_standard_output(arguments: list[str], words: str) -> None:
     done = webhook_config(*(() if "--url" in arguments else ("--url", URL)), *arguments)
     assert (done.exit_code, done.stdout) == (2, "")
     assert words in done.stderr

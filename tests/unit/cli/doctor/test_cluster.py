@@ -62,7 +62,7 @@ def removing(name: str) -> Callable[[Json], None]:
         pytest.param(Choices(failure_policy="Fail", namespaces=("shop",)), "In shop", id="fail-in-one-namespace"),
     ],
 )
-def test_what_an_operator_may_choose_is_told_and_no_fault(choices: Choices, words: str) -> None:
+def test_what_an_operator_may_choose_is_reported_and_is_no_error(choices: Choices, words: str) -> None:
     [result] = judged(applied(choices=choices))
     assert result.state is State.OK, result
     assert words in result.found
@@ -199,14 +199,14 @@ def test_without_a_configuration_the_command_that_makes_it_is_named(configuratio
         ),
     ],
 )
-def test_what_was_chosen_is_kept_by_the_remedy(
+def test_the_remedy_has_the_options_that_were_chosen(
     choices: Choices, change: Callable[[Json], object], options: str
 ) -> None:
     [result] = judged(applied(change, choices))
     assert result.remedy == f"`image-mirror webhook-config {options}{WHERE}"
 
 
-def test_the_remedy_is_quoted_for_a_shell_with_the_cluster_that_was_asked(tmp_path: Path) -> None:
+def test_the_remedy_is_quoted_for_a_shell_and_names_the_cluster(tmp_path: Path) -> None:
     (tmp_path / "aws-config").write_text('[profile "my china"]\nregion = cn-north-1\n')
     asked = Cluster(Path("my config"), "my shop")
     [result] = judge_configurations([], stack_of("my china"), asked)

@@ -197,9 +197,9 @@ def test_whatever_is_denied_is_skipped_with_its_permission_and_the_rest_is_looke
         refuse(service, operation)
     code, results = found()
     for (service, operation), topic in denied.items():
-        told = of(results, topic)
-        assert any(f"not permitted ({service}:{operation})" in each["found"] for each in told), told
-        assert any(f"have {service}:{operation} granted to you" in (each["remedy"] or "") for each in told)
+        printed = of(results, topic)
+        assert any(f"not permitted ({service}:{operation})" in each["found"] for each in printed), printed
+        assert any(f"have {service}:{operation} granted to you" in (each["remedy"] or "") for each in printed)
     well = {each["topic"] for each in results if each["state"] == "ok"}
     assert well >= {"china stack", "global stack", "both stacks", "webhook call"}
     assert {each["state"] for each in results} == {"ok", "skipped"}
@@ -258,12 +258,12 @@ def test_what_is_skipped_for_the_same_reason_is_one_row_and_json_has_all(
     heading, *lines = [line.split(maxsplit=1) for line in result.stdout.splitlines()]
     assert heading[0] == "STATE"
     assert [state for state, _ in lines] == ["failed"] * 2 + ["skipped"] * 4
-    told = [" ".join(words.split()) for _, words in lines]
-    assert told[2] == '16 checks not asked: they need "china stack"'
-    assert told[3] == '5 checks not asked: they need "global stack"'
+    printed = [" ".join(words.split()) for _, words in lines]
+    assert printed[2] == '16 checks not asked: they need "china stack"'
+    assert printed[3] == '5 checks not asked: they need "global stack"'
     # These two need no stack, but an account.
-    assert told[4].startswith("build quota global account: no region is set -> give --global-profile")
-    assert told[5].startswith("Lambda concurrency china account: no region is set -> give --china-profile")
+    assert printed[4].startswith("build quota global account: no region is set -> give --global-profile")
+    assert printed[5].startswith("Lambda concurrency china account: no region is set -> give --china-profile")
     assert "0 ok, 0 warning, 2 failed, 23 skipped" in result.stderr
     code, results = found()
     assert (code, len(results), list(results[0])) == (3, 25, ["topic", "state", "found", "remedy"])
@@ -319,7 +319,7 @@ def test_what_does_not_exist_has_failed_and_not_been_skipped(well: Operated, ans
     ],
 )
 @pytest.mark.usefixtures("well")
-def test_a_secret_that_is_gone_is_told_from_one_without_a_value(
+def test_a_deleted_secret_and_one_without_a_value_have_different_messages(
     message: str, found_is: str, remedy: str, refuse: Callable[..., None]
 ) -> None:
     refuse("secretsmanager", "GetSecretValue", "ResourceNotFoundException", message)
@@ -337,7 +337,7 @@ def test_a_secret_that_is_gone_is_told_from_one_without_a_value(
         pytest.param(["extra"], "unexpected extra argument", id="argument"),
     ],
 )
-def test_bad_input_asks_nobody(arguments: list[str], words: str) -> None:
+def test_bad_input_calls_nothing(arguments: list[str], words: str) -> None:
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert words in result.stderr

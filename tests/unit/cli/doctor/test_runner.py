@@ -51,7 +51,7 @@ def test_without_an_answer_nothing_has_failed_unless_it_is_required(
     assert (result.state, result.found) == (state, found)
 
 
-def test_what_needs_a_missing_answer_names_the_check_that_tells_why(context: Context) -> None:
+def test_a_check_that_needs_a_missing_answer_names_the_check_that_says_why(context: Context) -> None:
     buckets = Fetch("buckets", no_buckets)
     objects = Fetch("objects", lambda each: each.answer(buckets) * 100)
     unnamed = Fetch(None, lambda each: each.answer(buckets) * 100)

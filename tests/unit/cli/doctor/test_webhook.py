@@ -149,7 +149,7 @@ def test_where_no_copy_is_there_yet_and_pods_wait_for_none_there_is_no_patch() -
         pytest.param(ValueError(f"URL can't contain control characters. '/{TOKEN}'"), "ValueError", id="quoting"),
     ],
 )
-def test_what_stands_in_the_way_is_named_without_the_token(error: Exception, words: str) -> None:
+def test_errors_on_the_way_to_the_webhook_are_named_without_the_token(error: Exception, words: str) -> None:
     silence = webhook._silence("h.cn", error)
     assert words in silence.found
     assert TOKEN not in silence.found + silence.remedy

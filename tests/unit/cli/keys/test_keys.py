@@ -201,7 +201,9 @@ def both(refusals: int) -> list[Aws]:
 
 @settings(max_examples=300)
 @given(data=st.data())
-def test_whatever_cuts_runs_off_a_key_that_worked_still_does_and_the_next_run_goes_on(data: st.DataObject) -> None:
+def test_whatever_interrupts_a_run_a_key_that_worked_still_works_and_the_next_run_continues(
+    data: st.DataObject,
+) -> None:
     sides = both(data.draw(st.integers(0, 2)))
     for number in range(data.draw(st.integers(1, 4))):
         rotate = data.draw(st.booleans(), label=f"run {number} rotates")
@@ -234,7 +236,7 @@ def test_whatever_cuts_runs_off_a_key_that_worked_still_does_and_the_next_run_go
 @pytest.mark.parametrize("takes_effect", [True, False])
 @pytest.mark.parametrize("cut", range(4))
 @pytest.mark.parametrize("side", [0, 1])
-def test_a_rotation_that_is_cut_off_is_ended_by_one_more_and_begins_no_second_one(
+def test_a_rotation_that_was_interrupted_is_finished_by_the_next_and_no_second_one_begins(
     side: int, cut: int, takes_effect: bool
 ) -> None:
     sides = both(0)
@@ -256,7 +258,7 @@ def test_a_rotation_that_is_cut_off_is_ended_by_one_more_and_begins_no_second_on
 
 @pytest.mark.parametrize("hours", [1, 25])
 @pytest.mark.parametrize("cut_side", [0, 1])
-def test_a_rotation_asked_for_a_day_after_one_that_lacks_its_end_makes_new_keys(cut_side: int, hours: int) -> None:
+def test_a_rotation_a_day_after_one_that_was_not_finished_makes_new_keys(cut_side: int, hours: int) -> None:
     sides = both(0)
     run(sides, rotate=False)
     side = sides[cut_side]
@@ -325,7 +327,7 @@ def put_back(side: Aws, name: str) -> None:
     side.client("secretsmanager").put_secret_value(SecretString=json.dumps(entries))
 
 
-def test_an_old_key_that_is_given_again_while_builds_are_waited_for_is_not_deleted() -> None:
+def test_an_old_key_that_the_secret_contains_again_while_builds_end_is_not_deleted() -> None:
     side = both(0)[0]
     run([side], rotate=False)
     old = side.current()
@@ -339,7 +341,7 @@ def test_an_old_key_that_is_given_again_while_builds_are_waited_for_is_not_delet
     assert side.works()
 
 
-def test_an_old_key_in_the_way_that_is_given_again_is_not_deleted() -> None:
+def test_an_old_key_that_the_secret_contains_again_is_not_deleted_to_make_room() -> None:
     side = both(0)[0]
     run([side], rotate=False)
     old = side.current()
@@ -366,7 +368,7 @@ def test_what_somebody_else_gives_while_a_new_key_is_tried_is_not_overwritten() 
     assert side.current() == "AKIAOTHER"
 
 
-def test_an_old_key_that_somebody_else_deletes_meanwhile_is_as_it_is_to_be() -> None:
+def test_an_old_key_that_somebody_else_deletes_meanwhile_counts_as_deleted() -> None:
     side = both(0)[0]
     printed: list[str] = []
     run([side], rotate=False)
@@ -377,7 +379,7 @@ def test_an_old_key_that_somebody_else_deletes_meanwhile_is_as_it_is_to_be() -> 
     assert list(side.keys) == [side.current()]
 
 
-def test_a_key_that_waits_since_before_the_secret_was_written_by_hand_is_not_given_any_more() -> None:
+def test_a_key_made_before_the_secret_was_written_by_hand_is_no_longer_stored() -> None:
     side = both(0)[0]
     run([side], rotate=False)
     state = examine(side.setup(), rotate=True)
@@ -390,7 +392,7 @@ def test_a_key_that_waits_since_before_the_secret_was_written_by_hand_is_not_giv
     assert side.works()
 
 
-def test_a_key_that_could_neither_be_kept_nor_deleted_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_that_could_neither_be_stored_nor_deleted_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     side = both(0)[0]
     side.cut, side.kills, side.error = 2, False, ERRORS[3]  # its third change, after the placeholder and the key
     state = examine(side.setup(), rotate=False)
