@@ -721,7 +721,7 @@ BREAKAGES = [
         lambda found: found.key_errors.update({"china": ("AccessDeniedException", "no")}),
         "ImagePullSecret: call",
         "failed",
-        "accepts the key, but its user may not make the call that it needs: ECR login in cn-northwest-1: AccessDeniedException: no",
+        "but its user may not make the call that it needs: ECR login in cn-northwest-1: AccessDeniedException: no",
         "another key does not help",
         id="a-key-without-rights",
     ),
