@@ -1,1 +1,1 @@
-"""Generators of what is written by `make`."""
+"""Generators of the files that `make` writes."""

@@ -1,4 +1,4 @@
-"""Writes docs/commands.md, the reference of all commands, out of the commands themselves: `make docs`."""
+"""Writes docs/commands.md, the reference of all commands, from the commands' own help: `make docs`."""
 
 import re
 import subprocess
@@ -19,7 +19,7 @@ All commands share these exit codes:
 
 
 def page() -> str:
-    """Return what the page has to be."""
+    """Return the text of the page."""
     listed = subprocess.run(
         [sys.executable, "-m", "typer", "image_mirror.cli", "utils", "docs", "--name", "image-mirror"],
         capture_output=True,
@@ -40,7 +40,7 @@ def _exit_codes() -> str:
 
 
 def _fenced(lines: list[str]) -> Iterator[str]:
-    """Yield lines with each paragraph that Typer leaves as it is (\\b) in a fence."""
+    """Yield the lines; each paragraph that Typer does not wrap (\\b) is put into a code block."""
     verbatim = False
     for line in lines:
         if line == "\b":

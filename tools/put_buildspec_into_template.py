@@ -1,6 +1,6 @@
 """Puts the scripts in buildspec/ into image-pulling.yaml as the commands of its build: `make templates`.
 
-The template stays one file, which CloudFormation takes as it is; shellcheck and editors read the scripts.
+CloudFormation needs one file, the template; shellcheck and editors need the scripts.
 """
 
 from collections.abc import Mapping
@@ -18,15 +18,15 @@ _BUILDSPEC = ("Resources", "CodeBuildProject", "Properties", "Source", "BuildSpe
 
 
 def generated() -> str:
-    """Return what the template has to be: the committed one with the commands that the scripts are now."""
+    """Return the text of the template: the committed one with the commands of the current scripts."""
     commands = {phase: command_of(path.read_text(encoding="utf-8")) for phase, path in SCRIPTS.items()}
     return with_commands(TEMPLATE.read_text(encoding="utf-8"), commands)
 
 
 def command_of(script: str) -> str:
-    """Return what is deployed of a script: what follows the first empty line. What comes before is for its readers.
+    """Return the part of a script that is deployed: all after the first empty line. The lines before are for readers.
 
-    Raises ValueError where nothing follows, or where it does not end in exactly one newline, as a YAML block does.
+    Raises ValueError if nothing follows, or if it does not end in exactly one newline, as a YAML block does.
     """
     command = script.partition("\n\n")[2]
     if not command.strip() or command != command.rstrip("\n") + "\n":
@@ -35,9 +35,9 @@ def command_of(script: str) -> str:
 
 
 def with_commands(template: str, commands: Mapping[str, str]) -> str:
-    """Return the template's text with the first command of each phase in `commands` replaced; the rest stays as it is.
+    """Return the template's text with the first command of each phase in `commands` replaced, and nothing else.
 
-    Raises ValueError where the template has no such place, or where YAML would not read the commands back as they are.
+    Raises ValueError if the template has no such place, or if YAML would not read the same commands back.
     """
     for phase, command in commands.items():
         outer = _block(template, *_BUILDSPEC)

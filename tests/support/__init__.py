@@ -1,1 +1,1 @@
-"""What the tests share."""
+"""Fixtures, emulated parts and data that the tests share."""

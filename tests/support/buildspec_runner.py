@@ -1,4 +1,4 @@
-"""Reads image-pulling.yaml as CloudFormation would and runs its buildspec as CodeBuild would, stubs or not."""
+"""Reads image-pulling.yaml as CloudFormation would, and runs its buildspec as CodeBuild would, with or without stubs."""
 
 import os
 import shlex
@@ -23,8 +23,8 @@ IMAGE = "gcr.io/google-samples/hello-app:1.0"
 REGISTRY = "123456789012.dkr.ecr.cn-northwest-1.amazonaws.com.cn"
 TARGET = f"{REGISTRY}/mirror/{IMAGE}"
 
-# How CodeBuild's agent runs one command of a buildspec, version 0.2: each is a script of its own, and what it exported
-# reaches the next one unless it exits by itself.
+# How CodeBuild's agent runs one command of a buildspec, version 0.2: each command is a separate script, and the next one
+# gets its exported variables unless it exits early.
 _COMMAND = """\
 cd "$(cat {state}/dir.txt)"
 set -a
@@ -37,7 +37,7 @@ set +a
 for name in {exported}; do [[ ! -v $name ]] || printf '%s=%s\\0' "$name" "${{!name}}"; done >{state}/exported
 exit $CODEBUILD_LAST_EXIT
 """
-# Records its arguments, environment, standard input and the files named to it; then says and does what it was told to.
+# Records its arguments, environment, standard input and the files that its arguments name; then answers as its reply says.
 _STUB = """\
 #!/bin/bash
 shopt -s nullglob
@@ -71,10 +71,10 @@ def template() -> Any:
 
 @cache
 def buildspec() -> Any:
-    """Return the buildspec of the project, which has to be one whose commands simply run until the first that fails.
+    """Return the buildspec of the project. Its commands must run one after the other and stop at the first failure.
 
-    By CodeBuild's reference that is so without `finally`, which runs in any case, and without the phase post_build,
-    which runs after a build that failed, and where nothing says that a build goes on after a failure.
+    By CodeBuild's reference this is so if there is no `finally` (it always runs), no phase post_build (it runs after a
+    failed build too), and no setting that a build continues after a failure.
     """
     found = yaml.safe_load(template()["Resources"]["CodeBuildProject"]["Properties"]["Source"]["BuildSpec"])
     phases = found["phases"]
@@ -87,7 +87,7 @@ def buildspec() -> Any:
 
 
 def resolve(node: Any, **parameters: str) -> Any:
-    """Return `node` with its functions carried out, given `parameters`; what a resource returns stays as `<NAME>`."""
+    """Return `node` with its functions evaluated with `parameters`; a value that a resource returns is `<NAME>`."""
     values = {"AWS::Region": "us-west-2", "AWS::AccountId": "210987654321", **parameters_of(template(), **parameters)}
 
     def returned(name: str, attribute: str) -> str:
@@ -98,7 +98,7 @@ def resolve(node: Any, **parameters: str) -> Any:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a stub program answers: its output, error output and exit status; with `once`, it fails the first time."""
+    """The answer of a stub program: its output, error output and exit status; with `once` it fails the first time."""
 
     stdout: str = ""
     stderr: str = ""
@@ -108,7 +108,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Call:
-    """One run of a stub program: its name and arguments, its environment, its input, the files named to it."""
+    """One run of a stub program: its name and arguments, its environment, its input, and the files that it was given."""
 
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
@@ -123,7 +123,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Run:
-    """A build that has ended: the command that failed with its exit code, what was exported, all output, all calls."""
+    """A finished build: the command that failed with its exit code, the exported variables, all output, all calls."""
 
     failed_command: str | None
     exit_code: int
@@ -138,11 +138,11 @@ class Run:
 
 @dataclass
 class CodeBuild:
-    """The project made of the template with `parameters`, in `directory`, an empty one of its own.
+    """The template's project with `parameters`; it works in `directory`, which must be empty.
 
-    `secret` is what ImagePullSecret holds, `registry_auth` the text of the secret of RegistryAuthSecretArn, `replies`
-    what stub programs answer: their key is the program and its subcommand. With `path`, a PATH, the programs there run
-    in the place of stubs.
+    `secret` is the content of ImagePullSecret, `registry_auth` the text of the secret of RegistryAuthSecretArn.
+    `replies` has the answers of stub programs, by program and subcommand. With `path`, a PATH, the programs there run
+    instead of stubs.
     """
 
     directory: Path
@@ -159,7 +159,7 @@ class CodeBuild:
     path: str | None = None
 
     def run(self, image: str = IMAGE, target: str = TARGET, **environment: str | None) -> Run:
-        """Run a build of `image` to `target`; `environment` replaces variables, or takes them away (None)."""
+        """Run a build of `image` to `target`; `environment` replaces variables, or removes them (None)."""
         state = self.directory
         for name in ("bin", "package", "calls", "replies"):
             shutil.rmtree(state / name, ignore_errors=True)
@@ -232,7 +232,7 @@ class CodeBuild:
 def run_script(script: Path, seconds: float = 60) -> tuple[int, str]:
     """Run a script in bash without an environment, and return its exit code and its output.
 
-    Raises TimeoutExpired after `seconds`, when bash and all that it has started are killed.
+    After `seconds` it kills bash and every process that bash started, and raises TimeoutExpired.
     """
     with subprocess.Popen(
         ["/bin/bash", script],

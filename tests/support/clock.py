@@ -1,4 +1,4 @@
-"""A clock that stands still, for tests in which ages and dates are compared whole."""
+"""A stopped clock, for tests that compare printed ages and dates exactly."""
 
 from collections.abc import Iterator
 
@@ -10,6 +10,6 @@ NOON = 1_790_000_000_000  # milliseconds since the epoch; records that a module 
 
 @pytest.fixture(scope="module")
 def noon() -> Iterator[None]:
-    """Have it be NOON in all tests of a module; time.monotonic() and what waits go on."""
+    """Stop the clock at NOON in all tests of a module; time.monotonic() and waiting are not changed."""
     with time_machine.travel(NOON / 1000, tick=False):
         yield

@@ -1,4 +1,4 @@
-"""Emulated AWS for each test: China's region with the template's table, the global region with its project."""
+"""Emulated AWS for each test: the region in China with the template's table, the global region with its project."""
 
 import io
 import json
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types_boto3_ecr import ECRClient
     from types_boto3_secretsmanager import SecretsManagerClient
 
-# Slow machines are no failures; and in CI the same commit gives the same examples, by hand each run tries others.
+# No deadline: a slow machine is no failure. In CI the same commit gives the same examples; elsewhere each run tries others.
 hypothesis_settings.register_profile("project", deadline=None, derandomize=os.environ.get("CI") == "true")
 hypothesis_settings.load_profile("project")
 
@@ -63,7 +63,7 @@ class Cloud:
 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What both functions write to their logs from now on."""
+    """Collect what both functions write to their logs from now on."""
     stream = io.StringIO()
     for name in ("webhook", "reconciler"):
         for handler in logging.getLogger(name).handlers:
@@ -75,9 +75,9 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 def published(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[], dict[str, list[float]]]:
-    """What CloudWatch would read in the functions' output since the last call: the values of each metric, by its name.
+    """Return a function for the values of each metric, by name, that CloudWatch would read since its last call.
 
-    It publishes under the variables that the template gives both functions.
+    It sets the variables for metrics that the template gives both functions.
     """
     monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "ImageMirror")
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "image-mirror")

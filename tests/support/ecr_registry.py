@@ -1,7 +1,7 @@
-"""ECR as its documentation describes it where moto differs: pull times, tags that share an image, indexes.
+"""ECR as its documentation describes it, where moto differs: pull times, several tags for one image, indexes.
 
-A tag that goes leaves its image to the image's other tags; with the last one the image goes. An index's images have no
-tag of their own, and stay undeletable while the index stands (BatchDeleteImage: ImageReferencedByManifestList).
+If a tag is deleted, its image stays while it has other tags; with the last tag the image is deleted too. The images of
+an index have no tags, and cannot be deleted while the index exists (BatchDeleteImage: ImageReferencedByManifestList).
 """
 
 import hashlib
@@ -59,7 +59,7 @@ class Registry:
         content: str = "",
         children: tuple[Image, ...] = (),
     ) -> Image:
-        """Have an image, pushed so many days ago and pulled `pulled` days ago."""
+        """Add an image that was pushed `days` days ago and pulled `pulled` days ago (None: never)."""
         digest = "sha256:" + hashlib.sha256(f"{repository} {tags} {content}".encode()).hexdigest()
         image = Image(digest, list(tags), size, ago(days), None if pulled is None else ago(pulled))
         image.children = [child.digest for child in children]
@@ -67,13 +67,13 @@ class Registry:
         return image
 
     def tags(self) -> set[str]:
-        """List what stands, as repository:tag."""
+        """Return all existing tags, as repository:tag."""
         return {
             f"{name}:{tag}" for name, images in self.repositories.items() for i in images.values() for tag in i.tags
         }
 
     def untagged(self, repository: str) -> set[str]:
-        """List the digests of the repository's untagged images."""
+        """Return the digests of the repository's untagged images."""
         return {image.digest for image in self.repositories[repository].values() if not image.tags}
 
     def describe_repositories(self, asked: Json) -> Json:

@@ -1,4 +1,4 @@
-"""IAM and Secrets Manager as far as two access keys need them, by their API references; runs may be cut off in them."""
+"""IAM and Secrets Manager, by their API references, as far as two access keys need them; calls can be interrupted."""
 
 import itertools
 import json
@@ -21,15 +21,15 @@ Json = dict[str, Any]
 
 
 class CutOff(BaseException):
-    """The run ends at once: as Ctrl-C does, or as a machine that loses its power."""
+    """The run ends at once, as by Ctrl-C or by a power failure."""
 
 
 @dataclass
 class Aws:
-    """One account's IAM user and another's secret, by the rules of their API references; it may be cut off.
+    """One account's IAM user and the other account's secret, by their API references; a run can be interrupted.
 
-    `cut` is the number of the changing call at which that happens, `takes_effect` says whether that call was carried
-    out, and `kills` that nothing can be called from then on.
+    `cut` is the number of the writing call at which `error` is raised; `takes_effect` says whether that call is carried
+    out; with `kills` every later call fails too.
     """
 
     keys: dict[str, Json] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Aws:
     calls: int = 0
     numbers: Iterator[int] = field(default_factory=itertools.count)
     made: int = 0
-    refusals: int = 0  # so often is a new key refused
+    refusals: int = 0  # how often a new key is refused
     now: datetime = NOW
 
     def client(self, service: str) -> "Service":
@@ -58,7 +58,7 @@ class Aws:
         return str(json.loads(version["text"]).get("AccessKey", "")) if version else ""
 
     def works(self) -> bool:
-        """Whether the secret contains a key that AWS accepts, with its own secret part."""
+        """Return whether the secret contains a key that AWS accepts, with the right secret part."""
         version = self.label("AWSCURRENT")
         return version is not None and self.test_key(AccessKey("", *self.entries()[1:])).outcome is ProbeResult.WORKS
 
@@ -95,7 +95,7 @@ class Aws:
 
 @dataclass
 class Service:
-    """The operations that are called."""
+    """A client with the operations that the command calls."""
 
     aws: Aws
     name: str
@@ -189,7 +189,7 @@ def pass_time(sides: list[Aws], *, hours: int) -> None:
 
 
 def write_again(side: Aws) -> None:
-    """Write the secret as somebody does who changes another entry of it."""
+    """Write the secret as a person would who changes another entry of it."""
     version = side.label("AWSCURRENT")
     assert version is not None
     side.client("secretsmanager").put_secret_value(SecretString=version["text"])

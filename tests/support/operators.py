@@ -1,4 +1,4 @@
-"""What an operator has: two accounts by profiles, both stacks deployed. Emulated in the test's process."""
+"""What an operator has: profiles for two accounts, and both stacks deployed. Emulated in the test's process."""
 
 import json
 from collections.abc import Callable
@@ -52,7 +52,7 @@ _NOTHING = {"Nothing": {"Type": "AWS::SNS::Topic"}}
 
 
 class Operated(SimpleNamespace):
-    """The emulated cloud, and clients that operators' commands are checked by."""
+    """The emulated cloud, and clients with which tests check what commands did."""
 
     cloud: Cloud
     china_iam: "IAMClient"
@@ -60,7 +60,7 @@ class Operated(SimpleNamespace):
     global_secrets: "SecretsManagerClient"
 
     def deploy(self, template: str, region: str, name: str, outputs: dict[str, str], **parameters: str) -> None:
-        """Make (or make anew) a stack that has the parameters of `template`, and `outputs`."""
+        """Create or update a stack that has the parameters of `template` and these outputs."""
         shown = load_template(template)["Parameters"]
         body = {
             "Parameters": {each: {"Type": "String", "Default": ""} for each in shown},
@@ -109,7 +109,7 @@ def operated(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> O
 
 @pytest.fixture
 def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Make AWS refuse an operation of a service: `refuse("dynamodb", "Scan")`; by default for want of permission."""
+    """Make AWS refuse an operation of a service: `refuse("dynamodb", "Scan")`; by default permission is denied."""
     refused: dict[tuple[str, str], dict[str, str]] = {}
     client = Account.client
 
@@ -141,11 +141,10 @@ def answer(
     refuse: Callable[..., None],  # noqa: ARG001 - for its place before this one
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[str, str, Reply], None]:
-    """Answer an operation in AWS's place, by what is asked: `answer("ecr", "DescribeImages", lambda asked: {...})`.
+    """Answer an operation instead of AWS: `answer("ecr", "DescribeImages", lambda asked: {...})`.
 
-    That is the members of a JSON or query request; the path where there is no such body.
-
-    What `refuse` refuses stays refused. A reply with an "Error" is one.
+    `asked` has the members of a JSON or query request, or the path of a request without such a body. An answer with an
+    "Error" is an error. Operations that `refuse` refuses are still refused.
     """
     replies: dict[tuple[str, str], Reply] = {}
     client = Account.client

@@ -1,4 +1,4 @@
-"""Records as operators find them in the table, written as they are, and commands run in the test's process."""
+"""Writes records into the table as they are, and runs commands in the test's process."""
 
 import time
 from collections.abc import Iterable
@@ -40,7 +40,7 @@ def record(
     at: int | None = None,
     **changes: Any,
 ) -> Record:
-    """The record of an image that was asked for so long before `at`, which is now, and written ten minutes later."""
+    """Return the record of an image that was requested `hours` before `at` (default: now) and written 10 minutes later."""
     source = parse_reference(image)
     at = now() if at is None else at
     asked = at - int(hours * HOUR)
@@ -50,7 +50,7 @@ def record(
 
 
 def write(dynamodb: "DynamoDBClient", records: Iterable[Record], table: str = "ImageListTable") -> None:
-    """Put records into the table, 25 at once."""
+    """Put records into the table, 25 in one call."""
     requests = [{"PutRequest": {"Item": to_item(each)}} for each in records]
     for start in range(0, len(requests), 25):
         answer = dynamodb.batch_write_item(RequestItems={table: requests[start : start + 25]})  # type: ignore[dict-item]

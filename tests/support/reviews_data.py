@@ -1,4 +1,4 @@
-"""AdmissionReviews for tests: the captured ones, made ones, and what becomes of the pod when they are answered."""
+"""AdmissionReviews for tests, captured and made, and the pod that the API server makes of an answer."""
 
 import base64
 import copy
@@ -49,7 +49,7 @@ def made_pod(
     annotations: Any = None,
     labels: Any = None,
 ) -> Json:
-    """Make a pod whose images are given by name; `annotations` and `labels` stand as given, None leaves them out."""
+    """Make a pod with images by container name; `annotations` and `labels` are used unchanged, None leaves them out."""
     metadata: Json = {"name": "made", "namespace": "default"}
     if annotations is not None:
         metadata["annotations"] = annotations
@@ -98,7 +98,7 @@ def event_of(
 
 
 def all_records(status: Status | None, *, digest: str | None = None, error: str | None = None) -> Lookup:
-    """Answer every demand with a record of this status."""
+    """Return a lookup that answers every request with a record of this status."""
 
     def lookup(wanted: Sequence[CopyRequest]) -> dict[Destination, Record]:
         return {
@@ -130,14 +130,14 @@ def respond(
     policy: Policy | None = None,
     mirror: Mirror = MIRROR,
 ) -> Response:
-    """Answer an event by the real webhook, with records from `records` in the place of the table."""
+    """Answer an event with the real webhook; `records` is used instead of the table."""
     settings = replace(SETTINGS, mirror=mirror, swap_when=swap_when, policy=policy or Policy())
     return Webhook(settings, cast("Recorder", ActiveRecords(records)), lambda: NOW / 1000).answer(event)
 
 
 @dataclass(frozen=True)
 class ActiveRecords:
-    """Recorder whose records are given and not looked up."""
+    """A recorder that returns records of a given lookup and calls no table."""
 
     records: Lookup
 

@@ -1,4 +1,4 @@
-"""Reads the CloudFormation templates as plain data, `!Ref X` as {"Ref": "X"}, and carries out their functions."""
+"""Reads the CloudFormation templates as plain data, `!Ref X` as {"Ref": "X"}, and evaluates their functions."""
 
 import copy
 import re
@@ -52,22 +52,22 @@ def webhook_configuration() -> dict[str, Any]:
 
 
 def parameters_of(template: Mapping[str, Any], **given: str) -> dict[str, str]:
-    """Return the value of each of a template's parameters: the one given, or the default."""
+    """Return the values of a template's parameters: the given ones, and the defaults of the others."""
     defaults = {name: str(entry.get("Default", "")) for name, entry in template["Parameters"].items()}
     assert given.keys() <= defaults.keys(), "no such parameter"
     return defaults | given
 
 
-_NO_VALUE = object()  # what AWS::NoValue stands for
+_NO_VALUE = object()  # the value of AWS::NoValue
 
 
 def carry_out(
     node: Any, template: Mapping[str, Any], values: Mapping[str, str], returned: Callable[[str, str], Any]
 ) -> Any:
-    """Return `node` of a template with its intrinsic functions carried out as CloudFormation's reference says.
+    """Return `node` of a template with its intrinsic functions evaluated as CloudFormation's reference says.
 
-    `values` are those of the parameters and the pseudo parameters. What else there is, `returned` is asked for, with a
-    logical ID and the attribute, or "Ref". Raises KeyError for a function that is not among those used here.
+    `values` has the parameters and the pseudo parameters. Every other value comes from `returned`, which is called with
+    a logical ID and an attribute, or "Ref". Raises KeyError for a function that is not used in these templates.
     """
 
     def value(name: str, attribute: str) -> Any:

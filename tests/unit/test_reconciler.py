@@ -740,7 +740,7 @@ def test_a_step_that_fails_is_counted(records: Records, monkeypatch: pytest.Monk
         pytest.param({"updated_at": 9}, None, id="its older digest lost"),
     ],
 )
-def test_the_streams_filter_passes_requests_and_not_records_that_still_wait(
+def test_the_stream_handler_counts_requests_and_not_records_that_still_wait(
     published: Published, changes: dict[str, Any], counted: list[float] | None
 ) -> None:
     run(stream(replace(fresh(), **changes)))

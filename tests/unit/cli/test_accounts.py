@@ -213,7 +213,7 @@ def test_a_command_without_an_answer_ends_with_one_line_and_3(
     assert words in printed.err
 
 
-def test_control_characters_in_an_error_are_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_in_an_error_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     def spoilt() -> None:
         raise NoAnswerError("the stack \x1b[2J\nx")
 

@@ -446,7 +446,7 @@ def test_without_an_auth_file_no_login_is_sent_to_the_source(tmp_path: Path) -> 
     assert copy.files["source.json"] == "{}"
 
 
-def test_a_text_that_is_no_auth_file_and_a_refused_login_have_different_reasons(tmp_path: Path) -> None:
+def test_an_unusable_auth_file_is_not_reported_as_a_refused_login(tmp_path: Path) -> None:
     message = 'getting username and password: 1 error occurred:\n\t* reading JSON file "/tmp/x": unmarshaling JSON'
     codebuild = CodeBuild(tmp_path, replies={"skopeo copy": Reply(stderr=fatal(SOURCE + message), status=1)})
     assert_ended(codebuild.run(), "TARGET_LOGIN", "RegistryAuthSecretArn")

@@ -17,8 +17,8 @@ from image_mirror.cli.doctor.runner import CheckResult, Context, State
 from image_mirror.cli.doctor.webhook import Reply
 from image_mirror.record import MINUTE, Status
 from support.cloud import REGISTRY
+from support.healthy import API, HINTS, RECONCILER, SCHEDULE, Answers, key
 from support.operators import GLOBAL_OUTPUTS, PROFILES, PULL_USER, PUSH_USER
-from support.sound import API, HINTS, RECONCILER, SCHEDULE, Answers, key
 
 PULL_SECRET = GLOBAL_OUTPUTS["ImagePullSecretArn"]
 

@@ -25,8 +25,8 @@ from image_mirror.cli.doctor.webhook import Reply as Posted
 from image_mirror.cli.emulation import http_event
 from image_mirror.record import Status
 from image_mirror.review import Json
+from support.healthy import Answers
 from support.operators import GLOBAL_OUTPUTS, PULL_USER, PUSH_USER, TOKEN, Operated, Reply
-from support.sound import Answers
 
 Answer = Callable[[str, str, Reply], None]
 

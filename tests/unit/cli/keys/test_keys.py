@@ -379,7 +379,7 @@ def test_an_old_key_that_somebody_else_deletes_meanwhile_counts_as_deleted() -> 
     assert list(side.keys) == [side.current()]
 
 
-def test_a_key_made_before_the_secret_was_written_by_hand_is_no_longer_stored() -> None:
+def test_an_unused_key_from_before_the_secret_was_written_by_hand_is_deleted() -> None:
     side = both(0)[0]
     run([side], rotate=False)
     state = examine(side.setup(), rotate=True)

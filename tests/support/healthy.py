@@ -1,4 +1,4 @@
-"""What AWS and the webhook answer doctor where all is well, as values, for tests that change one of them."""
+"""The answers of AWS and the webhook to doctor in a healthy installation; each test changes one of them."""
 
 import json
 from collections import Counter
@@ -109,9 +109,9 @@ def _stack(side: str, name: str, template: str, outputs: dict[str, str], **param
 
 @dataclass
 class Answers:
-    """What is answered. `keys` are by their user, `metrics` by function and metric, `denied` by IAM's simulator.
+    """All answers. `keys` is by user, `metrics` by function and metric; `denied` has the actions that IAM denies.
 
-    `key_errors` are by the account that a key is for: a code and a message.
+    `key_errors` is by the account that a key is for: a code and a message.
     """
 
     china: Stack = field(
@@ -189,7 +189,7 @@ class Answers:
         }
 
     def queue(self) -> Json | None:
-        """Return the attributes of the dead letters' queue."""
+        """Return the attributes of the dead-letter queue."""
         return None if self.letters is None else {"ApproximateNumberOfMessages": str(self.letters)}
 
     def simulated(self, actions: list[str]) -> list[Json]:
@@ -198,7 +198,7 @@ class Answers:
         return [{"EvalActionName": action, "EvalDecision": decision} for action, decision in decisions.items()]
 
     def account(self, side: str) -> SharedAccount:
-        """Return an account, china or global, of which all calls are answered so, without any network."""
+        """Return an account, china or global, whose calls get these answers without any network."""
         return _Account(side, side, answers=self)
 
     def call(self, side: str, operation: str, asked: Json, key: AccessKey | None) -> Json:
@@ -213,7 +213,7 @@ class Answers:
         return found
 
     def _called(self, side: str, operation: str, asked: Json) -> Json | None:
-        """Answer a call by what is asked, None where it is about what does not exist."""
+        """Answer a call; None means that the resource does not exist."""
         match operation:
             case "describe_stacks":
                 return _described(self.china if side == "china" else self.global_side, asked["StackName"])
@@ -274,7 +274,7 @@ class Answers:
         raise AssertionError(f"{operation} is not answered")
 
     def replies(self) -> Iterator[tuple[str, str, Reply]]:
-        """Yield what moto lacks: service, operation, and the reply to what is asked."""
+        """Yield the operations that moto lacks: service, operation, and a function from parameters to the answer."""
         both = [(name, metric) for name in (API, RECONCILER) for metric in _METRICS]
         yield "cloudformation", "ListStackResources", lambda _: {"StackResourceSummaries": self._summaries()}
         yield "lambda", "GetFunction", lambda asked: self.functions.get(asked["path"].rpartition("/")[2]) or _NOT_FOUND
@@ -301,7 +301,7 @@ class Answers:
             yield {"Id": f"m{number}", "Timestamps": times, "Values": values, "StatusCode": "Complete"}
 
     def _list_builds(self, asked: Json) -> Json:
-        """The first page. As CodeBuild does, it refuses an order where there are more builds than fit on one."""
+        """Return the first page. Like CodeBuild, refuse sorting if there are more builds than fit on one page."""
         ids = [each["id"] for each in self.builds]
         if "sortOrder" in asked and len(ids) > _PAGE:
             return {"Error": {"Code": "InvalidInputException", "Message": "Too many builds to sort."}}
@@ -332,7 +332,7 @@ class _Account(SharedAccount):
 
 @dataclass(frozen=True)
 class _Client:
-    """Any service, for the names of the operations that doctor calls differ."""
+    """A client of any service: the operations that doctor calls have different names in each."""
 
     account: _Account
     key: AccessKey | None
@@ -356,7 +356,7 @@ def _error(operation: str, code: str, message: str) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": message}}, operation)
 
 
-# What AWS says of what does not exist, where that is no ResourceNotFoundException.
+# AWS's errors for missing resources, for operations whose error is not ResourceNotFoundException.
 _ABSENT = {
     "get_queue_attributes": ("AWS.SimpleQueueService.NonExistentQueue", "The specified queue does not exist."),
     "get_service_quota": (
