@@ -1,4 +1,4 @@
-"""Clients are made in one place, each with the patience that its caller states."""
+"""Clients are made in one place, each with the limits that its caller gives."""
 
 import contextlib
 import http.server

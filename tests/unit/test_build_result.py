@@ -27,7 +27,7 @@ COMMAND = "Error while executing command: copy. Reason: exit status "
 
 
 @pytest.mark.parametrize(
-    ("build", "outcome", "reason"),
+    ("build", "result", "reason"),
     [
         pytest.param({"buildStatus": "IN_PROGRESS", "currentPhase": "QUEUED"}, BuildResult.RUNNING, "", id="queued"),
         pytest.param({"buildStatus": "IN_PROGRESS", "currentPhase": "BUILD"}, BuildResult.RUNNING, "", id="running"),
@@ -116,9 +116,9 @@ COMMAND = "Error while executing command: copy. Reason: exit status "
         ),
     ],
 )
-def test_each_end_of_a_build_has_its_result(build: dict[str, Any], outcome: BuildResult, reason: str) -> None:
+def test_each_end_of_a_build_has_its_result(build: dict[str, Any], result: BuildResult, reason: str) -> None:
     found = read_build(build)
-    assert (found.outcome, found.reason) == (outcome, reason)
+    assert (found.result, found.reason) == (result, reason)
     # These two last until someone mends a key or its secret, and so ring an alarm.
     assert found.key is (reason.startswith("TARGET_LOGIN") or "Secrets Manager" in reason)
 
@@ -127,7 +127,7 @@ def test_each_end_of_a_build_has_its_result(build: dict[str, Any], outcome: Buil
 def test_the_exit_code_says_the_same_where_the_export_is_missing(code: int, result: str) -> None:
     by_code = read_build(failed(f"{COMMAND}{code}"))
     by_export = read_build(failed(COPY_RESULT=result, COPY_REASON="y"))
-    assert by_code.outcome is by_export.outcome
+    assert by_code.result is by_export.result
     assert by_code.reason == f"{result}: {COMMAND}{code}"
 
 

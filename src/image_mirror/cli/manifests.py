@@ -12,7 +12,10 @@ from errno import ENOENT
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from image_mirror.cli.documents import UnreadableError, read_documents
+from image_mirror.cli.errors import ExitCode
 from image_mirror.messages import printable
 from image_mirror.review import Json
 
@@ -139,6 +142,16 @@ def read_manifests(names: Iterable[str]) -> Manifests:
         except OSError as error:
             file = str(error.filename or name)
             manifests.problems.append(Problem(file, None, "", f"cannot be read: {error.strerror or error}"))
+    return manifests
+
+
+def read_valid_manifests(names: Iterable[str]) -> Manifests:
+    """Read as `read_manifests`. If something is wrong, print each problem and raise typer.Exit."""
+    manifests = read_manifests(names)
+    for problem in manifests.problems:
+        typer.echo(f"Error: {problem}", err=True)
+    if manifests.problems:
+        raise typer.Exit(ExitCode.WRONG_INPUT)
     return manifests
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from image_mirror.aws_errors import code_of
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.decisions import Mirror
@@ -76,7 +77,7 @@ def _read(account: Account, name: str, option: str) -> Stack:
     try:
         [found] = account.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
     except ClientError as error:
-        if error.response["Error"]["Code"] != "ValidationError":
+        if code_of(error) != "ValidationError":
             raise
         raise NoAnswerError(
             f"{account}: there is no stack {name!r} in {account.region}",

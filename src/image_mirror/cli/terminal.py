@@ -29,14 +29,10 @@ def bar(title: str, total: int | None = None) -> Iterator[Callable[[int], None]]
     if not is_terminal():
         yield lambda _: None
         return
-    # Here, for it costs 20 ms, which a pipe need not pay.
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from image_mirror.cli import drawing  # noqa: PLC0415 - only for a terminal
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda count: progress.advance(task, count)
+    with drawing.progress_bar(title, total) as advance:
+        yield advance
 
 
 def each(title: str, work: Callable[[Subject], None], subjects: Sequence[Subject]) -> None:
@@ -70,9 +66,7 @@ def waiting(what: str) -> Iterator[None]:
         typer.echo(printable(what), err=True)
         yield
         return
-    # Here, as above.
-    from rich.console import Console
-    from rich.text import Text
+    from image_mirror.cli import drawing  # noqa: PLC0415 - only for a terminal
 
-    with Console(stderr=True).status(Text(printable(what))):
+    with drawing.spinner(printable(what)):
         yield

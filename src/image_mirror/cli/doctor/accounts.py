@@ -9,21 +9,13 @@ from typing import Any, TypeVar
 from botocore.exceptions import ClientError
 
 from image_mirror.aws import AccessKey
-from image_mirror.aws_errors import DENIED, EXPIRED, KEY_REFUSED
+from image_mirror.aws_errors import ABSENT, DENIED, EXPIRED, KEY_REFUSED, code_of
 from image_mirror.cli.accounts import Account
 
 T = TypeVar("T")
 
 ACTION = re.compile(r"not authorized to perform: ([a-z0-9-]+:[A-Za-z]+)")
 """Where AWS's text names the permission that is missing."""
-_ABSENT = frozenset(
-    (
-        "AWS.SimpleQueueService.NonExistentQueue",
-        "NoSuchEntity",
-        "NoSuchResourceException",
-        "ResourceNotFoundException",
-    )
-)
 _UNKNOWN = KEY_REFUSED | EXPIRED  # these answers say nothing about the account itself
 
 
@@ -68,6 +60,6 @@ def or_none(call: Callable[[], T]) -> T | None:
     try:
         return call()
     except ClientError as error:
-        if error.response["Error"]["Code"] in _ABSENT:
+        if code_of(error) in ABSENT:
             return None
         raise

@@ -8,7 +8,7 @@ from itertools import islice
 from image_mirror.cli.doctor.accounts import or_none
 from image_mirror.cli.doctor.runner import Check, CheckResult, Context, fail, fetch, fine, now, unless, warn
 from image_mirror.cli.doctor.stacks import china_stack
-from image_mirror.cli.output import span
+from image_mirror.cli.output import milliseconds, span
 from image_mirror.cli.remedies import AGAIN, RESTORE, log_of
 from image_mirror.cli.stacks import Stack
 from image_mirror.record import HOUR, MINUTE
@@ -69,7 +69,7 @@ def due_next(context: Context) -> Sequence[Due]:
     """Return the records that are due next, the oldest first: one page of the index."""
     stack = context.answer(china_stack)
     records = Records(stack.account.client("dynamodb"), stack.output("ImageListTableName"))
-    return list(islice(records.due(_milliseconds(context.now) + _DUE_WITHIN), _MOST_DUE))
+    return list(islice(records.due(milliseconds(context.now) + _DUE_WITHIN), _MOST_DUE))
 
 
 @fetch(None)
@@ -94,7 +94,7 @@ def judge_due(due: Sequence[Due], china: Stack, now: datetime, states: Counter[s
     by_state = ", ".join(f"{number} {state}" for state, number in sorted(states.items())) if states else ""
     text = f"{count} are due within the hour" + (f": {by_state}" if by_state else "")
     repo, tag, due_at = due[0]
-    late = _milliseconds(now) - due_at
+    late = milliseconds(now) - due_at
     if late > _LATE:
         return [
             warn(
@@ -108,10 +108,6 @@ def judge_due(due: Sequence[Due], china: Stack, now: datetime, states: Counter[s
 
 def _keys(described: Json) -> tuple[tuple[str, str], ...]:
     return tuple((each["AttributeName"], each["KeyType"]) for each in described["KeySchema"])
-
-
-def _milliseconds(time: datetime) -> int:
-    return int(time.timestamp() * 1000)
 
 
 CHECKS = (

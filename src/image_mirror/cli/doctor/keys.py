@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import partial
-from typing import Any
+from typing import Any, assert_never
 
 from botocore.exceptions import ClientError
 
 from image_mirror.aws import AccessKey
+from image_mirror.aws_errors import code_of
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.doctor.accounts import or_none
 from image_mirror.cli.doctor.runner import (
@@ -113,7 +114,7 @@ def secret_text(account: Account, name: str) -> str | Absent:
     try:
         text: str = account.client("secretsmanager").get_secret_value(SecretId=name).get("SecretString", "")
     except ClientError as error:
-        code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+        code, message = code_of(error), error.response["Error"].get("Message", "")
         if code == "InvalidRequestException":
             return Absent.MARKED
         if code != "ResourceNotFoundException":
@@ -175,18 +176,16 @@ def judge_key(
 
 def judge_call(kind: Kind, verdict: Verdict) -> Sequence[CheckResult]:
     """Judge what came of a call that was made with the key."""
-    match verdict.outcome:
+    match verdict.result:
         case ProbeResult.WORKS:
             return [fine(kind.call, f"AWS answers: {verdict.text}")]
         case ProbeResult.REFUSED:
             return [fail(kind.call, f"AWS does not take the key: {verdict.text}", _CONNECT)]
-    return [
-        fail(
-            kind.call,
-            f"AWS accepts the key, but its user may not make the call that it needs: {verdict.text}",
-            NO_OTHER_KEY,
-        )
-    ]
+        case ProbeResult.DENIED:
+            found = f"AWS accepts the key, but its user may not make the call that it needs: {verdict.text}"
+            return [fail(kind.call, found, NO_OTHER_KEY)]
+        case _:
+            assert_never(verdict.result)
 
 
 def _filled(value: Any) -> bool:

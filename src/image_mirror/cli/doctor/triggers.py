@@ -11,6 +11,7 @@ from image_mirror.cli.doctor.runner import Check, CheckResult, Context, Fetch, f
 from image_mirror.cli.doctor.stacks import china_stack, resource_name
 from image_mirror.cli.remedies import RESTORE, aws_of, log_of
 from image_mirror.cli.stacks import Stack
+from image_mirror.record import MINUTE
 from image_mirror.review import Json
 
 STREAM, LAG, SCHEDULE, EVENTS = "stream mapping", "stream lag", "schedule", "ECR events"
@@ -19,7 +20,7 @@ STREAM_FILTER = {"eventName": ["INSERT", "MODIFY"], "dynamodb": {"NewImage": {"s
 """The filter of the template's event source mapping: what is requested, and nothing else."""
 RATE = "rate(1 minute)"
 
-_LATE = 60_000  # milliseconds
+_LATE = MINUTE
 
 
 def ecr_pattern(prefix: str) -> Json:

@@ -22,7 +22,7 @@ from image_mirror.cli.doctor.stacks import china_stack
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.remedies import AGAIN, log_of
 from image_mirror.cli.stacks import Stack, mirror_of
-from image_mirror.decisions import Copy, Mirror
+from image_mirror.decisions import Mirror, copy_of
 from image_mirror.review import Json
 
 CALL = "webhook call"
@@ -159,7 +159,7 @@ def copied_image(mirror: Mirror) -> str | None:
     for rule in mirror.rules.entries:
         host = f"{_POD}.{rule.prefix.host}" if rule.prefix.wildcard else rule.prefix.host
         image = "/".join((host, *rule.prefix.path, _POD)) + ":1"
-        if isinstance(mirror.decide(image)[0], Copy):
+        if copy_of(mirror.decide(image)[0]) is not None:
             return image
     return None
 
