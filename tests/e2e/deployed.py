@@ -4,13 +4,11 @@ A test module that uses them says `pytest_plugins = ["deployed"]`.
 """
 
 import shutil
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from deployment import GLOBAL_STACK, STACK, Checkout, store_key
-from processes import free_port, listening, running, wait_for
+from deployment import GLOBAL_STACK, STACK, Checkout, cloud, store_key
+from processes import free_port
 from sam import Json, Region, Sam, python_program
 from stacks import CHINA
 
@@ -28,9 +26,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     python, port = python_program(), free_port()
     endpoint = f"http://localhost:{port}"  # moto reads templates out of its S3 only by this name
     sam = Sam(folder, endpoint, python)
-    cloud = Path(__file__).with_name("cloud.py")
-    with running([sys.executable, cloud, str(port)], folder / "cloud.log"):
-        wait_for(lambda: listening(port), "the emulated AWS is up", 60)
+    with cloud(port, folder / "cloud.log"):
         yield Checkout(folder, sam, endpoint, python)
 
 

@@ -1,11 +1,13 @@
 """The shipped templates deployed by the SAM CLI from a checkout, as the README says, to an emulated AWS."""
 
 import json
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from artefact import Function, function
+from processes import server
 from sam import Json, Region, Sam
 from stacks import CHINA
 from stage import TOKEN
@@ -38,6 +40,12 @@ class Checkout:
         return function(
             self.python, code, region.function(STACK, logical_id), region, code.with_name(f"{logical_id}.log")
         )
+
+
+def cloud(port: int, log: Path) -> AbstractContextManager[object]:
+    """Run the emulated AWS on a port while the context lasts, its output in the file `log`."""
+    program = str(Path(__file__).with_name("cloud.py"))
+    return server([sys.executable, program, str(port)], log, port, "the emulated AWS")
 
 
 def store_key(china: Region, global_region: Region) -> Json:

@@ -15,15 +15,14 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 import yaml
 from botocore.exceptions import ClientError
-from deployment import GLOBAL_STACK, STACK, Checkout
-from processes import free_port, listening, running, wait_for
+from deployment import GLOBAL_STACK, STACK, Checkout, cloud
+from processes import free_port
 from sam import Json, Region, Sam
 from stacks import CHINA
 
@@ -137,9 +136,7 @@ def deployed(built: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """What is built, deployed as the README says, to an AWS that no other test uses."""
     folder, port = tmp_path_factory.mktemp("connect"), free_port()
     endpoint = f"http://localhost:{port}"
-    cloud = Path(__file__).with_name("cloud.py")
-    with running([sys.executable, cloud, str(port)], folder / "cloud.log"):
-        wait_for(lambda: listening(port), "the emulated AWS is up", 60)
+    with cloud(port, folder / "cloud.log"):
         own = Checkout(built.folder, Sam(built.folder, endpoint, built.python), endpoint, built.python)
         china = own.deploy_china("cn-northwest-1")
         global_region = Region(endpoint, "us-west-2")
