@@ -21,15 +21,15 @@ import boto3
 import pytest
 import yaml
 from botocore.exceptions import ClientError
-from deployment import GLOBAL_STACK, STACK, Checkout, cloud
-from processes import free_port
-from sam import Json, Region, Sam
-from stacks import CHINA
 
+from e2e.harness.deployment import GLOBAL_STACK, STACK, Checkout, cloud
+from e2e.harness.processes import free_port
+from e2e.harness.sam import Json, Region, Sam
+from e2e.harness.stacks import CHINA
 from image_mirror.aws import AccessKey, CallLimits, connect
 from image_mirror.global_access import GlobalAccount
 
-pytest_plugins = ["deployed"]
+pytest_plugins = ["e2e.harness.deployed"]
 
 OPERATOR = "operator"
 ALL = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]})

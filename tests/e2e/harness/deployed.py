@@ -1,17 +1,17 @@
 """The stacks that tests share, as a pytest plugin: each is built and deployed once in a session.
 
-A test module that uses them says `pytest_plugins = ["deployed"]`.
+A test module that uses them says `pytest_plugins = ["e2e.harness.deployed"]`.
 """
 
 import shutil
 from collections.abc import Iterator
 
 import pytest
-from deployment import GLOBAL_STACK, STACK, Checkout, cloud, store_key
-from processes import free_port
-from sam import Json, Region, Sam, python_program
-from stacks import CHINA
 
+from e2e.harness.deployment import GLOBAL_STACK, STACK, Checkout, cloud, store_key
+from e2e.harness.processes import free_port
+from e2e.harness.sam import Json, Region, Sam, python_program
+from e2e.harness.stacks import CHINA
 from support.templates import ROOT
 
 SHIPPED = ("sam-template.yaml", "samconfig.toml", "image-pulling.yaml")

@@ -1,16 +1,18 @@
 """The shipped templates deployed by the SAM CLI from a checkout, as the README says, to an emulated AWS."""
 
 import json
+import os
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from artefact import Function, function
-from processes import server
-from sam import Json, Region, Sam
-from stacks import CHINA
-from stage import TOKEN
+from e2e.harness.artefact import Function, function
+from e2e.harness.processes import server
+from e2e.harness.sam import Json, Region, Sam
+from e2e.harness.stacks import CHINA
+from e2e.harness.stage import TOKEN
+from support.templates import ROOT
 
 STACK, GLOBAL_STACK = "image-mirror", "image-pulling"
 
@@ -44,8 +46,9 @@ class Checkout:
 
 def cloud(port: int, log: Path) -> AbstractContextManager[object]:
     """Run the emulated AWS on a port while the context lasts, its output in the file `log`."""
-    program = str(Path(__file__).with_name("cloud.py"))
-    return server([sys.executable, program, str(port)], log, port, "the emulated AWS")
+    command = [sys.executable, "-m", "e2e.fakes.cloud", str(port)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
+    return server(command, log, port, "the emulated AWS", environment=environment)
 
 
 def store_key(china: Region, global_region: Region) -> Json:
