@@ -1,8 +1,8 @@
 """CodeBuild's API as the tests run it: what goes wrong in a build of theirs must not pass unseen."""
 
 import pytest
-from codebuild_service import Json, codebuild_service
 
+from e2e.fakes.codebuild_service import Json, codebuild_service
 from image_mirror.build_result import read_build
 from image_mirror.record import Build, BuildResult
 from support.buildspec_runner import Run

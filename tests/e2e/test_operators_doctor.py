@@ -17,17 +17,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from adapter import Gateway, gateway
-from control_plane import Cluster
-from deployment import GLOBAL_STACK, STACK, Checkout, registry
-from processes import free_port
-from sam import KEY, Json, Region
-from stage import TOKEN
-from tunnel import Tunnels, tunnels
 
+from e2e.fakes.adapter import Gateway, gateway
+from e2e.fakes.tunnel import Tunnels, tunnels
+from e2e.harness.control_plane import Cluster
+from e2e.harness.deployment import GLOBAL_STACK, STACK, Checkout, registry
+from e2e.harness.processes import free_port
+from e2e.harness.sam import KEY, Json, Region
+from e2e.harness.stage import TOKEN
 from image_mirror.cli.webhook_manifest import Choices, shipped_configuration
 
-pytest_plugins = ["deployed"]
+pytest_plugins = ["e2e.harness.deployed"]
 
 # moto has no IAM simulator, of Service Quotas only VPC's, and of Lambda's account nothing.
 LACKING = {

@@ -1,7 +1,8 @@
-"""moto as a server, run as `python cloud.py PORT`, with what the templates need of CloudFormation and moto lacks.
+"""moto as a server, with what the templates need of CloudFormation and moto lacks.
 
-That is the SAM transform (by AWS's own translator), China's partition, updates in the order of their dependencies,
-resources that come and go with a condition, a table's update, and what cloud_resources.py defines.
+Run it as `python -m e2e.fakes.cloud PORT`. moto lacks the SAM transform (done by AWS's own translator), China's
+partition, updates in the order of their dependencies, resources that come and go with a condition, a table's update,
+and what cloud_resources.py defines.
 """
 
 import json
@@ -10,7 +11,6 @@ from typing import Any
 from unittest import mock
 
 import boto3
-from cloud_resources import TYPES
 from moto.awslambda.models import LambdaBackend
 from moto.cloudformation import models as cloudformation
 from moto.cloudformation.parsing import ResourceMap, get_model_map, parse_and_update_resource
@@ -20,6 +20,8 @@ from moto.server import main
 from moto.utilities.utils import get_partition
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
+
+from e2e.fakes.cloud_resources import TYPES
 
 Json = dict[str, Any]
 
