@@ -39,8 +39,8 @@ class Stack:
     def _entry(self, kind: str, entries: Mapping[str, str], name: str) -> str:
         if name not in entries:
             raise NoAnswerError(
-                f"{self.account}: the stack {self.name} has no {kind} {name}: it is an older release's, or none of "
-                "this project's",
+                f"{self.account}: the stack {self.name} has no {kind} {name}: it is of an older release or not of this "
+                "project",
                 "deploy it again, or name the right one",
             )
         return entries[name]
