@@ -13,12 +13,12 @@ def demo(
         typer.Argument(metavar="FILE", help="Manifests, or AdmissionReviews as JSON; by default the samples."),
     ] = None,
 ) -> None:
-    """Run the main job on emulated AWS: what users see, and each copy's way. No account, no network, no Docker.
+    """Run the main job on emulated AWS: what users see, and the states of each copy. No account, no network, no Docker.
 
-    Exits with 1 where a copy did not arrive, with 2 where a file is wrong, with 3 where the installation is damaged.
+    Exits with 1 if a copy is not in ECR, with 2 if a file is wrong, with 3 if the installation is damaged.
     """
     try:
-        from image_mirror.cli.commands.demo import run  # here, for without the extra it cannot be imported
+        from image_mirror.cli.commands.demo import run  # here, because it needs the extra's packages
     except ImportError as error:
         lacks = "is not installed" if isinstance(error, ModuleNotFoundError) else "is too old or damaged"
         typer.echo(f"Error: {error.name} {lacks}; install image-mirror with its demo extra", err=True)
