@@ -59,7 +59,7 @@ def global_stack(account: Account, name: str) -> Stack:
 def mirror_of(stack: Stack) -> Mirror:
     """Return the mirror that China's stack deploys: where copies go, and which images are copied.
 
-    Raises NoAnswerError; also for a wrong rule, for CloudFormation takes any text as one.
+    Raises NoAnswerError; also for a wrong rule, because CloudFormation accepts any text as a rule.
     """
     registry, _, prefix = stack.output("CopiesPrefix").rstrip("/").partition("/")
     try:
