@@ -40,8 +40,8 @@ class Stack:
     def _entry(self, kind: str, entries: Mapping[str, str], name: str) -> str:
         if name not in entries:
             raise NoAnswerError(
-                f"{self.account}: the stack {self.name} has no {kind} {name}: it is an older release's, or none of "
-                "this project's",
+                f"{self.account}: the stack {self.name} has no {kind} {name}: it is of an older release or not of this "
+                "project",
                 "deploy it again, or name the right one",
             )
         return entries[name]
@@ -60,7 +60,7 @@ def global_stack(account: Account, name: str) -> Stack:
 def mirror_of(stack: Stack) -> Mirror:
     """Return the mirror that China's stack deploys: where copies go, and which images are copied.
 
-    Raises NoAnswerError; also for a wrong rule, for CloudFormation takes any text as one.
+    Raises NoAnswerError; also for a wrong rule, because CloudFormation accepts any text as a rule.
     """
     registry, _, prefix = stack.output("CopiesPrefix").rstrip("/").partition("/")
     try:
