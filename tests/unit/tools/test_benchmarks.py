@@ -150,7 +150,7 @@ def brightness(colour: str) -> float:
 
 
 def test_what_c_and_generated_code_take_counts_as_their_callers() -> None:
-    ours = ("/checkout/src/image_mirror/images.py", 1, "new_images")
+    ours = ("/checkout/src/image_mirror/pod_images.py", 1, "new_images")
     theirs = ("/usr/lib/python3/json/decoder.py", 2, "decode")
     made, builtin = ("<string>", 2, "__init__"), ("~", 0, "<built-in method setattr>")
     stats: Stats = {
