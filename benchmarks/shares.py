@@ -20,7 +20,7 @@ Stats = dict[Function, tuple[int, int, float, float, Mapping[Function, tuple[int
 _PACKAGE = Path(image_mirror.__file__).parent
 _WRITING = frozenset(("dumps", "encode", "iterencode"))
 _PROFILES, _TIMES = 20, 200
-_LEAST = 0.015  # what is less goes together
+_LEAST = 0.015  # smaller shares are added up
 
 
 def profile_table() -> str:
