@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from adapter import gateway
+from all_calls import KEY_ID
 from build import check_programs
 from circle import Circle, whole_circle
 from control_plane import Cluster
@@ -12,7 +13,6 @@ from processes import wait_for
 from pulled import assert_pulled
 from recording import Call
 from refusals import RECONCILER, WEBHOOK, refused
-from repertoire import KEY_ID
 from source_images import oci_index
 from stacks import CHINA, GLOBAL
 from stage import answer, configuration, configured, emptied, pods_of, route

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from all_calls import KEY_ID
 from authorization import has_resources
 from policies import Decision, grants
 from principals import AUTH_ARN, CASES, EVERYTHING, UNUSED, calls, china, globally, needs, problems
-from repertoire import KEY_ID
 from stacks import CHINA, GLOBAL
 from start_build import SET_BY_THE_RECONCILER
 
