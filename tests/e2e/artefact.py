@@ -15,8 +15,8 @@ from sam import KEY, Json, Region
 _TIMEOUT = 60.0  # seconds
 
 # A small version of Lambda's runtime: each line of the input is an event for the handler. The function's output is its
-# log; answers go to a separate pipe. It is an error if Python has to compile a file: Lambda stores no compiled files, so
-# this would happen again at each cold start.
+# log; answers go to a separate pipe. It is an error if Python has to compile a file: Lambda stores no compiled files,
+# so this would happen again at each cold start.
 _RUNTIME = """
 import importlib, json, os, sys
 folder, name, milliseconds = sys.argv[1:]
