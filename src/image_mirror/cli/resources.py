@@ -1,4 +1,4 @@
-"""Where the project's files that are no code lie: in the installed package, or in an editable install's checkout."""
+"""Finds the project's files that are not code: in the installed package, or in the checkout of an editable install."""
 
 from importlib.resources import files
 from pathlib import Path

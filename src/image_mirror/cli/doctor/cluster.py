@@ -1,7 +1,7 @@
 """A cluster: its version, and its webhook configurations, compared with the shipped one.
 
-What an operator may choose by `image-mirror webhook-config` is told and is no fault. What the API server fills in where
-a configuration says nothing is no difference.
+A choice that `image-mirror webhook-config` offers is printed and is not a fault. A default that the API server fills in
+is not a difference.
 """
 
 import shlex

@@ -25,7 +25,7 @@ _STANDARD = "aws/codebuild/standard:"
 
 @fetch(PROJECT)
 def project(context: Context) -> Json | None:
-    """Return what BatchGetProjects says of the project, None where there is none."""
+    """Return what BatchGetProjects says of the project, None if there is none."""
     stack = context.answer(global_stack)
     found = stack.account.client("codebuild").batch_get_projects(names=[stack.output("ProjectName")])["projects"]
     return found[0] if found else None
@@ -75,7 +75,7 @@ def judge_project(project: Json | None, china: Stack, global_side: Stack) -> Seq
 def latest_builds(context: Context) -> Sequence[Json] | None:
     """Return the latest builds, at most a hundred: one page, and as many as BatchGetBuilds takes.
 
-    None where there is no project.
+    None if there is no project.
     """
     stack = context.answer(global_stack)
     name, client = stack.output("ProjectName"), stack.account.client("codebuild")

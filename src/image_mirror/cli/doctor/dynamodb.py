@@ -27,7 +27,7 @@ _VIEWS = ("NEW_IMAGE", "NEW_AND_OLD_IMAGES")  # either has what the reconciler r
 
 @fetch(TABLE)
 def described_table(context: Context) -> Json | None:
-    """Return what DescribeTable says, None where there is no such table."""
+    """Return what DescribeTable says, None if there is no such table."""
     stack = context.answer(china_stack)
     name = stack.output("ImageListTableName")
     return or_none(lambda: stack.account.client("dynamodb").describe_table(TableName=name)["Table"])

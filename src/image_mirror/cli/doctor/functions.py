@@ -33,7 +33,7 @@ _AGE = "IteratorAge"
 
 
 def _function(context: Context, logical_id: str) -> Json | None:
-    """Return what GetFunction says, None where there is no such function."""
+    """Return what GetFunction says, None if there is no such function."""
     name = resource_name(context, logical_id)
     return or_none(lambda: context.china_account.client("lambda").get_function(FunctionName=name))
 
@@ -175,7 +175,7 @@ def judge_room(settings: Json) -> Sequence[CheckResult]:
 
 @fetch(LETTERS)
 def letters(context: Context) -> Json | None:
-    """Return the attributes of the dead letters' queue, None where there is none."""
+    """Return the attributes of the dead letters' queue, None if there is none."""
     stack = context.answer(china_stack)
     queue, sqs = stack.output("DeadLetterQueueUrl"), stack.account.client("sqs")
     names = ["ApproximateNumberOfMessages"]

@@ -1,4 +1,4 @@
-"""The two access keys: the secret that each lies in, the key itself, and what comes of a call with it."""
+"""The two access keys: the secret of each, the key itself, and a call with it."""
 
 import json
 import re
@@ -154,7 +154,7 @@ def judge_key(
         ]
     own = next((each for each in listed if each["AccessKeyId"] == key.access_key_id), None)
     if own is None:
-        return [fail(kind.key, f"{name} is none of {user}'s: it is deleted, or another user's", _CONNECT)]
+        return [fail(kind.key, f"{name} does not belong to {user}: it was deleted, or is another user's", _CONNECT)]
     age = now - own["CreateDate"]
 
     def faults() -> Iterator[CheckResult]:
@@ -180,11 +180,17 @@ def judge_call(kind: Kind, verdict: Verdict) -> Sequence[CheckResult]:
             return [fine(kind.call, f"AWS answers: {verdict.text}")]
         case ProbeResult.REFUSED:
             return [fail(kind.call, f"AWS does not take the key: {verdict.text}", _CONNECT)]
-    return [fail(kind.call, f"AWS takes the key, and denies it what it is for: {verdict.text}", NO_OTHER_KEY)]
+    return [
+        fail(
+            kind.call,
+            f"AWS accepts the key, but its user may not make the call that it needs: {verdict.text}",
+            NO_OTHER_KEY,
+        )
+    ]
 
 
 def _filled(value: Any) -> bool:
-    # "<" stands in what is copied from instructions.
+    # "<" is in placeholders of instructions.
     return isinstance(value, str) and bool(value.strip()) and "<" not in value
 
 

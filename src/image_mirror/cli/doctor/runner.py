@@ -64,14 +64,14 @@ def skip(topic: str, reason: str, remedy: str | None = None) -> CheckResult:
 
 
 def unless(faults: Iterable[CheckResult], sound: CheckResult) -> Sequence[CheckResult]:
-    """Return the faults, or `sound` where there is none."""
+    """Return the faults, or `sound` if there is none."""
     return list(faults) or [sound]
 
 
 class UnansweredError(Exception):
     """A fetch without an answer. `reason` and `remedy` are for people, and hold no secret.
 
-    `what` names the check that is about this fetch, None where there is none; `needs` the check that is about another
+    `what` names the check that is about this fetch, None if there is none; `needs` the check that is about another
     one, whose missing answer it needs; `denied` says that a permission is missing.
     """
 
@@ -135,7 +135,7 @@ class Context:
         return future
 
     def answer(self, wanted: Fetch[T]) -> T:
-        """Wait for the answer. Raises UnansweredError where there is none."""
+        """Wait for the answer. Raises UnansweredError if there is none."""
         return self.begin(wanted).result()
 
     def answer_or_none(self, wanted: Fetch[T]) -> T | None:
@@ -170,7 +170,7 @@ class Check:
     """One check: `judge` takes the answers to what it `needs`, then to what `helps`, None for one that is missing.
 
     Without an answer that it needs, nothing is known, and nothing has failed; but where it is `required`, only a
-    missing permission is no failure.
+    missing permission is not a failure.
     """
 
     topic: str

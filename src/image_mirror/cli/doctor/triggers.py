@@ -88,7 +88,7 @@ def judge_lag(ages: Sequence[float]) -> Sequence[CheckResult]:
 
 
 Rule = tuple[Json | None, Sequence[Json]]
-"""What DescribeRule says of an EventBridge rule, None where there is none; and its targets."""
+"""What DescribeRule says of an EventBridge rule, None if there is none; and its targets."""
 
 
 def _rule(context: Context, logical_id: str) -> Rule:
@@ -105,7 +105,7 @@ ecr_hints = Fetch(EVENTS, lambda context: _rule(context, "ReconcilerFunctionEcrH
 
 @fetch(None)
 def reconciler_policy(context: Context) -> Json:
-    """Return who may call the reconciler, as a policy; {} where nobody may."""
+    """Return who may call the reconciler, as a policy; {} if nobody may."""
     name = reconciler_name(context)
     answer = or_none(lambda: context.china_account.client("lambda").get_policy(FunctionName=name))
     return json.loads(answer["Policy"]) if answer else {}
@@ -117,7 +117,7 @@ def judge_schedule(rule: Rule, policy: Json, function: Json | None, china: Stack
 
 
 def judge_events(rule: Rule, policy: Json, function: Json | None, china: Stack) -> Sequence[CheckResult]:
-    """Judge the rule that tells the reconciler what happens in ECR."""
+    """Judge the rule that sends ECR's events to the reconciler."""
     return _judge_rule(EVENTS, ecr_pattern(china.parameter("RepositoryPrefix")), rule, policy, function, china)
 
 

@@ -213,7 +213,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def _post(url: str, body: bytes) -> Reply | Silence:
     host = urlsplit(url).netloc
     if not url.startswith(_SCHEME):
-        return Silence("the stack's output APIGatewayURL is no https:// URL", AGAIN)
+        return Silence("the stack's output APIGatewayURL is not an https:// URL", AGAIN)
     headers = {"Content-Type": "application/json", "User-Agent": "image-mirror-doctor"}
     request = urllib.request.Request(f"{url}?timeout=10s", body, headers)  # noqa: S310 - https, as said above
     opener = urllib.request.build_opener(_NoRedirect)

@@ -208,7 +208,7 @@ def test_it_asks_again_as_the_api_server_does(
 def test_a_url_without_tls_is_not_called() -> None:
     silence = webhook.send(f"http://localhost:1/{TOKEN}", REVIEW)
     assert isinstance(silence, Silence)
-    assert "no https:// URL" in silence.found
+    assert "not an https:// URL" in silence.found
 
 
 def test_an_error_of_urllib_is_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
