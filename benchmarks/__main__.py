@@ -71,7 +71,7 @@ def _measure(names: list[str], rounds: int) -> tuple[list[Row], list[str]]:
                 rows.append(row)
                 lines.append(line(row))
                 print(lines[-1], flush=True)
-        except pytest.skip.Exception as absent:  # how the modules of the end-to-end tests tell of an absent program
+        except pytest.skip.Exception as absent:  # the modules of the end-to-end tests raise it if a program is missing
             lines.append(skipped(name, str(absent)))
             print(lines[-1], flush=True)
     return rows, lines

@@ -1,4 +1,4 @@
-"""Admissions to measure: the deployed handler with its settings, warm, or with a table that is a given time away."""
+"""Admissions to measure: the deployed handler with its settings, either warm or with a table that answers late."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def review_text(size: str) -> str:
 
 @contextmanager
 def deployed() -> Iterator[None]:
-    """Count as the template has it, and write what is counted nowhere: standard output is for figures."""
+    """Count metrics as in the template's setting, but discard them: standard output is for the results."""
     namespace = {"POWERTOOLS_METRICS_NAMESPACE": "ImageMirror", "POWERTOOLS_SERVICE_NAME": "image-mirror"}
     with (
         mock.patch.dict(os.environ, namespace),
@@ -54,7 +54,7 @@ def deployed() -> Iterator[None]:
 
 @contextmanager
 def warm_admission(size: str) -> Iterator[Answer]:
-    """Yield what answers the review of this size, whose images are all known; a call of the table would fail it."""
+    """Yield a function that answers the review of this size. All images are known; a call of the table would fail."""
     event = {**http_event({}), "body": review_text(size)}
     with emulated_aws(), deployed():
         _answer(event)
@@ -63,22 +63,22 @@ def warm_admission(size: str) -> Iterator[Answer]:
 
 
 class InstantTable:
-    """In the place of the table's client: takes every item at once."""
+    """Replaces the table's client: accepts every item at once."""
 
     def put_item(self, **_: object) -> None:
-        """Take an item."""
+        """Accept an item."""
 
 
 @contextmanager
 def table_client(seconds: float) -> Iterator[Any]:
-    """Yield the webhook's own client of a table that is so many seconds away."""
+    """Yield the webhook's own client of a table that answers `seconds` after each request."""
     with distant_table(seconds) as endpoint, mock.patch.dict(os.environ, {**ENVIRONMENT, "AWS_ENDPOINT_URL": endpoint}):
         yield connect("dynamodb", webhook._LIMITS)
 
 
 @contextmanager
 def new_admissions(table: Any, known: KnownRecords) -> Iterator[Admit]:
-    """Yield what admits a pod of so many new images, with `table` as the table's client."""
+    """Yield a function that admits a pod with a given number of new images; `table` is the table's client."""
     settings = Settings.from_env(ENVIRONMENT)
     recorder = Recorder(Records(table, "t"), settings.policy, known)
     subject = webhook.Webhook(settings, recorder, time.time)
@@ -91,9 +91,9 @@ def new_admissions(table: Any, known: KnownRecords) -> Iterator[Admit]:
         review["request"]["object"]["spec"]["containers"] = containers
         _answer(http_event(review))
 
-    # A Mock would keep a note of each call.
+    # A Mock would remember each call.
     with mock.patch.object(webhook, "load", lambda: subject), deployed():  # noqa: PT008
-        admit(10)  # its threads are there
+        admit(10)  # so that its threads exist already
         yield admit
 
 

@@ -1,4 +1,4 @@
-"""The rows about a fresh process: its CPU until the webhook's first answer, against boto3 with three clients."""
+"""The rows about a new process: its CPU until the webhook's first answer, compared with boto3 and three clients."""
 
 import json
 import os
@@ -34,14 +34,14 @@ _CLIENTS = "boto3 with clients of DynamoDB, Secrets Manager, CodeBuild"
 
 
 def cold(rounds: int) -> Iterator[Row]:
-    """CPU of a fresh process until its first answer, to a pod of one new image: here, and as in Lambda."""
+    """CPU of a new process until its first answer, to a pod with one new image: with this Python, and as in Lambda."""
     with answering_table() as endpoint, tempfile.TemporaryDirectory() as made:
         here = partial(_cpu, endpoint, [sys.executable])
         ratios = compare(partial(here, _FIRST_ANSWER), partial(here, _BOTO3), rounds)
         yield Row("first answer of a fresh process", _CLIENTS, ratios, 1.0)
         python, folder = python_program(), Path(made)
         build(python, folder)
-        # As in Lambda: nothing of the machine's own packages, and nothing is written beside the sources.
+        # As in Lambda: without the machine's own packages, and without writing compiled files.
         there = partial(_cpu, endpoint, [os.fspath(python), "-I", "-S", "-B"])
         for reference, how in (("plain", "as pip installs it for Lambda"), ("compiled", "compiled for Lambda")):
             ratios = compare(
@@ -51,7 +51,7 @@ def cold(rounds: int) -> Iterator[Row]:
 
 
 def build(python: Path, folder: Path) -> None:
-    """Make in `folder` the functions' artefact, and boto3 twice: `plain` has no compiled files, `compiled` has them."""
+    """Build the functions' artefact in `folder`, and boto3 without (`plain`) and with (`compiled`) compiled files."""
     pip = (python, "-m", "pip", "install", "--quiet", "--no-compile")
     run(
         program("make", "apt-get install make"),
@@ -73,11 +73,11 @@ def run(*command: str | Path, python: Path) -> None:
 
 
 def _cpu(endpoint: str, python: Sequence[str], code: str, folder: Path | None = None) -> float:
-    """Return the CPU seconds that a fresh interpreter takes to have run `code`, with `folder` first on its path.
+    """Return the CPU seconds that a new interpreter needs to run `code`, with `folder` first on its path.
 
-    What the interpreter does at its end is left out: Lambda ends none before it answers.
+    The end of the interpreter is not counted: in Lambda it does not end before the answer.
     """
-    # Without a time of its own the event counts as new, however busy the machine was while the process started.
+    # The event has no time, so it counts as new even if the machine was busy while the process started.
     event = {**http_event({}), "body": review_text("2.4 kB"), "requestContext": {}}
     path = f"sys.path.insert(0, {os.fspath(folder)!r})" if folder else ""
     script = f"import sys\n{path}\n{code}\nimport time\nprint(time.process_time())"
@@ -94,7 +94,7 @@ def _cpu(endpoint: str, python: Sequence[str], code: str, folder: Path | None = 
 
 @contextmanager
 def answering_table() -> Iterator[str]:
-    """Serve a table that takes every item, and yield its endpoint."""
+    """Serve a table that accepts every item, and yield its endpoint."""
 
     class Table(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

@@ -1,4 +1,4 @@
-"""The row about a copy: the shipped buildspec, all platforms, against podman, which copies one."""
+"""The row about a copy: the shipped buildspec, which copies all platforms, compared with podman, which copies one."""
 
 import gzip
 import io
@@ -22,14 +22,14 @@ from e2e.harness.build import Project, check_programs
 from e2e.harness.source_images import Content, SourceImage, digest_of
 from e2e.harness.stacks import CHINA
 
-LAYER = 60_000_000  # bytes a platform
-_MOST_ROUNDS = 5  # some seven seconds each
+LAYER = 60_000_000  # bytes for each platform
+_MOST_ROUNDS = 5  # about seven seconds each
 _IMAGE = "gcr.io/bench/app:1"
 _OCI = "application/vnd.oci.image"
 
 
 def copy(rounds: int) -> Iterator[Row]:
-    """Time of a copy between two registries of this machine. Skips where a program is absent."""
+    """Time of a copy between two registries on this machine. Skips if a program is missing."""
     check_programs()
     podman = shutil.which("podman")
     if podman is None:
@@ -38,7 +38,7 @@ def copy(rounds: int) -> Iterator[Row]:
         folder = Path(name)
         with ecr_api(folder) as api:
             contestants = {"build": partial(_build, folder, api), "podman": partial(_podman, folder, api, podman)}
-            take_turns(contestants, 1)  # programs are read from the disk once
+            take_turns(contestants, 1)  # not counted: it reads the programs from the disk
             costs = take_turns(contestants, min(rounds, _MOST_ROUNDS))
     for reference, parts in (
         ("podman pull, tag, push of one of them", ("copy",)),
@@ -49,7 +49,7 @@ def copy(rounds: int) -> Iterator[Row]:
 
 
 def _build(parent: Path, api: EcrApi) -> dict[str, float]:
-    """Return how long a build lasts, without apt, which the end-to-end tests replace."""
+    """Return the time of a build, without apt, which the end-to-end tests replace."""
     with _registries(parent) as (folder, source, target):
         project = Project(folder / "build", api, target, {"gcr.io": f"{source.host}/gcr.io", source.host: source.host})
         began = time.perf_counter()
@@ -62,7 +62,7 @@ def _build(parent: Path, api: EcrApi) -> dict[str, float]:
 
 
 def _podman(parent: Path, api: EcrApi, podman: str) -> dict[str, float]:
-    """Return how long the login lasts, and how long pull, tag and push into and out of a storage that was empty."""
+    """Return the time of the login, and the time of pull, tag and push, with an empty local storage."""
     with _registries(parent) as (folder, source, target):
         environment = {
             **os.environ,
@@ -96,9 +96,9 @@ def _podman(parent: Path, api: EcrApi, podman: str) -> dict[str, float]:
 
 @contextmanager
 def _registries(parent: Path) -> Iterator[tuple[Path, Registry, Registry]]:
-    """Yield a folder, a registry with an image that never was before, and an empty one that asks for ECR's login.
+    """Yield a folder, a registry with a new random image, and an empty registry that requires ECR's login.
 
-    Nothing is found in a cache, for all copiers.
+    So no program finds anything in a cache.
     """
     with tempfile.TemporaryDirectory(dir=parent) as name:
         folder = Path(name)
@@ -111,7 +111,7 @@ def _registries(parent: Path) -> Iterator[tuple[Path, Registry, Registry]]:
 
 
 def _check(target: Registry, repository: str, tag: str, platforms: int) -> None:
-    """See that what was copied has so many platforms, each with its layer."""
+    """Check that the copy has `platforms` platforms, each with its layer."""
     manifest = json.loads(target.manifest(repository, tag).data)
     digests = [entry["digest"] for entry in manifest.get("manifests", [])]
     images = [json.loads(target.manifest(repository, digest).data) for digest in digests] or [manifest]
@@ -124,7 +124,7 @@ def _check(target: Registry, repository: str, tag: str, platforms: int) -> None:
 
 
 def _image() -> SourceImage:
-    """Return an OCI index of two platforms, each of one layer that no compression makes smaller."""
+    """Return an OCI index of two platforms, each with one layer that cannot be compressed."""
     platforms, entries, blobs = [], [], []
     for architecture in ("amd64", "arm64"):
         tar = _tar(os.urandom(LAYER))

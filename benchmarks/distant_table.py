@@ -1,4 +1,4 @@
-"""A table that takes every item, so many seconds away: an HTTP server in a process of its own, as DynamoDB is."""
+"""A table that accepts every item after some seconds: an HTTP server in a separate process, like DynamoDB."""
 
 import asyncio
 import re

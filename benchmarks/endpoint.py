@@ -1,8 +1,8 @@
-"""One server process: the webhook, or what it is compared with, behind the HTTPS adapter of the end-to-end tests.
+"""One server process: the webhook, or a handler to compare it with, behind the HTTPS adapter of the end-to-end tests.
 
-`python -m benchmarks.endpoint webhook|floor|constant FOLDER SIZE` prints its port; then, for each line of its input,
-the CPU seconds that it has used so far. It ends with its input. FOLDER gets the certificate, gateway.pem; SIZE names
-the review that will be sent.
+`python -m benchmarks.endpoint webhook|floor|constant FOLDER SIZE` prints its port. For each line of its input it
+prints the CPU seconds that it has used so far, and it ends at the end of its input. It writes its certificate,
+gateway.pem, into FOLDER; SIZE is the review that will be sent.
 """
 
 import json
@@ -23,17 +23,17 @@ Event = dict[str, Any]
 
 def main(name: str, folder: Path, size: str) -> None:
     """Serve until the input ends."""
-    output = sys.stdout  # the handler's goes nowhere
-    # The adapter sends head and body by two writes, and by Nagle's algorithm the second waits for an acknowledgement.
+    output = sys.stdout  # the handler's own output is discarded
+    # The adapter sends head and body by two writes; Nagle's algorithm would delay the second until an acknowledgement.
     StreamRequestHandler.disable_nagle_algorithm = True
     with emulated_aws(), deployed():
-        # The answers of all three have the same bytes, so that all send as much.
+        # The answers of all three handlers have the same size.
         constant = _webhook({**http_event({}), "body": review_text(size)})
         assert constant["statusCode"] == 200
         review = json.loads(constant["body"])
 
         def floor(event: Event) -> Event:
-            """Do what no webhook can leave out: read the review, and write an answer that has its uid."""
+            """Do only what every webhook must do: read the review, and write an answer with its uid."""
             review["response"]["uid"] = json.loads(event["body"])["request"]["uid"]
             return {**constant, "body": json.dumps(review)}
 
@@ -41,7 +41,7 @@ def main(name: str, folder: Path, size: str) -> None:
         answer = handlers[name]
 
         def handle(event: Event) -> Event:
-            adapter.bodies.clear()  # which tests look at; here they would only grow
+            adapter.bodies.clear()  # the adapter keeps them for tests; here they would only use memory
             return answer(event)
 
         with gateway(folder, ROUTE, handle) as adapter:

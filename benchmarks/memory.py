@@ -1,4 +1,4 @@
-"""The rows about memory: one process that admits a million images, each once. Run as a program, it is that process."""
+"""The rows about memory: a process that admits a million images, each once. `main` is the program of that process."""
 
 import json
 import os
@@ -14,14 +14,14 @@ from benchmarks.rounds import Row
 from image_mirror.recorder import KnownRecords
 from image_mirror.reference import parse_reference
 
-IMAGES, STEP, EACH = 1_000_000, 100_000, 25  # images in all, between two looks at the memory, and of one pod
+IMAGES, STEP, EACH = 1_000_000, 100_000, 25  # images in total, between two measurements, and in one pod
 _STATM = Path(
     "/proc/self/statm"
-)  # proc(5); getrusage knows the greatest size alone, and a child starts with its parent's
+)  # proc(5); getrusage has only the greatest size, and a child starts with that of its parent
 
 
 def memory(_rounds: int) -> Iterator[Row]:
-    """Resident memory after a million images. Skips where the system does not tell it."""
+    """Resident memory after a million images. Skips if the system has no /proc."""
     if not _STATM.exists():
         pytest.skip("resident memory is read from /proc, which Linux has")
     command = [sys.executable, "-m", "benchmarks.memory"]
@@ -36,7 +36,7 @@ def _by(sizes: list[int], base: int) -> tuple[float, ...]:
 
 
 def main() -> None:
-    """Admit all images and print the resident memory at each look. Raises AssertionError once a cache is too large."""
+    """Admit all images and print the resident memory after each step. Raises AssertionError if a cache is too large."""
     known = KnownRecords()
     with new_admissions(InstantTable(), known) as admit:
         sizes = [_resident()]
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _resident() -> int:
-    """Return the bytes of this process that are in memory."""
+    """Return the resident memory of this process in bytes."""
     return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

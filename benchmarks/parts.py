@@ -1,4 +1,4 @@
-"""Where the CPU of a cold start goes, part by part: as pip installs the packages, and as `sam build` makes them."""
+"""The CPU of each part of a cold start, with packages as pip installs them and as `sam build` builds them."""
 
 import json
 import os
@@ -26,7 +26,7 @@ _ROUNDS = 7
 
 
 def parts_table() -> str:
-    """Return the milliseconds of CPU of each part of a cold start, as a table; medians, by Python 3.13 on its own."""
+    """Return a table of the milliseconds of CPU of each part of a cold start; medians, with a plain Python 3.13."""
     with answering_table() as endpoint, tempfile.TemporaryDirectory() as made:
         python, folder = python_program(), Path(made)
         build(python, folder)
@@ -44,7 +44,7 @@ def parts_table() -> str:
 
 
 def _measure(endpoint: str, python: Path, folder: Path) -> list[float]:
-    """Return the CPU seconds of each part, the median of some fresh processes."""
+    """Return the CPU seconds of each part, the median of several new processes."""
     stages = "".join(f"{code}\ntimes.append(time.process_time())\n" for code in _PARTS.values())
     show = "print(json.dumps(times), file=sys.stderr)"
     script = f"import sys, time\nsys.path.insert(0, {os.fspath(folder)!r})\ntimes = []\n{stages}{show}\n"

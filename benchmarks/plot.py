@@ -1,4 +1,4 @@
-"""A plot of all rows as SVG text: how much of what its goal allows each row takes, on a logarithmic scale."""
+"""A plot of all rows as SVG text: each row's ratio in relation to its goal, on a logarithmic scale."""
 
 import math
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from benchmarks.rounds import Row
 
-_WIDTH, _LEFT, _RIGHT = 960, 400, 770  # of the picture, and where the scale begins and ends
+_WIDTH, _LEFT, _RIGHT = 960, 400, 770  # the width of the picture, and the beginning and end of the scale
 _TOP, _ROW = 72, 40
-_LONGEST = 68  # letters of a reference on the left of the scale; the table has it whole
-# Background and text change together, so that the plot can be read whatever is around it.
+_LONGEST = 68  # letters of a row's reference on the left of the scale; the table has the whole text
+# Background and text change together, so that the plot can be read on any page.
 _STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1f2328; }
 .ground { fill: #ffffff; stroke: #d1d9e0; } .faint { fill: #59636e; font-size: 11px; }
@@ -27,12 +27,12 @@ text.missed { stroke: none; font-weight: bold; }
 
 
 def used(row: Row, ratio: float) -> float:
-    """Return how much of what the goal of `row` allows a ratio takes: 1 meets it, less is better, for every row."""
+    """Return a ratio in relation to the goal of `row`: 1 just reaches it, and less is better for every row."""
     return ratio / row.reach if row.at_most else row.reach / ratio
 
 
 def ticks(least: float, most: float) -> list[float]:
-    """Return the numbers 1, 2 and 5 and their multiples by powers of ten, from the last below `least` to `most`'s."""
+    """Return 1, 2 and 5 times powers of ten, from the last one below `least` to the first one above `most`."""
     exponents = range(math.floor(math.log10(least)) - 1, math.ceil(math.log10(most)) + 2)
     numbers = [float(f"{digit}e{exponent}") for exponent in exponents for digit in (1, 2, 5)]
     first = max(number for number in numbers if number <= least)

@@ -10,9 +10,9 @@ Cost = TypeVar("Cost")
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: what is measured, against what, the ratios of all rounds, and the ratio to reach.
+    """One comparison: the subject, the reference, the ratios of all rounds, and the goal `reach`.
 
-    `at_most` says whether the ratio should be at most `reach` (cost) or at least that (gain).
+    With `at_most` the ratio should be at most `reach` (a cost), otherwise at least `reach` (a gain).
     """
 
     what: str
@@ -33,7 +33,7 @@ class Row:
 
     @property
     def reached(self) -> bool:
-        """Whether the median is where it should be."""
+        """Whether the median reaches the goal."""
         return self.median <= self.reach if self.at_most else self.median >= self.reach
 
     @property
@@ -43,7 +43,7 @@ class Row:
 
 
 def take_turns(contestants: Mapping[str, Callable[[], Cost]], rounds: int) -> list[dict[str, Cost]]:
-    """Return what each of them cost in each round, by name. Each round another one is first."""
+    """Return the cost of each contestant in each round, by name. Each round begins with another one."""
     names = list(contestants)
     costs = []
     for number in range(rounds):
@@ -53,6 +53,6 @@ def take_turns(contestants: Mapping[str, Callable[[], Cost]], rounds: int) -> li
 
 
 def compare(subject: Callable[[], float], reference: Callable[[], float], rounds: int) -> tuple[float, ...]:
-    """Return subject's cost by reference's for each round. Both cost any unit."""
+    """Return the cost of the subject divided by that of the reference for each round; both in the same unit."""
     costs = take_turns({"reference": reference, "subject": subject}, rounds)
     return tuple(cost["subject"] / cost["reference"] for cost in costs)

@@ -1,4 +1,4 @@
-"""The rows about one admission: warm, of new images, against the naive way."""
+"""The rows about one admission: warm, of new images, and compared with a simple webhook."""
 
 import json
 import time
@@ -38,7 +38,7 @@ def warm(rounds: int) -> Iterator[Row]:
 
 
 def new_images(rounds: int) -> Iterator[Row]:
-    """Time of one admission of images that nobody has seen."""
+    """Time of one admission of images that are all new."""
     for count in (1, 3, 10):
         with table_client(TABLE_DELAY) as table, new_admissions(table, KnownRecords()) as admit:
             put = partial(_put, table)
@@ -47,7 +47,7 @@ def new_images(rounds: int) -> Iterator[Row]:
 
 
 def against_naive(rounds: int) -> Iterator[Row]:
-    """The same against a webhook that reads the secret, puts, makes a client and starts a build for each image."""
+    """The same, compared with a webhook that for each image reads the secret, puts, makes a client, starts a build."""
     for count, reach in ((1, 20.0), (3, 60.0)):
         with table_client(TABLE_DELAY) as table, new_admissions(table, KnownRecords()) as admit:
             naive = partial(_naive, table, get_session(), count)
@@ -65,7 +65,7 @@ def _put(table: Any) -> None:
 
 
 def _naive(table: Any, session: Session, images: int) -> None:
-    """Do for each image, one after the other, what is done without a record: four steps, one of them a client."""
+    """Do four steps for each image, one image after the other: read the secret, put, make a client, start a build."""
     for _ in range(images):
         time.sleep(SECRET_DELAY)
         _put(table)

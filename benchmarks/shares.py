@@ -1,4 +1,4 @@
-"""Where the CPU of a warm admission goes, by a profile, and what a line of log or metrics would add to it."""
+"""The share of each part in the CPU of a warm admission, by a profile, and the cost of a line of log or metrics."""
 
 import cProfile
 import io
@@ -21,7 +21,7 @@ Stats = dict[Function, tuple[int, int, float, float, Mapping[Function, tuple[int
 _PACKAGE = Path(image_mirror.__file__).parent
 _WRITING = frozenset(("dumps", "encode", "iterencode"))
 _PROFILES, _TIMES = 20, 200
-_LEAST = 0.015  # what is less goes together
+_LEAST = 0.015  # smaller shares are added up
 
 
 def profile_table() -> str:
@@ -37,7 +37,7 @@ def profile_table() -> str:
 
 
 def prices_table() -> str:
-    """Return what one line of log and one of metrics cost, by a warm admission of 2.4 kB, in Markdown."""
+    """Return the cost of a line of log and of one of metrics, relative to a warm admission of 2.4 kB, in Markdown."""
     with warm_admission("2.4 kB") as admit:
         admission = cpu(admit, 2_000)
     lines = ["| line | cost, by an admission's |", "| --- | --- |"]
@@ -46,9 +46,9 @@ def prices_table() -> str:
 
 
 def shares_of(stats: Stats) -> dict[str, float]:
-    """Return which share of the time each part has.
+    """Return the share of each part in the time.
 
-    What C or generated code takes counts as its callers', in proportion to what each had of it.
+    The time of C code and generated code is divided among its callers, in proportion to their calls' time.
     """
     totals: dict[str, float] = defaultdict(float)
     for function, (_, _, own, _, _) in stats.items():
@@ -59,9 +59,9 @@ def shares_of(stats: Stats) -> dict[str, float]:
 
 
 def _measure(size: str) -> dict[str, float]:
-    """Return the share of each part, by the least time that each function had in some profiles.
+    """Return the share of each part, by the least time of each function in several profiles.
 
-    All profiles have the same calls; what interrupted one of them counts as a function's time.
+    All profiles have the same calls; an interruption of one profile would count as time of a function.
     """
     profiles: list[Stats] = []
     with warm_admission(size) as admit:
@@ -74,7 +74,7 @@ def _measure(size: str) -> dict[str, float]:
 
 
 def least(profiles: Sequence[Stats]) -> Stats:
-    """Return the functions that all profiles have, each with the least time of its own, and so its callers."""
+    """Return the functions that are in all profiles, each with its least own time, and the same for its callers."""
     found: Stats = {}
     for function, (primitive, calls, _, cumulative, callers) in profiles[0].items():
         others = [profile.get(function) for profile in profiles]
@@ -90,9 +90,9 @@ def least(profiles: Sequence[Stats]) -> Stats:
 
 
 def _parts(function: Function, stats: Stats, seen: frozenset[Function]) -> dict[str, float]:
-    """Return the parts to which a function belongs, with the share of each; they come to 1, or are none at all.
+    """Return the parts to which a function belongs, with the share of each; the sum is 1, or there is no part.
 
-    Callers in `seen` do not count: what calls itself belongs to the others that call it.
+    Callers in `seen` are not counted: a function that calls itself belongs to its other callers.
     """
     part = _part(function)
     if part is not None:
@@ -107,7 +107,7 @@ def _parts(function: Function, stats: Stats, seen: frozenset[Function]) -> dict[
 
 
 def _part(function: Function) -> str | None:
-    """Name the part of a function, or None for one that its callers answer for."""
+    """Return the part of a function, or None for one that is divided among its callers."""
     file, _, name = function
     path = Path(file)
     if file in ("~", "<string>"):

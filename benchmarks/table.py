@@ -20,12 +20,12 @@ def line(row: Row) -> str:
 
 
 def skipped(name: str, reason: str) -> str:
-    """Return the table's row in the place of those called `name`, which could not be measured."""
+    """Return a row that says why the rows called `name` could not be measured."""
     return f"| {name} | not measured: {reason} | | | | |"
 
 
 def put_into(page: str, lines: Sequence[str]) -> str:
-    """Return `page` with `lines` between its two markers. Raises NoPlaceError where they are not there once each."""
+    """Return `page` with `lines` between its two markers. Raises NoPlaceError unless each marker is there once."""
     before, begin, rest = page.partition(f"{BEGIN}\n")
     _, end, after = rest.partition(f"{END}\n")
     if not begin or not end or BEGIN in after or END in after:

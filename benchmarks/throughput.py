@@ -1,4 +1,4 @@
-"""The rows about the handler behind HTTP: one and two server processes, asked over connections that stay open."""
+"""The rows about the handler behind HTTP: one and two server processes, with connections that stay open."""
 
 import socket
 import ssl
@@ -24,7 +24,7 @@ _FLOOR = "a handler of json.loads and json.dumps alone"
 
 @dataclass(frozen=True)
 class Load:
-    """What the same number of requests took: the seconds, and the CPU seconds of the servers and of the client."""
+    """The cost of the same number of requests: seconds, and CPU seconds of the servers and of the client."""
 
     seconds: float
     servers_cpu: float
@@ -51,7 +51,7 @@ class Endpoint:
 
 
 def throughput(rounds: int) -> Iterator[Row]:
-    """Requests by the second, client and all, and by the CPU second of the servers, where no client hides anything."""
+    """Requests per second, including the client's work, and requests per CPU second of the servers alone."""
     for count in (1, 2):
         with tempfile.TemporaryDirectory(prefix="bench-") as name, ExitStack() as stack:
             contestants = {}
@@ -76,12 +76,12 @@ def _servers_cpu(load: Load) -> float:
 
 
 def _gains(handler: str, cost: Cost, loads: Sequence[Mapping[str, Load]]) -> tuple[float, ...]:
-    """Return, for each round, how many requests the webhook answers at the cost of one by `handler`."""
+    """Return, for each round, the number of requests that the webhook answers at the cost of one by `handler`."""
     return tuple(cost(load[handler]) / cost(load["webhook"]) for load in loads)
 
 
 def _note(processes: str, loads: Sequence[Mapping[str, Load]]) -> None:
-    """Say beside the table what asking took of the machine, and how far the webhook is from no handler at all."""
+    """Print the client's share of the machine, and the webhook's cost compared with a constant answer."""
     asking = statistics.median(load["floor"].client_cpu / load["floor"].servers_cpu for load in loads)
     by_time, by_cpu = (statistics.median(_gains("constant", cost, loads)) for cost in (_seconds, _servers_cpu))
     print(
@@ -113,7 +113,7 @@ def _line(process: subprocess.Popen[str]) -> str:
 def _ask(endpoints: Sequence[Endpoint]) -> Load:
     """Send the same review over all connections at once, each time as soon as the last is answered.
 
-    Each process has one, for Lambda gives an instance one request at a time.
+    Each process has one connection, because Lambda gives an instance one request at a time.
     """
     body = review_text(_SIZE).encode()
     head = f"POST /token?timeout=10s HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -135,7 +135,7 @@ def _connect(endpoint: Endpoint) -> ssl.SSLSocket:
 
 
 def _post(request: bytes, connection: ssl.SSLSocket) -> None:
-    """Send a request and read its answer, again and again; each has to be 200 with a patch."""
+    """Send a request and read its answer, again and again; each answer must be 200 with a patch."""
     for _ in range(REQUESTS):
         connection.sendall(request)
         answer = b""

@@ -1,11 +1,11 @@
-"""What something costs: CPU, or time as it passes."""
+"""Measures CPU time or elapsed time."""
 
 import time
 from collections.abc import Callable
 
 
 def cpu(function: Callable[[], object], times: int) -> float:
-    """Return the seconds of CPU that one call takes this process, all threads together."""
+    """Return the CPU seconds of one call in this process, all threads together."""
     began = time.process_time()
     for _ in range(times):
         function()

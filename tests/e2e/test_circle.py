@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from e2e.fakes.adapter import gateway
+from e2e.harness.all_calls import KEY_ID
 from e2e.harness.build import check_programs
 from e2e.harness.circle import Circle, whole_circle
 from e2e.harness.control_plane import Cluster
@@ -13,7 +14,6 @@ from e2e.harness.processes import wait_for
 from e2e.harness.pulled import assert_pulled
 from e2e.harness.recording import Call
 from e2e.harness.refusals import RECONCILER, WEBHOOK, refused
-from e2e.harness.repertoire import KEY_ID
 from e2e.harness.source_images import oci_index
 from e2e.harness.stacks import CHINA, GLOBAL
 from e2e.harness.stage import answer, configuration, configured, emptied, pods_of, route

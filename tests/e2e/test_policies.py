@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from e2e.fakes.policies import Decision, grants
+from e2e.harness.all_calls import KEY_ID
 from e2e.harness.authorization import has_resources
 from e2e.harness.principals import AUTH_ARN, CASES, EVERYTHING, UNUSED, calls, china, globally, needs, problems
-from e2e.harness.repertoire import KEY_ID
 from e2e.harness.stacks import CHINA, GLOBAL
 from e2e.harness.start_build import SET_BY_THE_RECONCILER
 from support.templates import ROOT

@@ -1,1 +1,1 @@
-"""Hostile input for the webhook: reviews bent out of shape, any bytes, and an oracle that needs no example."""
+"""Hostile input for the webhook: mutated reviews and any bytes, checked by an oracle that needs no expected answers."""

@@ -1,4 +1,4 @@
-"""Fuzzing by coverage, which atheris leads: `python -m fuzz [--seconds N] [INPUT ...]`; inputs given are replayed."""
+"""Fuzzing guided by coverage, with atheris: `python -m fuzz [--seconds N] [INPUT ...]`; named inputs are replayed."""
 
 import argparse
 import base64
@@ -12,12 +12,12 @@ from random import Random
 from typing import Any
 
 _REVIEWS = Path(__file__).parents[1] / "reviews"
-_LONGEST = 65_536  # bytes of an input; tests/unit/test_bounds.py has the long ones
-_SLOWEST = 30  # seconds for one input, above which it counts as one that hangs
+_LONGEST = 65_536  # bytes of an input; tests/unit/test_bounds.py tests longer ones
+_SLOWEST = 30  # seconds; an input that takes longer counts as hanging
 
 
 def main() -> int:
-    """Fuzz or replay, as the command line says; the result is not 0 where a promise does not hold."""
+    """Fuzz or replay, as the command line says; the result is not 0 if a check of the oracle failed."""
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
     parser.add_argument("--seconds", type=int, default=20, help="how long to fuzz (20)")
     parser.add_argument("inputs", nargs="*", type=Path, metavar="INPUT", help="files to replay")
@@ -40,7 +40,9 @@ def _fuzz(seconds: int) -> int:
     try:
         import atheris
     except ImportError:
-        print("atheris runs on Linux on x86-64 with Python 3.11 to 3.13; tests/unit/test_fuzz.py fuzzes without it")
+        print(
+            "atheris runs on Linux on x86-64 with Python 3.11 to 3.13; tests/unit/tools/test_fuzz.py fuzzes without it"
+        )
         return 1
     with atheris.instrument_imports(include=["image_mirror"]):
         from fuzz.events import event_of, joined, split
@@ -51,7 +53,7 @@ def _fuzz(seconds: int) -> int:
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
     seeds = sorted(_REVIEWS.glob("*.json"))
     for seed in seeds:
-        # A fuzz that begins with nothing but refusals would prove nothing.
+        # If all first inputs were refused, the fuzzing would prove nothing.
         assert check(*event_of(seed.read_bytes())).status == 200, seed
 
     def one_input(data: bytes) -> None:
@@ -63,7 +65,7 @@ def _fuzz(seconds: int) -> int:
             raise
 
     def change(data: bytes, longest: int, seed: int) -> bytes:
-        """Mostly bend the review, where there is one; else change bytes."""
+        """Mostly mutate the review, if the input contains one; otherwise change bytes."""
         dice = Random(seed)
         body, query, headers, encoding, scenario = split(data)
         try:
@@ -88,11 +90,11 @@ def _fuzz(seconds: int) -> int:
 
 
 def _report(data: bytes, folder: Path) -> None:
-    """Print an input that breaks a promise, and how it is sent again here and on a machine without its file."""
+    """Print an input that failed a check, and how to send it again, here and on a machine without its file."""
     path = folder / f"crash-{hashlib.sha1(data, usedforsecurity=False).hexdigest()}"  # libFuzzer's own name for it
     path.write_bytes(data)
     traceback.print_exc(file=sys.stdout)
-    print(f"\nThis input breaks a promise: {data[:4000]!r}")
+    print(f"\nThis input failed a check: {data[:4000]!r}")
     print(f"Replay: PYTHONPATH=tests .venv/bin/python -m fuzz {path}")
     print(f"Elsewhere: echo {base64.b64encode(data).decode()} | base64 -d > input", flush=True)
 

@@ -1,4 +1,4 @@
-"""The parts of the oracle: what may stand in an answer, in a patch and in the table after a request."""
+"""The parts of the oracle: what an answer, a patch and the table may contain after a request."""
 
 import base64
 import json
@@ -17,13 +17,13 @@ _MOST_ANNOTATIONS = 262_144  # bytes of all keys and values; past them the API s
 
 
 def patch_in(answer: Json) -> list[Json]:
-    """Return the JSONPatch of an answer, [] where it has none."""
+    """Return the JSONPatch of an answer, [] if it has none."""
     patch: list[Json] = json.loads(base64.b64decode(answer["response"].get("patch", "W10="), validate=True))
     return patch
 
 
 def patched_by(patch: list[Json], pod: Json) -> Json:
-    """Return the pod that the API server makes of `pod`."""
+    """Return `pod` with the patch applied, as the API server does it."""
     try:
         patched: Json = jsonpatch.apply_patch(pod, patch)
     except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
@@ -32,7 +32,7 @@ def patched_by(patch: list[Json], pod: Json) -> Json:
 
 
 def check_response(answer: Json, review: Json) -> None:
-    """The answer is an AdmissionReview that echoes the request, allows it, and warns as kubectl can print it."""
+    """Check that the answer is an AdmissionReview with the request's uid that allows it, with printable warnings."""
     response, request = answer["response"], review["request"]
     assert (answer["apiVersion"], answer["kind"]) == (review["apiVersion"], "AdmissionReview")
     assert (response["uid"], response["allowed"]) == (request["uid"], True)
@@ -45,7 +45,7 @@ def check_response(answer: Json, review: Json) -> None:
 
 
 def check_calls(request: Json, table: Table, scenario: Scenario) -> None:
-    """The table was asked for nothing but what a rule copies of what the request brings; a dry run wrote nothing."""
+    """Check that the table is called only for images of the request that a rule copies; a dry run writes nothing."""
     allowed: dict[Key, str] = {}
     if _concerns_us(request):
         old_images = _old_images(request)
@@ -63,7 +63,7 @@ def check_calls(request: Json, table: Table, scenario: Scenario) -> None:
 
 
 def check_patch(patch: list[Json], request: Json, table: Table, scenario: Scenario) -> None:
-    """The patch applies; each operation makes an image what it may become, or is about the annotation."""
+    """Check that the patch applies, and that each operation changes an image as allowed or is about the annotation."""
     pod, subresource, old_images = request["object"], request.get("subResource"), _old_images(request)
     fields = {pointer: (key, text) for key, pointer, text in images(pod, subresource)}
     patched = patched_by(patch, pod)
@@ -81,17 +81,19 @@ def check_patch(patch: list[Json], request: Json, table: Table, scenario: Scenar
             _check_image(text, value, scenario)
             noted["/".join(key)] = text
             is_copy = value.startswith(f"{REGISTRY}/")
-            recorded = not is_copy or request.get("dryRun") is True or table.promises(destination(full_name(text)))
-            assert recorded, f"{value} is promised and not recorded"
+            recorded = (
+                not is_copy or request.get("dryRun") is True or table.has_active_record(destination(full_name(text)))
+            )
+            assert recorded, f"{value} is in the patch and not recorded"
     if not subresource:
         _check_originals(patched, request, noted)
 
 
 def check_reinvocation(patch: list[Json], request: Json) -> None:
-    """What the webhook has made of images stays as it is when it is asked about that once more.
+    """Check that the webhook does not change the images of its patch again when it is called again.
 
-    One thing is allowed: an annotation written by hand may say that what stood there was made of the very image that
-    the webhook chose now. It is believed, for it brings back nothing but what stood in that pod.
+    One exception: an annotation written by hand may say that the pod's old image was made from the same image that the
+    webhook has written now. The webhook believes it, because it only restores an image that this pod had before.
     """
     fields = {pointer: (key, text) for key, pointer, text in images(request["object"], request.get("subResource"))}
     old_images = _old_images(request)
@@ -104,7 +106,7 @@ def check_reinvocation(patch: list[Json], request: Json) -> None:
 
 
 def _concerns_us(request: Json) -> bool:
-    """Say whether images of this request are ours to change: a pod, new or updated, that has not opted out."""
+    """Return whether the webhook may change images of this request: a new or updated pod that has not opted out."""
     if request["resource"].get("resource") != "pods" or request["operation"] not in ("CREATE", "UPDATE"):
         return False
     if request.get("subResource") and request["subResource"] != "ephemeralcontainers":
@@ -145,7 +147,7 @@ def _check_annotation(operation: Json, pod: Json) -> None:
 
 
 def _check_originals(patched: Json, request: Json, noted: Mapping[str, str]) -> None:
-    """The annotation says what each rewritten image was, and of nothing else; it is absent where it would not fit."""
+    """Check that the annotation has the original of each rewritten image and no other, or is absent if too long."""
     before, after = _annotations(request["object"]), _annotations(patched)
     assert _size(after) <= max(_MOST_ANNOTATIONS, _size(before)), "the API server would refuse these annotations"
     if ORIGINALS in after:
@@ -154,7 +156,7 @@ def _check_originals(patched: Json, request: Json, noted: Mapping[str, str]) -> 
         assert noted.items() <= originals.items()
         assert originals.keys() <= {"/".join(key) for key, _, _ in images(patched)}, "an original of nothing"
     elif noted:
-        # What is kept of the older ones counts too, and each of their characters may take six bytes.
+        # The older entries that stay count too, and each of their characters may need six bytes.
         old = _annotations(request["oldObject"]) if request["operation"] == "UPDATE" else {}
         most = _size(before) + 6 * (_size(old) + _size(before)) + len(ORIGINALS) + len(json.dumps(noted))
         assert most > _MOST_ANNOTATIONS, "the originals are lost, though they fit"

@@ -1,9 +1,9 @@
-"""Bytes as HTTP API events (payload 2.0): a captured review is an input as it stands, and any other bytes are one too.
+"""Bytes as HTTP API events (payload 2.0): a captured review is an input without change, and so are any other bytes.
 
     input := body [ "\\n\\0\\n" query [ "\\n\\0\\n" headers [ "\\n\\0\\n" flags ] ] ]
 
-The first byte of `flags` says what the gateway made of the body (bit 0: marked as base64, bit 1: encoded so) and, in
-the bits above, which scenario of scenarios.py it meets.
+The first byte of `flags` says how the gateway passes the body (bit 0: marked as base64, bit 1: encoded in base64). Its
+other bits choose a scenario of scenarios.py.
 """
 
 import base64
@@ -20,12 +20,12 @@ Json = dict[str, Any]
 
 
 def joined(body: bytes, query: bytes = QUERY, headers: bytes = HEADERS, encoding: int = 0, scenario: int = 0) -> bytes:
-    """Return the input that says this; `encoding` is made of MARKED and ENCODED."""
+    """Return the input with these parts; `encoding` is a combination of MARKED and ENCODED."""
     return BREAK.join((body, query, headers, bytes([(scenario * _SCENARIO + encoding) & 255])))
 
 
 def split(data: bytes) -> tuple[bytes, bytes, bytes, int, int]:
-    """Return the parts that an input is joined of; those that it lacks are as an API server sends them."""
+    """Return the parts of an input; a part that is missing is as an API server sends it."""
     given = data.split(BREAK, 3)
     body, query, headers, flags = (*given, *(b"", QUERY, HEADERS, b"\0")[len(given) :])
     scenario, encoding = divmod((flags or b"\0")[0], _SCENARIO)
@@ -33,7 +33,7 @@ def split(data: bytes) -> tuple[bytes, bytes, bytes, int, int]:
 
 
 def event_of(data: bytes) -> tuple[Json, Scenario]:
-    """Return the event that an input stands for, and the scenario that it meets."""
+    """Return the event of an input and its scenario."""
     body, query, headers, encoding, scenario = split(data)
     text = base64.b64encode(body).decode() if encoding & ENCODED else body.decode(errors="surrogateescape")
     query_text = query.decode(errors="replace")
@@ -48,6 +48,6 @@ def event_of(data: bytes) -> tuple[Json, Scenario]:
         "isBase64Encoded": bool(encoding & MARKED),
     }
     parameters = dict(parse_qsl(query_text, keep_blank_values=True))
-    # The gateway leaves out what is empty.
+    # The gateway leaves out empty parts.
     event |= {name: value for name, value in (("queryStringParameters", parameters), ("body", text)) if value}
     return event, SCENARIOS[scenario % len(SCENARIOS)]

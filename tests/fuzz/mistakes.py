@@ -1,4 +1,4 @@
-"""Mistakes made on purpose in the webhook: what the oracle must find, or its silence would mean nothing."""
+"""Mistakes made on purpose in the webhook. The oracle must find them, or a fuzz without errors would prove nothing."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -21,7 +21,7 @@ _ANY = parse_rules("*.io").entries[0]
 
 
 def _copy_all(self: Mirror, image: str) -> tuple[Decision, Rule | None]:
-    """Copy what may be a copy itself."""
+    """Copy images that may be copies themselves."""
     decision, rule = _decide(self, image)
     try:
         reference = parse_reference(image)

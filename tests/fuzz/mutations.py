@@ -1,4 +1,4 @@
-"""Reviews bent out of shape: any node of one replaced, deleted, doubled, retyped, nested or moved."""
+"""Mutated reviews: any node is replaced, deleted, doubled, changed in type, nested or moved."""
 
 import copy
 import json
@@ -67,7 +67,7 @@ def _slots(node: Any) -> Iterator[Slot]:
 
 
 def _chosen(holder: Any, dice: Random) -> Slot:
-    """Choose a node: mostly one of those that the webhook reads, each of their names as often as another."""
+    """Choose a node: mostly one that the webhook reads, each name with the same probability."""
     slots = list(_slots(holder))
     read = dice.choice((_PODS, _PODS, _PODS, _ENVELOPE, frozenset[str]()))
     names = sorted({key for _, key in slots if key in read})
@@ -78,7 +78,7 @@ def _chosen(holder: Any, dice: Random) -> Slot:
 
 
 def _text(key: Any, dice: Random) -> str:
-    """Choose a text, mostly of the kind that stands under `key`."""
+    """Choose a text, mostly of the kind that belongs to `key`."""
     if key in ("image", "reference") and dice.random() < 0.9:
         return dice.choice(IMAGES)
     if key == ORIGINALS and dice.random() < 0.9:
@@ -104,7 +104,7 @@ def _delete(within: Any, key: Any, _: Random) -> None:
 
 
 def _double(within: Any, key: Any, dice: Random) -> None:
-    """Say it twice: an item of a list beside itself, a member under another name."""
+    """Double a node: an item of a list beside itself, a member under another name."""
     double = copy.deepcopy(within[key])
     if isinstance(within, list):
         within.insert(dice.randint(0, len(within)), double)
@@ -124,7 +124,7 @@ def _flatten(within: Any, key: Any, dice: Random) -> None:
 
 
 def _splice(within: Any, key: Any, dice: Random) -> None:
-    """Put a pod's part where there may be none: annotations, labels, containers, volumes."""
+    """Put a part of a pod where there may be none: annotations, labels, containers, volumes."""
     node = within[key]
     if not isinstance(node, dict):
         return
@@ -144,7 +144,7 @@ def _splice(within: Any, key: Any, dice: Random) -> None:
 
 
 def _alike(within: Any, key: Any, dice: Random) -> None:
-    """Make a request an update of what it brings itself, which later changes tell apart."""
+    """Make a request an update whose old object equals the new one; later mutations make them different."""
     node = within[key]
     if isinstance(node, dict) and isinstance(node.get("object"), dict):
         node |= {"operation": "UPDATE", "oldObject": copy.deepcopy(node["object"])}

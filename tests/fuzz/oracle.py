@@ -1,9 +1,9 @@
-"""What must hold of every answer, whatever was asked; nothing here knows what the input was meant to be.
+"""The rules for every answer to any input; nothing here knows where the input came from.
 
-The webhook is the real handler over the table of table.py. It answers 200, 400 or 503 and has no bug; it asks the table
-for nothing but images that the request brings and a rule names, promises nothing that is not recorded, and its patch
-applies, and touches images and one annotation alone (answers.py). The same review again has the same answer and writes
-nothing, and what was rewritten stays as it is.
+The webhook is the real handler with the table of table.py. It answers 200, 400 or 503 and raises no unexpected error.
+It calls the table only for images of the request that a rule copies. Its patch applies, changes only images and one
+annotation, and sends pods only to copies that are recorded (answers.py). The same review again gets the same answer
+and writes nothing, and rewritten images are not changed again.
 """
 
 import base64
@@ -27,7 +27,7 @@ _ATTEMPTS = 3  # a slow machine may need the API server's repetition, which find
 
 @dataclass(frozen=True)
 class Checked:
-    """What an input came to: the status, the JSONPatch, and how many calls the table got."""
+    """The result of an input: the status, the JSONPatch, and the number of calls of the table."""
 
     status: int
     patch: list[Json]
@@ -35,7 +35,7 @@ class Checked:
 
 
 class Bug(BaseException):
-    """The webhook raised what it does not foresee: the cause of this, which the handler cannot catch."""
+    """The webhook raised an unexpected error, the cause of this one. The handler cannot catch it."""
 
 
 def check(event: Mapping[str, Any], scenario: Scenario) -> Checked:
@@ -60,7 +60,7 @@ def check(event: Mapping[str, Any], scenario: Scenario) -> Checked:
 
 
 def _answered(subject: Webhook, event: Mapping[str, Any], scenario: Scenario) -> Json:
-    """Return the handler's response, whose form is checked. Raises Bug for what it would log as one."""
+    """Return the handler's response after a check of its form. Raises Bug for an error that it would log as a bug."""
     excused = scenario.refuses or _hurried(event)
     with mock.patch.object(webhook, "load", return_value=_Loud(subject)), mock.patch.object(webhook, "_logger"):
         for _ in range(_ATTEMPTS):
@@ -78,7 +78,7 @@ def _answered(subject: Webhook, event: Mapping[str, Any], scenario: Scenario) ->
 
 
 class _Loud:
-    """The webhook, whose bugs pass the handler's last `except`."""
+    """The webhook with bugs that the handler's last `except` does not catch."""
 
     def __init__(self, subject: Webhook) -> None:
         self._subject = subject
@@ -93,7 +93,7 @@ class _Loud:
 
 
 def _hurried(event: Mapping[str, Any]) -> bool:
-    """Say whether the caller waits so briefly that no time may be left to record anything."""
+    """Return whether the caller's timeout is so short that there may be no time to record anything."""
     asked = event.get("queryStringParameters", {}).get("timeout", "")
     return re.fullmatch(r"0{0,2}[0-3]s", asked) is not None
 
@@ -115,7 +115,7 @@ def _check_repetition(
 def _check_reinvocation(
     subject: Webhook, event: Mapping[str, Any], review: Json, patch: list[Json], scenario: Scenario
 ) -> None:
-    """Ask once more about what the patch made (reinvocationPolicy)."""
+    """Call the webhook again with the patched pod (reinvocationPolicy)."""
     if patch:
         pod = patched_by(patch, review["request"]["object"])
         body = json.dumps(review | {"request": review["request"] | {"object": pod}})

@@ -1,7 +1,7 @@
-"""A second reading of images and rules, made from the README's words and not from the product's code.
+"""A second parser of images and rules, written from the README and not from the product's code.
 
-It is lenient where the product is strict: what the product refuses to read never reaches a table, so that it is
-enough for both to agree about what the product accepts.
+It accepts more than the product: an image that the product refuses never reaches a table, so it is enough that both
+agree about images that the product accepts.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def destination(source: str) -> tuple[str, str]:
 
 
 def entry_for(rules: str, source: str) -> str | None:
-    """Return the entry of `rules` that decides about a full name, None where none names it."""
+    """Return the entry of `rules` that decides about a full name, None if none matches."""
     entries = [(entry.removeprefix("!").partition("=")[0], entry) for entry in rules.split()]
     named = {prefix for prefix, _ in entries}
     targets = {entry.partition("=")[2] for _, entry in entries if "=" in entry}
@@ -55,7 +55,7 @@ def rewritten(entry: str, source: str) -> str:
 def images(pod: Any, subresource: str | None = None) -> Iterator[tuple[tuple[str, str], str, str]]:
     """Yield (kind, name), the JSON pointer and the text of each image that a request to `subresource` may change.
 
-    An image that is not there is "".
+    A missing image is "".
     """
     kinds = ["ephemeralContainers"] if subresource else ["containers", "initContainers", "volumes"]
     for kind in kinds:

@@ -1,4 +1,4 @@
-"""What a webhook meets besides its input: rules, settings, and what the table holds."""
+"""The conditions of a request besides its input: rules, settings, and the content of the table."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +25,7 @@ _EACH: tuple[State, ...] = (
 
 @dataclass(frozen=True)
 class Scenario:
-    """The rules in force, when images are swapped, and what the table holds: each row is one of `before`."""
+    """The rules, SwapWhen, and the content of the table: each item is in one of the states `before`."""
 
     rules: str = DEFAULT_RULES
     swap_when: SwapWhen = "always"
@@ -44,13 +44,13 @@ SCENARIOS = (
     Scenario(before=_EACH),
     Scenario(_REWRITES),
     Scenario(_REWRITES, "copied", _EACH),
-    # Rules that name the registry of the copies itself.
+    # Rules about the registry of the copies itself.
     Scenario(f"*.{REGISTRY.partition('.')[2]} {REGISTRY} *.io docker.io/library", before=("absent", "copied")),
 )
 
 
 def webhook_of(scenario: Scenario, table: Table) -> Webhook:
-    """Return a webhook that knows no record yet, over `table`."""
+    """Return a webhook with `table` and an empty cache of records."""
     settings = _settings(scenario)
     recorder = Recorder(Records(cast("Any", table), settings.table), settings.policy, KnownRecords())
     return Webhook(settings, recorder, lambda: NOW / 1000)

@@ -1,4 +1,4 @@
-"""The table in memory: DynamoDB's conditional writes, rows that stand before the first call, and calls it refuses."""
+"""The table in memory: DynamoDB's conditional writes, items that exist before the first call, and refused calls."""
 
 import threading
 import zlib
@@ -18,9 +18,9 @@ Key = tuple[str, str]
 
 
 class Table:
-    """One table, whose methods are those of the client. `before` says what stands where: each key has one of these.
+    """One table with the methods of the client. Each key has one of the states `before` at the beginning.
 
-    `written` has the record that each write left, `asked` the key of each call, in the order of the calls.
+    `written` has the record after each write, `asked` the key of each call, in the order of the calls.
     """
 
     def __init__(self, before: tuple[State, ...]) -> None:
@@ -30,8 +30,8 @@ class Table:
         self.written: list[Record] = []
         self.asked: list[Key] = []
 
-    def promises(self, key: Key) -> bool:
-        """Say whether there is a record, and one whose copy is there or will be."""
+    def has_active_record(self, key: Key) -> bool:
+        """Return whether there is a record of a copy that exists or will exist."""
         item = self._item(key)
         return item is not None and to_record(item).is_active
 

@@ -1,1 +1,1 @@
-"""One machine stands for a fleet: the product's own code over modelled services and a virtual clock, by seed."""
+"""A whole fleet in one process: the product's own code, models of the services, a virtual clock, and a seed."""

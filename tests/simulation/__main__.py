@@ -1,4 +1,4 @@
-"""By hand: many seeds, one seed with its history, the burst, or the week. Run as `python -m simulation --help` says."""
+"""The simulation by hand: many seeds, one seed with its history, the burst, the week; `python -m simulation --help`."""
 
 import argparse
 import sys
@@ -14,7 +14,7 @@ from simulation.week import Week, run_week
 
 
 def main() -> int:
-    """Run what the command line asks for; the result is 1 where an invariant does not hold."""
+    """Run what the command line asks for; the result is 1 if an invariant does not hold."""
     parser = argparse.ArgumentParser(prog="simulation", description=__doc__)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--seeds", type=int, metavar="N", help="run N seeds under faults (200)")
@@ -56,14 +56,14 @@ def _run(seeds: range) -> int:
         _replay(failed[0])
         print(f"failed: {', '.join(map(str, failed))}; replay one by --seed")
     else:
-        print(f"{len(seeds)} seeds: every promise was kept")
+        print(f"{len(seeds)} seeds: every invariant held")
     return 1 if failed else 0
 
 
 def _replay(seed: int) -> int:
     result = run_seed(seed, keeps_history=True)
     print(*result.history, sep="\n")
-    print(f"seed {seed}:", *(result.violations or ("every promise was kept",)), sep="\n  ")
+    print(f"seed {seed}:", *(result.violations or ("every invariant held",)), sep="\n  ")
     return 1 if result.violations else 0
 
 
@@ -82,7 +82,7 @@ def _print(week: Week) -> None:
 
 
 def _span(seconds: float) -> str:
-    """Print a time in the unit that people would use."""
+    """Return a length of time in a readable unit."""
     for unit, size in (("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"

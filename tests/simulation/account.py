@@ -1,4 +1,4 @@
-"""The global account as China's side sees it: a secret with a key, rotated at any time, and clients of that key."""
+"""The global account as the China side sees it: a secret with a key, which may be rotated, and clients of that key."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from simulation.world import World
 
 
 class Account:
-    """The key that AWS takes, and the one that the secret holds, which lags behind in a rotation."""
+    """The key that AWS accepts, and the one in the secret, which is older during a rotation."""
 
     def __init__(self, world: World, project: CodeBuild) -> None:
         self._world = world
@@ -20,18 +20,18 @@ class Account:
         self._secret = "key-0"
 
     def rotate(self, seconds: float) -> None:
-        """Make a new key; the secret tells it `seconds` later, and the old one is refused at once."""
+        """Make a new key; the old one is refused at once, and the secret has the new one `seconds` later."""
         self.valid = f"key-{int(self.valid[4:]) + 1}"
         self._world.note("rotated", self.valid)
         self._world.counts["keys rotated"] += 1
-        self._world.clock.after(seconds, self._tell)
+        self._world.clock.after(seconds, self._announce)
 
     def secret(self) -> dict[str, Any]:
         """Answer GetSecretValue."""
         entries = {"G_AWS_REGION": "us-west-2", "G_ACCESS_KEY": self._secret, "G_SECRET_KEY": "x"}
         return {"SecretString": json.dumps(entries)}
 
-    def _tell(self) -> None:
+    def _announce(self) -> None:
         self._secret = self.valid
 
 
@@ -47,7 +47,7 @@ class Secrets(Client):
 
 
 class Project(Client):
-    """The client of CodeBuild, across the Pacific, made of one key."""
+    """The client of CodeBuild across the Pacific, with one key."""
 
     def __init__(self, world: World, account: Account, limits: CallLimits, key: AccessKey) -> None:
         super().__init__(world, "CodeBuild", limits, latency=0.25)

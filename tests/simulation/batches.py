@@ -1,6 +1,6 @@
-"""What would come of builds that copy several images: provisioning and installing once for all of them.
+"""What builds of several images would change: they would provision and install only once for all their images.
 
-The product starts one build for each image. This computes, by the modelled times alone, what batches would change.
+The product starts one build for each image. This module computes the effect of batches from the modelled times only.
 """
 
 from heapq import heapreplace
@@ -14,10 +14,10 @@ Copying = list[tuple[float, float]]
 def seconds_to_copied(
     *, images: int, quota: int, batch: int, at_once: int = 1, one_line: bool = False
 ) -> tuple[float, ...]:
-    """Return, sorted, when each of `images` requested at one moment is copied, by builds of `batch` images each.
+    """Return, sorted, when each of `images` requested at the same moment is copied, by builds of `batch` images each.
 
-    A build copies `at_once` of its images at a time. With `one_line` these share what one copy alone can send across
-    the border, so that only their questions to and fro overlap; without it each sends as fast as if it were alone.
+    A build copies `at_once` of its images at a time. With `one_line` these share the bandwidth across the border that
+    one copy alone has, so that only their round trips overlap; without it each copy has the full bandwidth.
     """
     dice = Random(0)
     copying = [copying_time(dice) for _ in range(images)]
@@ -32,7 +32,7 @@ def seconds_to_copied(
 
 
 def _copied(copying: Copying, ready: float, at_once: int, *, one_line: bool) -> list[float]:
-    """Return when each copy of one build is done; the build is ready for the first at `ready`."""
+    """Return when each copy of one build is done; the build can begin the first one at `ready`."""
     free = [ready] * at_once
     line = ready
     times = []

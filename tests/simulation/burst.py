@@ -1,4 +1,4 @@
-"""A rollout of everything at once, and nothing goes wrong: many pods of few images, in bursts."""
+"""A rollout of everything at once without faults: many pods with few images, in bursts."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from simulation.fleet import running
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a run came to. `calls` are the webhook's to DynamoDB for each admission; times are in seconds."""
+    """The result of a run. `calls` are the webhook's calls of DynamoDB for each admission; times are in seconds."""
 
     violations: tuple[str, ...]
     statuses: Counter[str]
@@ -29,7 +29,7 @@ def run_burst(*, pods: int = 10_000, images: int = 500, bursts: int = 10, quota:
         dice, clock = fleet.world.dice, fleet.world.clock
         names = [f"gcr.io/team/app{number}:1" for number in range(images)]
         for number in range(pods):
-            # Each image comes once before any comes by chance, so that all of them do come.
+            # Each image is used once before images are chosen at random, so that all of them are used.
             image = names[number] if number < images else dice.choice(names)
             start = number * bursts // pods * MINUTE
             clock.after(start + dice.uniform(0, 30), lambda image=image: fleet.cluster.create(Pod((image,))))  # type: ignore[misc]
@@ -40,7 +40,7 @@ def run_burst(*, pods: int = 10_000, images: int = 500, bursts: int = 10, quota:
             statuses=Counter(item["status"]["S"] for item in fleet.table.items.values()),
             builds=len(fleet.project.builds),
             duplicate_builds=fleet.world.counts["duplicate builds"],
-            admitted=len(fleet.ledger.promises),
+            admitted=len(fleet.ledger.sent_pods),
             calls=fleet.webhook.calls["DynamoDB"] / pods,
             median=times[len(times) // 2],
             longest=times[-1],

@@ -1,4 +1,4 @@
-"""Virtual time, and the queue of what happens when. Events of one moment happen in the order in which they were set."""
+"""Virtual time and its queue of events. Events of the same moment happen in the order in which they were added."""
 
 from collections.abc import Callable
 from heapq import heappop, heappush
@@ -9,7 +9,7 @@ HOUR = 60 * MINUTE
 
 
 class Clock:
-    """Seconds since the epoch, which pass only by `run` and `skip`."""
+    """Seconds since the epoch; they advance only by `run` and `skip`."""
 
     def __init__(self, start: float) -> None:
         self.now = start
@@ -18,11 +18,11 @@ class Clock:
         self._numbers = count()
 
     def after(self, seconds: float, action: Callable[[], object]) -> None:
-        """Have `action` happen `seconds` from now."""
+        """Call `action` in `seconds` from now."""
         heappush(self._queue, (self.now + seconds, next(self._numbers), action))
 
     def skip(self, seconds: float) -> bool:
-        """Let `seconds` pass at once where nothing else happens in them, and say whether they did."""
+        """Advance by `seconds` if no event lies within them, and return whether it did."""
         then = self.now + seconds
         if then > self._end or (self._queue and self._queue[0][0] <= then):
             return False
@@ -30,7 +30,7 @@ class Clock:
         return True
 
     def run(self, seconds: float) -> None:
-        """Let `seconds` pass, and all that happens in them happen."""
+        """Advance by `seconds` and run all events within them."""
         self._end = self.now + seconds
         while self._queue and self._queue[0][0] <= self._end:
             self.now, _, action = heappop(self._queue)

@@ -1,4 +1,4 @@
-"""A cluster's API server: asks the webhook about each new pod, again where it may, and creates the pod as answered."""
+"""A cluster's API server: calls the webhook for each new pod, with retries, and creates the pod as answered."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ class Pod:
 
 
 class ApiServer:
-    """Creates pods. failurePolicy is Ignore: without an answer in time a pod keeps its images."""
+    """Creates pods. failurePolicy is Ignore: without an answer in time the images of a pod are left unchanged."""
 
     def __init__(self, services: Services, webhook: Function, ledger: Ledger) -> None:
         self._world = services.world
@@ -34,14 +34,14 @@ class ApiServer:
         self._number = 0
 
     def create(self, pod: Pod) -> None:
-        """Create a pod from now on."""
+        """Begin to create a pod."""
         self._number += 1
         self._world.counts["pods"] += 1
         number = self._number
         self._world.threads.start(Process(None), lambda: self._admit(pod, number))
 
     def destination(self, image: str) -> Destination:
-        """Return where the copy of an image lies."""
+        """Return the destination of an image."""
         return destination_of(parse_reference(image), self._mirror.registry, self._mirror.prefix)
 
     def key(self, image: str) -> Key:
@@ -68,9 +68,9 @@ class ApiServer:
         self._world.note("admitted", number, *images)
         for before, after in zip(pod.images, images, strict=True):
             if before != after:
-                self._ledger.promise(self.key(before))
+                self._ledger.sent(self.key(before))
             else:
-                self._ledger.keep(self.key(before), began)
+                self._ledger.left_unchanged(self.key(before), began)
 
     def _post(self, body: str, seconds: float) -> dict[str, Any] | None:
         """Send one request through the gateway and wait for its answer."""

@@ -1,4 +1,4 @@
-"""CodeBuild: a project with a quota of builds at once, a queue of five times that, and tokens that hold 5 minutes."""
+"""CodeBuild: a project with a quota of running builds, a queue of five times that, and tokens valid for 5 minutes."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ _EXITS = {result: code for code, result in EXIT_CODES.items()} | {"UNEXPLAINED":
 
 
 def copying_time(dice: Random) -> tuple[float, float]:
-    """Return for how many seconds one copy asks to and fro across the border, and for how many it sends layers."""
+    """Return the seconds of one copy's round trips across the border, and the seconds in which it sends layers."""
     return 10, dice.expovariate(1 / 35)
 
 
 @dataclass(slots=True)
 class Build:
-    """One build. `ended` is what it came to: COPIED, a COPY_RESULT, FAULT, TIMED_OUT, QUEUE_TIMED_OUT or VANISHED."""
+    """One build. `ended` is its result: COPIED, a COPY_RESULT, FAULT, TIMED_OUT, QUEUE_TIMED_OUT or VANISHED."""
 
     build_id: str
     source: str
@@ -44,7 +44,7 @@ class Build:
 
     @property
     def charges_an_attempt(self) -> bool:
-        """Whether the source's own answer, or nothing that can be told from it, ended the build."""
+        """Whether the source's answer ended the build, or something that cannot be distinguished from it."""
         return self.ended in (*_REFUSALS, "TIMED_OUT")
 
 
@@ -63,7 +63,7 @@ class CodeBuild:
         self.by_target: dict[tuple[str, str], list[Build]] = {}
 
     def start(self, variables: dict[str, str], token: str) -> Build:
-        """Accept a build, or find the one that this token has started within five minutes."""
+        """Accept a build, or return the one that this token started in the last five minutes."""
         world, now = self._world, self._world.clock.now
         known = self._tokens.get(token)
         if known is not None and now - known[0] < TOKEN_HELD_FOR:
@@ -89,7 +89,7 @@ class CodeBuild:
 
     @property
     def busy(self) -> bool:
-        """Whether a build runs or waits."""
+        """Whether a build runs or is queued."""
         return bool(self._running or self._queue)
 
     def describe(self, ids: Sequence[str]) -> dict[str, Any]:
@@ -150,7 +150,7 @@ class CodeBuild:
 
 
 def _describe(build: Build) -> dict[str, Any]:
-    """Return an entry of BatchGetBuilds. By its number, a build's exported variables are there or missing."""
+    """Return an entry of BatchGetBuilds. The number decides whether the exported variables are missing."""
     described: dict[str, Any] = {"id": build.build_id, "buildStatus": "IN_PROGRESS", "currentPhase": "COMPLETED"}
     if build.ended is None:
         return {**described, "currentPhase": "QUEUED" if build.began is None else "BUILD"}

@@ -1,4 +1,4 @@
-"""ECR: repositories with tags, and an event for each push and deletion, which may be lost, late or doubled."""
+"""ECR: repositories with tags, and an event for each push and deletion, which may be lost, late or sent twice."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ class RepositoryAlreadyExistsException(ClientError):  # noqa: N818 - AWS's name
 
 
 class Registry:
-    """What ECR holds. `send` is handed each event at the time at which it arrives."""
+    """What ECR holds. `send` is called with each event when the event arrives."""
 
     def __init__(self, world: World, send: Callable[[Event], None]) -> None:
         self._world = world
@@ -39,29 +39,29 @@ class Registry:
         return self.repositories.get(repository, {}).get(tag)
 
     def absent_within(self, repository: str, tag: str, seconds: float) -> bool:
-        """Say whether ECR held nothing under the tag at some moment of the last `seconds`."""
+        """Return whether ECR had no image under the tag at any moment of the last `seconds`."""
         if self.held(repository, tag) is None:
             return True
         return self._absent_until.get((repository, tag), 0.0) >= self._world.clock.now - seconds
 
     def push(self, repository: str, tag: str, digest: str) -> bool:
-        """Put an image, and say whether there is a repository for it."""
+        """Put an image, and return whether there is a repository for it."""
         if repository not in self.repositories:
             return False
         if tag not in self.repositories[repository]:
             self._absent_until[repository, tag] = self._world.clock.now
         self.repositories[repository][tag] = digest
-        self._tell("PUSH", repository, tag, digest)
+        self._send_event("PUSH", repository, tag, digest)
         return True
 
     def delete(self, repository: str, tag: str) -> bool:
-        """Delete an image, as a person or a lifecycle rule does, and say whether it was there."""
+        """Delete an image, as a person or a lifecycle rule does, and return whether it existed."""
         digest = self.repositories.get(repository, {}).pop(tag, None)
         if digest is not None:
-            self._tell("DELETE", repository, tag, digest)
+            self._send_event("DELETE", repository, tag, digest)
         return digest is not None
 
-    def _tell(self, action: str, repository: str, tag: str, digest: str) -> None:
+    def _send_event(self, action: str, repository: str, tag: str, digest: str) -> None:
         self._world.note(f"ECR {action}", repository, tag, digest[:19])
         detail = {
             "action-type": action,

@@ -1,11 +1,11 @@
-"""DynamoDB's expressions, read and applied: conditions, key conditions, and updates by SET and REMOVE.
+"""Parses and applies DynamoDB's expressions: conditions, key conditions, and updates by SET and REMOVE.
 
     condition := term { OR term }        term := factor { AND factor }
     factor    := NOT factor | "(" condition ")" | function "(" path ")" | operand comparator operand
                  | operand IN "(" operand { "," operand } ")"
     update    := { SET path "=" operand { "," path "=" operand } | REMOVE path { "," path } }
 
-What the product does not use (functions with two arguments, document paths, arithmetic) is refused, never guessed.
+Syntax that the product does not use (functions with two arguments, document paths, arithmetic) is an error.
 """
 
 import operator
@@ -31,12 +31,12 @@ _COMPARATORS: Mapping[str, Callable[[Any, Any], bool]] = {
 
 
 class ExpressionError(ValueError):
-    """What DynamoDB answers with a ValidationException, or what this reader does not know."""
+    """An expression that DynamoDB refuses with a ValidationException, or that this parser does not know."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What an expression is applied to."""
+    """An item, with the names and values that an expression uses."""
 
     item: Mapping[str, dict[str, str]]
     names: Mapping[str, str]
@@ -54,7 +54,7 @@ class _Reader:
     def take(self, *expected: str) -> str:
         token = self.peek()
         if not token or (expected and token.upper() not in expected):
-            raise ExpressionError(f"{token or 'the end'!r} stands where {expected or 'more'} was expected")
+            raise ExpressionError(f"found {token or 'the end'!r}, but {expected or 'more'} was expected")
         return self.tokens.pop(0)
 
     def path(self) -> Callable[[Scope], str]:
@@ -131,7 +131,7 @@ def parse_condition(text: str) -> Parsed:
     reader = _Reader(_tokens(text))
     holds = reader.condition()
     if reader.tokens:
-        raise ExpressionError(f"{text!r}: {reader.peek()!r} stands after the end")
+        raise ExpressionError(f"{text!r}: {reader.peek()!r} after the end")
     return Parsed(holds, (), (), frozenset(reader.used))
 
 
@@ -156,7 +156,7 @@ def parse_update(text: str) -> Parsed:
 
 
 def apply_update(parsed: Parsed, scope: Scope) -> Item:
-    """Return the item after the update; every operand is read from the item as it was."""
+    """Return the item after the update; every operand is read from the item before it."""
     item = dict(scope.item)
     for path, operand in parsed.assignments:
         value = operand(scope)
@@ -173,14 +173,14 @@ def _tokens(text: str) -> list[str]:
     while position < len(text.rstrip()):
         match = _TOKEN.match(text, position)
         if match is None:
-            raise ExpressionError(f"{text!r}: nothing known stands at {position}")
+            raise ExpressionError(f"{text!r}: unknown syntax at {position}")
         tokens.append(match[1])
         position = match.end()
     return tokens
 
 
 def _compare(comparator: str, left: dict[str, str] | None, right: dict[str, str] | None) -> bool:
-    """Values of two types are never equal and have no order; nor has what is missing."""
+    """Compare two values. Values of different types, and missing values, are never equal and have no order."""
     if left is None or right is None or left.keys() != right.keys():
         return comparator == "<>"
     (kind, first), second = next(iter(left.items())), next(iter(right.values()))

@@ -1,15 +1,15 @@
-"""What goes wrong, each by its probability."""
+"""The faults of a run, each with its probability."""
 
 from dataclasses import dataclass, fields, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """Probabilities, and in `index_lag` and `clocks_differ` seconds.
+    """Probabilities; `index_lag` and `clocks_differ` are seconds.
 
-    The first five are for each call to AWS: it fails before or after it took effect, is throttled, is answered too late
-    (after it took effect or without), or its function crashes before or after it. `answer_lost` is for an answer of the
-    webhook on its way, the next three for each event, the `build_*` for each build.
+    The first five are for each call to AWS: it fails before or after it takes effect, is throttled, times out (with or
+    without effect), or its function crashes before or after it. `answer_lost` is for each answer of the webhook, the
+    next three are for each event, and the `build_*` are for each build.
     """
 
     fails_before: float = 0.0
@@ -30,7 +30,7 @@ class Faults:
     clocks_differ: float = 0.0
 
     def times(self, factor: float) -> "Faults":
-        """Return these with each probability multiplied, 0.5 at most."""
+        """Return a copy with each probability multiplied by `factor`, at most 0.5."""
         scaled = {
             each.name: min(getattr(self, each.name) * factor, 0.5)
             for each in fields(self)

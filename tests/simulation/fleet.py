@@ -1,4 +1,4 @@
-"""A whole fleet: the services, the two functions with their triggers as the template sets them up, and a cluster."""
+"""A whole fleet: the services, the two functions with their triggers as in the template, and a cluster."""
 
 import re
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ REGISTRY = "123456789012.dkr.ecr.cn-northwest-1.amazonaws.com.cn"
 
 
 class Fleet:
-    """Everything that runs, wired together."""
+    """All parts, connected with each other."""
 
     def __init__(self, world: World, *, quota: int, **settings: str) -> None:
         template = deepcopy(_resources())
@@ -68,12 +68,12 @@ class Fleet:
         self._tick()
 
     def calm(self) -> None:
-        """End all faults but the clocks' difference."""
+        """End all faults except the difference of the clocks."""
         self.world.note("calm")
         self.world.faults = NO_FAULTS
 
     def _tick(self) -> None:
-        """Have the schedule's event arrive, and the next one after it."""
+        """Deliver the schedule's event, and plan the next one."""
         event = {"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}
         self.world.deliver("schedule", lambda: self._invoke(event, self._retries), delay=0.0)
         self.world.clock.after(self._every, self._tick)
@@ -83,7 +83,7 @@ class Fleet:
             self._invoke(event, self._retries)
 
     def _invoke(self, event: dict[str, Any], retries: int) -> None:
-        """Invoke the reconciler asynchronously: Lambda tries a failed event again."""
+        """Invoke the reconciler asynchronously: Lambda retries a failed event."""
 
         def done(answer: Any) -> None:
             if answer is None and retries:
@@ -100,7 +100,7 @@ def _resources() -> dict[str, Any]:
 
 @contextmanager
 def running(seed: int, faults: Faults, *, quota: int, keeps_history: bool = False, **settings: str) -> Iterator[Fleet]:
-    """Run a fleet while the context lasts."""
+    """Yield a fleet that runs while the context is active."""
     world = World(seed, faults, keeps_history=keeps_history)
     with watched(world), deployed(world):
         yield Fleet(world, quota=quota, **settings)
@@ -113,6 +113,6 @@ def _minutes(rate: str) -> float:
 
 
 def _give(pattern: dict[str, Any], prefix: str) -> None:
-    """Fill the parameter into the pattern, as CloudFormation does."""
+    """Put the parameter into the pattern, as CloudFormation does."""
     [matcher] = pattern["detail"]["repository-name"]
     matcher["prefix"] = matcher["prefix"]["Fn::Sub"].replace("${RepositoryPrefix}", prefix)

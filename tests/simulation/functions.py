@@ -1,4 +1,4 @@
-"""Lambda: instances of the two functions, each with its own clock and memory, which run the product's handlers."""
+"""Lambda: instances of the two functions, which run the product's handlers, each with its own clock and memory."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from image_mirror.settings import Settings
 from image_mirror.table import Records
 from simulation.account import Account, Project, Secrets
 from simulation.ecr import ECR, Registry
-from simulation.standins import installed
+from simulation.replacements import installed
 from simulation.table import DynamoDB, Table
 from simulation.threads import CrashError, Process
 from simulation.world import World
@@ -32,7 +32,7 @@ _COMPUTING = 0.002
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The services that instances are connected to, and the settings that they are told."""
+    """The services that instances are connected to, and their settings."""
 
     world: World
     table: Table
@@ -42,7 +42,7 @@ class Services:
 
 
 class Instance:
-    """An execution environment: a clock of its own, and what the product's `load` makes once."""
+    """An execution environment: its own clock, and the objects that the product's `load` makes once."""
 
     def __init__(self, services: Services) -> None:
         self._world = services.world
@@ -50,12 +50,12 @@ class Instance:
         self._fast = self._world.dice.choice((-0.5, 0.5)) * self._world.clocks_differ
 
     def time(self) -> float:
-        """Tell the time as this instance's clock does."""
+        """Return the time of this instance's clock."""
         return self._world.clock.now + self._fast
 
 
 class WebhookInstance(Instance):
-    """The webhook's, made as `image_mirror.webhook.load` makes it."""
+    """An instance of the webhook, made like `image_mirror.webhook.load`."""
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
@@ -65,7 +65,7 @@ class WebhookInstance(Instance):
 
 
 class ReconcilerInstance(Instance):
-    """The reconciler's, made as `image_mirror.reconciler.load` makes it."""
+    """An instance of the reconciler, made like `image_mirror.reconciler.load`."""
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
@@ -83,7 +83,7 @@ class ReconcilerInstance(Instance):
 
 
 class Function:
-    """One function: an idle instance takes the next event, or a new one does after its cold start."""
+    """One function: an idle instance handles the next event, or a new instance after its cold start."""
 
     def __init__(
         self, services: Services, kind: Callable[[Services], Instance], handler: Callable[..., Any], timeout: float
@@ -100,7 +100,7 @@ class Function:
         self.most_at_once = 0
 
     def invoke(self, event: Any, done: Done) -> None:
-        """Run the handler on `event`; `done` gets what it returns, or None after a crash or the timeout."""
+        """Run the handler with `event`; `done` is called with its result, or with None after a crash or the timeout."""
         world = self._world
         cold = 0.0 if self._idle else 0.4
         instance = self._idle.pop() if self._idle else self._kind(self._services)
@@ -114,7 +114,7 @@ class Function:
             if not ended:
                 ended = True
                 self.running -= 1
-                # Billed by the millisecond. The clock stands still while an instance computes.
+                # Billed by the millisecond. The clock does not advance while an instance computes.
                 self.seconds += ceil((world.clock.now - began + _COMPUTING) * 1000) / 1000
                 done(answer)
 
@@ -146,13 +146,13 @@ class Function:
             world.clock.after(cold + self._timeout, time_out)
 
     def recycle(self) -> None:
-        """Drop what is idle, as Lambda does now and then."""
+        """Remove idle instances, as Lambda does now and then."""
         self._idle.clear()
 
 
 @contextmanager
 def deployed(world: World) -> Iterator[None]:
-    """Have the product's handlers find the instance that they run on, in its time and on its threads."""
+    """Make the product's handlers use the instance on which they run, with its clock and its threads."""
 
     def loaded() -> Any:
         return world.threads.process.instance.loaded
@@ -168,5 +168,5 @@ def deployed(world: World) -> Iterator[None]:
 
 
 def _client(modelled: object) -> Any:
-    """Pass a modelled client where the type of a real one is asked for."""
+    """Return a modelled client with the type of a real one."""
     return modelled

@@ -1,4 +1,4 @@
-"""What pods were promised and what became of it: the invariants that hold at every moment."""
+"""The copies that pods were sent to and what happened to them: the invariants that must hold at every moment."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from simulation.expressions import Item
 from simulation.table import Key, Table
 from simulation.world import World
 
-# Warm caches know a record for 60 s; the answer is then under way for 2.5 s at most, and the API server takes it in 5.
+# A warm cache knows a record for 60 s; the answer then takes 2.5 s at most, and the API server accepts it within 5 s.
 WARM = 65.0
-# An invocation of the reconciler ends within its timeout; what it read of ECR is no older.
-LONGEST_RUN = 125.0
+# An invocation of the reconciler ends within its timeout, so what it read from ECR is no older than this.
+LONGEST_INVOCATION = 125.0
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
-    """A pod was sent to the copy under `key`; `stale` where its record had just gone from under a warm cache."""
+class SentPod:
+    """A pod that was sent to the copy `key`; `stale` if a warm cache still had the record after it was removed."""
 
     key: Key
     at: float
@@ -31,34 +31,34 @@ class Ledger:
         self._world = world
         self._table = table
         self._registry = registry
-        # With SwapWhen=copied a warm cache may not know yet that the copy has arrived.
+        # With SwapWhen=copied a warm cache may not know yet that the copy exists.
         self._sent_within = WARM if swap_when == "copied" else 0.0
         self._withdrawn: dict[Key, float] = {}
         self._digest_since: dict[Key, float] = {}
         self._asked: dict[Key, float] = {}
-        self.promises: list[Promise] = []
+        self.sent_pods: list[SentPod] = []
         self.deleted: Counter[Key] = Counter()
         self.recorded_builds: set[str] = set()
-        self._arrivals: list[tuple[float, float]] = []
+        self._finished: list[tuple[float, float]] = []
 
     @property
-    def is_active(self) -> list[Key]:
-        """Every copy that a pod waits for and was promised rightly, in the order of the first promises."""
-        return list(dict.fromkeys(promise.key for promise in self.promises if not promise.stale))
+    def expected_copies(self) -> list[Key]:
+        """All copies that pods were sent to, without stale ones, in the order of the first such pod."""
+        return list(dict.fromkeys(sent.key for sent in self.sent_pods if not sent.stale))
 
     @property
     def waiting(self) -> int:
-        """How many copies have been asked for and are not there."""
+        """How many copies are requested and not yet COPIED."""
         return len(self._asked)
 
     def seconds_to_copied(self, since: float = 0.0) -> list[float]:
-        """Return, sorted, how long each copy asked for after `since` was waited for; so far, where it is not there."""
+        """Return, sorted, the waiting time of each copy requested after `since`; until now, if it is not yet COPIED."""
         now = self._world.clock.now
-        waits = [*self._arrivals, *((asked, now - asked) for asked in self._asked.values())]
+        waits = [*self._finished, *((asked, now - asked) for asked in self._asked.values())]
         return sorted(seconds for asked, seconds in waits if asked >= since)
 
     def changed(self, key: Key, before: Item | None, after: Item | None) -> None:
-        """Follow one change of the table."""
+        """Check one change of the table."""
         now = self._world.clock.now
         old, new = _of(before, "status"), _of(after, "status")
         if after is None or new == Status.FAILED:
@@ -71,13 +71,13 @@ class Ledger:
             self._digest_since[key] = now
         elif _of(before, "digest") and not _of(after, "digest"):
             self._digest_since.pop(key, None)
-            if not self._registry.absent_within(key[0].partition("/")[2], key[1], LONGEST_RUN):
+            if not self._registry.absent_within(key[0].partition("/")[2], key[1], LONGEST_INVOCATION):
                 self._world.violated(f"{_name(key)}: lost its digest while ECR held the copy")
         if new == Status.REQUESTED and (before is None or old in (None, Status.FAILED)):
             self._asked[key] = now
         if new == Status.COPIED and key in self._asked:
             asked = self._asked.pop(key)
-            self._arrivals.append((asked, now - asked))
+            self._finished.append((asked, now - asked))
         if new == Status.FAILED and _of(after, "digest"):
             self._world.violated(f"{_name(key)}: FAILED, though it has a digest")
         if new == Status.COPIED and old in (Status.REQUESTED, Status.COPYING) and _of(after, "error"):
@@ -85,21 +85,21 @@ class Ledger:
         if new is not None and new != Status.FAILED and "due" not in (after or {}):
             self._world.violated(f"{_name(key)}: {new} without being due")
 
-    def promise(self, key: Key) -> None:
-        """Take note of a pod that was sent to a copy, at the moment at which the API server has the answer."""
+    def sent(self, key: Key) -> None:
+        """Check and remember a pod that was sent to a copy, at the moment at which the API server has the answer."""
         now, item = self._world.clock.now, self._table.items.get(key)
         exists = item is not None and _of(item, "status") != Status.FAILED
         if not exists:
             what = "a deletion" if item is None else "a failure"
             self._world.counts[f"pods answered from a warm cache after {what}"] += 1
             if now - self._withdrawn.get(key, 0.0) > WARM:
-                self._world.violated(f"{_name(key)}: promised without a record")
+                self._world.violated(f"{_name(key)}: a pod was sent to it without a record")
         elif _of(item, "status") == Status.COPIED and self._registry.held(key[0].partition("/")[2], key[1]) is None:
             self._world.counts["pods sent to a copy before its deletion was known"] += 1
-        self.promises.append(Promise(key, now, not exists))
+        self.sent_pods.append(SentPod(key, now, not exists))
 
-    def keep(self, key: Key, asked_at: float) -> None:
-        """Take note of a pod whose image stays as written, though it was asked for at `asked_at` and answered well."""
+    def left_unchanged(self, key: Key, asked_at: float) -> None:
+        """Check a pod whose image is left unchanged although the webhook, called at `asked_at`, has answered."""
         if key in self._digest_since and self._digest_since[key] < asked_at - self._sent_within:
             self._world.violated(f"{_name(key)}: has a digest, but a pod was not sent to it")
 

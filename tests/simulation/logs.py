@@ -1,4 +1,4 @@
-"""The functions' logs, read for what the product survives but should not have met: a bug."""
+"""Reads the functions' logs for bugs: errors that the product survives, but that should not happen."""
 
 import logging
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Mistakes that lose copies, made on purpose: what the simulation must find, or its silence would mean nothing."""
+"""Mistakes made on purpose, most of which lose copies. The simulation must find them, or its success proves nothing."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,21 +17,21 @@ from simulation.table import DynamoDB
 
 @contextmanager
 def starting_the_build_before_the_put() -> Iterator[None]:
-    """The webhook starts the build, and the record says afterwards that it was started, not that it is to be done."""
+    """The webhook starts the build first, and then writes a record that says that the build has started."""
     with _starting_in_the_webhook(lambda record: replace(record, due_at=None)):
         yield
 
 
 @contextmanager
 def starting_before_the_put_and_following_all_the_same() -> Iterator[None]:
-    """The same order, but the record is due: all that is left of the mistake is what is started twice."""
+    """The same order, but the record is due, so that the only effect of the mistake is builds that start twice."""
     with _starting_in_the_webhook(lambda record: record):
         yield
 
 
 @contextmanager
 def putting_without_stream_and_schedule() -> Iterator[None]:
-    """The record is written, and nothing looks at it afterwards."""
+    """The record is written, and nothing reads it afterwards."""
     with (
         patch("simulation.stream.Stream.changed", lambda *_: None),
         patch.object(Fleet, "_tick", lambda _: None),
@@ -44,45 +44,45 @@ def forgetting_due_on_a_retry() -> Iterator[None]:
     """A refused copy backs off, but the record does not say until when."""
     refused = lifecycle.refused
 
-    def forgetful(record: Record, reason: str, now: int) -> Record:
+    def without_due(record: Record, reason: str, now: int) -> Record:
         return replace(refused(record, reason, now), due_at=None)
 
-    with patch.object(lifecycle, "refused", forgetful):
+    with patch.object(lifecycle, "refused", without_due):
         yield
 
 
 @contextmanager
 def charging_waits_as_attempts() -> Iterator[None]:
-    """What the network, AWS or a rate limit did to a build counts as the source's refusal."""
+    """A build that failed because of the network, AWS or a rate limit counts as refused by the source."""
     with patch.object(lifecycle, "delayed", lifecycle.refused):
         yield
 
 
 @contextmanager
 def failing_a_refresh_for_good() -> Iterator[None]:
-    """The fifth attempt of a refresh ends the copy that is there as well."""
+    """After the fifth failed attempt of a refresh the existing copy counts as FAILED too."""
     refused = lifecycle.refused
 
-    def unforgiving(record: Record, reason: str, now: int) -> Record:
+    def refused_at_once(record: Record, reason: str, now: int) -> Record:
         return replace(refused(replace(record, digest=None), reason, now), digest=record.digest)
 
-    with patch.object(lifecycle, "refused", unforgiving):
+    with patch.object(lifecycle, "refused", refused_at_once):
         yield
 
 
 @contextmanager
-def leaving_pods_alone_while_a_refresh_runs() -> Iterator[None]:
-    """Pods are sent to a copy that arrived only while nothing is done about it."""
-    settled = property(lambda record: record.digest is None or record.status is Status.COPIED)
-    with patch.object(Record, "is_active", settled):
+def leaving_images_unchanged_during_a_refresh() -> Iterator[None]:
+    """Pods are not sent to an existing copy while it is refreshed."""
+    is_active = property(lambda record: record.digest is None or record.status is Status.COPIED)
+    with patch.object(Record, "is_active", is_active):
         yield
 
 
 @contextmanager
-def believing_in_a_copy_for_ever() -> Iterator[None]:
+def keeping_the_record_of_a_deleted_copy() -> Iterator[None]:
     """A copy that ECR no longer holds keeps its record."""
 
-    def faithful(decide: Callable[..., lifecycle.NextStep]) -> Callable[..., lifecycle.NextStep]:
+    def without_removal(decide: Callable[..., lifecycle.NextStep]) -> Callable[..., lifecycle.NextStep]:
         def decided(record: Record, held: str | None, now: int, policy: Policy) -> lifecycle.NextStep:
             step = decide(record, held, now, policy)
             if step is lifecycle.Step.REMOVE:
@@ -92,15 +92,15 @@ def believing_in_a_copy_for_ever() -> Iterator[None]:
         return decided
 
     with (
-        patch("image_mirror.reconciler.verified", faithful(lifecycle.verified)),
-        patch("image_mirror.reconciler.after_push_event", faithful(lifecycle.after_push_event)),
+        patch("image_mirror.reconciler.verified", without_removal(lifecycle.verified)),
+        patch("image_mirror.reconciler.after_push_event", without_removal(lifecycle.after_push_event)),
     ):
         yield
 
 
 @contextmanager
 def tokens_that_differ_by_call() -> Iterator[None]:
-    """StartBuild cannot tell a repeated call from a new one."""
+    """Each call of StartBuild has a new token, so that CodeBuild cannot recognise a repeated call."""
     numbers = iter(range(10**9))
     with patch("image_mirror.codebuild.idempotency_token", lambda _: f"{next(numbers):064}"):
         yield
@@ -108,7 +108,7 @@ def tokens_that_differ_by_call() -> Iterator[None]:
 
 @contextmanager
 def writes_that_ask_for_nothing() -> Iterator[None]:
-    """A step is written whatever has become of the record meanwhile."""
+    """A step is written even if the record has changed meanwhile."""
 
     def anything(_: Record) -> tuple[str, dict[str, str], dict[str, Any]]:
         return "attribute_not_exists(#repo) OR attribute_exists(#repo)", {"#repo": "repo"}, {}
@@ -119,7 +119,7 @@ def writes_that_ask_for_nothing() -> Iterator[None]:
 
 @contextmanager
 def putting_without_a_condition() -> Iterator[None]:
-    """The webhook's put replaces whatever stands."""
+    """The webhook's put replaces any existing item."""
     put = DynamoDB.put_item
 
     def put_anyway(self: DynamoDB, **request: Any) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def putting_without_a_condition() -> Iterator[None]:
 
 @contextmanager
 def _starting_in_the_webhook(written: Callable[[Record], Record]) -> Iterator[None]:
-    """Have the webhook start each new image's build, and put what `written` makes of the record that says so."""
+    """Make the webhook start the build of each new image; `written` changes the record that it then puts."""
 
     class Starting(WebhookInstance):
         def __init__(self, services: Services) -> None:

@@ -1,4 +1,4 @@
-"""One call to AWS as a function sees it: it takes time, may fail or crash at either end, and botocore tries again."""
+"""One call to AWS as a function sees it: it takes time, is retried, and may fail or crash before or after it works."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ def refusal(code: str, operation: str, message: str = "", *, status: int = 400) 
 
 
 class Client:
-    """What the modelled clients of all services have in common."""
+    """The common part of the modelled clients of all services."""
 
     def __init__(self, world: World, service: str, limits: CallLimits, latency: float) -> None:
         self.world = world
@@ -27,7 +27,7 @@ class Client:
         self._latency = latency
 
     def call(self, operation: str, effect: Callable[[], Answer]) -> Answer:
-        """Return what `effect`, which happens at one moment inside the call, returns; retry as botocore does."""
+        """Return the result of `effect`, which happens at one moment inside the call; retry as botocore does."""
         for attempt in range(1, self._limits.attempts + 1):
             try:
                 return self._attempt(operation, effect)
@@ -75,7 +75,7 @@ class Client:
 
 
 class _FaultError(Exception):
-    """An error of the network or the service, which botocore tries to get past; what the model answers it does not."""
+    """An error of the network or the service, which botocore retries; it does not retry errors that a model raises."""
 
     def __init__(self, error: ClientError | ReadTimeoutError) -> None:
         super().__init__(str(error))

@@ -1,11 +1,11 @@
-"""Event patterns, as the template writes them for the stream's filter and for EventBridge's rule."""
+"""Event patterns, as in the template's filter of the stream and rule of EventBridge."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def matches(pattern: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
-    """Say whether every field of `pattern` is met: a list holds what a value may be, an object what lies below.
+    """Return whether `event` matches every field of `pattern`: a list has the possible values, an object has fields.
 
     Raises ValueError for a matcher that is not modelled.
     """

@@ -1,8 +1,8 @@
-"""Published prices, and what a run would have cost by them.
+"""Published prices, and the cost of a run by them.
 
-In USD, on demand, without free tiers. They are those of US East (N. Virginia); the regions in China have lists of
-their own, in CNY, for which these stand in here. Not counted, for it comes to cents: the table's storage, the
-schedule's events, mails of alarms, the answers that leave the API Gateway.
+In USD, on demand, without free tiers, for US East (N. Virginia). The regions in China have their own prices, in CNY;
+these are used instead. Not counted, because it is only cents: the table's storage, the schedule's events, mails of
+alarms, and the traffic out of the API Gateway.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from support.templates import sam_template
 
 
 class Price(NamedTuple):
-    """USD for one unit, and where and when that was listed."""
+    """USD for one unit, with the source and the date."""
 
     usd: float
     listed: str
@@ -46,7 +46,7 @@ _SECRETS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What a week used, in the units of the prices; `image_gigabytes` is the size of one image, all platforms."""
+    """The usage of a week, in the units of the prices; `image_gigabytes` is the size of one image, all platforms."""
 
     webhook_invocations: int
     webhook_seconds: float
@@ -62,7 +62,7 @@ class Usage:
 
 
 def cost(usage: Usage) -> dict[str, float]:
-    """Return what each service costs in USD for a week."""
+    """Return the cost of each service for a week in USD."""
     invocations = usage.webhook_invocations + usage.reconciler_invocations
     gigabyte_seconds = usage.webhook_seconds * 1.0 + usage.reconciler_seconds * 0.5  # MemorySize 1024 and 512
     watching = _usd("metric a month", len(Metric)) + _monitoring()
@@ -88,7 +88,7 @@ def _a_week(usd_a_month: float) -> float:
 
 
 def _monitoring() -> float:
-    """Return what the template's alarms and dashboards cost a month; one on several metrics counts once for each."""
+    """Return the monthly cost of the template's alarms and dashboards; an alarm counts once for each of its metrics."""
     total = 0.0
     for resource in sam_template()["Resources"].values():
         if resource["Type"] == "AWS::CloudWatch::Alarm":

@@ -1,4 +1,4 @@
-"""One seed: busy hours under faults, calm until all has settled, the next pod of every image; and what must hold."""
+"""One seed: busy hours with faults, calm until nothing is under way, the next pod of every image; with all checks."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _VERIFIED = 2.2 * HOUR + 10 * MINUTE
 
 @dataclass(frozen=True, slots=True)
 class SeedResult:
-    """What a seed came to: the invariants that did not hold, figures, and in a replay its history."""
+    """The result of a seed: the invariants that did not hold, counts, and in a replay its history."""
 
     seed: int
     violations: tuple[str, ...]
@@ -43,21 +43,21 @@ def run_seed(seed: int, *, keeps_history: bool = False) -> SeedResult:
         images = _populate(fleet)
         fleet.world.clock.run(_BUSY)
         fleet.calm()
-        _settle(fleet)
+        _wait_until_idle(fleet)
         fleet.world.clock.run(_VERIFIED)
-        _settle(fleet)
+        _wait_until_idle(fleet)
         check_images(fleet, "at the end")
         for image in images:
-            if fleet.cluster.key(image) in fleet.ledger.is_active:
+            if fleet.cluster.key(image) in fleet.ledger.expected_copies:
                 fleet.cluster.create(Pod((image,)))
         fleet.world.clock.run(MINUTE)
-        _settle(fleet)
+        _wait_until_idle(fleet)
         check_images(fleet, "after the next pod", after_next_pod=True)
         return SeedResult(seed, tuple(fleet.world.violations), _figures(fleet), tuple(fleet.world.history))
 
 
 def _populate(fleet: Fleet) -> list[str]:
-    """Set up the images, and what pods and people do in the busy hours."""
+    """Plan the images, and the events of pods and people in the busy hours."""
     world, dice, cluster = fleet.world, fleet.world.dice, fleet.cluster
     images = [f"gcr.io/team/app{number}:1" for number in range(dice.randint(4, 16))]
     images += [f"gcr.io/team/app{number}@sha256:{number:064}" for number in range(dice.randint(1, 4))]
@@ -80,7 +80,7 @@ def _populate(fleet: Fleet) -> list[str]:
             at_some_time(_push_as_a_stranger, fleet, image)
     for _ in range(dice.randint(5, 15)):  # bursts, as rollouts make them
         start = dice.uniform(0, _BUSY)
-        if world.happens(0.4):  # people delete what they are about to deploy anew
+        if world.happens(0.4):  # people delete a copy just before they deploy its image again
             gone = cluster.key(dice.choice(images))
             world.clock.after(start + dice.uniform(0, 20), lambda gone=gone: fleet.ledger.delete(gone))  # type: ignore[misc]
         for _ in range(dice.randint(1, 15)):
@@ -99,12 +99,12 @@ def _push_as_a_stranger(fleet: Fleet, image: str) -> None:
     fleet.registry.push(destination.repository, destination.tag, f"sha256:{fleet.world.dice.getrandbits(256):064x}")
 
 
-def _settle(fleet: Fleet) -> None:
-    """Let time pass until nothing is under way, and complain where that takes too long."""
+def _wait_until_idle(fleet: Fleet) -> None:
+    """Let time pass until nothing is under way; it is a violation if that takes too long."""
     end = fleet.world.clock.now + _LONGEST_CALM
     while _under_way(fleet):
         if fleet.world.clock.now > end:
-            for key in _unsettled(fleet):
+            for key in _unfinished(fleet):
                 fleet.world.violated(f"{_name(key)}: stuck as {dict(fleet.table.items[key])}")
             return
         fleet.world.clock.run(5 * MINUTE)
@@ -112,26 +112,26 @@ def _settle(fleet: Fleet) -> None:
 
 
 def _under_way(fleet: Fleet) -> bool:
-    return bool(_unsettled(fleet) or fleet.project.busy or not fleet.stream.idle)
+    return bool(_unfinished(fleet) or fleet.project.busy or not fleet.stream.idle)
 
 
-def _unsettled(fleet: Fleet) -> list[Key]:
+def _unfinished(fleet: Fleet) -> list[Key]:
     return [
         key for key, item in fleet.table.items.items() if to_record(item).status not in (Status.COPIED, Status.FAILED)
     ]
 
 
 def check_images(fleet: Fleet, when: str, *, after_next_pod: bool = False) -> None:
-    """Every promised image is COPIED, or FAILED with a reason after five real attempts, or was deleted behind our back.
+    """Check that every copy that a pod was sent to is COPIED, or FAILED with a reason after five real attempts.
 
-    With `all_stand` the last is no excuse: the next pod has asked for it again.
+    A copy that was deleted in ECR may lack a record; not with `after_next_pod`, since that pod has requested it again.
     """
-    for key in fleet.ledger.is_active:
+    for key in fleet.ledger.expected_copies:
         item, repository = fleet.table.items.get(key), key[0].partition("/")[2]
         held = fleet.registry.held(repository, key[1])
         if item is None:
             if after_next_pod or not fleet.ledger.deleted[key]:
-                fleet.world.violated(f"{_name(key)}: {when} it was promised and has no record")
+                fleet.world.violated(f"{_name(key)}: {when} a pod was sent to it and it has no record")
             continue
         record = to_record(item)
         if record.status is Status.COPIED and record.digest != held:
@@ -156,7 +156,7 @@ def check_images(fleet: Fleet, when: str, *, after_next_pod: bool = False) -> No
 def _figures(fleet: Fleet) -> Counter[str]:
     counts = fleet.world.counts
     counts["builds"] = len(fleet.project.builds)
-    counts["promises"] = len(fleet.ledger.promises)
+    counts["pods sent to a copy"] = len(fleet.ledger.sent_pods)
     counts["builds the table never knew"] = sum(
         each not in fleet.ledger.recorded_builds for each in fleet.project.builds
     )

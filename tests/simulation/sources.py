@@ -1,4 +1,4 @@
-"""The registries that images come from: what each reference leads to, and which tags move."""
+"""The source registries: the digest of each reference, and the tags that move."""
 
 import hashlib
 
@@ -7,7 +7,7 @@ from simulation.world import World
 
 
 class Sources:
-    """Every image exists, but for those that are `absent`; a tag's digest follows the number of its moves."""
+    """Every image exists except those in `absent`; a tag's digest is computed from the number of its moves."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -15,7 +15,7 @@ class Sources:
         self.absent: dict[str, bool] = {}
 
     def digest(self, source: str) -> str | None:
-        """Return the digest that a canonical reference leads to now, or None where the registry knows none."""
+        """Return the current digest of a canonical reference, or None if the registry has no such image."""
         if self.absent.get(source):
             return None
         try:
@@ -31,11 +31,11 @@ class Sources:
         self._moves[source] = self._moves.get(source, 0) + 1
 
     def withdraw(self, source: str) -> None:
-        """Have an image disappear."""
+        """Remove an image."""
         self._world.note("withdrawn", source)
         self.absent[source] = True
 
     def publish(self, source: str) -> None:
-        """Have an image appear that was absent."""
+        """Add an image that was absent."""
         self._world.note("published", source)
         self.absent.pop(source, None)

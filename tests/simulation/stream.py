@@ -1,4 +1,4 @@
-"""The table's stream and its event source mapping, as the template sets it up: shards in order, batches, retries."""
+"""The table's stream and its event source mapping, with the template's settings: ordered shards, batches, retries."""
 
 import json
 from collections import deque
@@ -16,7 +16,7 @@ Invoke = Callable[[dict[str, Any], Callable[[Any], None]], None]
 
 
 class Shard:
-    """The entries of some keys, in their order; the first `limit` of them are the next batch."""
+    """The entries of some keys, in order; the first `limit` of them are the next batch."""
 
     def __init__(self, limit: int) -> None:
         self.entries: deque[dict[str, Any]] = deque()
@@ -26,7 +26,7 @@ class Shard:
 
 
 class Stream:
-    """Hands the changes of the table to the reconciler: in order in a shard, in any order across shards."""
+    """Passes the changes of the table to the reconciler: in order in a shard, in any order across shards."""
 
     def __init__(self, world: World, mapping: Mapping[str, Any], invoke: Invoke) -> None:
         self._world = world
@@ -40,11 +40,11 @@ class Stream:
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to hand on."""
+        """Whether there is no change to pass on."""
         return not any(shard.entries for shard in self._shards)
 
     def changed(self, key: Key, before: Item | None, after: Item | None) -> None:
-        """Take one change of the table."""
+        """Add one change of the table."""
         self._number += 1
         entry = {
             "eventName": "REMOVE" if after is None else "INSERT" if before is None else "MODIFY",
@@ -74,10 +74,10 @@ class Stream:
 
     def _deliver(self, shard: Shard) -> None:
         batch = [shard.entries[place] for place in range(min(shard.limit, len(shard.entries)))]
-        self._invoke({"Records": batch}, lambda answer: self._settle(shard, batch, answer))
+        self._invoke({"Records": batch}, lambda answer: self._advance(shard, batch, answer))
 
-    def _settle(self, shard: Shard, batch: list[dict[str, Any]], answer: Any) -> None:
-        """Move the checkpoint: behind the batch, or to the lowest number that failed; a crashed batch is bisected."""
+    def _advance(self, shard: Shard, batch: list[dict[str, Any]], answer: Any) -> None:
+        """Move the checkpoint: after the batch, or to the lowest number that failed; a crashed batch is halved."""
         shard.polled = False
         done = len(batch)
         if answer is None:

@@ -1,4 +1,4 @@
-"""DynamoDB: one table with its index, which lags behind, and its changes for whoever listens."""
+"""DynamoDB: one table with its index, which is updated later, and with listeners for its changes."""
 
 from bisect import bisect_right, insort
 from collections import deque
@@ -18,7 +18,7 @@ _PAGE = 100  # far below DynamoDB's megabyte, so that there are pages to lose
 
 
 class Table:
-    """The items, by repo and tag; `listeners` are told of each change as it happens: its key, before and after."""
+    """The items, by repo and tag; `listeners` are called with each change: its key, the item before and after."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -45,7 +45,7 @@ class Table:
         return self._write("DeleteItem", _key(request["Key"]), request, lambda _: None)
 
     def query(self, request: dict[str, Any], last: Item | None) -> dict[str, Any]:
-        """Return the page of what the key condition matches that begins behind the key `last`."""
+        """Return the page of items that match the key condition, beginning after the key `last`."""
         self._let_index_follow()
         start = bisect_right(self._index, (_due_at(last) or 0, _key(last))) if last else 0
         condition = _checked(parse_condition(request["KeyConditionExpression"]), request)
@@ -62,7 +62,7 @@ class Table:
         return {"Items": page, **({"LastEvaluatedKey": page[-1]} if more else {})}
 
     def indexed(self, key: Key) -> int | None:
-        """Return the item's due_at as the index has it now."""
+        """Return the item's due_at in the index now."""
         self._let_index_follow()
         return self._indexed.get(key)
 
@@ -95,7 +95,7 @@ class Table:
         return {}
 
     def _follow(self, key: Key, before: Item | None, after: Item | None) -> None:
-        """Have the index follow later, in the order of the writes."""
+        """Update the index later, in the order of the writes."""
         old, new = _due_at(before), _due_at(after)
         if old != new:
             self._world.counts["write units"] += (old is not None) + (new is not None)
@@ -141,7 +141,7 @@ class DynamoDB(Client):
         return self
 
     def paginate(self, **request: Any) -> Iterator[dict[str, Any]]:
-        """Yield the pages, each by a call of its own when it is asked for."""
+        """Yield the pages; each is a separate call when it is needed."""
         last = None
         while True:
             page = self.call("Query", partial(self._table.query, request, last))

@@ -1,4 +1,4 @@
-"""What the functions publish adds up to what happened."""
+"""The metrics that the functions publish agree with what happened."""
 
 from collections import Counter
 
@@ -29,7 +29,7 @@ def test_the_metrics_of_a_burst_are_what_happened_in_it(monkeypatch: pytest.Monk
     assert total[Metric.BUILDS_STARTED] == figures.builds == 500
     assert total[Metric.COPIES_ARRIVED] == total[Metric.TIME_TO_COPIED] == figures.statuses["COPIED"] == 500
     assert greatest[Metric.TIME_TO_COPIED] / 1000 == pytest.approx(figures.longest, rel=0.05)
-    # CodeBuild's queue was full, so copies waited for their turn; each minute told for how long.
+    # CodeBuild's queue was full, so copies waited for their turn; each scheduled run published for how long.
     assert total[Metric.BUSY] > 0
     assert 900 < greatest[Metric.OLDEST_DUE] < figures.longest
     assert total[Metric.OLDEST_DUE] >= figures.longest // 60

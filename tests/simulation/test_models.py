@@ -1,4 +1,4 @@
-"""The models that the simulation stands on behave as AWS does."""
+"""The simulation's models behave like AWS."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ from simulation.ecr import Registry
 from simulation.expressions import ExpressionError, Scope, apply_update, parse_condition, parse_update
 from simulation.faults import FAULTS, NO_FAULTS
 from simulation.patterns import matches
+from simulation.replacements import Executor
 from simulation.sources import Sources
-from simulation.standins import Executor
 from simulation.stream import Stream
 from simulation.table import DynamoDB, Table
 from simulation.threads import Process

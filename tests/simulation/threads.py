@@ -1,6 +1,6 @@
-"""Threads of the simulation: greenlets that hand over only where they sleep or wait, in virtual time.
+"""Threads of the simulation: greenlets that switch only where they sleep or wait, in virtual time.
 
-What runs at once interleaves at each call to AWS, in an order that the seed alone decides, and can be crashed there.
+Threads interleave at each call to AWS, in an order that only the seed decides, and can crash there.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,11 +18,11 @@ Value = TypeVar("Value")
 
 
 class CrashError(BaseException):
-    """Ends a thread wherever it is; no handler of the product catches it."""
+    """Ends a thread at any place; no handler of the product catches it."""
 
 
 class Process:
-    """Threads that crash together: one invocation of a function, on one `instance` of it."""
+    """Threads that crash together: one invocation of a function on one of its instances."""
 
     def __init__(self, instance: Any) -> None:
         self.instance = instance
@@ -37,7 +37,7 @@ class Thread(greenlet):
 
 
 class Threads:
-    """Starts, suspends and crashes threads; whoever makes it is where the clock runs."""
+    """Starts, suspends and crashes threads; the greenlet that creates it runs the clock."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -45,7 +45,7 @@ class Threads:
 
     @property
     def process(self) -> Process:
-        """The process that runs now."""
+        """The running process."""
         return self._thread().process
 
     def now(self) -> float:
@@ -53,7 +53,7 @@ class Threads:
         return self._clock.now
 
     def start(self, process: Process, function: Callable[[], object]) -> None:
-        """Run `function` in a thread of its own, from this moment of the clock on."""
+        """Run `function` in a new thread, from the clock's current moment on."""
 
         def run() -> None:
             try:
@@ -69,13 +69,13 @@ class Threads:
         self._resume(thread)
 
     def sleep(self, seconds: float) -> None:
-        """Let `seconds` pass for the thread that calls; others run meanwhile."""
+        """Let `seconds` pass for the calling thread; others run meanwhile."""
         if not self._clock.skip(seconds):
             self._clock.after(seconds, partial(self._switch, self._thread()))
             self._hub.switch()
 
     def wait_for(self, until: Callable[[Callable[[], None]], object], timeout: float | None = None) -> None:
-        """Suspend the thread that calls until the function handed to `until` is called, or for `timeout` seconds."""
+        """Suspend the calling thread for `timeout` seconds, or until somebody calls the function passed to `until`."""
         thread, woken = self._thread(), False
 
         def wake() -> None:
@@ -92,7 +92,7 @@ class Threads:
     def wait(
         self, awaited: Iterable["futures.Future[Value]"], timeout: float | None = None
     ) -> "tuple[list[futures.Future[Value]], list[futures.Future[Value]]]":
-        """Do as `concurrent.futures.wait` does, in virtual time and in a stable order."""
+        """Like `concurrent.futures.wait`, in virtual time and in a stable order."""
         every = list(awaited)
         missing = [future for future in every if not future.done()]
 
@@ -110,7 +110,7 @@ class Threads:
         return [future for future in every if future.done()], [future for future in every if not future.done()]
 
     def crash(self, process: Process) -> None:
-        """End every thread of `process`, the one that calls as well."""
+        """End every thread of `process`, including the calling one."""
         process.crashed = True
         this = getcurrent()
         for thread in list(process.threads):

@@ -1,4 +1,4 @@
-"""A week of a busy fleet: rollouts by day and night, popular images and rare ones, new images, and tags that move."""
+"""A week of a busy fleet: rollouts by day and night, popular, rare and new images, and tags that move."""
 
 from dataclasses import dataclass
 from itertools import accumulate
@@ -26,16 +26,16 @@ class _Times(NamedTuple):
 
     @classmethod
     def of(cls, times: list[float]) -> "_Times":
-        """Read both from times that are sorted; there are none where no image is that late."""
+        """Return both values of sorted times; nothing if there are no times."""
         return cls(times[len(times) // 2], times[len(times) * 99 // 100]) if times else cls(nan, nan)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Week:
-    """What a week came to: calls by service, times from the first admission to COPIED, USD by service.
+    """The result of a week: calls by service, times from the first admission to COPIED, USD by service.
 
-    `waiting` of the images were not COPIED at its end; the times count how long they had waited by then. `later_times`
-    are of the images first used after the first day, when the fleet that was there has been copied.
+    `waiting` images were not COPIED at the end; the times include how long they had waited until then. `later_times`
+    are for images that were first used after the first day, when the images of the existing fleet have been copied.
     """
 
     quota: int
@@ -90,7 +90,7 @@ def run_week(*, admissions: int, images: int, quota: int) -> Week:
 
 
 def _rollouts(fleet: Fleet, admissions: int, images: int) -> None:
-    """Set rollouts off all week; an image's share falls with its rank, as one over it."""
+    """Plan the rollouts of the week; an image's share is proportional to 1 / its rank."""
     world, dice = fleet.world, fleet.world.dice
     names = [f"gcr.io/team/app{number}:{'latest' if dice.random() < _MOVING else '1'}" for number in range(images)]
     born = [dice.uniform(0, _WEEK - 2 * HOUR) if dice.random() < _BORN_LATER else 0.0 for _ in names]
@@ -118,7 +118,7 @@ def _rollouts(fleet: Fleet, admissions: int, images: int) -> None:
 
     roll_out()
     for place, name in enumerate(names):
-        # Its first rollout; chance alone would leave rare images out.
+        # The image's first rollout: random rollouts alone might never use a rare image.
         world.clock.after(born[place] + dice.uniform(0, HOUR), lambda place=place: begin(place))  # type: ignore[misc]
         if name.endswith(":latest"):
             world.clock.after(dice.uniform(0, 12 * HOUR), lambda place=place: move(place))  # type: ignore[misc]

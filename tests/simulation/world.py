@@ -1,4 +1,4 @@
-"""What every part of a simulation shares: clock, threads, dice, faults, what is counted and what is written down."""
+"""The parts of a simulated world that all models share: clock, threads, dice, faults, counts, history."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +13,7 @@ START = 1_800_000_000.0
 
 
 class World:
-    """One run. Two of one seed are the same to the last event. Only a replay writes its history down."""
+    """One run. Two runs of the same seed are identical in every event. Only a replay records its history."""
 
     def __init__(self, seed: int, faults: Faults, *, keeps_history: bool = False) -> None:
         self.dice = Random(seed)
@@ -27,23 +27,23 @@ class World:
         self._keeps_history = keeps_history
 
     def happens(self, probability: float) -> bool:
-        """Throw the dice, or do not where there is nothing to decide."""
+        """Throw the dice, but only if the probability is not 0."""
         return probability > 0 and self.dice.random() < probability
 
     def note(self, kind: str, *details: object) -> None:
-        """Write a line of history."""
+        """Record a line of history."""
         if self._keeps_history:
             moment = datetime.fromtimestamp(self.clock.now, UTC).strftime("%d %H:%M:%S.%f")[:-3]
             self.history.append(f"{moment} {kind:<10} {' '.join(map(str, details))}")
 
     def violated(self, invariant: str) -> None:
-        """Keep an invariant that does not hold, once."""
+        """Record an invariant that does not hold, once."""
         if invariant not in self.violations:
             self.note("VIOLATION", invariant)
             self.violations.append(invariant)
 
     def deliver(self, event: str, action: Callable[[], object], *, delay: float) -> None:
-        """Have an event arrive: in time, or late, twice or never."""
+        """Deliver an event: in time, late, twice or never."""
         copies = 2 if self.happens(self.faults.event_twice) else 1
         if self.happens(self.faults.event_lost):
             self.note("event lost", event)

@@ -1,4 +1,4 @@
-"""Reads image-pulling.yaml as CloudFormation would, and runs its buildspec as CodeBuild would, with or without stubs."""
+"""Reads image-pulling.yaml like CloudFormation, and runs its buildspec like CodeBuild, with or without stubs."""
 
 import os
 import shlex
@@ -23,8 +23,8 @@ IMAGE = "gcr.io/google-samples/hello-app:1.0"
 REGISTRY = "123456789012.dkr.ecr.cn-northwest-1.amazonaws.com.cn"
 TARGET = f"{REGISTRY}/mirror/{IMAGE}"
 
-# How CodeBuild's agent runs one command of a buildspec, version 0.2: each command is a separate script, and the next one
-# gets its exported variables unless it exits early.
+# How CodeBuild's agent runs one command of a buildspec, version 0.2: each command is a separate script, and the next
+# one gets its exported variables unless it exits early.
 _COMMAND = """\
 cd "$(cat {state}/dir.txt)"
 set -a
@@ -37,7 +37,7 @@ set +a
 for name in {exported}; do [[ ! -v $name ]] || printf '%s=%s\\0' "$name" "${{!name}}"; done >{state}/exported
 exit $CODEBUILD_LAST_EXIT
 """
-# Records its arguments, environment, standard input and the files that its arguments name; then answers as its reply says.
+# Records its arguments, environment, standard input and the files that its arguments name; then gives its reply.
 _STUB = """\
 #!/bin/bash
 shopt -s nullglob
@@ -108,7 +108,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Call:
-    """One run of a stub program: its name and arguments, its environment, its input, and the files that it was given."""
+    """One run of a stub program: its name and arguments, its environment, its input, and the files it was given."""
 
     arguments: tuple[str, ...]
     environment: Mapping[str, str]

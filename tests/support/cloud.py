@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types_boto3_ecr import ECRClient
     from types_boto3_secretsmanager import SecretsManagerClient
 
-# No deadline: a slow machine is no failure. In CI the same commit gives the same examples; elsewhere each run tries others.
+# No deadline: a slow machine is no failure. In CI a commit always gives the same examples; elsewhere they change.
 hypothesis_settings.register_profile("project", deadline=None, derandomize=os.environ.get("CI") == "true")
 hypothesis_settings.load_profile("project")
 

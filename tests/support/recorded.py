@@ -40,7 +40,7 @@ def record(
     at: int | None = None,
     **changes: Any,
 ) -> Record:
-    """Return the record of an image that was requested `hours` before `at` (default: now) and written 10 minutes later."""
+    """Return the record of an image requested `hours` before `at` (default: now) and written 10 minutes later."""
     source = parse_reference(image)
     at = now() if at is None else at
     asked = at - int(hours * HOUR)

@@ -1,0 +1,75 @@
+"""What a command shows while it works: its progress, and what it waits for. Also runs eight calls at once.
+
+It is shown on standard error: drawn on a terminal; else only what the command waits for is printed, once.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from typing import TypeVar
+
+import typer
+
+from image_mirror.messages import printable
+
+PARALLEL = 8
+Subject = TypeVar("Subject")
+
+
+def is_terminal() -> bool:
+    """Say whether both outputs go to a terminal: a pipe or a file must not get a progress bar."""
+    return sys.stdout.isatty() and sys.stderr.isatty()
+
+
+@contextmanager
+def bar(title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on standard error, if both outputs go to a terminal.
+
+    Yields a function that takes how many more are done.
+    """
+    if not is_terminal():
+        yield lambda _: None
+        return
+    from image_mirror.cli import drawing  # noqa: PLC0415 - only for a terminal
+
+    with drawing.progress_bar(title, total) as advance:
+        yield advance
+
+
+def each(title: str, work: Callable[[Subject], None], subjects: Sequence[Subject]) -> None:
+    """Call `work` with each subject, eight at once.
+
+    After the first error, or Ctrl-C, no other call is started; those that run are finished, and the error is raised.
+    """
+    with bar(title, len(subjects)) as advance, ThreadPoolExecutor(PARALLEL) as threads:
+        begun = [threads.submit(work, subject) for subject in subjects]
+        try:
+            for future in as_completed(begun):
+                future.result()
+                advance(1)
+        except BaseException:
+            threads.shutdown(cancel_futures=True)
+            raise
+
+
+def pause(title: str, seconds: int) -> None:
+    """Wait for `seconds`, and show how many have passed."""
+    with bar(title, seconds) as advance:
+        for _ in range(seconds):
+            time.sleep(1)
+            advance(1)
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Show what the command waits for, as long as the context lasts."""
+    if not is_terminal():
+        typer.echo(printable(what), err=True)
+        yield
+        return
+    from image_mirror.cli import drawing  # noqa: PLC0415 - only for a terminal
+
+    with drawing.spinner(printable(what)):
+        yield

@@ -1,4 +1,4 @@
-"""API Gateway's part: HTTPS in, HTTP API events (payload 2.0) to a handler, its responses out; one route, else 404."""
+"""The API Gateway: turns HTTPS requests into HTTP API events (payload 2.0) for a handler; any other route gets 404."""
 
 import json
 import subprocess
@@ -18,9 +18,9 @@ Handler = Callable[[dict[str, Any]], dict[str, Any]]
 
 @dataclass
 class Gateway:
-    """The running adapter: its base `url`, the PEM text of its certificate, and the bodies that went through it.
+    """The running adapter: its base `url`, the PEM text of its certificate, and the bodies of its requests.
 
-    `handler` may be exchanged while it runs.
+    `handler` may be replaced while it runs.
     """
 
     url: str
@@ -30,13 +30,13 @@ class Gateway:
 
     @property
     def reviews(self) -> list[dict[str, Any]]:
-        """The AdmissionReviews that went through since the bodies were cleared."""
+        """The AdmissionReviews received since the bodies were cleared."""
         return [json.loads(body) for body in self.bodies]
 
 
 @contextmanager
 def gateway(folder: Path, route: str, handler: Handler, host: str = "localhost") -> Iterator[Gateway]:
-    """Serve `route` ("POST /token", as the template's RouteKey) on https://localhost while the context lasts.
+    """Serve `route` ("POST /token", as the template's RouteKey) on https://localhost while the context is active.
 
     Its certificate is for `host`.
     """

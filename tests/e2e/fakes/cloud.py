@@ -1,8 +1,7 @@
-"""moto as a server, with what the templates need of CloudFormation and moto lacks.
+"""moto as a server (`python cloud.py PORT`), with the parts of CloudFormation that the templates need and moto lacks.
 
-Run it as `python -m e2e.fakes.cloud PORT`. moto lacks the SAM transform (done by AWS's own translator), China's
-partition, updates in the order of their dependencies, resources that come and go with a condition, a table's update,
-and what cloud_resources.py defines.
+These are the SAM transform (by AWS's own translator), China's partition, updates in the order of their dependencies,
+resources that depend on conditions, a table's update, and the resources of cloud_resources.py.
 """
 
 import json
@@ -27,7 +26,7 @@ Json = dict[str, Any]
 
 
 class Resources(ResourceMap):
-    """A stack's resources; one that an update changes is changed before whatever refers to it."""
+    """A stack's resources; an update changes a resource before the resources that refer to it."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         self._outdated: set[str] = set()
@@ -46,7 +45,7 @@ class Resources(ResourceMap):
         return super().__getitem__(key)
 
     def update(self, template: Json, parameters: Json | None = None) -> None:
-        """Make the stack what `template` says."""
+        """Update the stack to `template` and `parameters`."""
         before, given = self._resource_json_map, parameters or {}
         previous = {name: each.get("Default") for name, each in self._template.get("Parameters", {}).items()}
         previous |= self.input_parameters
@@ -56,7 +55,7 @@ class Resources(ResourceMap):
         self.load_mapping()
         self.load_parameters()
         self.load_conditions()
-        # moto lists what is not there for its condition as well, and stumbles over it.
+        # moto also lists resources whose condition is false, and then fails on them.
         after = {
             name: each
             for name, each in template["Resources"].items()
@@ -67,7 +66,7 @@ class Resources(ResourceMap):
         self._outdated = {name for name in common if before[name] != after[name] or _mentions(after[name], changed)}
         for name in after:
             _ = self[name]
-        # What was made last refers to what was made before it.
+        # Delete in reverse order: later resources refer to earlier ones.
         for name in [name for name in reversed(self._parsed_resources) if name in before.keys() - after.keys()]:
             gone = self._parsed_resources.pop(name)
             if before[name].get("DeletionPolicy") != "Retain":
@@ -75,7 +74,7 @@ class Resources(ResourceMap):
 
 
 def _mentions(resource: Json, changed: list[str]) -> bool:
-    """Say whether a resource or a condition depends on one of these parameters and conditions."""
+    """Return whether a resource or a condition depends on one of these parameters and conditions."""
     text = json.dumps(resource)
     return any(
         f'"Ref": "{name}"' in text or f"${{{name}}}" in text or f'"Fn::If": ["{name}"' in text for name in changed
@@ -83,7 +82,7 @@ def _mentions(resource: Json, changed: list[str]) -> bool:
 
 
 def apply(change_set: cloudformation.ChangeSet) -> None:
-    """Carry a change set out, and leave the stack with its template and outputs."""
+    """Execute a change set, and give the stack its template and outputs."""
     stack = change_set.stack
     stack.resource_map.update(change_set.template_dict, change_set.parameters)
     stack.template, stack.template_dict = change_set.template, change_set.template_dict
@@ -97,7 +96,7 @@ _create_change_set = cloudformation.CloudFormationBackend.create_change_set
 def create_change_set(
     backend: cloudformation.CloudFormationBackend, *, template: str, parameters: Json, **more: Any
 ) -> tuple[str, str]:
-    """Make a change set, of what the template becomes by its transform."""
+    """Make a change set from the transformed template."""
     parsed = cloudformation.Stack.parse_template(template)
     if parsed.get("Transform") == "AWS::Serverless-2016-10-31":
         texts = {name: str(value) for name, value in parameters.items()}
@@ -109,7 +108,7 @@ def create_change_set(
 def update_table(
     original_resource: Table, new_resource_name: str, cloudformation_json: Json, account_id: str, region_name: str
 ) -> Table:
-    """Change a table in place, as CloudFormation does; where it would have to make another one, refuse."""
+    """Change a table in place, as CloudFormation does; refuse a change that would need a new table."""
     properties = cloudformation_json["Properties"]
     if (new_resource_name, properties["KeySchema"]) != (original_resource.name, original_resource.schema):
         raise ValueError(f"{original_resource.name} has a name of its own and would have to be replaced")
@@ -136,12 +135,12 @@ REPLACED: tuple[tuple[Any, str, object], ...] = (
     (cloudformation.ChangeSet, "apply", apply),
     (cloudformation.CloudFormationBackend, "create_change_set", create_change_set),
     (Table, "update_from_cloudformation_json", staticmethod(update_table)),
-    # Functions are kept, never run: moto would want Docker. What the stream holds stays there for whoever reads it.
+    # Functions are stored and never run: moto would need Docker. So entries of the stream stay until a test reads them.
     (LambdaBackend, "send_dynamodb_items", lambda *_: False),
 )
 
 if __name__ == "__main__":
-    # moto lists the types once, and finds them by weak references.
+    # moto lists the types once, through weak references.
     assert {kind.cloudformation_type() for kind in TYPES} <= get_model_map().keys()
     for place, name, replacement in REPLACED:
         mock.patch.object(place, name, replacement).start()

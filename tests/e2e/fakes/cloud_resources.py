@@ -1,4 +1,4 @@
-"""Resources that moto's CloudFormation lacks, made in moto's own services."""
+"""Resource types that moto's CloudFormation lacks, created in moto's own services."""
 
 import inspect
 import json
@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Made:
-    """A resource: what Ref gives, what GetAtt gives, and how it is taken away."""
+    """A created resource: the values of Ref and GetAtt, and how to delete it."""
 
     reference: str
     remove: Callable[[], object]
@@ -28,7 +28,7 @@ class Made:
 
 
 def define(name: str, make: Callable[[Json, str, str], Made]) -> type[CloudFormationModel]:
-    """Define a type: `make` takes the properties, the account and the region."""
+    """Define a resource type: `make` gets the properties, the account and the region."""
 
     class Resource(CloudFormationModel):
         __module__ = "e2e.resources"  # moto reads a service's name out of it
@@ -71,7 +71,7 @@ def define(name: str, make: Callable[[Json, str, str], Made]) -> type[CloudForma
 
 
 def call(operation: Callable[..., Any], properties: Json) -> Any:
-    """Call a backend's operation with CloudFormation's properties; one that it does not know is an error."""
+    """Call a backend's operation with CloudFormation's properties; an unknown property is an error."""
     named = {re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower(): value for name, value in properties.items()}
     known = inspect.signature(operation).parameters
     if unknown := named.keys() - known.keys():
@@ -80,10 +80,10 @@ def call(operation: Callable[..., Any], properties: Json) -> Any:
 
 
 def lower(value: Any) -> Any:
-    """Return CloudFormation's property names as the services' API writes them."""
+    """Return CloudFormation's property names as the service's API spells them."""
     if isinstance(value, dict):
         return {name[0].lower() + name[1:]: lower(each) for name, each in value.items()}
-    # moto leaves a None where AWS::NoValue stands in a list.
+    # moto leaves a None in a list instead of AWS::NoValue.
     return [lower(each) for each in value if each is not None] if isinstance(value, list) else value
 
 
@@ -95,7 +95,7 @@ def api(properties: Json, account: str, region: str) -> Made:
 
 
 def integration(properties: Json, account: str, region: str) -> Made:
-    """Make what an HTTP API's routes lead to; Ref gives its ID."""
+    """Make the integration of an HTTP API; Ref gives its ID."""
     backend = apigatewayv2_backends[account][region]
     made = call(backend.create_integration, properties)
     return Made(made.id, lambda: backend.delete_integration(properties["ApiId"], made.id))
@@ -118,7 +118,7 @@ def stage(properties: Json, account: str, region: str) -> Made:
 
 
 def invoke_config(properties: Json, account: str, region: str) -> Made:
-    """Say what becomes of a function's asynchronous calls; Ref, which nothing asks for, gives its name."""
+    """Configure a function's asynchronous calls; Ref, which nobody uses, gives its name."""
     backend = lambda_backends[account][region]
     name = properties["FunctionName"]
     backend.put_function_event_invoke_config(name, properties)
@@ -136,7 +136,7 @@ def project(properties: Json, account: str, region: str) -> Made:
     """Make a CodeBuild project; Ref gives its name, and GetAtt its ARN."""
     backend = codebuild_backends[account][region]
     settings = lower(properties)
-    # The API's names of what CloudFormation calls otherwise. moto's API would ask a location of NO_SOURCE.
+    # The API's names of properties with other names in CloudFormation. moto's API requires a location for NO_SOURCE.
     settings["source"]["buildspec"] = settings["source"].pop("buildSpec")
     made = backend.create_project(
         project_name=settings["name"],
@@ -181,7 +181,7 @@ def alarm(properties: Json, account: str, region: str) -> Made:
 
 
 def query(properties: Json) -> MetricDataQuery:
-    """Return one of an alarm's metrics or expressions, as moto keeps them."""
+    """Return one of an alarm's metrics or expressions, as moto stores them."""
     given = properties.get("MetricStat")
     absent: Any = None  # moto's own calls pass it where its types say text
     measured = None

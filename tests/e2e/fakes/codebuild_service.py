@@ -1,4 +1,4 @@
-"""CodeBuild's API, StartBuild and BatchGetBuilds over HTTP, which runs the real buildspec for each build it accepts."""
+"""CodeBuild's API over HTTP (StartBuild and BatchGetBuilds); it runs the real buildspec for each accepted build."""
 
 import json
 import threading
@@ -17,9 +17,9 @@ Build = Callable[[str, str], Run]
 
 @dataclass
 class CodeBuildService:
-    """The running service: its `url`, the requests it accepted by token, and each build as BatchGetBuilds tells it.
+    """The running service: its `url`, the accepted requests by token, and each build as BatchGetBuilds returns it.
 
-    `errors` has what builds raised: faults of the test and not of the buildspec.
+    `errors` has exceptions of builds: these are faults of the test and not of the buildspec.
     """
 
     url: str
@@ -30,7 +30,7 @@ class CodeBuildService:
     errors: list[BaseException] = field(default_factory=list)
 
     def start_build(self, request: Json) -> Json:
-        """Accept a build, or return the one that the token names already."""
+        """Accept a build, or return the existing one of the same token."""
         known = self.tokens.get(request["idempotencyToken"])
         if known is None:
             known = f"{request['projectName']}:{uuid.uuid4()}"
@@ -43,12 +43,12 @@ class CodeBuildService:
         return {"build": self.builds[known]}
 
     def batch_get_builds(self, request: Json) -> Json:
-        """Tell what each build came to."""
+        """Answer BatchGetBuilds."""
         found = [self.builds[build] for build in request["ids"] if build in self.builds]
         return {"builds": found, "buildsNotFound": [build for build in request["ids"] if build not in self.builds]}
 
     def wait(self) -> None:
-        """Return when all builds have ended. Raises what one of them raised."""
+        """Wait until all builds have ended. Raises an exception of a build."""
         for thread in self.threads:
             thread.join(60)
         assert not any(thread.is_alive() for thread in self.threads), "a build goes on and on"
@@ -70,7 +70,7 @@ class CodeBuildService:
 
 
 def _ended(build: str, status: str, message: str, exported: Mapping[str, str]) -> Json:
-    """Return a build that has ended in its phase BUILD, as BatchGetBuilds tells it."""
+    """Return a build that has ended in its phase BUILD, as BatchGetBuilds returns it."""
     phase = {"phaseType": "BUILD", "phaseStatus": status, "contexts": [{"message": message}] if message else []}
     return {
         "id": build,
@@ -83,9 +83,9 @@ def _ended(build: str, status: str, message: str, exported: Mapping[str, str]) -
 
 @contextmanager
 def codebuild_service(run: Build) -> Iterator[CodeBuildService]:
-    """Serve the API while the context lasts; `run` makes a copy of its first argument under its second.
+    """Serve the API while the context is active; `run` copies the image of its first argument to its second.
 
-    No build is left when the context ends; it ends with what a build raised.
+    At its end the context waits for all builds, and raises an exception of a build.
     """
 
     def respond(request: Request) -> Answer:

@@ -16,7 +16,7 @@ _LIBRARIES = ROOT / ".dynamodb-local"
 
 @contextmanager
 def dynamodb_local(folder: Path, port: int | None = None, *, kept: bool = False) -> Iterator[str]:
-    """Run DynamoDB Local on a free port or on `port` and yield its URL; with `kept`, `folder` keeps the tables."""
+    """Run DynamoDB Local on a free port or on `port` and yield its URL; with `kept`, tables are stored in `folder`."""
     java = program("java", "a Java runtime, 17 or later")
     if not list(_LIBRARIES.glob("DynamoDBLocal-*.jar")):
         absent("DynamoDB Local is not here: make .dynamodb-local/.done (Maven fetches it)")

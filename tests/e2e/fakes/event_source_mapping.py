@@ -1,4 +1,4 @@
-"""A poller of a table's stream that behaves as Lambda's event source mapping does."""
+"""Polls a table's stream like Lambda's event source mapping."""
 
 import json
 from collections.abc import Callable
@@ -12,14 +12,14 @@ Json = dict[str, Any]
 
 
 def passes(pattern: Json, event: Json) -> bool:
-    """Say whether an event matches a pattern, in the language that EventBridge and Lambda's event filtering share."""
+    """Return whether an event matches a pattern, in the common language of EventBridge and Lambda's event filtering."""
     return EventPattern(None, pattern).matches_event(event)  # type: ignore[arg-type]
 
 
 class EventSourceMapping:
-    """The template's mapping of the table's stream to a function: batches, filter, partial failures, bisection.
+    """The template's mapping of the table's stream to a function: batches, filter, partial failures, halving.
 
-    `dead_letters` has what was given up on.
+    `dead_letters` has the records that were discarded.
     """
 
     def __init__(self, streams: Any, stream_arn: str, function: Callable[[Json], Json]) -> None:
@@ -34,7 +34,7 @@ class EventSourceMapping:
         self.dead_letters: list[Json] = []
 
     def poll(self) -> int:
-        """Deliver what the stream brings now; return how many records passed the filter."""
+        """Deliver the stream's new records; return how many passed the filter."""
         delivered = 0
         shards = self._streams.describe_stream(StreamArn=self._arn)["StreamDescription"]["Shards"]
         for shard in (each["ShardId"] for each in shards):
@@ -49,7 +49,7 @@ class EventSourceMapping:
         return delivered
 
     def deliver(self, batch: list[Json], tries: int = 0) -> None:
-        """Call the function with `batch` until it is done, in halves after an error, or given up on."""
+        """Call the function with `batch` until it succeeds, with halves after an error, or until it is discarded."""
         while batch:
             if tries > self._settings["MaximumRetryAttempts"]:
                 self.dead_letters += batch

@@ -1,7 +1,7 @@
-"""Answers as IAM does whether a policy allows a request. Pure: a policy document and a request in, a decision out.
+"""Decides like IAM whether a policy allows a request. Pure: a policy document and a request in, a decision out.
 
-Covers what this project's policies use, by IAM's references of policy elements, condition operators and evaluation
-logic. What it does not cover is an error: a statement that is misread must not pass for one that holds.
+It knows what this project's policies use, by IAM's references of policy elements, condition operators and evaluation
+logic. Anything else is an error, so that a policy that it cannot read does not pass a test.
 """
 
 import re
@@ -14,7 +14,7 @@ Json = Mapping[str, Any]
 
 
 class Decision(Enum):
-    """What IAM answers. A denial ends the matter, whatever else allows the request."""
+    """The answer of IAM. A denial decides, whatever else allows the request."""
 
     ALLOWED = "allowed"
     DENIED = "denied by a statement"
@@ -35,18 +35,18 @@ class Request:
 
 @dataclass(frozen=True)
 class Grant:
-    """One action on one resource that an Allow statement names, as patterns."""
+    """One action on one resource of an Allow statement, as patterns."""
 
     action: str
     resource: str
 
     def covers(self, request: Request) -> bool:
-        """Say whether this is what the request needs; conditions are not asked."""
+        """Return whether this grants what the request needs; conditions are ignored."""
         return matches_action(self.action, request.action) and matches_resource(self.resource, request.resource)
 
 
 class UnsupportedPolicyError(ValueError):
-    """The policy says something that this evaluator does not know."""
+    """The policy has an element that this evaluator does not know."""
 
 
 def evaluate(documents: Sequence[Json], request: Request) -> Decision:
@@ -58,7 +58,7 @@ def evaluate(documents: Sequence[Json], request: Request) -> Decision:
 
 
 def grants(documents: Sequence[Json]) -> Iterator[Grant]:
-    """Yield all that the policies' Allow statements name."""
+    """Yield all grants of the policies' Allow statements."""
     for document in documents:
         for statement in statements(document):
             if statement["Effect"] == "Allow":
@@ -80,12 +80,12 @@ def statements(document: Json) -> Sequence[Json]:
 
 
 def matches_action(pattern: str, action: str) -> bool:
-    """Say whether an Action element names the action; IAM takes no notice of case here."""
+    """Return whether an Action element matches the action; IAM ignores upper and lower case here."""
     return _like(pattern.lower(), action.lower())
 
 
 def matches_resource(pattern: str, resource: str) -> bool:
-    """Say whether a Resource element names the ARN: part by part, so that no wildcard crosses the first five colons."""
+    """Return whether a Resource element matches the ARN: part by part, so no wildcard crosses the first five colons."""
     if "*" in (pattern, resource):
         return pattern == "*"
     parts, there = pattern.split(":", 5), resource.split(":", 5)

@@ -1,4 +1,4 @@
-"""Real registries on free ports, one that is too busy to answer, and the API of ECR that gives out a password."""
+"""Real registries on free ports, one that refuses requests because it is busy, and ECR's API for the password."""
 
 import json
 import os
@@ -27,7 +27,7 @@ ECR_LOGIN = ("AWS", f"{ACCOUNT}-auth-token")
 
 @dataclass(frozen=True)
 class Registry:
-    """A running registry: its `host` with the port, where its files are, and the user and password that it asks for."""
+    """A running registry: its `host` with the port, the folder of its files, and the login that it requires."""
 
     host: str
     storage: Path
@@ -35,7 +35,7 @@ class Registry:
     login: tuple[str, str] | None = None
 
     def push(self, repository: str, reference: str, image: SourceImage) -> None:
-        """Put an image there under a tag or its digest, all its platforms with it."""
+        """Push an image with all its platforms under a tag or its digest."""
         for blob in image.blobs:
             started = self._request("POST", f"/v2/{repository}/blobs/uploads/", 202)
             location = started.headers["Location"].removeprefix(f"http://{self.host}")
@@ -67,7 +67,7 @@ class Registry:
         return self.log.read_text().count("http.request.useragent=skopeo/")
 
     def corrupt(self, blob: Content) -> None:
-        """Change one byte of what is stored under the digest of `blob`."""
+        """Change one byte of the stored `blob`."""
         hexadecimal = blob.digest.removeprefix("sha256:")
         path = self.storage / "docker/registry/v2/blobs/sha256" / hexadecimal[:2] / hexadecimal / "data"
         data = bytearray(path.read_bytes())
@@ -86,9 +86,9 @@ class Registry:
 
 @contextmanager
 def registry(folder: Path, login: tuple[str, str] | None = None, notified: str | None = None) -> Iterator[Registry]:
-    """Run an empty registry whose files lie in `folder`; `login` is the user and password that it asks for.
+    """Run an empty registry with its files in `folder`; `login` is the user and password that it requires.
 
-    Each push and pull is told to the URL `notified`.
+    It sends a notification of each push and pull to the URL `notified`.
     """
     port = free_port()
     storage = folder / "storage"
@@ -123,12 +123,12 @@ class BusyRegistry:
     refused: int = 0
 
     def answer(self, request: Request) -> Answer:
-        """Refuse as Docker Hub does past its pull limit, or give what the registry behind has."""
+        """Refuse like Docker Hub above its pull limit, or pass on the answer of the registry behind."""
         if "/manifests/" in request.path and self.refused < self.refusals:
             self.refused += 1
             message = "You have reached your unauthenticated pull rate limit."
             body = json.dumps({"errors": [{"code": "TOOMANYREQUESTS", "message": message}]}).encode()
-            # Without Retry-After skopeo waits 30 seconds, and that four times.
+            # Without Retry-After skopeo would wait 30 seconds, four times.
             return Answer(429, body, {"Content-Type": "application/json", "Retry-After": "0"})
         url = f"http://{self.behind.host}{request.path}"
         found = urllib3.request(request.method, url, headers={"Accept": ", ".join(MANIFEST_TYPES)})
@@ -138,7 +138,7 @@ class BusyRegistry:
 
 @contextmanager
 def busy_registry(behind: Registry, refusals: int) -> Iterator[BusyRegistry]:
-    """Run a registry that is too busy for the first `refusals` manifests, and then gives what `behind` has."""
+    """Run a registry that refuses the first `refusals` requests for manifests, and then answers as `behind` does."""
     busy = BusyRegistry(behind, refusals)
     with serving(busy.answer) as port:
         busy.host = f"localhost:{port}"
@@ -147,7 +147,7 @@ def busy_registry(behind: Registry, refusals: int) -> Iterator[BusyRegistry]:
 
 @dataclass(frozen=True)
 class EcrApi:
-    """A running AWS endpoint at `url`, which gives ECR_LOGIN to whoever signs with this key, in China alone."""
+    """A running AWS endpoint at `url`, which returns ECR_LOGIN for requests signed with this key, only in China."""
 
     url: str
     access_key_id: str
@@ -159,7 +159,7 @@ class EcrApi:
 def ecr_api(folder: Path, region: str = "cn-northwest-1") -> Iterator[EcrApi]:
     """Run an AWS endpoint that knows one key, of a user in the partition of `region`, and checks each signature.
 
-    It is a process of its own, for moto checks the keys of all emulated services of a process, or of none.
+    It is a separate process, because moto checks the keys of all emulated services in a process, or of none.
     """
     port = free_port()
     url = f"http://localhost:{port}"

@@ -1,4 +1,4 @@
-"""Small HTTP servers that stand where a service would: a function from request to answer, on a free port."""
+"""Small HTTP servers that replace a service: a function from request to answer, on a free port."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +21,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server answers."""
+    """The answer of a server."""
 
     status: int
     body: bytes = b""
@@ -32,7 +32,7 @@ class Answer:
 def serving(
     respond: Callable[[Request], Answer], certificate: Path | None = None, key: Path | None = None
 ) -> Iterator[int]:
-    """Answer requests while the context lasts, over TLS where a certificate is given; yield the port."""
+    """Answer requests while the context is active, over TLS if there is a certificate; yield the port."""
 
     class Requests(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -1,4 +1,4 @@
-"""A proxy as a company has one: it opens tunnels (CONNECT), whatever their host, to one port of this machine."""
+"""A proxy like that of a company: it opens tunnels (CONNECT) for any host, all to one port of this machine."""
 
 import socket
 import threading
@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Tunnels:
-    """The running proxy: its `url`, the port that it leads to, and the places that were asked for."""
+    """The running proxy: its `url`, the port to which it connects, and the requested hosts."""
 
     url: str
     port: int
@@ -19,7 +19,7 @@ class Tunnels:
 
 @contextmanager
 def tunnels(port: int) -> Iterator[Tunnels]:
-    """Lead each tunnel to `port` while the context lasts."""
+    """Connect each tunnel to `port` while the context is active."""
     running = Tunnels("", port)
 
     class Proxy(BaseHTTPRequestHandler):

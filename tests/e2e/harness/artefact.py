@@ -1,4 +1,4 @@
-"""A function run from what Lambda would be given, and from nothing else."""
+"""Runs a function from its artefact for Lambda, and from nothing else."""
 
 import json
 import os
@@ -13,10 +13,11 @@ import pytest
 
 from e2e.harness.sam import KEY, Json, Region
 
-_PATIENCE = 60.0  # seconds
+_TIMEOUT = 60.0  # seconds
 
-# What Lambda's runtime does with a handler, for the events that come in, a line each. What the function prints is
-# its log; the answers go out apart from it. In Lambda nothing that is compiled there is kept: so nothing may be.
+# A small version of Lambda's runtime: each line of the input is an event for the handler. The function's output is its
+# log; answers go to a separate pipe. It is an error if Python has to compile a file: Lambda stores no compiled files,
+# so this would happen again at each cold start.
 _RUNTIME = """
 import importlib, json, os, sys
 folder, name, milliseconds = sys.argv[1:]
@@ -51,7 +52,7 @@ class Function:
         return self._log.read_text()
 
     def __call__(self, event: Mapping[str, Any]) -> Json:
-        """Hand an event in, and return what the handler returns."""
+        """Pass an event to the handler, and return its result."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(event) + "\n")
         self._process.stdin.flush()
@@ -59,11 +60,11 @@ class Function:
         return answered
 
     def read(self) -> str:
-        """Return the next line that the runtime says."""
+        """Return the next line of the runtime."""
         said: IO[str] | None = self._process.stdout
         assert said is not None
-        if not select.select([said], [], [], _PATIENCE)[0]:
-            pytest.fail(f"no answer within {_PATIENCE:.0f} s:\n{self.log}")
+        if not select.select([said], [], [], _TIMEOUT)[0]:
+            pytest.fail(f"no answer within {_TIMEOUT:.0f} s:\n{self.log}")
         line = said.readline()
         assert line, f"the function ended:\n{self.log}"
         return line
@@ -71,12 +72,11 @@ class Function:
 
 @contextmanager
 def function(python: Path, code: Path, configuration: Json, region: Region, log: Path) -> Iterator[Function]:
-    """Run a function from its code alone while the context lasts, as its configuration says.
+    """Run a function from its code alone while the context is active, as its configuration says.
 
-    Python is isolated (-I) and without site-packages (-S), and of this process's environment nothing is handed on. So
-    the calls made there are not recorded and held against the policies: recording.py sees those of its own process,
-    and what it would load into this one is no part of the artefact. The same handlers' calls are recorded in the
-    repertoire, where test_policies.py holds each against the role's policies.
+    Python runs isolated (-I), without site-packages (-S), and without this process's environment. The calls made there
+    are not recorded and not compared with the policies, because recording.py only sees calls of its own process.
+    all_calls.py records the calls of the same handlers, and test_policies.py compares each with the role's policies.
     """
     variables = configuration["Environment"]["Variables"] | {
         **KEY,

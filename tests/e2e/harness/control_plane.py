@@ -1,4 +1,4 @@
-"""A real Kubernetes control plane without nodes: etcd, API server, controller manager, and kubectl to talk to it."""
+"""A real Kubernetes control plane without nodes: etcd, API server, controller manager, and kubectl."""
 
 import json
 import os
@@ -15,16 +15,16 @@ _CONTROLLERS = "deployment,replicaset,statefulset,job"
 
 
 class Cluster:
-    """The control plane as its users know it, through kubectl."""
+    """The control plane as users see it, through kubectl."""
 
     def __init__(self, kubectl: Path, kubeconfig: Path) -> None:
-        """Take the program and the file that says where the API server is; kubectl's caches lie beside that file."""
+        """Take the kubectl program and the kubeconfig file; kubectl's caches are beside that file."""
         self._command = [str(kubectl), "--kubeconfig", str(kubeconfig)]
-        # The user's ~/.kube (cache, kuberc) and KUBECTL_ variables stay out. `kubectl diff` finds its diff on the path.
+        # Without the user's ~/.kube (cache, kuberc) and KUBECTL_ variables. `kubectl diff` finds diff on the PATH.
         self._environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(kubeconfig.parent)}
 
     def try_kubectl(self, *arguments: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Run kubectl and return how it ended."""
+        """Run kubectl and return its result."""
         command = [*self._command, *map(str, arguments)]
         return subprocess.run(
             command, input=stdin, capture_output=True, text=True, check=False, timeout=60, env=self._environment
@@ -41,12 +41,12 @@ class Cluster:
         return json.loads(self.kubectl("get", *arguments, "-o", "json").stdout)
 
     def apply(self, value: object, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Apply an object given as plain data."""
+        """Apply an object that is plain data."""
         return self.kubectl("apply", *arguments, "-f", "-", stdin=json.dumps(value))
 
 
 def assets() -> Path:
-    """Return the folder of the control plane's programs, named by KUBEBUILDER_ASSETS."""
+    """Return the folder with the control plane's programs, from KUBEBUILDER_ASSETS."""
     folder = Path(os.environ.get("KUBEBUILDER_ASSETS", "/nowhere"))
     for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl"):
         if not (folder / name).exists():
@@ -56,7 +56,7 @@ def assets() -> Path:
 
 @contextmanager
 def control_plane(folder: Path) -> Iterator[Cluster]:
-    """Run a control plane whose files lie in `folder`, ready when the context begins and gone when it ends."""
+    """Run a control plane with its files in `folder`; it is ready when the context begins and ends with it."""
     programs = assets()
     etcd, peer, secure = free_port(), free_port(), free_port()
     url = f"https://127.0.0.1:{secure}"

@@ -1,6 +1,6 @@
-"""The stacks that tests share, as a pytest plugin: each is built and deployed once in a session.
+"""The stacks that tests share, as a pytest plugin: each is built and deployed once in a test session.
 
-A test module that uses them says `pytest_plugins = ["e2e.harness.deployed"]`.
+A test module that uses them has `pytest_plugins = ["deployed"]`.
 """
 
 import shutil
@@ -51,8 +51,8 @@ def push_key(china: Region) -> Json:
 
 @pytest.fixture(scope="session")
 def global_region(built: Checkout, china: Region, push_key: Json) -> Region:
-    """The global side, and the key for it kept in China."""
-    # The SAM CLI does with a template that needs no transform what "aws cloudformation deploy" does.
+    """The global side; its key is stored in China."""
+    # For a template that needs no transform the SAM CLI does the same as "aws cloudformation deploy".
     region = built.deploy(
         "us-west-2",
         *("--template-file", "image-pulling.yaml", "--stack-name", GLOBAL_STACK, "--parameter-overrides"),

@@ -19,7 +19,7 @@ STACK, GLOBAL_STACK = "image-mirror", "image-pulling"
 
 @dataclass(frozen=True)
 class Checkout:
-    """A copy of what is shipped, the SAM CLI in it, and the emulated AWS that it deploys to."""
+    """A copy of the shipped files, the SAM CLI in it, and the emulated AWS to which it deploys."""
 
     folder: Path
     sam: Sam
@@ -32,11 +32,11 @@ class Checkout:
         return Region(self.endpoint, region)
 
     def deploy_china(self, region: str) -> Region:
-        """Deploy what has been built as China's stack, with TOKEN."""
+        """Deploy the built template as China's stack, with TOKEN."""
         return self.deploy(region, "--parameter-overrides", f"WebhookToken={TOKEN}")
 
     def start(self, region: Region, logical_id: str) -> AbstractContextManager[Function]:
-        """Run a function from what the stack gives Lambda."""
+        """Run a function from the code that the stack gives Lambda."""
         code = self.folder / "functions" / region.name / logical_id
         region.unpack(STACK, logical_id, code)
         return function(
@@ -52,7 +52,7 @@ def cloud(port: int, log: Path) -> AbstractContextManager[object]:
 
 
 def store_key(china: Region, global_region: Region) -> Json:
-    """Keep a new key of the global stack's user in the secret that China's stack names, and return the key."""
+    """Store a new key of the global stack's user in the secret that China's stack names, and return the key."""
     outputs = global_region.outputs(GLOBAL_STACK)
     made: Json = global_region.client("iam").create_access_key(UserName=outputs["ImagePullUserName"])["AccessKey"]
     entries = {

@@ -1,4 +1,4 @@
-"""Pods as tests write them, and what a pod shows once it is made."""
+"""Makes pods for tests, and reads the images and the annotation of a pod."""
 
 import json
 from typing import Any
@@ -45,11 +45,11 @@ def images(pod: Json) -> dict[str, str]:
 
 
 def originals(pod: Json) -> dict[str, str]:
-    """Return what the webhook's annotation says, by "containers/NAME" and so on; {} without it."""
+    """Return the content of the webhook's annotation, by "containers/NAME" and so on; {} without it."""
     found: dict[str, str] = json.loads(pod["metadata"].get("annotations", {}).get(ORIGINALS, "{}"))
     return found
 
 
 def version(pod: Json) -> tuple[str, int]:
-    """Return what changes with each write."""
+    """Return the resourceVersion, which changes with each write, and the generation."""
     return pod["metadata"]["resourceVersion"], pod["metadata"].get("generation", 0)

@@ -1,7 +1,7 @@
-"""Who does what in each stack, and what its policies say to that.
+"""The calls of each principal of the stacks, and the decisions of its policies.
 
-The functions' calls are those that the real handlers make; what Lambda, CodeBuild and the push make is listed here by
-AWS's documentation of each.
+The functions' calls are recorded from the real handlers; the calls of Lambda, of CodeBuild and of a push are listed
+here from AWS's documentation.
 """
 
 from collections.abc import Iterable
@@ -10,9 +10,9 @@ from functools import cache
 import yaml
 
 from e2e.fakes.policies import Decision, Request, evaluate, grants
+from e2e.harness.all_calls import KEY_ID, record_all_calls
 from e2e.harness.authorization import has_resources, requests, resource_of
 from e2e.harness.recording import Call
-from e2e.harness.repertoire import KEY_ID, perform
 from e2e.harness.stacks import CHINA, GLOBAL, Stack
 
 CASES = {
@@ -44,24 +44,24 @@ def china(case: str = EVERYTHING, template: str = "sam-template.yaml") -> Stack:
 
 
 def globally(case: str = EVERYTHING, template: str = "image-pulling.yaml", **parameters: str) -> Stack:
-    """Return the global stack that goes with China's in one of CASES; `parameters` are more of its own."""
+    """Return the global stack that belongs to China's stack in one of CASES, with these further parameters."""
     prefix = CASES[case].get("RepositoryPrefix", "mirror")
     return Stack(template, GLOBAL, RepositoryPrefix=prefix, Region=CHINA.region, **parameters)
 
 
 @cache
 def calls(case: str) -> tuple[Call, ...]:
-    """Return each call that the two functions make in the repertoire, deployed as one of CASES says."""
-    return tuple(perform(china(case)))
+    """Return each call that the two functions make, deployed as in one of CASES."""
+    return tuple(record_all_calls(china(case)))
 
 
 def asked_by(principal: str, case: str) -> list[Request]:
-    """Return what the functions' calls in the name of a role, or of the key KEY_ID, ask IAM for."""
+    """Return the requests to IAM of the functions' calls by a role, or by the key KEY_ID."""
     return [request for call in calls(case) if call.principal == principal for request in requests(call)]
 
 
 def problems(stack: Stack, principal: str, needed: Iterable[Request]) -> list[str]:
-    """What a principal is refused though it needs it, and what it is granted though nothing needs it."""
+    """The permissions that a principal needs and lacks, and those that it has and does not need."""
     documents, wanted = stack.policies(principal), list(needed)
     found = [
         f"{request.action} on {request.resource}: {decision.value}"
@@ -77,7 +77,7 @@ def problems(stack: Stack, principal: str, needed: Iterable[Request]) -> list[st
 
 
 def asked_by_lambda(stack: Stack, function: str) -> list[Request]:
-    """What the Lambda service does in the name of the function's role: its log, its stream, its dead letters."""
+    """The requests of the Lambda service with the function's role: its log, its stream, its dead letters."""
     properties = stack.properties(function)
     log = {"LogGroupName": properties["LoggingConfig"]["LogGroup"], "LogStreamName": "2026/11/24/[$LATEST]5f"}
     found = [Request(each, resource_of(each, CHINA, **log)) for each in ("logs:CreateLogStream", "logs:PutLogEvents")]
@@ -92,14 +92,14 @@ def asked_by_lambda(stack: Stack, function: str) -> list[Request]:
 
 
 def asked_by_a_push(case: str) -> list[Request]:
-    """What the push of an image asks for, by ECR's guide: a login, and PUSH on the repository."""
+    """The requests of an image's push, by ECR's guide: a login, and PUSH on the repository."""
     repository = CASES[case].get("RepositoryPrefix", "mirror") + "/gcr.io/team/app"
     pushed = [Request(f"ecr:{name}", resource_of(f"ecr:{name}", CHINA, RepositoryName=repository)) for name in PUSH]
     return [Request("ecr:GetAuthorizationToken", resource_of("ecr:GetAuthorizationToken", CHINA)), *pushed]
 
 
 def asked_by_a_build(stack: Stack) -> list[Request]:
-    """What CodeBuild does in the name of the project's role: it writes the log and reads the variables' secrets."""
+    """The requests of CodeBuild with the project's role: it writes the log and reads the variables' secrets."""
     project = stack.properties("CodeBuildProject")
     group = project["LogsConfig"]["CloudWatchLogs"]["GroupName"]
     log = {"LogGroupName": group, "LogStreamName": "5f0c"}
@@ -114,7 +114,7 @@ def asked_by_a_build(stack: Stack) -> list[Request]:
 
 
 def needs(stack: Stack, principal: str, case: str = EVERYTHING) -> list[Request]:
-    """All that is done in the name of one principal of a stack."""
+    """All requests of one principal of a stack."""
     if principal == "ImagePushUser":
         return asked_by_a_push(case)
     if principal == "CodeBuildRole":

@@ -1,4 +1,4 @@
-"""Real programs for a test: found or their absence explained, started on free ports, and gone when the test is."""
+"""Real programs for a test: finds them or says which is missing, starts them on free ports, and ends them."""
 
 import os
 import shutil
@@ -15,14 +15,14 @@ import pytest
 
 
 def absent(reason: str) -> NoReturn:
-    """Skip the test for want of a program; in CI, where .ci/run installs them all, fail it."""
+    """Skip the test because a program is missing; in CI, where .ci/run installs all of them, fail it."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
 
 
 def program(name: str, remedy: str) -> Path:
-    """Return the path of a program. `remedy` says how one comes by it."""
+    """Return the path of a program. `remedy` says how to install it."""
     found = shutil.which(name)
     if found is None:
         absent(f"{name} is not installed: {remedy}")
@@ -38,7 +38,7 @@ def free_port() -> int:
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 120.0, pause: float = 0.1) -> None:
-    """Return when `condition` is true; fail the test with `what` after `seconds`."""
+    """Wait until `condition` is true; fail the test with `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -47,7 +47,7 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 120.0,
 
 
 def listening(port: int) -> bool:
-    """Say whether something accepts connections on `port`."""
+    """Return whether something accepts connections on `port`."""
     with socket.socket() as probe:
         probe.settimeout(0.5)
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -57,9 +57,9 @@ def listening(port: int) -> bool:
 def running(
     command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program while the context lasts, its output in the file `log`; at the end it and all it started are gone.
+    """Run a program while the context is active, with its output in the file `log`; then end it and all its children.
 
-    It has ten seconds to end by itself.
+    It has ten seconds to end by itself before it is killed.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -92,9 +92,9 @@ def server(
     seconds: float = 120.0,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program as `running` does, from when it listens on `port`.
+    """Run a program as `running` does, and wait until it listens on `port`.
 
-    The test fails with the end of the log if the program ends before, or does not listen within `seconds`.
+    The test fails with the end of the log if the program ends before that, or does not listen within `seconds`.
     """
     with running(command, log, environment) as process:
         deadline = time.monotonic() + seconds

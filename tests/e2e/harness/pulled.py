@@ -1,4 +1,4 @@
-"""The pull of a copy, as nodes do it: by the name that the webhook gives to the pod, with ECR's login."""
+"""Pulls a copy as a node does: by the name that the webhook writes into the pod, with ECR's login."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from e2e.harness.source_images import SourceImage, digest_of
 
 
 def assert_pulled(folder: Path, target: Registry, name: str, pushed: SourceImage) -> None:
-    """Pull `name` from `target` into `folder`, and check that it is `pushed` to the byte."""
+    """Pull `name` from `target` into `folder`, and check that it equals `pushed` in every byte."""
     skopeo_program = program("skopeo", "apt-get install skopeo")
     environment = os.environ | {"HOME": str(write_home(folder / "node", target, {}))}
     login = ":".join(ECR_LOGIN)

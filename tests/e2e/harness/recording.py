@@ -1,4 +1,4 @@
-"""Records the AWS calls that the functions make: each client of `image_mirror.aws.connect` tells of its own."""
+"""Records the AWS calls of the functions, in each client that `image_mirror.aws.connect` makes."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,10 +12,10 @@ from botocore.session import Session
 
 @dataclass(frozen=True)
 class Call:
-    """One call as the code asked for it: by whom, where, what, with which parameters.
+    """One call as the code made it: the principal, the service, the operation and the parameters.
 
-    `service` is the prefix that IAM knows the service by; `principal` is the function's role, or the access key where
-    the client was made with one.
+    `service` is the service's prefix in IAM; `principal` is the function's role, or the access key if the client was
+    made with one.
     """
 
     principal: str
@@ -31,7 +31,7 @@ class Call:
 
 
 class _RecordingSession(Session):
-    """A botocore session whose clients record each call, also those of paginators."""
+    """A botocore session whose clients record each call, including those of paginators."""
 
     def __init__(self, calls: list[Call]) -> None:
         super().__init__()
@@ -51,18 +51,18 @@ class _RecordingSession(Session):
 
 
 class Recorder:
-    """The calls so far; `acting_as` names the role of the clients made from now on."""
+    """The calls so far; `acting_as` sets the role of clients that are made from then on."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self._session = _RecordingSession(self.calls)
 
     def acting_as(self, role: str) -> None:
-        """Say whose clients are made from now on."""
+        """Set the role of clients that are made from now on."""
         self._session.role = role
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Let `connect` make recording clients while the context lasts."""
+        """Make `connect` return recording clients while the context is active."""
         with mock.patch("image_mirror.aws._session", return_value=self._session):
             yield

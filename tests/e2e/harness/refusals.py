@@ -1,4 +1,4 @@
-"""The calls of both functions as they are recorded, and what the policies of the shipped stacks say to them."""
+"""Records the calls of both functions, and finds those that the policies of the shipped stacks refuse."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from e2e.fakes.policies import Decision, evaluate
+from e2e.harness.all_calls import KEY_ID
 from e2e.harness.authorization import requests
 from e2e.harness.principals import china, globally
 from e2e.harness.recording import Call, Recorder
-from e2e.harness.repertoire import KEY_ID
 from image_mirror import reconciler, webhook
 
 CASE = "as shipped"
@@ -18,7 +18,7 @@ WEBHOOK, RECONCILER = (china(CASE).role_of(name) for name in ("ApiFunction", "Re
 
 @contextmanager
 def recorded() -> Iterator[Recorder]:
-    """Load both functions anew, each with clients that record what its role calls."""
+    """Load both functions again, each with clients that record the calls of its role."""
     recorder = Recorder()
     with recorder.recording():
         for function, role in ((webhook, WEBHOOK), (reconciler, RECONCILER)):
@@ -33,10 +33,10 @@ def recorded() -> Iterator[Recorder]:
 
 
 def refused(calls: Iterable[Call], registry: str) -> list[str]:
-    """Return what would be refused of the calls of both roles and of the key that starts builds.
+    """Return the calls of both roles, and of the key that starts builds, that the policies would refuse.
 
-    `registry` is the host that stood for the one of ECR when the calls were made: the name of a copy begins with it,
-    and the key's policy looks at that name.
+    `registry` is the host that was used instead of ECR's when the calls were made: the name of a copy begins with it,
+    and the key's policy checks that name.
     """
     in_china = china(CASE)
     documents = {role: in_china.policies(role) for role in (WEBHOOK, RECONCILER)}

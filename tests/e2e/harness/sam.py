@@ -1,4 +1,4 @@
-"""The SAM CLI, run as a user runs it, and a region of the AWS it deploys to."""
+"""The SAM CLI, run as a user runs it, and a region of the AWS to which it deploys."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ KEY = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
 
 
 def sam_program() -> Path:
-    """Return the SAM CLI: the checkout's own, else the one on PATH."""
+    """Return the SAM CLI: the checkout's own, or the one on PATH."""
     own = ROOT / ".venv-sam" / "bin" / "sam"
     found = own if own.exists() else shutil.which("sam")
     if found is None:
@@ -27,10 +27,10 @@ def sam_program() -> Path:
 
 
 def python_program() -> Path:
-    """Return a Python of the functions' runtime: the one on PATH, else one of pyenv's."""
+    """Return a Python of the functions' runtime: the one on PATH, or one of pyenv's."""
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     candidates: list[str | Path] = [*filter(None, [shutil.which("python3.13")]), *versions.glob("3.13*/bin/python3.13")]
-    # pyenv's shim stands on PATH also where it leads nowhere.
+    # pyenv's shim is on PATH even if there is no such Python.
     answers = (
         subprocess.run([each, "-c", "import sys; print(sys.executable)"], capture_output=True, text=True, check=False)
         for each in candidates
@@ -101,7 +101,7 @@ class Region:
         return found
 
     def function(self, stack: str, logical_id: str) -> Json:
-        """Return a function's configuration, its variables being texts, as Lambda has them."""
+        """Return a function's configuration; its variables are texts, as in Lambda."""
         name = self.resource(stack, logical_id)
         found: Json = self.client("lambda").get_function_configuration(FunctionName=name)
         variables = found["Environment"]["Variables"]
@@ -120,13 +120,13 @@ class Region:
         return sorted(found, key=lambda item: (item["repo"]["S"], item["tag"]["S"]))
 
     def code(self, stack: str, logical_id: str) -> Json:
-        """Return where the template has Lambda find a function's code: its S3Bucket and S3Key."""
+        """Return the place of a function's code in the template: its S3Bucket and S3Key."""
         template = self.client("cloudformation").get_template(StackName=stack)["TemplateBody"]
         code: Json = template["Resources"][logical_id]["Properties"]["Code"]
         return code
 
     def unpack(self, stack: str, logical_id: str, folder: Path) -> None:
-        """Unpack into `folder` what the template gives Lambda as a function's code."""
+        """Unpack the code of a function, as the template gives it to Lambda, into `folder`."""
         code = self.code(stack, logical_id)
         answer = self.client("s3").get_object(Bucket=code["S3Bucket"], Key=code["S3Key"])
         with zipfile.ZipFile(BytesIO(answer["Body"].read())) as archive:

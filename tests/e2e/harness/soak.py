@@ -1,4 +1,4 @@
-"""A client that asks as an API server does, each time what comes next of a mix, and keeps what it was told."""
+"""A client that sends a mix of reviews as an API server does, and remembers the answers."""
 
 import base64
 import json
@@ -37,10 +37,10 @@ _GARBAGE = (
 
 @dataclass
 class Client:
-    """One client of `gate` and what it was told, by `number` unlike any other's.
+    """One client of `gate`, and the answers that it got; its `number` makes its requests different from others'.
 
-    `statuses` counts every answer; `promised` has the images of ECR that pods were sent to, each with its source, and
-    `foreseen` those that dry runs named; `given_up` counts pods that got none but 503 within the API server's patience.
+    `statuses` counts all answers. `rewritten` has the images in ECR that pods were sent to, each with its source, and
+    `foreseen` those of dry runs. `given_up` counts pods that got only 503 within the API server's timeout.
     """
 
     gate: Gateway
@@ -52,13 +52,13 @@ class Client:
     _made: int = 0
 
     def __post_init__(self) -> None:
-        """Be ready to connect; what is asked follows from the number."""
+        """Prepare the connection; the number decides which requests are sent."""
         self._dice = Random(self.number)
         context = create_default_context(cadata=self.gate.certificate.decode())
         self._connection = HTTPSConnection(urlsplit(self.gate.url).netloc, context=context, timeout=60)
 
     def run(self, goes_on: Callable[[], bool]) -> "Client":
-        """Ask one thing after the other as long as `goes_on`."""
+        """Send one request after the other while `goes_on` is true."""
         kinds = (self._new, self._known, self._foresee, self._update, self._relabel, self._send_garbage)
         while goes_on():
             self._dice.choices(kinds, weights=(5, 5, 3, 3, 1, 2))[0]()
@@ -95,7 +95,7 @@ class Client:
         assert (status, list(json.loads(body))) == (400, ["message"])
 
     def _admit(self, review: Json, *, keep: bool = True) -> dict[str, str]:
-        """Have a pod admitted, as often as the API server asks; return its images of ECR by source, and keep them."""
+        """Send a review with retries, as the API server does; return and remember the pod's images in ECR by source."""
         body, deadline = json.dumps(review), time.monotonic() + TIMEOUT
         while True:
             status, retry_after, answered = self._post(body)

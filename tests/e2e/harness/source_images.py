@@ -1,4 +1,4 @@
-"""Small real images, made byte by byte: an OCI index with two platforms and a single image of Docker's kind (v2.2)."""
+"""Small real images, built byte by byte: an OCI index with two platforms, and a single image in Docker's format."""
 
 import gzip
 import hashlib
@@ -17,12 +17,12 @@ MANIFEST_TYPES = (
     f"{_DOCKER}.distribution.manifest.list.v2+json",
     f"{_DOCKER}.distribution.manifest.v2+json",
 )
-"""What a registry is told to give for a manifest; left to itself it converts some to an older kind."""
+"""The media types of a request for a manifest; without them a registry may convert it to an older format."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a registry keeps under a digest: a manifest, an image's configuration or a layer."""
+    """A blob that a registry stores under its digest: a manifest, an image's configuration or a layer."""
 
     media_type: str
     data: bytes
@@ -33,15 +33,15 @@ class Content:
         return digest_of(self.data)
 
     def descriptor(self, **more: Any) -> dict[str, Any]:
-        """Return how a manifest refers to it (OCI image specification, "Content Descriptors")."""
+        """Return its descriptor for a manifest (OCI image specification, "Content Descriptors")."""
         return {"mediaType": self.media_type, "size": len(self.data), "digest": self.digest, **more}
 
 
 @dataclass(frozen=True)
 class SourceImage:
-    """An image to push: what its name stands for, the images of its platforms, and each configuration and layer.
+    """An image to push: the manifest of its name, the images of its platforms, and each configuration and layer.
 
-    `platforms` is empty where `manifest` is itself an image and no index.
+    `platforms` is empty if `manifest` is a single image and not an index.
     """
 
     manifest: Content
@@ -60,13 +60,13 @@ def digest_of(data: bytes) -> str:
 
 
 def docker_image(text: str) -> SourceImage:
-    """Return an image of Docker's kind (manifest v2, schema 2) with one layer, whose content is made of `text`."""
+    """Return an image in Docker's format (manifest v2, schema 2) with one layer that contains `text`."""
     manifest, blobs = _image(text, "amd64", _DOCKER_TYPES)
     return SourceImage(manifest, (), tuple(blobs))
 
 
 def oci_index(text: str) -> SourceImage:
-    """Return an OCI index of images for two platforms, whose layers are made of `text`."""
+    """Return an OCI index of images for two platforms, whose layers contain `text`."""
     platforms, entries, blobs = [], [], []
     for architecture in ("amd64", "arm64"):
         manifest, parts = _image(text, architecture, _OCI_TYPES)
@@ -111,7 +111,7 @@ def _image(text: str, architecture: str, media_types: Sequence[str]) -> tuple[Co
 
 
 def _document(media_type: str, value: dict[str, Any]) -> Content:
-    # Indented, as no program writes it: one that writes a manifest anew on the way changes its digest.
+    # Indented, as no program does it: a program that rewrites the manifest would change its digest.
     return Content(media_type, json.dumps(value, indent=4).encode())
 
 

@@ -1,4 +1,4 @@
-"""A template as a deployed stack shows it: parameters, conditions and the names of resources filled in."""
+"""A template as in a deployed stack, with the values of parameters, conditions and resource names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a stack is deployed."""
+    """The account and region of a stack."""
 
     partition: str
     region: str
@@ -21,7 +21,7 @@ class Place:
 CHINA = Place("aws-cn", "cn-northwest-1", "123456789012")
 GLOBAL = Place("aws", "us-west-2", "210987654321")
 
-# What Ref and GetAtt return of a resource called NAME, by the resource type's page in CloudFormation's reference.
+# The values of Ref and GetAtt for a resource called NAME, from the type's page in CloudFormation's reference.
 _ARN = "arn:${AWS::Partition}:SERVICE:${AWS::Region}:${AWS::AccountId}:"
 _RETURNED: Mapping[str, Mapping[str, str]] = {
     "AWS::CodeBuild::Project": {"Ref": "NAME", "Arn": _ARN.replace("SERVICE", "codebuild") + "project/NAME"},
@@ -54,12 +54,12 @@ class Stack:
         }
 
     def properties(self, name: str) -> Json:
-        """Return a resource's properties with all functions carried out."""
+        """Return a resource's properties with all functions evaluated."""
         found: Json = self.resolve(self.template["Resources"][name]["Properties"])
         return found
 
     def policies(self, name: str) -> list[Json]:
-        """Return the policy documents of a role or a user: its own and those of the managed policies it names."""
+        """Return the policy documents of a role or a user: inline policies and the managed policies it names."""
         properties = self.template["Resources"][name]["Properties"]
         managed = [self.template["Resources"][each["Ref"]] for each in properties.get("ManagedPolicyArns", ())]
         holders = [*properties.get("Policies", ()), *(each["Properties"] for each in managed)]
@@ -67,7 +67,7 @@ class Stack:
         return documents
 
     def role_of(self, function: str) -> str:
-        """Return the logical ID of the role that a function runs with."""
+        """Return the logical ID of a function's role."""
         name, attribute = self.template["Resources"][function]["Properties"]["Role"]["Fn::GetAtt"]
         assert attribute == "Arn"
         return str(name)
@@ -78,7 +78,7 @@ class Stack:
         return variables
 
     def resolve(self, node: Any) -> Any:
-        """Return `node` with its functions carried out. Raises KeyError for what it does not know."""
+        """Return `node` with its functions evaluated. Raises KeyError for an unknown value."""
         return carry_out(node, self.template, self._values, self._returned)
 
     def _returned(self, name: str, attribute: str) -> str:

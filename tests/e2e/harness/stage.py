@@ -1,4 +1,4 @@
-"""What tests on real parts share: a control plane, and the webhook behind a gateway that routes as the template."""
+"""Shared parts of the end-to-end tests: a control plane, and the webhook behind a gateway with the template's route."""
 
 import base64
 import copy
@@ -24,7 +24,7 @@ TOKEN = "0123456789abcdef0123456789abcdef"
 
 
 def pytest_configure() -> None:
-    """End on SIGTERM and SIGHUP as on Ctrl-C, so that contexts unwind and no program of theirs is left behind."""
+    """End on SIGTERM and SIGHUP as on Ctrl-C, so that contexts end and their programs too."""
 
     def end(number: int, _frame: object) -> None:
         for each in signals:
@@ -50,38 +50,38 @@ def route() -> str:
 
 
 def output_path() -> str:
-    """The path of the URL that users copy from the stack's output."""
+    """Return the path of the URL that users copy from the stack's output."""
     url: str = sam_template()["Outputs"]["APIGatewayURL"]["Value"]["Fn::Sub"]
     return "/" + url.replace("${WebhookToken}", TOKEN).partition("://")[2].partition("/")[2]
 
 
 def answer(event: Json) -> Json:
-    """Answer as the Lambda function does: an HTTP API event (payload 2.0) in, its response out."""
+    """Answer like the Lambda function: an HTTP API event (payload 2.0) in, its response out."""
     return webhook.handler(event, None)
 
 
 @pytest.fixture
 def aws() -> Iterator[Emulation]:
-    """AWS emulated in this process, which the handler then finds; without a record.
+    """AWS emulated in this process for the handler, without a record.
 
-    What the webhook calls in the course of the test, its own policy must allow.
+    At the end it checks that the webhook's policy allows all calls of the webhook during the test.
     """
     with emulated_aws() as emulation, recorded() as recorder:
-        recorder.acting_as(WEBHOOK)  # what a test loads anew is the webhook
+        recorder.acting_as(WEBHOOK)  # if a test loads a function again, it is the webhook
         yield emulation
         assert refused(recorder.calls, REGISTRY) == []
 
 
 @pytest.fixture(scope="session")
 def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """The gateway that all tests of a run share; a test takes it as `gate`."""
+    """The gateway that all tests of a run share; tests use it as `gate`."""
     with gateway(tmp_path_factory.mktemp("gateway"), route(), answer) as running:
         yield running
 
 
 @pytest.fixture
 def gate(front: Gateway) -> Iterator[Gateway]:
-    """The gateway as a test finds it: the real handler behind it, and no review gone through it yet."""
+    """The gateway at the start of a test: with the real handler, and without any review yet."""
     front.handler = answer
     front.bodies.clear()
     yield front
@@ -89,7 +89,7 @@ def gate(front: Gateway) -> Iterator[Gateway]:
 
 
 def configuration(gate: Gateway, change: Callable[[Json], None] | None = None) -> Json:
-    """The shipped configuration with the URL and the certificate filled in, and with `change` made to its webhook."""
+    """Return the shipped configuration with the URL and the certificate, after `change` of its webhook."""
     filled: Json = copy.deepcopy(webhook_configuration())
     [entry] = filled["webhooks"]
     assert entry["clientConfig"] == {"url": "<WEB-HOOK-URL>"}
@@ -111,10 +111,10 @@ def policy_of(policy: str, seconds: int = 5) -> Callable[[Json], None]:
 
 @contextmanager
 def configured(cluster: Cluster, gate: Gateway, applied: Json, host: str = REGISTRY) -> Iterator[None]:
-    """Apply a webhook configuration, wait until it is in force, and delete it at the end.
+    """Apply a webhook configuration, wait until the API server uses it, and delete it at the end.
 
-    The API server takes up to a second to notice a change; a probe's image, which then begins with `host` or no longer
-    does, says that it has. It reads a configuration as a whole, so that the probe speaks for all webhooks in it.
+    The API server needs up to a second to notice a change. A probe pod shows it: its image begins with `host` if the
+    configuration is in use. The API server reads a configuration as a whole: one probe is enough for all its webhooks.
     """
     handler, gate.handler = gate.handler, answer
     try:
@@ -132,7 +132,7 @@ def configured(cluster: Cluster, gate: Gateway, applied: Json, host: str = REGIS
 
 @contextmanager
 def emptied(cluster: Cluster) -> Iterator[None]:
-    """Leave nothing in the default namespace, however the context ends."""
+    """Delete everything in the default namespace, however the context ends."""
     try:
         yield
     finally:
@@ -149,7 +149,7 @@ def _probe(cluster: Cluster) -> str:
 
 @pytest.fixture
 def mirrored(cluster: Cluster, gate: Gateway, aws: Emulation) -> Iterator[Cluster]:
-    """A cluster with the shipped configuration, and nothing in its default namespace afterwards."""
+    """A cluster with the shipped configuration; its default namespace is emptied at the end."""
     assert aws.records() == []
     with emptied(cluster), configured(cluster, gate, configuration(gate)):
         yield cluster

@@ -1,4 +1,4 @@
-"""StartBuild as IAM sees it: its request's members by botocore's model, and the condition keys that each one sets."""
+"""StartBuild as IAM sees it: the members of its request by botocore's model, and the condition keys that they set."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -11,8 +11,8 @@ Json = dict[str, Any]
 
 SET_BY_THE_RECONCILER = frozenset(("projectName", "environmentVariablesOverride", "idempotencyToken"))
 
-# By the Service Authorization Reference of CodeBuild. A key of a whole says that the member is there; keys of parts say
-# what stands in it, and those that do not matter here (codebuild:artifacts.location and the like) are left out.
+# From the Service Authorization Reference of CodeBuild. A key of a whole member says that the member is present. Keys
+# of its parts have their values; those that do not matter here (codebuild:artifacts.location and so on) are left out.
 WHOLES: Mapping[str, str] = {
     "artifactsOverride": "codebuild:artifacts",
     "autoRetryLimitOverride": "codebuild:autoRetryLimit",
@@ -71,7 +71,7 @@ def overrides() -> dict[str, Shape]:
 
 
 def example(shape: Shape) -> Any:
-    """Return a value that fits the shape, with every member of a structure."""
+    """Return a value of the shape, with every member of a structure."""
     if isinstance(shape, StructureShape):
         return {name: example(member) for name, member in shape.members.items()}
     if isinstance(shape, ListShape):

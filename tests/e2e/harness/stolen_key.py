@@ -1,4 +1,4 @@
-"""The key in China's secret, and what its thief may try."""
+"""The key in China's secret, and requests that a thief of the key may send."""
 
 from typing import Any
 
@@ -17,12 +17,12 @@ POLICY_OF_ONE_ACCOUNT = globally("as shipped", ChinaAccountId=CHINA.account).pol
 
 
 def variables(**given: str) -> list[Json]:
-    """Return variables as StartBuild takes them."""
+    """Return variables in the form of StartBuild."""
     return [{"name": name, "value": value, "type": "PLAINTEXT"} for name, value in given.items()]
 
 
 def request(**members: Any) -> Request:
-    """Return a StartBuild as the reconciler makes it, but for `members`."""
+    """Return the reconciler's request of StartBuild with `members` added or replaced."""
     both = variables(DOCKER_IMAGE=IMAGE, NEW_DOCKER_IMAGE=TARGET)
     given = {"projectName": "ImagePullProject", "environmentVariablesOverride": both, "idempotencyToken": "t" * 64}
     return Request(START, PROJECT, start_build_context(given | members))

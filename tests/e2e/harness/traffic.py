@@ -1,4 +1,4 @@
-"""What AWS and the API server do between the deployed functions: a review, the stream's batch, ECR's events."""
+"""Events of AWS and the API server for the deployed functions: a review, the stream's batch, ECR's events."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ from image_mirror.cli.emulation import http_event
 from support.reviews_data import DIGEST, HEX, captured, images_of
 
 REVIEW = captured("create-pod.json")
-# Its images by field: what is copied, and the repository below the registry and the tag that it is copied to.
+# Its images by field: the source, and the repository (without the registry) and the tag of the copy.
 COPIES = {
     "containers/a": ("docker.io/library/nginx:latest", "mirror/docker.io/library/nginx", "latest"),
     "containers/b": (f"gcr.io/distroless/static@{DIGEST}", "mirror/gcr.io/distroless/static", f"digest-sha256-{HEX}"),
@@ -25,7 +25,7 @@ COPIES = {
 
 
 def expected_images(region: Region) -> dict[str, str]:
-    """Return what the images of REVIEW become, by field."""
+    """Return the rewritten images of REVIEW, by field."""
     return {
         field: f"{registry(region)}/{repository}" + (f"@{DIGEST}" if "@" in source else f":{tag}")
         for field, (source, repository, tag) in COPIES.items()
@@ -33,7 +33,7 @@ def expected_images(region: Region) -> dict[str, str]:
 
 
 def admit(webhook: Function, route: str, review: Json) -> dict[str, str]:
-    """Send a review, again after a 503 that says when, and return the pod's images once it is admitted."""
+    """Send a review, again after a 503 with Retry-After, and return the images of the admitted pod."""
     for _ in range(5):
         answer = webhook(http_event(review) | {"routeKey": route, "rawPath": route.removeprefix("POST ")})
         if answer["statusCode"] != 503:
@@ -48,7 +48,7 @@ def admit(webhook: Function, route: str, review: Json) -> dict[str, str]:
 
 
 def stream_batch(region: Region) -> Json:
-    """Return all that the mapped stream holds and the mapping's filter lets through."""
+    """Return all entries of the mapped stream that pass the mapping's filter."""
     streams = region.client("dynamodbstreams")
     [mapping] = region.client("lambda").list_event_source_mappings()["EventSourceMappings"]
     stream = {"StreamArn": mapping["EventSourceArn"]}
@@ -61,7 +61,7 @@ def stream_batch(region: Region) -> Json:
 
 
 def ecr_event(repository: str, tag: str | None) -> Json:
-    """Return what ECR tells of a push; one by digest alone has no tag."""
+    """Return ECR's event of a push; a push by digest has no tag."""
     detail = {"action-type": "PUSH", "result": "SUCCESS", "repository-name": repository, "image-digest": DIGEST}
     detail |= {} if tag is None else {"image-tag": tag}
     return {

@@ -150,7 +150,7 @@ def brightness(colour: str) -> float:
 
 
 def test_what_c_and_generated_code_take_counts_as_their_callers() -> None:
-    ours = ("/checkout/src/image_mirror/images.py", 1, "new_images")
+    ours = ("/checkout/src/image_mirror/pod_images.py", 1, "new_images")
     theirs = ("/usr/lib/python3/json/decoder.py", 2, "decode")
     made, builtin = ("<string>", 2, "__init__"), ("~", 0, "<built-in method setattr>")
     stats: Stats = {
@@ -160,7 +160,7 @@ def test_what_c_and_generated_code_take_counts_as_their_callers() -> None:
         builtin: (2, 2, 4.0, 4.0, {made: (1, 1, 1.0, 1.0), theirs: (1, 1, 3.0, 3.0)}),
     }
     shares = shares_of(stats)
-    assert shares == {"Python's images": pytest.approx(0.5), "json, reading": pytest.approx(0.5)}
+    assert shares == {"Python's pod_images": pytest.approx(0.5), "json, reading": pytest.approx(0.5)}
 
 
 def test_code_that_calls_itself_ends_in_the_part_that_called_it_first() -> None:

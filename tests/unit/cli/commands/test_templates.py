@@ -162,5 +162,7 @@ def test_a_damaged_installation_is_reported_with_its_remedy(tmp_path: Path, monk
     monkeypatch.setattr(resources, "_CHECKOUT", tmp_path / "none")
     result = run(tmp_path / "deployment")
     assert (result.exit_code, result.stdout) == (3, "")
-    assert result.stderr == "Error: this installation does not have the file sam-template.yaml; install the wheel again\n"
+    assert (
+        result.stderr == "Error: this installation does not have the file sam-template.yaml; install the wheel again\n"
+    )
     assert not (tmp_path / "deployment").exists()

@@ -1,4 +1,4 @@
-"""What stands in for the product's thread pools and locks, so that it runs on the simulation's threads."""
+"""Replacements of the product's thread pools and locks, so that it runs on the simulation's threads."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +16,7 @@ Parameters = ParamSpec("Parameters")
 
 
 class Executor(futures.Executor):
-    """Stands in for ThreadPoolExecutor."""
+    """Replaces ThreadPoolExecutor."""
 
     def __init__(self, threads: Threads, max_workers: int, thread_name_prefix: str = "") -> None:
         del thread_name_prefix
@@ -66,7 +66,7 @@ class Executor(futures.Executor):
 
 
 class Lock:
-    """Stands in for threading.Lock where a call to AWS is made under it."""
+    """Replaces threading.Lock where the product calls AWS while it has the lock."""
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
@@ -86,7 +86,7 @@ class Lock:
 
 @contextmanager
 def installed(threads: Threads) -> Iterator[None]:
-    """Put these threads in the place of real ones in `image_mirror`'s recorder, reconciler and global_access."""
+    """Replace real threads in `image_mirror`'s recorder, reconciler and global_access by these."""
     executor = partial(Executor, threads)
     with (
         patch.multiple("image_mirror.recorder", ThreadPoolExecutor=executor, wait=threads.wait, monotonic=threads.now),

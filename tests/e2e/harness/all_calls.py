@@ -1,4 +1,4 @@
-"""All that the two functions do, done once by the real handlers on emulated AWS, and each call they made."""
+"""Makes the real handlers do everything that the two functions can do, on emulated AWS, and records each call."""
 
 import json
 import os
@@ -24,7 +24,7 @@ Json = dict[str, Any]
 
 @dataclass
 class Functions:
-    """Both handlers, and what stands around them."""
+    """Both handlers, with the emulated AWS and the recorder of their calls."""
 
     aws: Emulation
     records: Records
@@ -32,7 +32,7 @@ class Functions:
     webhook_role: str
 
     def review(self, name: str = "create-pod", **request: Any) -> None:
-        """Answer a captured review in a new execution environment: nothing is remembered from the last one."""
+        """Answer a captured review in a new execution environment, with empty caches."""
         webhook.load.cache_clear()
         self.recorder.acting_as(self.webhook_role)
         review = json.loads((REVIEWS / f"{name}.json").read_text())
@@ -41,21 +41,21 @@ class Functions:
         assert answer["statusCode"] == 200, answer
 
     def reconcile(self, event: Json) -> None:
-        """Hand an event to the reconciler, which must leave no record of a batch undone."""
+        """Pass an event to the reconciler, which must report no failed record of a batch."""
         assert not reconciler.handler(event, Context()).get("batchItemFailures")
 
     def statuses(self) -> set[str | None]:
-        """Return the statuses that occur among the records; None is that of an older deployment's item."""
+        """Return the statuses of the records; an item of an older deployment has the status None."""
         return {record.status for record in self.aws.records()}
 
     def change(self, **values: Any) -> None:
-        """Write `values` into all records, as time or another run would."""
+        """Write `values` into all records."""
         for record in self.aws.records():
             assert self.records.replace(record, replace(record, **values))
 
 
-def perform(china: Stack) -> list[Call]:
-    """Run the repertoire with the environment that China's stack gives its functions, and return the calls."""
+def record_all_calls(china: Stack) -> list[Call]:
+    """Run everything with the environment that China's stack gives its functions, and return the calls."""
     recorder = Recorder()
     try:
         with emulated_aws() as aws, mock.patch.dict(os.environ, china.environment()), recorder.recording():
@@ -68,12 +68,12 @@ def perform(china: Stack) -> list[Call]:
                 part(functions)
     finally:
         for function in (webhook, reconciler):
-            function.load.cache_clear()  # what they have loaded belongs to this emulation
+            function.load.cache_clear()  # the loaded clients belong to this emulation
     return recorder.calls
 
 
 def _store_key(name: str) -> None:
-    """Put the global key into the secret of that name, and leave no other to be read by mistake."""
+    """Put the global key into the secret of that name, and delete the other secret, which must not be read."""
     secrets = boto3.client("secretsmanager")
     secrets.delete_secret(SecretId="GlobalAKSK", ForceDeleteWithoutRecovery=True)
     key = {"G_AWS_REGION": GLOBAL.region, "G_ACCESS_KEY": KEY_ID, "G_SECRET_KEY": "emulated"}
@@ -92,7 +92,7 @@ def _request(functions: Functions) -> None:
 
 
 def _copy(functions: Functions) -> None:
-    """The stream's batch starts the builds; one is looked up by the schedule, the others are told of by ECR."""
+    """The stream's batch starts the builds; the schedule looks up one of them, and ECR's events report the others."""
     functions.reconcile(functions.aws.stream_batch())
     assert functions.statuses() == {Status.COPYING}
     first, *others = functions.aws.records()
@@ -106,12 +106,12 @@ def _copy(functions: Functions) -> None:
 
 
 def _renew(functions: Functions) -> None:
-    """A copy is refreshed, one that failed is asked for again by a pod, and an older deployment's item is adopted."""
+    """A copy is refreshed, a pod requests a failed one again, and an item of an older deployment is adopted."""
     functions.change(requested_at=1)
     functions.review()
     assert Status.REQUESTED in functions.statuses()
     functions.change(due_at=1)
-    functions.reconcile({})  # what the stream has lost, the schedule finds
+    functions.reconcile({})  # the schedule finds records that the stream has lost
     assert Status.REQUESTED not in functions.statuses()
     functions.change(status=Status.FAILED, attempts=MOST_ATTEMPTS, updated_at=1, digest=None, due_at=None)
     functions.review("create-pod-dry-run")
@@ -127,7 +127,7 @@ def _renew(functions: Functions) -> None:
 
 
 def _lose(functions: Functions) -> None:
-    """What ECR no longer holds is found by the schedule, or told of by ECR, and its record is removed."""
+    """Records of copies that ECR no longer holds are removed, by the schedule or after ECR's event."""
     ecr = boto3.client("ecr")
     functions.change(status=Status.COPIED, digest="sha256:" + "a" * 64, requested_at=1, due_at=1)
     for record in functions.aws.records():
