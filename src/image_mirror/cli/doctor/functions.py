@@ -1,4 +1,4 @@
-"""The two functions: their state, runs and permissions in ECR, the account's concurrency, and the dead letters."""
+"""The two functions: their state, runs, permissions in ECR, and the account's concurrency."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -12,7 +12,7 @@ from image_mirror.cli.stacks import Stack
 from image_mirror.review import Json
 
 WEBHOOK, RECONCILER = "webhook function", "reconciler function"
-ROOM, LETTERS, PERMISSIONS = "Lambda concurrency", "dead letters", "ECR permissions"
+ROOM, PERMISSIONS = "Lambda concurrency", "ECR permissions"
 
 PUSHING = (
     "ecr:BatchCheckLayerAvailability",
@@ -176,33 +176,6 @@ def judge_room(settings: Json) -> Sequence[CheckResult]:
     return [fine(ROOM, f"{total} functions at once, {free} of them not reserved")]
 
 
-@fetch(LETTERS)
-def letters(context: Context) -> Json | None:
-    """Return the attributes of the queue of dead letters, None if there is no queue."""
-    stack = context.answer(china_stack)
-    queue, sqs = stack.output("DeadLetterQueueUrl"), stack.account.client("sqs")
-    names = ["ApproximateNumberOfMessages"]
-    return or_none(lambda: sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"])
-
-
-def judge_letters(attributes: Json | None, china: Stack) -> Sequence[CheckResult]:
-    """Judge the queue of stream batches that could not be handled."""
-    queue, log = china.output("DeadLetterQueueUrl"), log_of(china, "ReconcilerLogGroup")
-    if attributes is None:
-        return [fail(LETTERS, "the queue does not exist", RESTORE)]
-    count = int(attributes["ApproximateNumberOfMessages"])
-    if count:
-        purge = aws_of(china.account)("sqs", "purge-queue", "--queue-url", queue)
-        return [
-            warn(
-                LETTERS,
-                f"{count} batches of the stream could not be handled; the schedule still finds their records",
-                f"see the reconciler's log of that time, with an earlier --since if needed: {log}; then {purge}",
-            )
-        ]
-    return [fine(LETTERS, "none")]
-
-
 def creating(expire_days: str, pull_accounts: str) -> tuple[str, ...]:
     """Return the permissions that the reconciler's role needs in a repository, by two parameters of China's stack."""
     return (
@@ -257,6 +230,5 @@ CHECKS = (
     Check(RECONCILER, partial(judge_function, RECONCILER), (reconciler_function, china_stack)),
     Check(RECONCILER, partial(judge_runs, RECONCILER, "ReconcilerLogGroup"), (reconciler_runs, china_stack)),
     Check(ROOM, judge_room, (account_settings,)),
-    Check(LETTERS, judge_letters, (letters, china_stack)),
     Check(PERMISSIONS, judge_permissions, (simulated,)),
 )

@@ -1,4 +1,4 @@
-"""What makes the reconciler run: the table's stream, the schedule, ECR's events."""
+"""What makes the reconciler run: the table's stream with its dead letters, the schedule, ECR's events."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from image_mirror.cli.stacks import Stack
 from image_mirror.record import MINUTE
 from image_mirror.review import Json
 
-STREAM, LAG, SCHEDULE, EVENTS = "stream mapping", "stream lag", "schedule", "ECR events"
+STREAM, LAG, LETTERS, SCHEDULE, EVENTS = "stream mapping", "stream lag", "dead letters", "schedule", "ECR events"
 
 STREAM_FILTER = {"eventName": ["INSERT", "MODIFY"], "dynamodb": {"NewImage": {"status": {"S": ["REQUESTED"]}}}}
 """The filter of the template's event source mapping: only records that are REQUESTED."""
@@ -86,6 +86,33 @@ def judge_lag(ages: Sequence[float]) -> Sequence[CheckResult]:
             )
         ]
     return [fine(LAG, f"at most {seconds:.0f} seconds in the last 15 minutes")]
+
+
+@fetch(LETTERS)
+def letters(context: Context) -> Json | None:
+    """Return the attributes of the queue of dead letters, None if there is no queue."""
+    stack = context.answer(china_stack)
+    queue, sqs = stack.output("DeadLetterQueueUrl"), stack.account.client("sqs")
+    names = ["ApproximateNumberOfMessages"]
+    return or_none(lambda: sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"])
+
+
+def judge_letters(attributes: Json | None, china: Stack) -> Sequence[CheckResult]:
+    """Judge the queue of stream batches that could not be handled."""
+    queue, log = china.output("DeadLetterQueueUrl"), log_of(china, "ReconcilerLogGroup")
+    if attributes is None:
+        return [fail(LETTERS, "the queue does not exist", RESTORE)]
+    count = int(attributes["ApproximateNumberOfMessages"])
+    if count:
+        purge = aws_of(china.account)("sqs", "purge-queue", "--queue-url", queue)
+        return [
+            warn(
+                LETTERS,
+                f"{count} batches of the stream could not be handled; the schedule still finds their records",
+                f"see the reconciler's log of that time, with an earlier --since if needed: {log}; then {purge}",
+            )
+        ]
+    return [fine(LETTERS, "none")]
 
 
 Rule = tuple[Json | None, Sequence[Json]]
@@ -182,6 +209,7 @@ def _shown(value: Any) -> str:
 CHECKS = (
     Check(STREAM, judge_mapping, (mappings, described_table, china_stack)),
     Check(LAG, judge_lag, (stream_ages,)),
+    Check(LETTERS, judge_letters, (letters, china_stack)),
     Check(SCHEDULE, judge_schedule, (schedule, reconciler_policy, reconciler_function, china_stack)),
     Check(EVENTS, judge_events, (ecr_hints, reconciler_policy, reconciler_function, china_stack)),
 )
