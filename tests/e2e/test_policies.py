@@ -1,4 +1,4 @@
-"""Each role and user may do what is done in its name, on what it is done to, and nothing else."""
+"""Each role and user has the permissions for its calls, on the resources of these calls, and no other permissions."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Whoever steals the key in China's secret can have images copied to their own destinations, and nothing else."""
+"""With a stolen key of China's secret one can only have images copied to their own destinations."""
 
 import re
 from typing import Any
@@ -13,7 +13,7 @@ from stolen_key import POLICY, POLICY_OF_ONE_ACCOUNT, PROJECT, START, Json, requ
 from support.buildspec_runner import IMAGE, REGISTRY, TARGET
 from support.templates import ROOT
 
-# What the variables set, by themselves or as a whole: it has to be allowed, and two statements look into it.
+# The condition keys of the variables, each and as a whole: they must be allowed, and two statements check their values.
 BY_VARIABLES = {
     "codebuild:environment",
     "codebuild:environment.environmentVariables",
@@ -25,14 +25,14 @@ DENIALS = [each for document in POLICY for each in document["Statement"] if each
 
 
 def documented() -> dict[str, str]:
-    """The overrides that docs/security.md lists, each with why it is harmless."""
+    """The overrides that docs/security.md lists, each with the reason why it is harmless."""
     table = (ROOT / "docs" / "security.md").read_text().partition("| override |")[2].partition("\n\n")[0]
     rows = [row.strip("| ").split(" | ") for row in table.splitlines()[2:]]
     return {name: reason for names, reason in rows for name in re.findall(r"`(\w+)`", names) or [names]}
 
 
 def values(member: str) -> list[Any]:
-    """Plausible values of a member: the whole, and each part alone that has a condition key of its own."""
+    """Possible values of a member: the whole, and each part alone that has its own condition key."""
     whole = example(overrides()[member])
     return [whole, *({part: whole[part]} for part in PARTS.get(member, ()))]
 
@@ -57,7 +57,7 @@ FORBIDDEN = {
 
 
 def holes(policy: list[Json]) -> list[str]:
-    """What the policy does not deny though it should: overrides, condition keys by AWS's list, variables."""
+    """What the policy should deny and does not: overrides, condition keys of AWS's list, variables."""
 
     def denied(asked: Request) -> bool:
         return evaluate(policy, asked) is Decision.DENIED

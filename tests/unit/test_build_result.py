@@ -1,4 +1,4 @@
-"""What a build came to: only the source's own answer costs an attempt."""
+"""The result of a build: only the source's own answer costs an attempt."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from image_mirror.record import BuildResult
 
 
 def failed(message: str = "", phase: str = "BUILD", status: str = "FAILED", **exported: str) -> dict[str, Any]:
-    """A failed build as BatchGetBuilds describes one."""
+    """Return a failed build as in BatchGetBuilds."""
     return {
         "id": "ImagePullProject:1",
         "buildStatus": status,
@@ -27,7 +27,7 @@ COMMAND = "Error while executing command: copy. Reason: exit status "
 
 
 @pytest.mark.parametrize(
-    ("build", "outcome", "reason"),
+    ("build", "result", "reason"),
     [
         pytest.param({"buildStatus": "IN_PROGRESS", "currentPhase": "QUEUED"}, BuildResult.RUNNING, "", id="queued"),
         pytest.param({"buildStatus": "IN_PROGRESS", "currentPhase": "BUILD"}, BuildResult.RUNNING, "", id="running"),
@@ -116,10 +116,10 @@ COMMAND = "Error while executing command: copy. Reason: exit status "
         ),
     ],
 )
-def test_each_end_of_a_build_has_its_result(build: dict[str, Any], outcome: BuildResult, reason: str) -> None:
+def test_each_end_of_a_build_has_its_result(build: dict[str, Any], result: BuildResult, reason: str) -> None:
     found = read_build(build)
-    assert (found.outcome, found.reason) == (outcome, reason)
-    # These two last until someone mends a key or its secret, and so ring an alarm.
+    assert (found.outcome, found.reason) == (result, reason)
+    # These two last until someone corrects a key or its secret, so there is an alarm for them.
     assert found.key is (reason.startswith("TARGET_LOGIN") or "Secrets Manager" in reason)
 
 

@@ -1,4 +1,4 @@
-"""The table: each write holds only where what was read still stands."""
+"""The table: each write succeeds only if the item has not changed since it was read."""
 
 from dataclasses import fields, replace
 

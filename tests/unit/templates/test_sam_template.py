@@ -1,4 +1,4 @@
-"""China's template and the cluster's configuration keep what the code, the users and the facts of AWS rely on."""
+"""China's template and the cluster's configuration fit the code, existing deployments and the rules of AWS."""
 
 import inspect
 import json
@@ -25,7 +25,7 @@ ECR_COPIES = "arn:${AWS::Partition}:ecr:${AWS::Region}:${AWS::AccountId}:reposit
 
 
 def statements(name: str) -> dict[str, Json]:
-    """The statements of a role's or user's one policy, by Sid."""
+    """Return the statements of the only policy of a role or user, by Sid."""
     [policy] = RESOURCES[name]["Properties"]["Policies"]
     return {statement["Sid"]: statement for statement in policy["PolicyDocument"]["Statement"]}
 

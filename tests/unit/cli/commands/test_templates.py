@@ -1,4 +1,4 @@
-"""`image-mirror templates` writes what a deployment needs, and overwrites nothing."""
+"""`image-mirror templates` writes the files for a deployment, and overwrites nothing."""
 
 import errno
 import os
@@ -50,7 +50,7 @@ def test_sam_finds_there_what_its_configuration_and_the_template_name(tmp_path: 
 
 
 def bundled(package: Path, folder: Path) -> dict[str, bytes]:
-    """What src/bundle.py takes of a package."""
+    """The files of a package that src/bundle.py takes."""
     shutil.copytree(package, folder, ignore=shutil.ignore_patterns(*BUNDLE["_NOT_FOR_LAMBDA"]))
     return written(folder)
 
