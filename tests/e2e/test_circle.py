@@ -90,8 +90,8 @@ def test_a_tag_that_is_missing_at_the_source_costs_an_attempt_and_is_tried_again
     assert (record.error or "").startswith("NOT_FOUND: ")
     assert (record.attempts, record.waits) == (1, 0)
     assert (record.due_at or 0) - record.updated_at == BACKOFF[0]
-    assert circle.mapping.poll() == 1, "the change itself comes through the stream"
-    assert circle.records() == [record], "and starts nothing before its time"
+    assert circle.mapping.poll() == 1, "the stream delivers the change itself too"
+    assert circle.records() == [record], "the stream starts no build before the record is due"
     assert circle.target.catalogue() == {}
     assert circle.refused() == []
 

@@ -242,7 +242,7 @@ def test_a_retry_has_the_stream_call_the_reconciler(local: Local) -> None:
     for each in (record("gcr.io/failed:1", Status.FAILED), waiting, record("gcr.io/there:1")):
         local.records.create(each)
     mapping = EventSourceMapping(local.streams, local.stream, function)
-    assert mapping.poll() == 1, "the one that waits, as it was first asked for"
+    assert mapping.poll() == 1, "the waiting one keeps the time of its request"
     seen.clear()
     done = local.operator.run("retry", "gcr.io/failed:1", "gcr.io/waiting:1", "gcr.io/there:1")
     assert done.returncode == 0, done.stderr
@@ -250,7 +250,7 @@ def test_a_retry_has_the_stream_call_the_reconciler(local: Local) -> None:
     assert [each["eventName"] for each in seen] == ["MODIFY", "MODIFY"]
     assert local.operator.run("forget", "gcr.io/there:1").stdout == "gcr.io/there:1: forgotten\n"
     assert local.operator.run("retry", "gcr.io/there:1").returncode == 1
-    assert mapping.poll() == 0, "who forgets asks for nothing"
+    assert mapping.poll() == 0, "forget requests no copy"
 
 
 NAMES = ("tag", "digest", "source", "annotated", "init", "debug", "volume", "deployed", "ended", "unused")
@@ -333,7 +333,7 @@ def test_what_a_real_cluster_runs_is_never_removed(
         began = time.monotonic()
         done = there.run("prune", "--unused-days", 30, "--kubeconfig", kubeconfig, "--yes", after=_LATER)
         assert done.returncode == 0, done.stderr
-        assert time.monotonic() - began > 125, "the webhook's memory has passed"
+        assert time.monotonic() - began > 125, "prune waits longer than the webhook's cache lasts"
     assert f"Removed {len(rows)} copies of {sum(row['bytes'] for row in rows) / 1e6:.1f} MB." in done.stderr
     assert repositories_in(china) == recorded(records) == set(NAMES) - {"ended", "unused"}
 

@@ -91,7 +91,7 @@ def test_what_the_reconciler_asks_for_is_allowed_and_every_other_override_is_den
 def test_each_override_is_denied_or_the_documents_say_why_it_is_harmless(member: str) -> None:
     decisions = {evaluate(POLICY, request(**{member: value})) for value in values(member)}
     if member in documented():
-        assert decisions == {Decision.ALLOWED}, "it can be denied: then it is not for the documents to excuse"
+        assert decisions == {Decision.ALLOWED}, "it can be denied, so it must not be documented as harmless"
         assert member not in WHOLES.keys() | PARTS.keys()
         assert documented()[member]
     else:

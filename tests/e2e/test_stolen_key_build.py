@@ -60,7 +60,9 @@ def test_with_the_account_named_iam_refuses_every_other() -> None:
 def test_iam_cannot_restrict_the_type_of_a_variable(kind: str) -> None:
     image, target = variables(DOCKER_IMAGE="ImagePullSecret", NEW_DOCKER_IMAGE=TARGET)
     asked = request(environmentVariablesOverride=[{**image, "type": kind}, target])
-    assert evaluate(POLICY, asked) is Decision.ALLOWED, "the build's check is then no longer the only one: see below"
+    assert evaluate(POLICY, asked) is Decision.ALLOWED, (
+        "IAM denies it: the build's check below is no longer the only one"
+    )
 
 
 @pytest.mark.parametrize("text", [SECRET, ACCESS_KEY_ID, SECRET_ACCESS_KEY, CHINA.region, AUTH])

@@ -327,4 +327,4 @@ def test_a_request_ends_in_its_time_however_many_images_wait_for_the_table() -> 
     subject._recorder._threads.shutdown()  # once all that was begun has ended
     assert in_time, "the answer waited for the table"
     assert "10000 of 10000 records" in str(refusals[0])
-    assert table.asked == 32, "what nobody waits for any more was asked all the same"
+    assert table.asked == 32, "calls were made although nobody waits for them"

@@ -161,7 +161,7 @@ def test_a_refresh_that_fails_for_good_leaves_the_old_copy_in_use() -> None:
     for _ in range(MOST_ATTEMPTS):
         record = refused(record, "NOT_FOUND: x", NOW)
     assert (record.status, record.digest, record.error) == (Status.COPIED, HELD, "NOT_FOUND: x")
-    assert record.due_at == NOW, "whether ECR holds the old copy is asked at once"
+    assert record.due_at == NOW, "it is checked at once whether ECR holds the old copy"
     assert renew(record, fresh(now=NOW + HOUR), pull_always=True, policy=POLICY) is None
     assert renew(record, fresh(now=NOW + 24 * HOUR), pull_always=True, policy=POLICY) is not None
 
@@ -343,9 +343,9 @@ class History(RuleBasedStateMachine):
             had_digest = self.record is not None and self.record.digest is not None
             self.record = step.record
             if had_digest and self.held is not None:
-                assert self.record.digest is not None, "ECR holds it, so it goes on being rewritten"
+                assert self.record.digest is not None, "ECR holds it, so its image is still rewritten"
         elif step is Step.REMOVE:
-            assert self.held is None, "only what is gone from ECR loses its record"
+            assert self.held is None, "only a copy that ECR no longer holds loses its record"
             self.record = None
 
     @invariant()

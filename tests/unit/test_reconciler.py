@@ -270,7 +270,7 @@ def test_a_full_queue_ends_the_starts_of_an_invocation_and_leaves_the_rest_due(
     monkeypatch.setattr(Builds, "start", start)
     made = [create(records, fresh(f"gcr.io/a:{number}", HOUR)) for number in range(60)]
     run(SCHEDULE)
-    assert 1 <= len(asked) <= 8, "no more than run at the same time"
+    assert 1 <= len(asked) <= 8, "no more calls than threads at the same time"
     after = [current(records, record) for record in made]
     assert sum(record.waits for record in after) == len(asked)
     assert all(MINUTE - 5000 <= (record.due_at or 0) - now() < 2 * MINUTE for record in after if record.waits)

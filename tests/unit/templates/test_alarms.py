@@ -98,7 +98,7 @@ def test_both_functions_publish_under_the_namespace_and_the_stack_s_name() -> No
     assert variables["POWERTOOLS_METRICS_NAMESPACE"] == "ImageMirror"
     assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
     own = {name for name in variables if name.startswith("POWERTOOLS_")}
-    assert own == {"POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_SERVICE_NAME"}, "none that turns metrics off"
+    assert own == {"POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_SERVICE_NAME"}, "no variable that turns metrics off"
 
 
 def test_the_loggers_keep_names_of_their_own() -> None:
@@ -254,7 +254,7 @@ def test_the_alarm_of_a_key_that_stays_refused_stays_in_alarm() -> None:
     """A copy that waits for the key tries at least once in the longest wait, so twice in the time of the alarm."""
     needed, periods, period, *_ = rule("KeyRefusedAlarm")
     assert needed * _LONGEST_WAIT <= periods * period * 1000
-    assert period * 1000 > MINUTE, "one refusal and its repetition a minute later are one"
+    assert period * 1000 > MINUTE, "a refusal and its retry a minute later count once"
 
 
 def test_the_alarm_on_the_webhook_takes_the_share_of_what_failed() -> None:

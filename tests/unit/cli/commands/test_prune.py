@@ -142,7 +142,7 @@ def test_with_yes_records_are_removed_first_then_prune_waits_for_the_webhooks_an
     waited.meanwhile = lambda: seen.append((sources(records), len(store.tags())))
     assert outcomes("--yes", "--no-cluster") == {"gcr.io/never:1": REMOVED, "gcr.io/old:1": REMOVED}
     assert seen == [({"gcr.io/pulled:1", "gcr.io/new:1"}, 4)]
-    assert waited[0] * 1000 >= recorder._KNOWN_FOR + 60_000, "what it has answered, the API server stores within 60 s"
+    assert waited[0] * 1000 >= recorder._KNOWN_FOR + 60_000, "the API server stores an answered pod within 60 s"
     assert store.tags() == {"mirror/gcr.io/pulled:1", "mirror/gcr.io/new:1"}
     assert sources(records) == {"gcr.io/pulled:1", "gcr.io/new:1"}
 
@@ -411,7 +411,7 @@ def test_a_copy_that_becomes_needed_meanwhile_stays_and_is_recorded(
     elif outcome.startswith("kept"):
         assert after is not None
         assert (after.status, after.digest is None) == (Status.COPIED, False)
-        assert after.due_at == now(), "the reconciler looks at once whether it is there"
+        assert after.due_at == now(), "the reconciler checks at once whether the image exists"
     else:
         assert after is None
 

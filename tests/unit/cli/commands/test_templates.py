@@ -60,7 +60,7 @@ def test_lambda_is_given_the_same_as_from_a_checkout(tmp_path: Path) -> None:
     here = bundled(ROOT / "src" / "image_mirror", tmp_path / "here")
     there = bundled(tmp_path / "deployment" / "src" / "image_mirror", tmp_path / "there")
     assert there == here
-    assert written(tmp_path / "deployment" / "src" / "image_mirror") == here, "nothing more is written either"
+    assert written(tmp_path / "deployment" / "src" / "image_mirror") == here, "no other file is written either"
 
 
 def test_the_functions_can_be_imported_from_what_it_writes(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def test_reads_that_fail_while_waiting_are_reported_once_and_the_waiting_goes_on
         for line in result.stderr.splitlines()
         if line.startswith("Note: the records cannot be read now, trying again: ")
     ]
-    assert len(notes) == 2, "looks 0 and 1 fail, 2 does not, 3 and 4 do"
+    assert len(notes) == 2, "reads 0, 1, 3 and 4 fail, and 2 does not"
     assert "<html>" not in result.stderr
 
 
