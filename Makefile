@@ -12,16 +12,16 @@ demo: .venv/.demo
 test: .venv/.dev
 	$(BIN)/pytest --numprocesses auto
 
-# Branches of the pure core that its own tests run. The coverage is printed; there is no minimum.
-CORE := reference rules decisions review pod_images admission messages record lifecycle build_result recorder table settings
+# Branches of the pure core that the tests of the functions' modules run. The coverage is printed; there is no minimum.
+CORE := reference rules decisions review pod_images admission messages record lifecycle build_result settings
 coverage: .venv/.dev
 	COVERAGE_FILE=.pytest_cache/coverage $(BIN)/pytest --numprocesses auto --quiet --cov-branch --cov-report term-missing \
-		$(CORE:%=--cov image_mirror.%) $(wildcard $(CORE:%=tests/unit/test_%.py))
+		$(CORE:%=--cov image_mirror.%) tests/unit/test_*.py
 
 # Real programs: a control plane (KUBEBUILDER_ASSETS), skopeo, docker-registry, the AWS CLI, the SAM CLI, Java. Tests of
 # a program that is missing are skipped with the reason; with CI=true they fail.
 e2e: .venv/.dev .venv-sam/.done .venv-aws/.done .dynamodb-local/.done
-	PATH="$(CURDIR)/.venv-aws/bin:$$PATH" PYTHONPATH=tests:tests/e2e $(BIN)/pytest -p stage --numprocesses 0 tests/e2e
+	PATH="$(CURDIR)/.venv-aws/bin:$$PATH" PYTHONPATH=tests $(BIN)/pytest -p e2e.harness.stage --numprocesses 0 tests/e2e
 
 # The product's own code against a model of AWS, in virtual time, with faults. The same seed gives the same run.
 simulate: .venv/.dev
@@ -35,7 +35,7 @@ fuzz: .venv/.dev
 # Ratios measured side by side in one run; docs/performance.md says what they mean. ARGS=--write writes them into it,
 # ARGS=--help lists other options. Without podman, skopeo or docker-registry some rows are missing; the reason is printed.
 bench: .venv/.dev .venv-aws/.done
-	PATH="$(CURDIR)/.venv-aws/bin:$$PATH" PYTHONPATH=.:tests:tests/e2e $(BIN)/python -m benchmarks $(ARGS)
+	PATH="$(CURDIR)/.venv-aws/bin:$$PATH" PYTHONPATH=.:tests $(BIN)/python -m benchmarks $(ARGS)
 
 # Generates docs/ files from the code: the reference of all commands, and the README's picture of a terminal.
 docs: .venv/.dev
@@ -87,6 +87,6 @@ clean:
 	$(PYTHON) -m venv .venv-sam
 	if .venv-sam/bin/pip install --quiet aws-sam-cli; then touch $@; fi
 
-.dynamodb-local/.done: tests/e2e/dynamodb_local.xml
+.dynamodb-local/.done: tests/e2e/fakes/dynamodb_local.xml
 	mkdir -p .dynamodb-local
 	if mvn --quiet --file $< dependency:copy-dependencies -DoutputDirectory="$(CURDIR)/.dynamodb-local"; then touch $@; fi

@@ -13,11 +13,10 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from processes import absent, program
-from sam import python_program
-
 from benchmarks.admissions import ENVIRONMENT, review_text
 from benchmarks.rounds import Row, compare
+from e2e.harness.processes import absent, program
+from e2e.harness.sam import python_program
 from image_mirror.cli.emulation import http_event
 from support.templates import ROOT
 

@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from build import Project, check_programs
-from registries import ECR_LOGIN, EcrApi, Registry, ecr_api, registry
-from source_images import Content, SourceImage, digest_of
-from stacks import CHINA
 
 from benchmarks.rounds import Row, take_turns
+from e2e.fakes.registries import ECR_LOGIN, EcrApi, Registry, ecr_api, registry
+from e2e.harness.build import Project, check_programs
+from e2e.harness.source_images import Content, SourceImage, digest_of
+from e2e.harness.stacks import CHINA
 
 LAYER = 60_000_000  # bytes for each platform
 _MOST_ROUNDS = 5  # about seven seconds each

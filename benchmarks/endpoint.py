@@ -12,9 +12,8 @@ from pathlib import Path
 from socketserver import StreamRequestHandler
 from typing import Any
 
-from adapter import Handler, gateway
-
 from benchmarks.admissions import deployed, review_text
+from e2e.fakes.adapter import Handler, gateway
 from image_mirror import webhook
 from image_mirror.cli.emulation import emulated_aws, http_event
 

@@ -8,10 +8,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from sam import python_program
-
 from benchmarks.admissions import ENVIRONMENT, review_text
 from benchmarks.cold import answering_table, build, run
+from e2e.harness.sam import python_program
 from image_mirror.cli.emulation import http_event
 from support.templates import ROOT
 

@@ -12,7 +12,8 @@ from aws_lambda_powertools import Logger
 import image_mirror
 from benchmarks.admissions import SIZES, deployed, warm_admission
 from benchmarks.timing import cpu
-from image_mirror.metrics import Counts, Metric
+from image_mirror.counts import Counts
+from image_mirror.metrics import Metric
 
 Function = tuple[str, int, str]
 """A function as pstats names it: file, line, name. Those made in C have the file "~", those made by exec "<string>"."""

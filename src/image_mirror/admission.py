@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from image_mirror import messages
-from image_mirror.decisions import Copy, Decision, Leave, Mirror, Restore, Rewrite
+from image_mirror.decisions import Copy, Decision, Leave, Mirror, Restore, Rewrite, copy_of, replaces_image
 from image_mirror.pod_images import ORIGINALS, ImageField, annotations, image_fields, original_images
 from image_mirror.record import MINUTE, Policy, Record
 from image_mirror.reference import Destination
@@ -28,11 +28,11 @@ def copy_requests(decisions: Mapping[ImageField, Decision]) -> list[CopyRequest]
     """Return each copy once; `pull_always` is set if it is for any of its images."""
     merged: dict[Destination, CopyRequest] = {}
     for field, decision in decisions.items():
-        if isinstance(decision, Copy):
-            known = merged.get(decision.destination)
-            merged[decision.destination] = CopyRequest(
-                decision, field.pull_always or (known is not None and known.pull_always)
-            )
+        copy = copy_of(decision)
+        if copy is not None:
+            known = merged.get(copy.destination)
+            pull_always = field.pull_always or (known is not None and known.pull_always)
+            merged[copy.destination] = CopyRequest(copy, pull_always)
     return list(merged.values())
 
 
@@ -79,7 +79,7 @@ def make_patch(
     """Return the JSONPatch (RFC 6902) that makes `changes` and updates the annotation; [] if nothing changes."""
     patch: list[Json] = [{"op": "replace", "path": field.pointer, "value": image} for field, image in changes.items()]
     if not review.subresource:
-        rewritten = (field for field in changes if not isinstance(decisions[field], Restore))
+        rewritten = (field for field in changes if replaces_image(decisions[field]))
         patch += _annotate(review, _originals(review, changes, rewritten, mirror))
     return patch
 

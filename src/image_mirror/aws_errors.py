@@ -22,6 +22,16 @@ EXPIRED = frozenset(("ExpiredToken", "ExpiredTokenException", "RequestExpired", 
 """The credentials have expired."""
 DENIED = frozenset(("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"))
 """AWS accepts the key, but its user or role lacks the permission."""
+ABSENT = frozenset(
+    (
+        "AWS.SimpleQueueService.NonExistentQueue",
+        "NoSuchEntity",
+        "NoSuchEntityException",
+        "NoSuchResourceException",
+        "ResourceNotFoundException",
+    )
+)
+"""What the call names does not exist."""
 THROTTLED = frozenset(("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"))
 """Too many calls; the same call succeeds later."""
 

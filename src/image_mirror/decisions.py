@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from image_mirror.messages import left_unchanged
 from image_mirror.reference import (
@@ -56,6 +56,28 @@ class Copy:
 Decision = Leave | Restore | Rewrite | Copy
 
 
+def copy_of(decision: Decision) -> Copy | None:
+    """Return the copy that the pod needs, or None."""
+    match decision:
+        case Copy():
+            return decision
+        case Leave() | Restore() | Rewrite():
+            return None
+        case _:
+            assert_never(decision)
+
+
+def replaces_image(decision: Decision) -> bool:
+    """Return whether the pod gets another image than its author wrote, so that the original is worth keeping."""
+    match decision:
+        case Rewrite() | Copy():
+            return True
+        case Leave() | Restore():
+            return False
+        case _:
+            assert_never(decision)
+
+
 @dataclass(frozen=True)
 class Mirror:
     """Where copies go and which images are copied: the ECR host, the prefix of its repositories, and the rules."""
@@ -68,6 +90,10 @@ class Mirror:
     def copies_prefix(self) -> str:
         """The start of the names of all copies: host, prefix and "/"; the stack's output CopiesPrefix."""
         return f"{self.registry}/{self.prefix}/"
+
+    def serves(self, repo: str) -> bool:
+        """Return whether `repo`, a registry and a repository, is below the prefix."""
+        return repo.startswith(self.copies_prefix)
 
     def decide(self, image: str) -> tuple[Decision, Rule | None]:
         """Decide about an image of a new pod. Return the decision, and the rule that decided, or None."""

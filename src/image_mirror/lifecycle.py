@@ -64,11 +64,11 @@ def next_step(record: Record, build: Build | None, now: int) -> NextStep:
         return Save(delayed(record, "the build's ID is missing; it is started again", now))
     if build is None:
         return Step.INSPECT
-    if build.outcome is BuildResult.RUNNING:
+    if build.result is BuildResult.RUNNING:
         return Save(replace(record, error=None, updated_at=now, due_at=now + _POLL))
-    if build.outcome is BuildResult.COPIED:
+    if build.result is BuildResult.COPIED:
         return Step.VERIFY
-    if build.outcome is BuildResult.DELAYED:
+    if build.result is BuildResult.DELAYED:
         return Save(delayed(record, build.reason, now))
     return Save(refused(record, build.reason, now))
 

@@ -18,6 +18,7 @@ from aws_lambda_powertools import Logger
 from image_mirror.aws import CallLimits, connect
 from image_mirror.aws_errors import DelayedError
 from image_mirror.codebuild import MOST_BUILDS, Builds
+from image_mirror.counts import Counts
 from image_mirror.ecr import Repositories
 from image_mirror.global_access import GlobalAccount
 from image_mirror.lifecycle import (
@@ -33,7 +34,7 @@ from image_mirror.lifecycle import (
     started,
     verified,
 )
-from image_mirror.metrics import Counts, Metric
+from image_mirror.metrics import Metric
 from image_mirror.record import Build, Record
 from image_mirror.settings import Settings
 from image_mirror.table import Records
@@ -85,8 +86,7 @@ class Reconciler:
         self._builds = builds
         self._repositories = repositories
         self._policy = settings.policy
-        self._registry = settings.mirror.registry
-        self._served = settings.mirror.copies_prefix
+        self._mirror = settings.mirror
         self._clock = clock
         # The records that waited for capacity, each with its due_at at that time. Any step changes due_at.
         self._waiting: dict[Key, int | None] = {}
@@ -103,10 +103,10 @@ class Reconciler:
         with ThreadPoolExecutor(PARALLEL) as threads:
 
             def each(function: Callable[[Subject], None], subjects: Sequence[Subject]) -> list[Subject]:
-                outcomes = threads.map(
+                errors = threads.map(
                     lambda subject: None if invocation.over else _attempt(function, subject, invocation), subjects
                 )
-                return [subject for subject, error in zip(subjects, outcomes, strict=True) if error is not None]
+                return [subject for subject, error in zip(subjects, errors, strict=True) if error is not None]
 
             building: list[Record] = []
             failed = each(lambda key: self._look(key, invocation, building), keys)
@@ -116,8 +116,8 @@ class Reconciler:
 
     def check_pushed(self, repository: str, tag: str, invocation: Invocation) -> None:
         """Look up the tag that an ECR event named, and update its record, if there is one."""
-        repo = f"{self._registry}/{repository}"
-        record = self._records.get(repo, tag) if repo.startswith(self._served) else None
+        repo = f"{self._mirror.registry}/{repository}"
+        record = self._records.get(repo, tag) if self._mirror.serves(repo) else None
         if record is not None:
             self._write(
                 record, after_push_event(record, self._repositories.held(record), self._now(), self._policy), invocation
@@ -129,7 +129,7 @@ class Reconciler:
         self._waiting.pop(key, None)
         if record is None:
             return
-        if not record.repo.startswith(self._served):
+        if not self._mirror.serves(record.repo):
             # From before a change of the parameters for the prefix or registry. It is neither used nor deleted.
             if record.due_at is not None and record.due_at <= self._now():
                 _logger.warning("not served", extra={"copy": record.destination})
@@ -178,6 +178,10 @@ class Reconciler:
                     step = Save(started(record, build_id, self._now()))
             case Step.VERIFY:
                 step = verified(record, self._repositories.held(record), self._now(), self._policy)
+            case Save() | Step.WAIT | Step.INSPECT | Step.REMOVE:
+                pass
+            case _:
+                assert_never(step)
         self._write(record, step, invocation, wait)
 
     def _write(self, record: Record, step: NextStep, invocation: Invocation, wait: Metric = Metric.WAITS) -> None:

@@ -11,6 +11,7 @@ from image_mirror.reference import Destination, ImageReference
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
+DAY = 24 * HOUR
 
 
 class Status(StrEnum):
@@ -28,8 +29,8 @@ class Policy:
     between two checks that ECR still holds a copy."""
 
     retry_failed: int = 60 * MINUTE
-    refresh: int = 24 * HOUR
-    verify: int = 24 * HOUR
+    refresh: int = DAY
+    verify: int = DAY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +87,7 @@ class Build:
     `key` is set for a delay that lasts until someone fixes a key or a secret in the global account.
     """
 
-    outcome: BuildResult
+    result: BuildResult
     reason: str = ""
     key: bool = False
 

@@ -9,11 +9,11 @@ from time import monotonic
 from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.admission import CopyRequest
-from image_mirror.record import Policy, Record, Status, needs_renewal, new_record, renew
+from image_mirror.record import MINUTE, Policy, Record, Status, needs_renewal, new_record, renew
 from image_mirror.reference import Destination
 from image_mirror.table import Records
 
-_KNOWN_FOR = 60_000  # milliseconds
+_KNOWN_FOR = MINUTE
 _MOST_KNOWN = 10_000  # records of about 1 kB each
 _PARALLEL = 32
 _MOST_RACES = 3

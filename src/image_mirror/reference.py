@@ -160,9 +160,7 @@ def destination_of(source: ImageReference, registry: str, prefix: str) -> Destin
             source, f"the copy's name, with its registry, would be longer than {_LONGEST_REPOSITORY} characters"
         )
     if source.digest is not None:
-        if not source.digest.startswith("sha256:"):
-            raise NoDestinationError(source, "ECR knows images by sha256 digests only")
-        return Destination(registry, repository, _tag_of_digest(source.digest), source.digest)
+        return Destination(registry, repository, _tag_of_digest(source), source.digest)
     tag = source.tag or "latest"
     if _RESERVED_TAG.fullmatch(tag):
         raise NoDestinationError(source, "tags of the form sha256-<hex> and digest-sha256-<hex> are reserved")
@@ -192,13 +190,20 @@ def destination_named(reference: ImageReference, registry: str, prefix: str) -> 
     """
     if reference.registry != registry:
         return destination_of(reference, registry, prefix)
-    tag = _tag_of_digest(reference.digest) if reference.digest else reference.tag or "latest"
-    return Destination(registry, reference.repository, tag, reference.digest)
+    if reference.digest is None:
+        return Destination(registry, reference.repository, reference.tag or "latest", None)
+    return Destination(registry, reference.repository, _tag_of_digest(reference), reference.digest)
 
 
-def _tag_of_digest(digest: str) -> str:
-    """Return the tag of a copy made by digest; it protects the copy from lifecycle rules for untagged images."""
-    return DIGEST_TAG + digest.removeprefix("sha256:")
+def _tag_of_digest(reference: ImageReference) -> str:
+    """Return the tag of a copy made by digest; it protects the copy from lifecycle rules for untagged images.
+
+    Raises NoDestinationError.
+    """
+    algorithm, _, hexadecimal = (reference.digest or "").partition(":")
+    if algorithm != "sha256":
+        raise NoDestinationError(reference, "ECR knows images by sha256 digests only")
+    return DIGEST_TAG + hexadecimal
 
 
 def _split_tag(name: str) -> tuple[str, str | None]:

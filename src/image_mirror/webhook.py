@@ -10,8 +10,9 @@ from aws_lambda_powertools import Logger
 
 from image_mirror.admission import apply_records, copy_requests, make_patch
 from image_mirror.aws import CallLimits, connect
-from image_mirror.decisions import Copy
-from image_mirror.metrics import Counts, Metric
+from image_mirror.counts import Counts
+from image_mirror.decisions import copy_of
+from image_mirror.metrics import Metric
 from image_mirror.pod_images import new_images, skip_reason
 from image_mirror.recorder import KnownRecords, NotRecordedError, Recorder
 from image_mirror.review import BadReviewError, Response, answer, parse_review, refuse, seconds_left, unavailable
@@ -48,7 +49,7 @@ class Webhook:
         now, left = int(seconds * 1000), seconds_left(event, seconds)
         records = self._recorder.record(copy_requests(decisions), now=now, seconds=left, dry_run=review.dry_run)
         changes, warnings = apply_records(decisions, records, self._settings.swap_when, policy, now)
-        if rewrites := sum(isinstance(decisions[field], Copy) for field in changes):
+        if rewrites := sum(copy_of(decisions[field]) is not None for field in changes):
             _counts.add(Metric.REWRITES, rewrites)
         return answer(review, make_patch(review, decisions, changes, mirror), warnings)
 

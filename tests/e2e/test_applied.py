@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from adapter import Gateway
-from control_plane import Cluster
-from pods import COPIES, EVERY_FIELD, FULL, Json, images, originals, pod, pods_of
-from processes import wait_for
 
+from e2e.fakes.adapter import Gateway
+from e2e.harness.control_plane import Cluster
+from e2e.harness.pods import COPIES, EVERY_FIELD, FULL, Json, images, originals, pod, pods_of
+from e2e.harness.processes import wait_for
 from image_mirror.cli.emulation import Emulation
 from image_mirror.record import Status
 from support.templates import ROOT

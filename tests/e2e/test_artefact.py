@@ -5,14 +5,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from deployment import STACK, Checkout, registry
-from sam import Region
-from stage import TOKEN
-from traffic import COPIES, REVIEW, admit, builds, ecr_event, expected_images, stream_batch
 
+from e2e.harness.deployment import STACK, Checkout, registry
+from e2e.harness.sam import Region
+from e2e.harness.stage import TOKEN
+from e2e.harness.traffic import COPIES, REVIEW, admit, builds, ecr_event, expected_images, stream_batch
 from support.reviews_data import DIGEST
 
-pytest_plugins = ["deployed"]
+pytest_plugins = ["e2e.harness.deployed"]
 
 MANIFEST = json.dumps(
     {

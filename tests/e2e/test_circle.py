@@ -4,19 +4,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from adapter import gateway
-from all_calls import KEY_ID
-from build import check_programs
-from circle import Circle, whole_circle
-from control_plane import Cluster
-from processes import wait_for
-from pulled import assert_pulled
-from recording import Call
-from refusals import RECONCILER, WEBHOOK, refused
-from source_images import oci_index
-from stacks import CHINA, GLOBAL
-from stage import answer, configuration, configured, emptied, pods_of, route
 
+from e2e.fakes.adapter import gateway
+from e2e.harness.all_calls import KEY_ID
+from e2e.harness.build import check_programs
+from e2e.harness.circle import Circle, whole_circle
+from e2e.harness.control_plane import Cluster
+from e2e.harness.processes import wait_for
+from e2e.harness.pulled import assert_pulled
+from e2e.harness.recording import Call
+from e2e.harness.refusals import RECONCILER, WEBHOOK, refused
+from e2e.harness.source_images import oci_index
+from e2e.harness.stacks import CHINA, GLOBAL
+from e2e.harness.stage import answer, configuration, configured, emptied, pods_of, route
 from image_mirror.lifecycle import BACKOFF
 from image_mirror.record import Record, Status
 from support.templates import ROOT

@@ -1,8 +1,8 @@
 """The tests' own CodeBuild API: an error in one of its builds must make a test fail."""
 
 import pytest
-from codebuild_service import Json, codebuild_service
 
+from e2e.fakes.codebuild_service import Json, codebuild_service
 from image_mirror.build_result import read_build
 from image_mirror.record import Build, BuildResult
 from support.buildspec_runner import Run

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from build import Project
-from processes import free_port, program
-from pulled import assert_pulled
-from registries import ECR_LOGIN, EcrApi, Registry, busy_registry, ecr_api, registry
-from source_images import SourceImage, digest_of, docker_image, oci_index
 
+from e2e.fakes.registries import ECR_LOGIN, EcrApi, Registry, busy_registry, ecr_api, registry
+from e2e.harness.build import Project
+from e2e.harness.processes import free_port, program
+from e2e.harness.pulled import assert_pulled
+from e2e.harness.source_images import SourceImage, digest_of, docker_image, oci_index
 from image_mirror.build_result import EXIT_CODES
 from support.buildspec_runner import Run, buildspec
 from tools.put_buildspec_into_template import SCRIPTS

@@ -3,14 +3,15 @@
 import json
 
 import pytest
-from deployment import GLOBAL_STACK, STACK, Checkout, registry
-from event_source_mapping import passes
-from sam import Json, Region
-from stacks import CHINA
-from stage import TOKEN
-from traffic import ecr_event
 
-pytest_plugins = ["deployed"]
+from e2e.fakes.event_source_mapping import passes
+from e2e.harness.deployment import GLOBAL_STACK, STACK, Checkout, registry
+from e2e.harness.sam import Json, Region
+from e2e.harness.stacks import CHINA
+from e2e.harness.stage import TOKEN
+from e2e.harness.traffic import ecr_event
+
+pytest_plugins = ["e2e.harness.deployed"]
 
 
 @pytest.mark.parametrize("region", ["cn-north-1", "cn-northwest-1", "us-west-2"])

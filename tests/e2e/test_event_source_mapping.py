@@ -5,7 +5,8 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from event_source_mapping import EventSourceMapping, Json, passes
+
+from e2e.fakes.event_source_mapping import EventSourceMapping, Json, passes
 
 CHANGE: Json = {"eventName": "INSERT", "dynamodb": {"NewImage": {"status": {"S": "REQUESTED"}}}}
 PATTERN: Json = {"eventName": ["INSERT", "MODIFY"], "dynamodb": {"NewImage": {"status": {"S": ["REQUESTED"]}}}}

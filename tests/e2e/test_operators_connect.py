@@ -15,22 +15,21 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 import yaml
 from botocore.exceptions import ClientError
-from deployment import GLOBAL_STACK, STACK, Checkout
-from processes import free_port, listening, running, wait_for
-from sam import Json, Region, Sam
-from stacks import CHINA
 
+from e2e.harness.deployment import GLOBAL_STACK, STACK, Checkout, cloud
+from e2e.harness.processes import free_port
+from e2e.harness.sam import Json, Region, Sam
+from e2e.harness.stacks import CHINA
 from image_mirror.aws import AccessKey, CallLimits, connect
 from image_mirror.global_access import GlobalAccount
 
-pytest_plugins = ["deployed"]
+pytest_plugins = ["e2e.harness.deployed"]
 
 OPERATOR = "operator"
 ALL = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]})
@@ -137,9 +136,7 @@ def deployed(built: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """The built stacks, deployed as the README says, to an AWS that no other test uses."""
     folder, port = tmp_path_factory.mktemp("connect"), free_port()
     endpoint = f"http://localhost:{port}"
-    cloud = Path(__file__).with_name("cloud.py")
-    with running([sys.executable, cloud, str(port)], folder / "cloud.log"):
-        wait_for(lambda: listening(port), "the emulated AWS is up", 60)
+    with cloud(port, folder / "cloud.log"):
         own = Checkout(built.folder, Sam(built.folder, endpoint, built.python), endpoint, built.python)
         china = own.deploy_china("cn-northwest-1")
         global_region = Region(endpoint, "us-west-2")

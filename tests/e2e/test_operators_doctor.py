@@ -17,23 +17,23 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from adapter import Gateway, gateway
-from control_plane import Cluster
-from deployment import GLOBAL_STACK, STACK, Checkout, registry
-from processes import free_port
-from sam import KEY, Json, Region
-from stage import TOKEN
-from tunnel import Tunnels, tunnels
 
+from e2e.fakes.adapter import Gateway, gateway
+from e2e.fakes.tunnel import Tunnels, tunnels
+from e2e.harness.control_plane import Cluster
+from e2e.harness.deployment import GLOBAL_STACK, STACK, Checkout, registry
+from e2e.harness.processes import free_port
+from e2e.harness.sam import KEY, Json, Region
+from e2e.harness.stage import TOKEN
 from image_mirror.cli.webhook_manifest import Choices, shipped_configuration
 
-pytest_plugins = ["deployed"]
+pytest_plugins = ["e2e.harness.deployed"]
 
 # moto has no IAM simulator, no account settings of Lambda, and only VPC's quotas in Service Quotas.
 LACKING = {
     "build quota": "gives no applied value",
     "Lambda concurrency": "GetAccountSettings",
-    "ECR permissions": "what answers is not AWS",
+    "ECR permissions": "the answer is not from AWS",
 }
 SCHEDULE, HINTS, FUNCTION = "ReconcilerFunctionEveryMinute", "ReconcilerFunctionEcrHints", "ReconcilerFunction"
 Break = Callable[["Operation"], AbstractContextManager[object]]
@@ -275,7 +275,7 @@ BREAKAGES = [
     ),
     pytest.param(
         lambda op: secret_of(op, "GlobalAKSK", lambda entries: entries.pop("G_SECRET_KEY")),
-        "GlobalAKSK: secret", "failed", "holds nothing in G_SECRET_KEY", "connect", id="half-a-secret",
+        "GlobalAKSK: secret", "failed", "has no value for G_SECRET_KEY", "connect", id="half-a-secret",
     ),
     pytest.param(
         lambda op: secret_of(op, "ImagePullSecret", lambda entries: entries.update(Region="cn-north-1")),
@@ -324,7 +324,7 @@ def test_errors_and_a_late_stream_are_read_from_cloudwatch(operation: Operation)
     _measure(operation, "ApiFunction", "Errors", 2.0)
     _measure(operation, FUNCTION, "IteratorAge", 75_000.0)
     code, results = operation.doctor()
-    assert "2 of 0 runs of the last hour ended in an error" in of(results, "webhook function")[1]["found"]
+    assert "2 of 0 runs in the last hour ended in an error" in of(results, "webhook function")[1]["found"]
     assert "up to 75 seconds old" in of(results, "stream lag")[0]["found"]
     assert code == 0
 
@@ -397,7 +397,7 @@ def test_doctor_names_the_permissions_that_an_operator_lacks(operation: Operatio
     ):
         [result] = of(results, topic)
         assert (result["state"], result["found"]) == ("skipped", f"not permitted ({action})")
-        assert f"have {action} granted to you in the" in result["remedy"]
+        assert f"ask for the permission {action} in the" in result["remedy"]
     # The webhook's own calls are not signed with a key that moto knows here.
     assert [each["topic"] for each in results if each["state"] == "failed"] == ["webhook call"]
     assert code == 1

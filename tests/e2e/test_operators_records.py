@@ -16,22 +16,22 @@ from typing import Any
 
 import boto3
 import pytest
-from control_plane import Cluster
-from deployment import GLOBAL_STACK, STACK, Checkout
-from dynamodb_local import create_table, dynamodb_local
-from event_source_mapping import EventSourceMapping
-from pods import COPIES, images, pod
-from processes import wait_for
-from sam import Json, Region
-from stage import emptied
 
+from e2e.fakes.dynamodb_local import create_table, dynamodb_local
+from e2e.fakes.event_source_mapping import EventSourceMapping
+from e2e.harness.control_plane import Cluster
+from e2e.harness.deployment import GLOBAL_STACK, STACK, Checkout
+from e2e.harness.pods import COPIES, images, pod
+from e2e.harness.processes import wait_for
+from e2e.harness.sam import Json, Region
+from e2e.harness.stage import emptied
 from image_mirror.pod_images import ORIGINALS
 from image_mirror.record import Record, Status
 from image_mirror.table import Records
 from support.recorded import record, write
 from support.templates import ROOT
 
-pytest_plugins = ["deployed"]
+pytest_plugins = ["e2e.harness.deployed"]
 
 MANY = 5_000
 TABLE = "ImageListTable"

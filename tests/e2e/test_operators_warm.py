@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from control_plane import Cluster
-from pods import COPIES, pod
-from stage import emptied
 from typer.testing import CliRunner, Result
 
+from e2e.harness.control_plane import Cluster
+from e2e.harness.pods import COPIES, pod
+from e2e.harness.stage import emptied
 from image_mirror.cli import app
 from image_mirror.pod_images import ORIGINALS, SKIP_LABEL
 from support.operators import Operated

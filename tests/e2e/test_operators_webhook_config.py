@@ -8,10 +8,11 @@ from subprocess import run
 
 import pytest
 import yaml
-from adapter import Gateway
-from control_plane import Cluster
-from pods import COPIES, Json, images, pod
-from stage import answer, configured, emptied, output_path
+
+from e2e.fakes.adapter import Gateway
+from e2e.harness.control_plane import Cluster
+from e2e.harness.pods import COPIES, Json, images, pod
+from e2e.harness.stage import answer, configured, emptied, output_path
 
 NAME = "mutatingwebhookconfiguration"
 SOURCE = "gcr.io/a/b:1"

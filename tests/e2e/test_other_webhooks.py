@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapter import Gateway, gateway
-from control_plane import Cluster
-from pods import COPIES, Json, images, originals, pod
-from stage import answer, configuration, configured, emptied, policy_of
 
+from e2e.fakes.adapter import Gateway, gateway
+from e2e.harness.control_plane import Cluster
+from e2e.harness.pods import COPIES, Json, images, originals, pod
+from e2e.harness.stage import answer, configuration, configured, emptied, policy_of
 from image_mirror.cli.emulation import Emulation
 
 

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from all_calls import KEY_ID
-from authorization import has_resources
-from policies import Decision, grants
-from principals import AUTH_ARN, CASES, EVERYTHING, UNUSED, calls, china, globally, needs, problems
-from stacks import CHINA, GLOBAL
-from start_build import SET_BY_THE_RECONCILER
 
+from e2e.fakes.policies import Decision, grants
+from e2e.harness.all_calls import KEY_ID
+from e2e.harness.authorization import has_resources
+from e2e.harness.principals import AUTH_ARN, CASES, EVERYTHING, UNUSED, calls, china, globally, needs, problems
+from e2e.harness.stacks import CHINA, GLOBAL
+from e2e.harness.start_build import SET_BY_THE_RECONCILER
 from support.templates import ROOT
 
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from policies import (
+
+from e2e.fakes.policies import (
     Decision,
     Grant,
     Request,

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import boto3
 import pytest
-from adapter import gateway
-from dynamodb_local import create_table, dynamodb_local
-from processes import free_port
-from soak import Client
-from stage import answer, route
 
+from e2e.fakes.adapter import gateway
+from e2e.fakes.dynamodb_local import create_table, dynamodb_local
+from e2e.harness.processes import free_port
+from e2e.harness.soak import Client
+from e2e.harness.stage import answer, route
 from image_mirror import webhook
 from image_mirror.cli.emulation import REGISTRY
 from image_mirror.record import Record, Status

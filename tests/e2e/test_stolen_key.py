@@ -4,12 +4,12 @@ import re
 from typing import Any
 
 import pytest
-from authorization import actions, condition_keys, resource_of
-from policies import Decision, Request, evaluate
-from stacks import GLOBAL
-from start_build import PARTS, SET_BY_THE_RECONCILER, WHOLES, example, overrides
-from stolen_key import POLICY, POLICY_OF_ONE_ACCOUNT, PROJECT, START, Json, request, variables
 
+from e2e.fakes.policies import Decision, Request, evaluate
+from e2e.harness.authorization import actions, condition_keys, resource_of
+from e2e.harness.stacks import GLOBAL
+from e2e.harness.start_build import PARTS, SET_BY_THE_RECONCILER, WHOLES, example, overrides
+from e2e.harness.stolen_key import POLICY, POLICY_OF_ONE_ACCOUNT, PROJECT, START, Json, request, variables
 from support.buildspec_runner import IMAGE, REGISTRY, TARGET
 from support.templates import ROOT
 

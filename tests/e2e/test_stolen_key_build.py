@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from authorization import actions, resource_of
-from policies import Decision, Request, evaluate
-from principals import AUTH_ARN, globally
-from stacks import CHINA, GLOBAL
-from stolen_key import POLICY, POLICY_OF_ONE_ACCOUNT, request, variables
 
+from e2e.fakes.policies import Decision, Request, evaluate
+from e2e.harness.authorization import actions, resource_of
+from e2e.harness.principals import AUTH_ARN, globally
+from e2e.harness.stacks import CHINA, GLOBAL
+from e2e.harness.stolen_key import POLICY, POLICY_OF_ONE_ACCOUNT, request, variables
 from support.buildspec_runner import ACCESS_KEY_ID, IMAGE, REGISTRY, SECRET_ACCESS_KEY, TARGET, CodeBuild, Run
 
 ROLE = globally("as shipped", RegistryAuthSecretArn=AUTH_ARN).policies("CodeBuildRole")

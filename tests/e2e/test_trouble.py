@@ -9,12 +9,12 @@ from ssl import create_default_context
 from urllib.parse import urlsplit
 
 import pytest
-from adapter import Gateway
-from control_plane import Cluster
-from pods import COPIES, Json, images, pod
-from processes import free_port
-from stage import answer, configuration, configured, emptied, output_path, policy_of
 
+from e2e.fakes.adapter import Gateway
+from e2e.harness.control_plane import Cluster
+from e2e.harness.pods import COPIES, Json, images, pod
+from e2e.harness.processes import free_port
+from e2e.harness.stage import answer, configuration, configured, emptied, output_path, policy_of
 from image_mirror import webhook
 from image_mirror.cli.emulation import Emulation
 from support.reviews_data import captured

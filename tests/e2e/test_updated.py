@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from adapter import Gateway
-from control_plane import Cluster
-from pods import COPIES, EVERY_FIELD, FULL, images, originals, pod, version
 
+from e2e.fakes.adapter import Gateway
+from e2e.harness.control_plane import Cluster
+from e2e.harness.pods import COPIES, EVERY_FIELD, FULL, images, originals, pod, version
 from image_mirror import webhook
 from image_mirror.cli.emulation import Emulation
 from image_mirror.record import Record, Status

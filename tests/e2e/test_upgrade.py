@@ -1,11 +1,11 @@
 """A deployment of an older release is updated in place to the shipped one."""
 
-from deployment import STACK, Checkout, registry, store_key
-from sam import Json, Region
-from stage import TOKEN
-from traffic import COPIES, REVIEW, admit, builds, ecr_event, expected_images, stream_batch
+from e2e.harness.deployment import STACK, Checkout, registry, store_key
+from e2e.harness.sam import Json, Region
+from e2e.harness.stage import TOKEN
+from e2e.harness.traffic import COPIES, REVIEW, admit, builds, ecr_event, expected_images, stream_batch
 
-pytest_plugins = ["deployed"]
+pytest_plugins = ["e2e.harness.deployed"]
 
 # An older deployment: a table of repo and tag without stream and index, a function, another URL.
 OLDER_TEMPLATE = """

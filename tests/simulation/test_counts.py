@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 
 from image_mirror import webhook
-from image_mirror.metrics import Counts, Metric
+from image_mirror.counts import Counts
+from image_mirror.metrics import Metric
 from simulation.burst import run_burst
 
 

@@ -60,7 +60,7 @@ class Aws:
     def works(self) -> bool:
         """Return whether the secret contains a key that AWS accepts, with the right secret part."""
         version = self.label("AWSCURRENT")
-        return version is not None and self.test_key(AccessKey("", *self.entries()[1:])).outcome is ProbeResult.WORKS
+        return version is not None and self.test_key(AccessKey("", *self.entries()[1:])).result is ProbeResult.WORKS
 
     def entries(self) -> tuple[str, str, str]:
         version = self.label("AWSCURRENT")

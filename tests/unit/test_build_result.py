@@ -118,7 +118,7 @@ COMMAND = "Error while executing command: copy. Reason: exit status "
 )
 def test_each_end_of_a_build_has_its_result(build: dict[str, Any], result: BuildResult, reason: str) -> None:
     found = read_build(build)
-    assert (found.outcome, found.reason) == (result, reason)
+    assert (found.result, found.reason) == (result, reason)
     # These two last until someone corrects a key or its secret, so there is an alarm for them.
     assert found.key is (reason.startswith("TARGET_LOGIN") or "Secrets Manager" in reason)
 
@@ -127,7 +127,7 @@ def test_each_end_of_a_build_has_its_result(build: dict[str, Any], result: Build
 def test_the_exit_code_says_the_same_where_the_export_is_missing(code: int, result: str) -> None:
     by_code = read_build(failed(f"{COMMAND}{code}"))
     by_export = read_build(failed(COPY_RESULT=result, COPY_REASON="y"))
-    assert by_code.outcome is by_export.outcome
+    assert by_code.result is by_export.result
     assert by_code.reason == f"{result}: {COMMAND}{code}"
 
 

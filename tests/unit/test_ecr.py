@@ -77,7 +77,7 @@ def test_outside_china_the_partition_of_other_accounts_is_aws() -> None:
     }
 
 
-def test_a_repository_that_cannot_be_made_delays(
+def test_a_repository_that_cannot_be_created_delays(
     cloud: Cloud, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(**_: object) -> None:

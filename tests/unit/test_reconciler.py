@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from image_mirror import reconciler
 from image_mirror.aws_errors import DelayedError, delayed_by
 from image_mirror.codebuild import Builds
+from image_mirror.ecr import Repositories
 from image_mirror.reconciler import Reconciler
 from image_mirror.record import HOUR, MINUTE, Build, BuildResult, Record, Status, idempotency_token, new_record
 from image_mirror.reference import destination_of, parse_reference
@@ -256,6 +257,25 @@ def test_a_missing_secret_makes_requests_wait_without_an_attempt(cloud: Cloud, r
         "Secrets Manager can't find the specified secret."
     )
     assert MINUTE - 5000 <= (after.due_at or 0) - now() <= MINUTE
+
+
+def test_a_repository_that_cannot_be_created_delays_the_copy_and_starts_no_build(
+    cloud: Cloud, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Record] = []
+
+    def refuse(_self: Repositories, record: Record) -> None:
+        error = ClientError({"Error": {"Code": "LimitExceededException", "Message": "x"}}, "CreateRepository")
+        raise delayed_by(f"creating the repository {record.repo}", error)
+
+    monkeypatch.setattr(Repositories, "ensure", refuse)
+    monkeypatch.setattr(Builds, "start", lambda _self, record: started.append(record))
+    record = create(records, fresh())
+    assert run(stream(record)) == {"batchItemFailures": []}
+    after = current(records, record)
+    assert (started, cloud.codebuild.list_builds()["ids"]) == ([], [])
+    assert (after.status, after.attempts, after.waits) == (Status.REQUESTED, 0, 1)
+    assert after.error == f"creating the repository {record.repo}: AWS answered LimitExceededException"
 
 
 def test_a_full_queue_ends_the_starts_of_an_invocation_and_leaves_the_rest_due(

@@ -19,17 +19,17 @@ TIMEOUTS = {
     **dict.fromkeys(("join", "result", "exception", "settimeout", "Timer"), (0,)),
     **dict.fromkeys(("get", "acquire", "communicate", "as_completed"), (1,)),
     "wait": (0, 1),  # of an event, a thread's barrier or a process; of futures
-    "wait_for": (1, 2),  # of a condition; of e2e/processes.py
+    "wait_for": (1, 2),  # of a condition; of e2e/harness/processes.py
     "select": (3,),
-    "server": (4,),  # of e2e/processes.py
+    "server": (4,),  # of e2e/harness/processes.py
 }
 PARAMETERS = {"timeout", "seconds"}
 WAIT_SECONDS = {"wait_for", "server", "run_script"}  # in other calls `seconds` may be the tested value
 # Exceptions, by file and line of code, each with the reason.
 EXCEPTIONS = {
-    ("tests/e2e/processes.py", "process.wait(10)"): "after it the process is killed, so a slow one ends all the same",
-    ("tests/e2e/processes.py", "probe.settimeout(0.5)"): "it is tried again until the caller's time is over",
-    ("tests/e2e/stage.py", "policy_of: seconds"): "the webhook configuration's timeoutSeconds",
+    ("tests/e2e/harness/processes.py", "process.wait(10)"): "then it is killed, so a slow one ends all the same",
+    ("tests/e2e/harness/processes.py", "probe.settimeout(0.5)"): "it is tried again until the caller's time is over",
+    ("tests/e2e/harness/stage.py", "policy_of: seconds"): "the webhook configuration's timeoutSeconds",
 }
 
 

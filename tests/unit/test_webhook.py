@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from image_mirror import webhook
-from image_mirror.metrics import Counts
+from image_mirror.counts import Counts
 from image_mirror.table import Records, to_record
 from support.cloud import REGISTRY, Cloud
 

@@ -22,7 +22,7 @@ _COMMANDS = {
     "retry": ("commands.retry", "Request failed and waiting copies again, now."),
     "forget": ("commands.forget", "Remove records, so that images are copied again."),
     "prune": ("commands.prune", "Show or remove copies that nobody pulls."),
-    "demo": ("demo", "Run the main job on emulated AWS."),
+    "demo": ("commands.demo", "Run the main job on emulated AWS."),
 }
 
 
@@ -102,7 +102,7 @@ app = typer.Typer(cls=_Commands, rich_markup_mode=None, pretty_exceptions_enable
 
 def _version(is_set: bool) -> None:
     if is_set:
-        from importlib.metadata import version  # imported here because it takes 9 ms
+        from importlib.metadata import version  # noqa: PLC0415 - it takes 9 ms
 
         typer.echo(f"image-mirror {version('image-mirror')}")
         raise typer.Exit

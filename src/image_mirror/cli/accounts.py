@@ -63,7 +63,7 @@ class Account:
         region = key.region if key else self.region
         if key is None and self._session.get_credentials() is None:
             raise NoAnswerError(f"{self}: no credentials are found", self._name_it)
-        patience = Config(
+        limits = Config(
             connect_timeout=5,
             read_timeout=30,
             retries={"mode": "standard", "total_max_attempts": 3},
@@ -74,7 +74,7 @@ class Account:
             region_name=region,
             aws_access_key_id=key.access_key_id if key else None,
             aws_secret_access_key=key.secret_access_key if key else None,
-            config=patience,
+            config=limits,
         )
         client.meta.events.register("after-call", self._sign)
         return client

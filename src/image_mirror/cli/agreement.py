@@ -1,4 +1,4 @@
-"""Says where the two stacks do not fit together. Pure."""
+"""Finds where the two stacks do not fit together. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from image_mirror.cli.stacks import Stack
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What was found, and what to do; `stops_copies` is False where copies are made all the same."""
+    """What was found, and what to do; `stops_copies` is False if copies are still made."""
 
     found: str
     remedy: str
@@ -17,15 +17,19 @@ class Fault:
 
 
 def faults(china: Stack, global_side: Stack) -> Iterator[Fault]:
-    """Yield what keeps the global stack from copying to where China's stack looks, or from being asked by its name.
+    """Yield the differences between the stacks that stop copies, and an empty ChinaAccountId.
 
-    Raises NoAnswerError where a stack lacks what is compared.
+    Raises NoAnswerError if a stack lacks a parameter or an output that is compared.
     """
     account = china.output("CopiesPrefix").partition(".")[0]
     for name, wanted, then in (
         ("RepositoryPrefix", china.parameter("RepositoryPrefix"), ""),
-        # When this changes, CloudFormation sets the secret back to the keys that the template was once given.
-        ("Region", china.account.region, ", then `image-mirror connect`, for it resets the secret ImagePullSecret"),
+        # If Region changes, CloudFormation sets the secret back to the keys that were the template's parameters.
+        (
+            "Region",
+            china.account.region,
+            ", then `image-mirror connect`, because this resets the secret ImagePullSecret",
+        ),
     ):
         if (is_now := global_side.parameter(name)) != wanted:
             yield Fault(
@@ -40,7 +44,7 @@ def faults(china: Stack, global_side: Stack) -> Iterator[Fault]:
         )
     if not is_now:
         yield Fault(
-            "ChinaAccountId of the global stack is empty: any account that its key can push to may be a target",
+            "ChinaAccountId of the global stack is empty: any account that its key can push to may receive copies",
             deploy_global(global_side, f"ChinaAccountId={account}"),
             stops_copies=False,
         )

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import typer
 
@@ -12,9 +11,6 @@ from image_mirror.messages import printable
 from image_mirror.record import Record, Status
 from image_mirror.reference import Destination
 from image_mirror.table import Records
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 _SHORTEST = 5.0  # seconds between two rounds of reading
 _READS_PER_SECOND = 50
@@ -124,40 +120,3 @@ class Lines:
                 self._printed[each.copy] = now
                 reason = f" ({each.reason})" if each.reason else ""
                 typer.echo(printable(f"{each.state:<9} {each.image}{reason}"), err=True)
-
-
-def screen(copies: list[CopyProgress], width: int, height: int) -> "RenderableType":
-    """Return what a terminal of `width` by `height` shows: a progress bar, and a line for each copy that is missing."""
-    # Imported here because it takes 15 ms, and a pipe does not need it.
-    from rich.console import Group
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-    from rich.text import Text
-
-    done = sum(each.is_copied for each in copies)
-    failed = sum(each.ended and not each.is_copied for each in copies)
-    head = Table.grid(padding=(0, 1))
-    count = f"{done} of {len(copies)} copied" + (f", {failed} failed" if failed else "")
-    head.add_row(ProgressBar(total=len(copies), completed=done, width=30), Text(count))
-    missing = sorted((each for each in copies if not each.is_copied), key=lambda each: (not each.ended, each.image))
-    room = max(1, height - 3)
-    lines = []
-    for each in missing[:room]:
-        style = "red" if each.ended else "cyan" if each.state == Status.COPYING else "yellow"
-        clock = f"{each.waited // 60}:{each.waited % 60:02}"
-        state = f"{each.state:<9}  {clock:>5}  "
-        name = _cut(printable(each.image), width - len(state))
-        line = Text.assemble((state, style), name, no_wrap=True, overflow="ellipsis")
-        if each.reason and width - len(line) > len("  ..."):
-            line.append(f"  {printable(each.reason)}", style="dim")
-        lines.append(line)
-    more = [Text(f"and {len(missing) - room} more", style="dim")] if len(missing) > room else []
-    return Group(head, *lines, *more)
-
-
-def _cut(name: str, room: int) -> str:
-    """Return a name that is not longer than `room`. It is cut in its middle, so that it keeps its tag."""
-    if len(name) <= room:
-        return name
-    end = max(1, room * 2 // 3)
-    return f"{name[: max(0, room - end - 1)]}\N{HORIZONTAL ELLIPSIS}{name[-end:]}"

@@ -18,6 +18,7 @@ import boto3
 from moto import mock_aws
 
 from image_mirror import reconciler, webhook
+from image_mirror.global_access import ENTRIES
 from image_mirror.record import Record
 from image_mirror.table import DUE_INDEX, to_record
 
@@ -79,7 +80,7 @@ class Emulation:
         self._position: str = self._streams.get_shard_iterator(
             StreamArn=self._stream_arn, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
         )["ShardIterator"]
-        entries = {"G_AWS_REGION": GLOBAL_REGION, "G_ACCESS_KEY": "emulated", "G_SECRET_KEY": "emulated"}
+        entries = dict(zip(ENTRIES, (GLOBAL_REGION, "emulated", "emulated"), strict=True))
         boto3.client("secretsmanager").create_secret(Name=SECRET, SecretString=json.dumps(entries))
         boto3.client("codebuild", region_name=GLOBAL_REGION).create_project(
             name=PROJECT,

@@ -1,4 +1,4 @@
-"""A Kubernetes cluster as the operator reaches it: by kubectl, which knows every way to log in to one."""
+"""A Kubernetes cluster, read with the operator's kubectl, which supports every way to log in to a cluster."""
 
 import json
 import shlex
@@ -17,7 +17,7 @@ _WITHIN = 300  # seconds for all of them, and for a plugin that logs in
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """One cluster: a kubeconfig file and a context in it; None leaves either to kubectl, KUBECONFIG included."""
+    """One cluster: a kubeconfig file and a context in it. For None kubectl uses its own choice, as KUBECONFIG says."""
 
     kubeconfig: Path | None = None
     context: str | None = None
@@ -38,20 +38,20 @@ class Cluster:
     def _get(self, form: str, *what: str) -> Json:
         kubectl = shutil.which("kubectl")
         if kubectl is None:
-            raise NoAnswerError("kubectl is not on PATH", "install it, for the cluster is asked by it")
+            raise NoAnswerError("kubectl is not on PATH", "install kubectl; this command reads the cluster with it")
         where = [f"--kubeconfig={self.kubeconfig}"] if self.kubeconfig else []
         where += [f"--context={self.context}"] if self.context else []
-        command = [kubectl, "get", form, f"--request-timeout={_TIMEOUT}", *where, *what]  # no shell reads it
+        command = [kubectl, "get", form, f"--request-timeout={_TIMEOUT}", *where, *what]  # without a shell
         asked = f"`{shlex.join(['kubectl', 'get', *(what or (form,)), *where])}`"
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_WITHIN)  # noqa: S603
         except subprocess.TimeoutExpired as error:
             said = f"the cluster ({self}): kubectl has not ended within {_WITHIN} s"
-            raise NoAnswerError(said, f"run {asked}: if a login waits for you there, log in first") from error
+            raise NoAnswerError(said, f"run {asked}; if it waits for a login, log in first") from error
         if done.returncode != 0:
             lines = [line for line in done.stderr.splitlines() if line.strip()]
             said = printable(lines[-1] if lines else f"kubectl ended with {done.returncode}")
-            raise NoAnswerError(f"the cluster ({self}): {said}", f"does {asked} work for you?")
+            raise NoAnswerError(f"the cluster ({self}): {said}", f"run {asked} to see the error")
         answer: Json = json.loads(done.stdout)
         return answer
 

@@ -1,7 +1,7 @@
-"""The pods in manifests: YAML or JSON in, pods and pod templates out, and the place of all that is wrong.
+"""The pods in manifests: takes YAML or JSON, returns pods and pod templates, and the place of each fault.
 
-In the kinds of Kubernetes itself the place of the pod template is known, and what the webhook looks at is checked. In
-any other kind whatever looks like a pod template is one: a mapping whose `spec` lists containers that name an image.
+In Kubernetes' own kinds the place of the pod template is known, and the fields that the webhook reads are checked. In
+any other kind each mapping whose `spec` lists containers that name an image counts as a pod template.
 """
 
 import json
@@ -12,12 +12,15 @@ from errno import ENOENT
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from image_mirror.cli.documents import UnreadableError, read_documents
+from image_mirror.cli.errors import ExitCode
 from image_mirror.messages import printable
 from image_mirror.review import Json
 
 _STDIN = "-"
-_SUFFIXES = (".json", ".yaml", ".yml")  # as kubectl reads a directory: these files of it, and not those below
+_SUFFIXES = (".json", ".yaml", ".yml")  # as kubectl reads a directory: without its subdirectories
 
 _CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
 _TEMPLATE = ("spec", "template")
@@ -41,7 +44,7 @@ _POD: Json = {"metadata": _METADATA, "spec!": _SPEC | {"volumes": [{"name!": "",
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with a file, or with a document of it (counted from 1) at a `place` in it."""
+    """What is wrong with a file, or with one of its documents (counted from 1) at a `place` in it."""
 
     file: str
     document: int | None
@@ -49,7 +52,7 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        """Print as one line, from the outside in."""
+        """Return one line: the file, the document, the place, and the message."""
         document = f"document {self.document}" if self.document else ""
         return printable(": ".join(part for part in (self.file, document, self.place, self.message) if part))
 
@@ -58,8 +61,8 @@ class Problem:
 class FoundPod:
     """A pod or a pod template, and the object it was found in.
 
-    `name` may be a generateName; `namespace` is None where the manifest leaves it open. `path` leads from the document
-    to the pod, "" where the document is the pod. `pod` has a mapping for its metadata and one for its spec.
+    `name` may be a generateName; `namespace` is None if the manifest names none. `path` leads from the document to
+    the pod; it is "" if the document is the pod. `pod` has a mapping for its metadata and one for its spec.
     """
 
     file: str
@@ -73,27 +76,30 @@ class FoundPod:
 
 @dataclass(slots=True)
 class Manifests:
-    """What all files read so far hold; `namespaces` are those defined there, each with its labels."""
+    """What all files read so far contain; `namespaces` are those defined there, each with its labels."""
 
     pods: list[FoundPod] = field(default_factory=list)
     namespaces: dict[str, Json] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     def read(self, file: str, data: bytes) -> None:
-        """Take in a file; never raises, for all that is wrong becomes a problem. What does not parse ends its file."""
+        """Add what a file contains. Never raises: each fault becomes a problem.
+
+        What follows a document that does not parse is not read.
+        """
         number, text = 0, ""
         try:
             text = data.decode("utf-8-sig")
             for number, document in enumerate(read_documents(text), start=1):
                 self.add(file, number, document)
         except UnicodeDecodeError as error:
-            self.problems.append(Problem(file, None, "", f"byte {error.start + 1} is no UTF-8; save it as UTF-8"))
+            self.problems.append(Problem(file, None, "", f"byte {error.start + 1} is not UTF-8; save it as UTF-8"))
         except UnreadableError as error:
-            hint = "; a chart is rendered first: helm template CHART | image-mirror preview -" if "{{" in text else ""
+            hint = "; render the chart first: helm template CHART | image-mirror preview -" if "{{" in text else ""
             self.problems.append(Problem(file, number + 1, f"line {error.line}", f"{error.cause}{hint}"))
 
     def add(self, file: str, document: int, value: object) -> None:
-        """Take in one document as its parsed value, None for an empty one; never raises."""
+        """Add one document, given as its parsed value, None for an empty one. Never raises."""
         pending: list[tuple[str, object]] = [] if value is None else [("", value)]
         while pending:
             path, item = pending.pop()
@@ -103,7 +109,7 @@ class Manifests:
                 if item["kind"].endswith("List") and "items" in item:
                     path, items = _join(path, "items"), item["items"] or []
                     faults = list(_faults(path, items, [{}]))
-                    kind = item["kind"].removesuffix("List")  # the items of a PodList may leave out what it says
+                    kind = item["kind"].removesuffix("List")  # the items of a PodList may leave out their kind
                     inherited = {"apiVersion": item["apiVersion"], "kind": kind} if kind else {}
                     pending += [] if faults else _children(path, [inherited | value for value in items])
                 else:
@@ -130,7 +136,7 @@ class Manifests:
 
 
 def read_manifests(names: Iterable[str]) -> Manifests:
-    """Read files, the manifests in directories, and standard input for "-", each once; never raises."""
+    """Read files, the manifests in directories, and standard input for "-". Reads each once, and never raises."""
     manifests = Manifests()
     for name in dict.fromkeys(names):
         try:
@@ -139,6 +145,16 @@ def read_manifests(names: Iterable[str]) -> Manifests:
         except OSError as error:
             file = str(error.filename or name)
             manifests.problems.append(Problem(file, None, "", f"cannot be read: {error.strerror or error}"))
+    return manifests
+
+
+def read_valid_manifests(names: Iterable[str]) -> Manifests:
+    """Read as `read_manifests`. If something is wrong, print each problem and raise typer.Exit."""
+    manifests = read_manifests(names)
+    for problem in manifests.problems:
+        typer.echo(f"Error: {problem}", err=True)
+    if manifests.problems:
+        raise typer.Exit(ExitCode.WRONG_INPUT)
     return manifests
 
 
@@ -162,13 +178,13 @@ def _join(path: str, key: str | int) -> str:
 
 
 def _children(path: str, value: object) -> list[tuple[str, Any]]:
-    """List what `value` holds, the last first, as a stack wants it."""
+    """List what `value` contains, the last first, because the caller takes from the end."""
     held = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [(_join(path, key), child) for key, child in held][::-1]
 
 
 def _search(path: str, value: Any) -> Iterator[tuple[str, Json]]:
-    """Find what looks like a pod template at any depth, and return the parts of it that are well-formed."""
+    """Find what looks like a pod template at any depth; yield its path and its well-formed parts."""
     pending = [(path, value)]
     while pending:
         path, value = pending.pop()
@@ -180,7 +196,10 @@ def _search(path: str, value: Any) -> Iterator[tuple[str, Json]]:
 
 
 def _named(containers: object) -> list[Json]:
-    """Empty what names no image, and give a container without a name (Knative allows that) its index for one."""
+    """Return the containers, with {} in place of each that names no image.
+
+    A container without a name (Knative allows that) gets its index as its name.
+    """
     return [
         {"name": f"[{index}]"} | container
         if isinstance(container, dict) and isinstance(container.get("image"), str)
@@ -190,7 +209,7 @@ def _named(containers: object) -> list[Json]:
 
 
 def _faults(path: str, value: Any, shape: Any) -> Iterator[tuple[str, str]]:
-    """Yield each field, and what keeps it from having its shape. A null is as good as nothing, as to the API server."""
+    """Yield each field that does not have its shape, and why. A null counts as missing, as in the API server."""
     wanted = _WANTED[type(shape)]
     if value is None:
         yield path, f"is missing; it must be {wanted}"

@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,16 +29,17 @@ GlobalRegion = Annotated[
     str | None, typer.Option(metavar="REGION", help="The region of the global stack, if it differs from the profile's.")
 ]
 GlobalStackName = Annotated[str, typer.Option(metavar="NAME", help="The stack in the global account.")]
-Kubeconfig = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        exists=True,
-        dir_okay=False,
-        readable=True,
-        help="The kubeconfig file of the cluster.",
-        show_default=False,
-    ),
+
+
+def _kubeconfig(help_text: str) -> Any:
+    return typer.Option(
+        "--kubeconfig", metavar="FILE", exists=True, dir_okay=False, readable=True, help=help_text, show_default=False
+    )
+
+
+Kubeconfig = Annotated[Path | None, _kubeconfig("The kubeconfig file of the cluster.")]
+Kubeconfigs = Annotated[
+    list[Path] | None, _kubeconfig("The kubeconfig of a cluster that pulls copies. Can be repeated.")
 ]
 KubeContext = Annotated[
     str | None, typer.Option("--context", metavar="NAME", help="The kubeconfig context; default: the current one.")

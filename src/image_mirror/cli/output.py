@@ -4,6 +4,7 @@ All times come in as milliseconds since the epoch; 0 means that there is none.
 """
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from image_mirror.messages import printable
-from image_mirror.record import HOUR, MINUTE
+from image_mirror.record import DAY, HOUR, MINUTE
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -42,18 +43,28 @@ def as_json(rows: "Iterable[DataclassInstance]") -> str:
     return json.dumps([asdict(row) for row in rows], indent=2)
 
 
-def span(milliseconds: int) -> str:
+def current_time() -> int:
+    """Return the time."""
+    return int(time.time() * 1000)
+
+
+def milliseconds(date: datetime) -> int:
+    """Return a time that AWS gave."""
+    return int(date.timestamp() * 1000)
+
+
+def span(length: int) -> str:
     """Return a length of time in its two largest units: 45s, 12m, 3h15m, 2d4h."""
-    if milliseconds < HOUR:
-        return f"{milliseconds // MINUTE}m" if milliseconds >= MINUTE else f"{max(0, milliseconds) // 1000}s"
-    large, small, unit, names = (24 * HOUR, HOUR, 24, "dh") if milliseconds >= 48 * HOUR else (HOUR, MINUTE, 60, "hm")
-    rest = milliseconds // small % unit
-    return f"{milliseconds // large}{names[0]}" + (f"{rest}{names[1]}" if rest else "")
+    if length < HOUR:
+        return f"{length // MINUTE}m" if length >= MINUTE else f"{max(0, length) // 1000}s"
+    large, small, unit, names = (DAY, HOUR, 24, "dh") if length >= 48 * HOUR else (HOUR, MINUTE, 60, "hm")
+    rest = length // small % unit
+    return f"{length // large}{names[0]}" + (f"{rest}{names[1]}" if rest else "")
 
 
-def utc(milliseconds: int | None) -> str | None:
+def utc(then: int | None) -> str | None:
     """Return a time in ISO 8601 and UTC, for programs; None if there is none."""
-    date = _date(milliseconds or 0)
+    date = _date(then or 0)
     return date.isoformat(timespec="seconds").replace("+00:00", "Z") if date else None
 
 
@@ -66,9 +77,9 @@ def moment(then: int, now: int) -> str:
     return f"{date.astimezone().isoformat(timespec='seconds')} ({distance})"
 
 
-def _date(milliseconds: int) -> datetime | None:
+def _date(then: int) -> datetime | None:
     """Return the time; None if there is none, or if somebody has written a number that is not a time."""
     try:
-        return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
+        return datetime.fromtimestamp(then / 1000, UTC) if then else None
     except (OverflowError, ValueError, OSError):
         return None

@@ -8,6 +8,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from image_mirror.aws_errors import code_of
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.decisions import Mirror
@@ -39,8 +40,8 @@ class Stack:
     def _entry(self, kind: str, entries: Mapping[str, str], name: str) -> str:
         if name not in entries:
             raise NoAnswerError(
-                f"{self.account}: the stack {self.name} has no {kind} {name}: it is an older release's, or none of "
-                "this project's",
+                f"{self.account}: the stack {self.name} has no {kind} {name}: it is of an older release or not of this "
+                "project",
                 "deploy it again, or name the right one",
             )
         return entries[name]
@@ -59,7 +60,7 @@ def global_stack(account: Account, name: str) -> Stack:
 def mirror_of(stack: Stack) -> Mirror:
     """Return the mirror that China's stack deploys: where copies go, and which images are copied.
 
-    Raises NoAnswerError; also for a wrong rule, for CloudFormation takes any text as one.
+    Raises NoAnswerError; also for a wrong rule, because CloudFormation accepts any text as a rule.
     """
     registry, _, prefix = stack.output("CopiesPrefix").rstrip("/").partition("/")
     try:
@@ -76,7 +77,7 @@ def _read(account: Account, name: str, option: str) -> Stack:
     try:
         [found] = account.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
     except ClientError as error:
-        if error.response["Error"]["Code"] != "ValidationError":
+        if code_of(error) != "ValidationError":
             raise
         raise NoAnswerError(
             f"{account}: there is no stack {name!r} in {account.region}",

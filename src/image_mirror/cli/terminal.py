@@ -1,6 +1,6 @@
-"""What a command shows while it works: a bar that says how far it is, what it waits for; and eight calls at once.
+"""What a command shows while it works: its progress, and what it waits for. Also runs eight calls at once.
 
-It goes to standard error: drawn where somebody watches; elsewhere only what is waited for is said, once.
+It is shown on standard error: drawn on a terminal; else only what the command waits for is printed, once.
 """
 
 import sys
@@ -19,30 +19,29 @@ Subject = TypeVar("Subject")
 
 
 def is_terminal() -> bool:
-    """Say whether somebody watches: no bar ends up in a pipe or in a file."""
+    """Say whether both outputs go to a terminal: a pipe or a file must not get a progress bar."""
     return sys.stdout.isatty() and sys.stderr.isatty()
 
 
 @contextmanager
 def bar(title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Show on standard error how far something is, where somebody watches; yield what takes the number just done."""
+    """Show a progress bar on standard error, if both outputs go to a terminal.
+
+    Yields a function that takes how many more are done.
+    """
     if not is_terminal():
         yield lambda _: None
         return
-    # Here, for it costs 20 ms, which a pipe need not pay.
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from image_mirror.cli import drawing  # noqa: PLC0415 - only for a terminal
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda count: progress.advance(task, count)
+    with drawing.progress_bar(title, total) as advance:
+        yield advance
 
 
 def each(title: str, work: Callable[[Subject], None], subjects: Sequence[Subject]) -> None:
     """Call `work` with each subject, eight at once.
 
-    At the first error, and at Ctrl-C, nothing more is begun; what has begun ends, and the error is raised.
+    After the first error, or Ctrl-C, no other call is started; those that run are finished, and the error is raised.
     """
     with bar(title, len(subjects)) as advance, ThreadPoolExecutor(PARALLEL) as threads:
         begun = [threads.submit(work, subject) for subject in subjects]
@@ -56,7 +55,7 @@ def each(title: str, work: Callable[[Subject], None], subjects: Sequence[Subject
 
 
 def pause(title: str, seconds: int) -> None:
-    """Let `seconds` pass."""
+    """Wait for `seconds`, and show how many have passed."""
     with bar(title, seconds) as advance:
         for _ in range(seconds):
             time.sleep(1)
@@ -65,14 +64,12 @@ def pause(title: str, seconds: int) -> None:
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """Say what is waited for while the context lasts."""
+    """Show what the command waits for, as long as the context lasts."""
     if not is_terminal():
         typer.echo(printable(what), err=True)
         yield
         return
-    # Here, as above.
-    from rich.console import Console
-    from rich.text import Text
+    from image_mirror.cli import drawing  # noqa: PLC0415 - only for a terminal
 
-    with Console(stderr=True).status(Text(printable(what))):
+    with drawing.spinner(printable(what)):
         yield

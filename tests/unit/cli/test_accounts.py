@@ -166,7 +166,9 @@ def test_a_missing_stack_is_reported_with_the_options_that_name_another() -> Non
 
 def test_a_missing_output_is_reported_as_an_older_release(operated: Operated) -> None:
     operated.deploy("sam-template.yaml", "cn-northwest-1", "image-mirror", {"APIGatewayURL": "https://x"})
-    with pytest.raises(NoAnswerError, match="no output ImageListTableName: it is an older release's"):
+    with pytest.raises(
+        NoAnswerError, match="no output ImageListTableName: it is of an older release or not of this project"
+    ):
         china_stack(Account("china", "china"), None).output("ImageListTableName")
 
 
@@ -240,7 +242,7 @@ def test_kubectl_that_never_ends_is_ended(tmp_path: Path, monkeypatch: pytest.Mo
     asked = "`kubectl get pods --all-namespaces '--field-selector=status.phase!=Succeeded,status.phase!=Failed'"
     with pytest.raises(NoAnswerError) as caught:
         kubernetes.Cluster(context="my shop").pods()
-    assert f"kubectl has not ended within 0.5 s; run {asked} '--context=my shop'`: if a" in str(caught.value)
+    assert f"kubectl has not ended within 0.5 s; run {asked} '--context=my shop'`; if it waits" in str(caught.value)
 
 
 def test_kubectl_that_fails_is_quoted_with_its_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +254,7 @@ def test_kubectl_that_fails_is_quoted_with_its_cluster(tmp_path: Path, monkeypat
         kubernetes.Cluster(Path("my config"), "shop").version()
     assert caught.value.cause == "the cluster (my config, context shop): refused"
     asked = "`kubectl get --raw=/version '--kubeconfig=my config' --context=shop`"
-    assert caught.value.remedy == f"does {asked} work for you?"
+    assert caught.value.remedy == f"run {asked} to see the error"
 
 
 def test_the_list_of_commands_is_whole_and_in_the_order_in_which_an_operator_meets_them() -> None:

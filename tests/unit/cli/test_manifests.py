@@ -340,13 +340,13 @@ DEPLOYMENT = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n"
         pytest.param(
             "image: {{ .Values.image }}",
             [
-                "document 1: line 1: a key must be a text, not a mapping or a list; a chart is rendered first: "
+                "document 1: line 1: a key must be a text, not a mapping or a list; render the chart first: "
                 "helm template CHART | image-mirror preview -"
             ],
             id="a-chart-that-is-not-rendered",
         ),
-        pytest.param("apiVersion: v1".encode("utf-16"), ["byte 1 is no UTF-8; save it as UTF-8"], id="utf-16"),
-        pytest.param(b"a: b\nc: \xff", ["byte 9 is no UTF-8; save it as UTF-8"], id="not-utf-8"),
+        pytest.param("apiVersion: v1".encode("utf-16"), ["byte 1 is not UTF-8; save it as UTF-8"], id="utf-16"),
+        pytest.param(b"a: b\nc: \xff", ["byte 9 is not UTF-8; save it as UTF-8"], id="not-utf-8"),
         pytest.param(
             'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: "\\e[2J\\u202e", labels: 5}',
             ["document 1: metadata.labels: must be a mapping, not 5"],

@@ -151,7 +151,7 @@ def test_the_pages_have_the_attempts_and_their_pauses() -> None:
 
 def build_result(code: str) -> BuildResult:
     exported: list[Any] = [{"name": "COPY_RESULT", "value": code}, {"name": "COPY_REASON", "value": "because"}]
-    return read_build({"buildStatus": "FAILED", "exportedEnvironmentVariables": exported}).outcome
+    return read_build({"buildStatus": "FAILED", "exportedEnvironmentVariables": exported}).result
 
 
 def test_the_script_ends_with_the_exit_codes_that_the_package_reads() -> None:

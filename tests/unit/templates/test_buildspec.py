@@ -524,7 +524,7 @@ def test_the_package_reads_the_exit_code_where_the_export_is_missing(tmp_path: P
     assert len(message) < 120  # CodeBuild shortens a long message, and its end is important
     phase = {"phaseType": "BUILD", "phaseStatus": "FAILED", "contexts": [{"message": message}]}
     build = read_build({"buildStatus": "FAILED", "phases": [phase]})
-    assert build.outcome is BuildResult.REFUSED
+    assert build.result is BuildResult.REFUSED
     assert build.reason.startswith("NOT_FOUND")
 
 

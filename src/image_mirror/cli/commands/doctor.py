@@ -34,27 +34,27 @@ def doctor(
     context: KubeContext = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Look at both accounts and say what is wrong and how to fix it. Nothing is changed.
+    """Check both accounts and print what is wrong and how to fix it. Changes nothing.
 
-    Both stacks, the two keys (each tried by a real call), the project and its quota, the table, what makes the
-    reconciler run, both functions, and the webhook, which answers a dry-run review through its public URL. With
-    --kubeconfig or --context also the cluster's webhook configuration, compared with the shipped one:
+    It checks both stacks, both keys (each with a real call), the CodeBuild project and its quota, the table, what makes
+    the reconciler run, both functions, and the webhook, which answers a dry-run review through its public URL. With
+    --kubeconfig or --context it also compares the cluster's webhook configuration with the shipped one:
 
     \b
     image-mirror doctor --china-profile china --global-profile global --context my-cluster
 
-    What you may not look at is skipped, and the result names the permission; everything else is looked at all the
-    same. To try the keys it reads the two secrets. No key is printed, and of the webhook's URL only the host.
+    If you lack a permission, that check is skipped and its result names the permission; all others run. To test the
+    keys it reads the two secrets. It prints no key, and only the host of the webhook's URL.
 
     \b
     --output json prints a list of objects, one for each result, with the keys
-      topic   what was looked at
-      state   ok, warning, failed, or skipped: it could not be looked at
+      topic   what was checked
+      state   ok, warning, failed, or skipped: it could not be checked
       found   what was found, or why it was skipped
       remedy  what to do, or null
 
-    Exits with 1 where something failed, with 2 where an option is wrong, with 3 where neither account answers.
-    Warnings and what is skipped change nothing about that.
+    Exits with 1 if something failed, with 2 if an option is wrong, with 3 if neither account answers. Warnings and
+    skipped checks do not change the exit code.
     """
     china = SharedAccount("china", china_profile, china_region)
     other = SharedAccount("global", global_profile, global_region)

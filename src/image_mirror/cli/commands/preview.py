@@ -6,8 +6,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from image_mirror.cli.errors import ExitCode
-from image_mirror.cli.manifests import read_manifests
+from image_mirror.cli.manifests import read_valid_manifests
 from image_mirror.cli.output import Output, OutputOption, as_json
 from image_mirror.cli.plan import listing, rows, table
 from image_mirror.decisions import Mirror
@@ -55,11 +54,7 @@ def preview(
     Exits with 2 if an option or a manifest is wrong. Standard error then says which, and no table is printed.
     """
     mirror = _mirror(registry, prefix, rules)
-    manifests = read_manifests(files)
-    if manifests.problems:
-        for problem in manifests.problems:
-            typer.echo(f"Error: {problem}", err=True)
-        raise typer.Exit(ExitCode.WRONG_INPUT)
+    manifests = read_valid_manifests(files)
     found = list(rows(manifests, mirror))
     if output is Output.JSON:
         typer.echo(as_json(found))

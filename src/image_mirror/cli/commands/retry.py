@@ -1,6 +1,5 @@
 """`image-mirror retry`: requests copies again that have failed, or that wait for their next attempt."""
 
-import time
 from typing import Annotated
 
 import typer
@@ -8,6 +7,7 @@ import typer
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.image_selection import ImageResult, Selection, all_records, each_image, select
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, StackName
+from image_mirror.cli.output import current_time
 from image_mirror.cli.stacks import china_stack, mirror_of
 from image_mirror.record import Record, Status, asked_again
 from image_mirror.table import Records
@@ -54,11 +54,10 @@ def retry(
         found = select(images or [], records, mirror)
     if failed and not found.records:
         typer.echo("No copy is FAILED.", err=True)
-    served = mirror.copies_prefix
 
     def step(record: Record) -> ImageResult:
-        if not record.repo.startswith(served) and record.status is not Status.COPIED:
-            return _unserved(record, served)
+        if not mirror.serves(record.repo) and record.status is not Status.COPIED:
+            return _unserved(record, mirror.copies_prefix)
         return _preview(record) if dry_run else _retry(records, record)
 
     each_image("requesting again", step, found)
@@ -71,7 +70,7 @@ def _unserved(record: Record, served: str) -> ImageResult:
 
 
 def _preview(record: Record) -> ImageResult:
-    return ImageResult("would be requested again") if asked_again(record, _now()) else _unchanged(record)
+    return ImageResult("would be requested again") if asked_again(record, current_time()) else _unchanged(record)
 
 
 def _retry(records: Records, record: Record) -> ImageResult:
@@ -80,7 +79,7 @@ def _retry(records: Records, record: Record) -> ImageResult:
     for _ in range(_MOST_RACES):
         if current is None:
             return ImageResult("its record was removed in the meantime; the next pod requests it", ok=False)
-        again = asked_again(current, _now())
+        again = asked_again(current, current_time())
         if again is None:
             return _unchanged(current)
         current = records.replace(current, again)
@@ -97,7 +96,3 @@ def _unchanged(record: Record) -> ImageResult:
     if record.status is Status.REQUESTED:
         return ImageResult("unchanged: it is already due and starts within a minute")
     return ImageResult("unchanged: an older deployment wrote its record; the next pod requests it")
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

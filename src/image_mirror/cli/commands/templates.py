@@ -28,7 +28,7 @@ def templates(
         Path, typer.Argument(metavar="DIR", file_okay=False, help="Where to write them; made if it does not exist.")
     ],
 ) -> None:
-    """Write the templates, and all that `sam build` needs, into a directory. Nothing is called.
+    """Write the templates, and all that `sam build` needs, into a directory. Makes no network call.
 
     \b
     image-mirror templates deployment
@@ -37,14 +37,14 @@ def templates(
     DIR then has sam-template.yaml for the account in China, image-pulling.yaml for the global account,
     mutating-webhook.yaml for the clusters, samconfig.toml, and src/ with the code of the functions.
 
-    A file that is there with other content is never overwritten: the command names each such file, writes nothing and
-    exits with 2, as it does if it cannot write. After an upgrade of image-mirror, write into a new directory.
+    A file that already exists with other content is never overwritten: the command names each such file, writes nothing
+    and exits with 2. It also exits with 2 if it cannot write. After an upgrade of image-mirror, use a new directory.
     """
     contents = {name: resource(name).read_bytes() for name in _FILES} | _package()
     differ = [name for name, content in contents.items() if _is_other(directory / name, content)]
     if differ:
         for name in differ:
-            typer.echo(f"Error: {printable(str(directory / name))} is there with other content", err=True)
+            typer.echo(f"Error: {printable(str(directory / name))} already exists with other content", err=True)
         typer.echo("Nothing was written; name another directory, or move these files away.", err=True)
         raise typer.Exit(ExitCode.WRONG_INPUT)
     _write({directory / name: content for name, content in contents.items()})
@@ -66,15 +66,15 @@ def _is_other(path: Path, content: bytes) -> bool:
     try:
         return path.read_bytes() != content
     except FileNotFoundError:
-        return path.is_symlink()  # to a file that does not exist, and would be written elsewhere
+        return path.is_symlink()  # to a file that does not exist: writing would create it elsewhere
     except OSError:  # a folder of that name, or no permission to read
         return True
 
 
 def _write(contents: dict[Path, bytes]) -> None:
-    """Write the files that do not exist yet. Raises typer.BadParameter, after removing them, if one cannot be written.
+    """Write the files that do not exist yet; those that exist have the same content.
 
-    Those that exist have the same content.
+    If one cannot be written, removes those that it wrote, and raises typer.BadParameter.
     """
     written: list[Path] = []
     for path, content in contents.items():
@@ -82,7 +82,7 @@ def _write(contents: dict[Path, bytes]) -> None:
             continue
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as file:  # not over a file that somebody has written meanwhile
+            with path.open("xb") as file:  # fails if somebody has written the file meanwhile
                 written.append(path)
                 file.write(content)
         except OSError as error:

@@ -13,12 +13,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.admission import CopyRequest
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.copy_progress import CopyProgress, CopyRecords, Lines, follow, progress_of, screen
+from image_mirror.cli.copy_progress import CopyProgress, CopyRecords, Lines, follow, progress_of
 from image_mirror.cli.errors import ExitCode, NoAnswerError
 from image_mirror.cli.kubernetes import Cluster
-from image_mirror.cli.manifests import Manifests, read_manifests
+from image_mirror.cli.manifests import Manifests, read_valid_manifests
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfig, KubeContext, StackName
-from image_mirror.cli.output import Output, OutputOption, aligned, as_json
+from image_mirror.cli.output import Output, OutputOption, aligned, as_json, current_time
 from image_mirror.cli.plan import ImagesToCopy, images_to_copy, pods_as_written
 from image_mirror.cli.stacks import china_stack, mirror_of
 from image_mirror.decisions import Mirror
@@ -78,7 +78,7 @@ def warm(
     by_cluster = cluster or kubeconfig is not None or context is not None
     if by_cluster == bool(files):
         raise typer.BadParameter("give either manifests (- for standard input) or --cluster")
-    manifests = None if by_cluster else _read(files or [])
+    manifests = None if by_cluster else read_valid_manifests(files or [])
     stack = china_stack(china, stack_name)
     mirror = mirror_of(stack)
     found = images_to_copy(manifests or _running(Cluster(kubeconfig, context), mirror), mirror)
@@ -91,15 +91,6 @@ def warm(
     if not all(each.is_copied for each in copies):
         raise typer.Exit(ExitCode.NOT_WELL)
     return None
-
-
-def _read(files: list[str]) -> Manifests:
-    manifests = read_manifests(files)
-    for problem in manifests.problems:
-        typer.echo(f"Error: {problem}", err=True)
-    if manifests.problems:
-        raise typer.Exit(ExitCode.WRONG_INPUT)
-    return manifests
 
 
 def _running(cluster: Cluster, mirror: Mirror) -> Manifests:
@@ -136,13 +127,10 @@ def _display() -> "Iterator[Callable[[list[CopyProgress]], None]]":
     if not sys.stderr.isatty():
         yield Lines()
         return
-    # Imported here because it takes 15 ms, and a pipe does not need it.
-    from rich.console import Console
-    from rich.live import Live
+    from image_mirror.cli import drawing  # noqa: PLC0415 - only for a terminal
 
-    console = Console(stderr=True)
-    with Live(console=console, transient=True) as live:
-        yield lambda copies: live.update(screen(copies, *console.size), refresh=True)
+    with drawing.live_copies() as show:
+        yield show
 
 
 @contextmanager
@@ -199,7 +187,7 @@ def request_copies(records: Records, found: ImagesToCopy) -> dict[Destination, R
     for start in range(0, len(copy_requests), _BATCH):
         some = copy_requests[start : start + _BATCH]
         try:
-            existing |= recorder.record(some, now=int(time.time() * 1000), seconds=_BATCH_SECONDS, dry_run=False)
+            existing |= recorder.record(some, now=current_time(), seconds=_BATCH_SECONDS, dry_run=False)
         except NotRecordedError as error:
             if isinstance(error.__cause__, ClientError | BotoCoreError):
                 raise error.__cause__ from None

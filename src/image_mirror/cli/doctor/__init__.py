@@ -1,7 +1,7 @@
-"""`image-mirror doctor`: asks both accounts, the webhook and the cluster, and says what is wrong and how to fix it.
+"""`image-mirror doctor`: checks both accounts, the webhook and the cluster, and finds what is wrong and how to fix it.
 
-Each subject is one module: what is fetched, the pure functions that judge it, and last its CHECKS, in which one line
-makes a check. `runner` runs them, and `report` prints their results.
+Each subject is one module: first what is fetched, then the pure functions that judge it, and last its CHECKS, one in a
+line. `runner` runs the checks, and `report` prints their results.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from image_mirror.cli.doctor import cluster, codebuild, dynamodb, functions, keys, stacks, triggers, webhook
 from image_mirror.cli.doctor.runner import CheckResult, Context, run
 
-# In the order in which things are fixed.
+# In the order in which faults are fixed.
 CHECKS = (
     *stacks.CHECKS,
     *keys.CHECKS,
@@ -22,5 +22,5 @@ CHECKS = (
 
 
 def examine(context: Context) -> Sequence[CheckResult]:
-    """Run all checks, the cluster's where there is a cluster; return their results, none of which holds a secret."""
+    """Run all checks, the cluster's only if a cluster is named; return their results. No result contains a secret."""
     return run((*CHECKS, *cluster.CHECKS) if context.cluster else CHECKS, context)

@@ -1,4 +1,4 @@
-"""An account as doctor's threads share it, and what AWS's errors say: not permitted, or not there."""
+"""An account that doctor's threads share, and what AWS's errors mean: not permitted, or does not exist."""
 
 import re
 import threading
@@ -9,27 +9,22 @@ from typing import Any, TypeVar
 from botocore.exceptions import ClientError
 
 from image_mirror.aws import AccessKey
-from image_mirror.aws_errors import DENIED, EXPIRED, KEY_REFUSED
+from image_mirror.aws_errors import ABSENT, DENIED, EXPIRED, KEY_REFUSED, code_of
 from image_mirror.cli.accounts import Account
 
 T = TypeVar("T")
 
 ACTION = re.compile(r"not authorized to perform: ([a-z0-9-]+:[A-Za-z]+)")
-"""Where AWS's text names the permission that is missing."""
-_ABSENT = frozenset(
-    (
-        "AWS.SimpleQueueService.NonExistentQueue",
-        "NoSuchEntity",
-        "NoSuchResourceException",
-        "ResourceNotFoundException",
-    )
-)
+"""Finds the missing permission in the text of AWS's error."""
 _UNKNOWN = KEY_REFUSED | EXPIRED  # these answers say nothing about the account itself
 
 
 @dataclass(frozen=True)
 class SharedAccount(Account):
-    """An account whose clients many threads use: each is made once, for botocore's sessions are made for one thread."""
+    """An account whose clients many threads use.
+
+    Each client is created only once, under a lock, because a botocore session is not safe for several threads.
+    """
 
     _clients: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
@@ -37,7 +32,7 @@ class SharedAccount(Account):
 
     @property
     def reached(self) -> bool:
-        """Whether anything that was asked of this account has been answered, and not refused."""
+        """Whether this account has answered a call, other than with a refusal."""
         return self._reached.is_set()
 
     def client(self, service: str, key: AccessKey | None = None) -> Any:
@@ -59,15 +54,15 @@ class SharedAccount(Account):
 
 def is_denied(error: Mapping[str, Any]) -> bool:
     """Say whether an error of AWS is about a permission."""
-    # Some services have codes of their own for it, and the same words.
+    # Some services have codes of their own for it, but use the same words.
     return error.get("Code") in DENIED or ACTION.search(error.get("Message", "")) is not None
 
 
 def or_none(call: Callable[[], T]) -> T | None:
-    """Return what `call` returns, or None where AWS says that what it is about does not exist."""
+    """Return what `call` returns, or None if AWS says that the resource does not exist."""
     try:
         return call()
     except ClientError as error:
-        if error.response["Error"]["Code"] in _ABSENT:
+        if code_of(error) in ABSENT:
             return None
         raise

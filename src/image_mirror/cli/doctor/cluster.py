@@ -73,11 +73,11 @@ def configurations(context: Context) -> Sequence[Json]:
 
 
 Apply = Callable[[Choices], str]
-"""Returns the command for some choices, in backquotes."""
+"""Takes choices, and returns the command that applies them, in backquotes."""
 
 
 def judge_configurations(configurations: Sequence[Json], china: Stack, cluster: Cluster) -> Sequence[CheckResult]:
-    """Judge all MutatingWebhookConfigurations of a cluster by the shipped one, with the URL of China's stack."""
+    """Compare all MutatingWebhookConfigurations of a cluster with the shipped one, with the URL of China's stack."""
     shipped, apply = shipped_configuration(china.output("APIGatewayURL")), _apply_of(china, cluster)
     [wanted] = shipped["webhooks"]
     url, name = wanted["clientConfig"]["url"], shipped["metadata"]["name"]
@@ -97,7 +97,7 @@ def judge_configurations(configurations: Sequence[Json], china: Stack, cluster: 
         results.append(
             warn(
                 CONFIGURATION,
-                f"{len(ours)} webhooks in {names} are for this project: each pod is sent to each",
+                f"{len(ours)} webhooks in {names} are for this project: each pod is sent to all of them",
                 "keep one, and delete the older: `kubectl delete mutatingwebhookconfiguration <its name>`",
             )
         )
@@ -119,8 +119,8 @@ def _judge(holder: str, webhook: Json, wanted: Json, apply: Apply) -> Sequence[C
         if client.get("caBundle"):
             yield warn(
                 CONFIGURATION,
-                f"{holder} has a caBundle, and trusts nothing else: API Gateway's certificates are of public CAs",
-                f"unless a proxy is between, leave it out: {again}",
+                f"{holder} has a caBundle and trusts only that: API Gateway's certificates are from public CAs",
+                f"remove it, unless there is a proxy in between: {again}",
             )
         differ = [each for each in _COMPARED if _normal(each, is_now.get(each)) != _normal(each, wanted.get(each))]
         if differ:
@@ -128,7 +128,7 @@ def _judge(holder: str, webhook: Json, wanted: Json, apply: Apply) -> Sequence[C
             yield fail(CONFIGURATION, f"{holder} differs from the shipped one: {shown}", again)
         for selector in ("namespaceSelector", "objectSelector"):
             if not set(map(_expression, wanted[selector]["matchExpressions"])) <= set(_expressions(is_now[selector])):
-                yield warn(CONFIGURATION, f"{holder}: {selector} does not leave {SKIP_LABEL}=true out", again)
+                yield warn(CONFIGURATION, f"{holder}: {selector} does not exclude the label {SKIP_LABEL}=true", again)
         if is_now["timeoutSeconds"] >= _LONG:
             yield warn(
                 CONFIGURATION,
@@ -139,7 +139,7 @@ def _judge(holder: str, webhook: Json, wanted: Json, apply: Apply) -> Sequence[C
             yield warn(
                 CONFIGURATION,
                 f"{holder} has failurePolicy Fail for {CONTROL_PLANE} too: while the webhook is down, a cluster may "
-                "not come up again",
+                "not recover",
                 apply(_without_the_control_plane(choices)),
             )
 
@@ -165,7 +165,7 @@ def _host(webhook: Json) -> str:
 
 
 def _normal(name: str, value: Any) -> Any:
-    """Return a field's value so that what means the same is equal."""
+    """Return a field's value in a form in which values with the same meaning are equal."""
     if name == "rules":
         lists = ("apiGroups", "apiVersions", "operations", "resources")
         rules = ([*(sorted(each.get(part) or ()) for part in lists), [each.get("scope", "*")]] for each in value or ())
@@ -180,12 +180,12 @@ def _difference(name: str, is_now: Json, wanted: Json) -> str:
         current, right = (dict(_normal(name, each.get(name))) for each in (is_now, wanted))
         parts = [
             ("lack", right.keys() - current.keys()),
-            ("have besides", current.keys() - right.keys()),
+            ("also have", current.keys() - right.keys()),
             ("have another", {each for each in right.keys() & current.keys() if right[each] != current[each]}),
         ]
         return ", ".join(f"{verb} {' and '.join(sorted(names))}" for verb, names in parts if names)
     if name == "rules":
-        return "are others"
+        return "are different"
     return f"is {_shown(is_now.get(name))}, not {_shown(wanted.get(name))}"
 
 
@@ -194,7 +194,7 @@ def _shown(value: Any) -> str:
 
 
 def _asks_for(namespace: str, selector: Json) -> bool:
-    """Say whether the pods of a namespace, known by its name alone, are sent."""
+    """Say whether the pods of a namespace are sent, as far as its name decides that."""
     for key, operator, values in _expressions(selector):
         names = values.split(", ")
         if key == NAMESPACE and ((operator == "NotIn") == (namespace in names)) and operator in ("In", "NotIn"):
@@ -203,7 +203,7 @@ def _asks_for(namespace: str, selector: Json) -> bool:
 
 
 def _apply_of(stack: Stack, cluster: Cluster) -> Apply:
-    """Return what makes the command that applies the configuration for `stack` with some choices to `cluster`."""
+    """Return a function that makes the command to apply choices to `cluster`, with the URL of `stack`."""
 
     def apply(choices: Choices) -> str:
         made = ["image-mirror", "webhook-config"]
@@ -222,7 +222,7 @@ def _apply_of(stack: Stack, cluster: Cluster) -> Apply:
 
 
 def _choices_of(webhook: Json) -> Choices:
-    """Return what was chosen, as far as `image-mirror webhook-config` has an option for it."""
+    """Return the choices for which `image-mirror webhook-config` has an option."""
     asked = _expressions(webhook["namespaceSelector"])
 
     def names(wanted: str) -> tuple[str, ...]:
@@ -238,7 +238,7 @@ def _choices_of(webhook: Json) -> Choices:
 
 
 def _without_the_control_plane(choices: Choices) -> Choices:
-    """Return the choices with the control plane's own pods left out."""
+    """Return the choices that also exclude the control plane's own pods."""
     names = tuple(name for name in choices.namespaces if name != CONTROL_PLANE)
     return replace(
         choices, namespaces=names, excluded=choices.excluded if names else (*choices.excluded, CONTROL_PLANE)
@@ -246,13 +246,13 @@ def _without_the_control_plane(choices: Choices) -> Choices:
 
 
 def _expressions(selector: Json) -> list[tuple[str, str, str]]:
-    """Return all that a label selector asks for, each as `expression` does."""
+    """Return all conditions of a label selector, each in the form of `_expression`."""
     labels = [(key, "In", value) for key, value in (selector.get("matchLabels") or {}).items()]
     return labels + [_expression(each) for each in selector.get("matchExpressions") or ()]
 
 
 def _expression(asked: Json) -> tuple[str, str, str]:
-    """Return an entry of matchExpressions so that what means the same is equal: key, operator, sorted values."""
+    """Return key, operator and sorted values of an entry of matchExpressions: equal if two entries mean the same."""
     return asked["key"], asked["operator"], ", ".join(sorted(asked.get("values") or ()))
 
 

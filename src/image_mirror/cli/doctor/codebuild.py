@@ -1,4 +1,4 @@
-"""The CodeBuild project, what it builds just now, and how many builds the global account may run at once."""
+"""The CodeBuild project, its latest builds, and how many builds the global account may run at once."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,9 +17,9 @@ PROJECT, BUILDS, QUOTA = "project", "builds", "build quota"
 
 # Service Quotas' code of CodeBuild's "Concurrently running builds for Linux/Small environment".
 _QUOTA_CODE = "L-9D07B6EF"
-_GIVEN = ("DOCKER_IMAGE", "NEW_DOCKER_IMAGE")  # by each StartBuild
+_GIVEN = ("DOCKER_IMAGE", "NEW_DOCKER_IMAGE")  # set by each StartBuild
 _EXPORTED = ("COPY_RESULT", "COPY_REASON")
-_FIRST_FIT = 8  # aws/codebuild/standard: the skopeo of earlier ones lacks --preserve-digests
+_FIRST_FIT = 8  # of aws/codebuild/standard: skopeo in earlier images lacks --preserve-digests
 _STANDARD = "aws/codebuild/standard:"
 
 
@@ -32,7 +32,7 @@ def project(context: Context) -> Json | None:
 
 
 def judge_project(project: Json | None, china: Stack, global_side: Stack) -> Sequence[CheckResult]:
-    """Judge the project by the template and by where China's stack looks for copies."""
+    """Compare the project with the template, and with the place where China's stack looks for copies."""
     registry, _, prefix = china.output("CopiesPrefix").rstrip("/").partition("/")
     name = global_side.output("ProjectName")
     again = "deploy the global stack again from this release's image-pulling.yaml"
@@ -56,7 +56,7 @@ def judge_project(project: Json | None, china: Stack, global_side: Stack) -> Seq
             yield fail(PROJECT, f"{name} copies below {below}/, not below {prefix}/", f"{again}, with that prefix")
         exported = project.get("source", {}).get("buildspec", "")
         if any(each not in exported for each in _EXPORTED):
-            yield fail(PROJECT, f"{name} has another release's buildspec, whose outcomes are not understood", again)
+            yield fail(PROJECT, f"{name} has another release's buildspec; its results are not understood", again)
         image = environment.get("image", "")
         version = image.removeprefix(_STANDARD).partition(".")[0]
         if image.startswith(_STANDARD) and version.isdigit() and int(version) < _FIRST_FIT:
@@ -64,11 +64,11 @@ def judge_project(project: Json | None, china: Stack, global_side: Stack) -> Seq
         if limit := project.get("concurrentBuildLimit"):
             yield warn(
                 PROJECT,
-                f"{name} has a limit of its own, {limit} builds, past which StartBuild fails and none is queued",
+                f"{name} has a limit of its own, {limit} builds; above it StartBuild fails instead of queueing",
                 restore,
             )
 
-    return unless(faults(), fine(PROJECT, f"{name} is as the template has it"))
+    return unless(faults(), fine(PROJECT, f"{name} matches the template"))
 
 
 @fetch(BUILDS)
@@ -79,7 +79,7 @@ def latest_builds(context: Context) -> Sequence[Json] | None:
     """
     stack = context.answer(global_stack)
     name, client = stack.output("ProjectName"), stack.account.client("codebuild")
-    # The latest come first; with more than 100 builds, asking for that order is an error.
+    # The latest come first by default. A request with that order is an error if there are more than 100 builds.
     ids = or_none(lambda: client.list_builds_for_project(projectName=name)["ids"])
     if not ids:
         return ids
@@ -98,12 +98,12 @@ def judge_builds(builds: Sequence[Json] | None) -> Sequence[CheckResult]:
 
 @fetch(QUOTA)
 def build_quota(context: Context) -> float | None:
-    """Return how many small Linux builds the account may run at once, None where Service Quotas gives none."""
+    """Return how many small Linux builds the account may run at once, None if Service Quotas has no value."""
     client = context.global_account.client("service-quotas")
     return or_none(lambda: client.get_service_quota(ServiceCode="codebuild", QuotaCode=_QUOTA_CODE)["Quota"]["Value"])
 
 
-# The account's command, for the quota is known without the stack.
+# From the account and not from the stack, because the quota can be read without the stack.
 _global_aws: Fetch[AwsCommand] = Fetch(None, lambda context: aws_of(context.global_account))
 
 

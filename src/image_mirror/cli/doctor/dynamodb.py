@@ -8,7 +8,7 @@ from itertools import islice
 from image_mirror.cli.doctor.accounts import or_none
 from image_mirror.cli.doctor.runner import Check, CheckResult, Context, fail, fetch, fine, now, unless, warn
 from image_mirror.cli.doctor.stacks import china_stack
-from image_mirror.cli.output import span
+from image_mirror.cli.output import milliseconds, span
 from image_mirror.cli.remedies import AGAIN, RESTORE, log_of
 from image_mirror.cli.stacks import Stack
 from image_mirror.record import HOUR, MINUTE
@@ -17,12 +17,12 @@ from image_mirror.table import DUE_INDEX, Records
 
 TABLE, DUE = "table", "due records"
 
-_MOST_DUE = 100  # records that are looked at: as many as one BatchGetItem takes
+_MOST_DUE = 100  # records that are read: as many as one BatchGetItem takes
 _DUE_WITHIN = HOUR  # no copy waits longer before it is tried again
 _LATE = 15 * MINUTE
 _KEYS = (("repo", "HASH"), ("tag", "RANGE"))
 _INDEX_KEYS = (("due", "HASH"), ("due_at", "RANGE"))
-_VIEWS = ("NEW_IMAGE", "NEW_AND_OLD_IMAGES")  # either has what the reconciler reads
+_VIEWS = ("NEW_IMAGE", "NEW_AND_OLD_IMAGES")  # each of them has what the reconciler reads
 
 
 @fetch(TABLE)
@@ -48,10 +48,10 @@ def judge_table(table: Json | None, china: Stack) -> Sequence[CheckResult]:
         index = next((each for each in table.get("GlobalSecondaryIndexes", ()) if each["IndexName"] == DUE_INDEX), None)
         if index is None or _keys(index) != _INDEX_KEYS:
             yield fail(
-                TABLE, f"{name} has no index {DUE_INDEX} of due and due_at: nothing that waits is found", RESTORE
+                TABLE, f"{name} has no index {DUE_INDEX} of due and due_at: waiting copies are not found", RESTORE
             )
         elif index.get("IndexStatus") != "ACTIVE":
-            found = f"the index {DUE_INDEX} of {name} is {index.get('IndexStatus')}: nothing that waits is found"
+            found = f"the index {DUE_INDEX} of {name} is {index.get('IndexStatus')}: waiting copies are not found"
             yield warn(TABLE, found, "wait until DynamoDB has built it")
         stream = table.get("StreamSpecification", {})
         if not stream.get("StreamEnabled") or stream.get("StreamViewType") not in _VIEWS:
@@ -69,7 +69,7 @@ def due_next(context: Context) -> Sequence[Due]:
     """Return the records that are due next, the oldest first: one page of the index."""
     stack = context.answer(china_stack)
     records = Records(stack.account.client("dynamodb"), stack.output("ImageListTableName"))
-    return list(islice(records.due(_milliseconds(context.now) + _DUE_WITHIN), _MOST_DUE))
+    return list(islice(records.due(milliseconds(context.now) + _DUE_WITHIN), _MOST_DUE))
 
 
 @fetch(None)
@@ -86,7 +86,7 @@ def due_states(context: Context) -> Counter[str]:
 
 
 def judge_due(due: Sequence[Due], china: Stack, now: datetime, states: Counter[str] | None) -> Sequence[CheckResult]:
-    """Judge the records that are due next, the oldest first; `states` counts them by state, where that is known."""
+    """Judge the records that are due next, the oldest first; `states` counts them by state, if known."""
     log = log_of(china, "ReconcilerLogGroup")
     if not due:
         return [fine(DUE, "none is due within the hour")]
@@ -94,7 +94,7 @@ def judge_due(due: Sequence[Due], china: Stack, now: datetime, states: Counter[s
     by_state = ", ".join(f"{number} {state}" for state, number in sorted(states.items())) if states else ""
     text = f"{count} are due within the hour" + (f": {by_state}" if by_state else "")
     repo, tag, due_at = due[0]
-    late = _milliseconds(now) - due_at
+    late = milliseconds(now) - due_at
     if late > _LATE:
         return [
             warn(
@@ -108,10 +108,6 @@ def judge_due(due: Sequence[Due], china: Stack, now: datetime, states: Counter[s
 
 def _keys(described: Json) -> tuple[tuple[str, str], ...]:
     return tuple((each["AttributeName"], each["KeyType"]) for each in described["KeySchema"])
-
-
-def _milliseconds(time: datetime) -> int:
-    return int(time.timestamp() * 1000)
 
 
 CHECKS = (

@@ -1,4 +1,4 @@
-"""The two functions, how they run, the account's room for them, what they could not handle, what they may in ECR."""
+"""The two functions: their state, runs and permissions in ECR, the account's concurrency, and the dead letters."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -22,9 +22,9 @@ PUSHING = (
     "ecr:PutImage",
     "ecr:UploadLayerPart",
 )
-"""What the push user needs in a repository."""
+"""The permissions that the push user needs in a repository."""
 
-_API_ID, _RECONCILER_ID = "ApiFunction", "ReconcilerFunction"  # of China's template
+_API_ID, _RECONCILER_ID = "ApiFunction", "ReconcilerFunction"  # logical IDs in China's template
 _NEW_ACCOUNT = 10  # concurrent executions; others have 1,000
 _HOUR, _RECENTLY = timedelta(hours=1), timedelta(minutes=15)
 _PERIOD = timedelta(minutes=5)
@@ -57,7 +57,7 @@ def judge_function(topic: str, function: Json | None, china: Stack) -> Sequence[
     reserved = function.get("Concurrency", {}).get("ReservedConcurrentExecutions")
 
     def faults() -> Iterator[CheckResult]:
-        if state not in ("Active", "Inactive"):  # Lambda wakes an inactive one by itself
+        if state not in ("Active", "Inactive"):  # Lambda starts an inactive one when it is called
             why = made.get("StateReason", "no reason is given")
             (judged, then) = (warn, "wait, then run this again") if state == "Pending" else (fail, RESTORE)
             yield judged(topic, f"{name} is {state}: {why}", then)
@@ -74,8 +74,8 @@ def judge_function(topic: str, function: Json | None, china: Stack) -> Sequence[
 
 @fetch(None)
 def metrics(context: Context) -> Mapping[tuple[str, str], Sequence[float]]:
-    """Return by function and metric: the sums of the last hour, and IteratorAge's largest values of 15 minutes."""
-    # Of those that there are: one that is missing is not to hide how the other does.
+    """Return by function and metric: the sums of the last hour, and the largest IteratorAge of the last 15 minutes."""
+    # Only of functions that exist: a missing one must not hide the metrics of the other.
     names = [name for each in (_API_ID, _RECONCILER_ID) if (name := context.answer(resources).get(each))]
     if not names:
         return {}
@@ -109,7 +109,7 @@ def metrics(context: Context) -> Mapping[tuple[str, str], Sequence[float]]:
 
 
 def _runs(context: Context, logical_id: str) -> Mapping[str, float]:
-    """Return the sums of a function's last hour by metric."""
+    """Return the sums of a function's metrics over the last hour."""
     found = context.answer(metrics)
     name = resource_name(context, logical_id)
     return {metric: sum(found.get((name, metric), ())) for metric in _SUMS}
@@ -121,25 +121,28 @@ reconciler_runs = Fetch(None, lambda context: _runs(context, _RECONCILER_ID))
 
 @fetch(None)
 def stream_ages(context: Context) -> Sequence[float]:
-    """Return how old, in milliseconds, what the reconciler read from the stream lately was when it was read."""
+    """Return the ages, in milliseconds, of the stream's records when the reconciler read them.
+
+    One value for each period of the last 15 minutes.
+    """
     found = context.answer(metrics)
     return found.get((reconciler_name(context), _AGE), ())
 
 
 def judge_runs(topic: str, log_output: str, sums: Mapping[str, float], china: Stack) -> Sequence[CheckResult]:
-    """Judge a function's last hour by CloudWatch's sums; `log_output` names its log group."""
+    """Judge a function by CloudWatch's sums of the last hour; the output `log_output` names its log group."""
     log = log_of(china, log_output)
     runs, errors, throttles = (int(sums.get(name, 0)) for name in _SUMS)
 
     def faults() -> Iterator[CheckResult]:
         if errors:
-            yield warn(topic, f"{errors} of {runs} runs of the last hour ended in an error", f"see its log: {log}")
+            yield warn(topic, f"{errors} of {runs} runs in the last hour ended in an error", f"see its log: {log}")
         if throttles:
             yield warn(
                 topic,
-                f"Lambda turned {throttles} runs of the last hour away for lack of concurrency",
-                "lift what is reserved for it, if anything is; else ask for more under Service Quotas (Lambda, "
-                "Concurrent executions)",
+                f"Lambda throttled {throttles} runs in the last hour",
+                "remove its reserved concurrency, if any; else request more under Service Quotas (Lambda, Concurrent "
+                "executions)",
             )
         if topic == RECONCILER and not runs:
             yield warn(
@@ -166,8 +169,8 @@ def judge_room(settings: Json) -> Sequence[CheckResult]:
         return [
             warn(
                 ROOM,
-                f"this account runs {total} functions at once: a rollout of hundreds of pods wants more",
-                "ask for 1,000 under Service Quotas (Lambda, Concurrent executions), or of AWS China's support",
+                f"this account runs {total} functions at once: a rollout of hundreds of pods needs more",
+                "request 1,000 under Service Quotas (Lambda, Concurrent executions), or from AWS China's support",
             )
         ]
     return [fine(ROOM, f"{total} functions at once, {free} of them not reserved")]
@@ -175,7 +178,7 @@ def judge_room(settings: Json) -> Sequence[CheckResult]:
 
 @fetch(LETTERS)
 def letters(context: Context) -> Json | None:
-    """Return the attributes of the dead letters' queue, None if there is none."""
+    """Return the attributes of the queue of dead letters, None if there is no queue."""
     stack = context.answer(china_stack)
     queue, sqs = stack.output("DeadLetterQueueUrl"), stack.account.client("sqs")
     names = ["ApproximateNumberOfMessages"]
@@ -193,15 +196,15 @@ def judge_letters(attributes: Json | None, china: Stack) -> Sequence[CheckResult
         return [
             warn(
                 LETTERS,
-                f"{count} batches of the stream could not be handled; the schedule finds their records all the same",
-                f"see the reconciler's log of that time, by --since further back if need be: {log}; then {purge}",
+                f"{count} batches of the stream could not be handled; the schedule still finds their records",
+                f"see the reconciler's log of that time, with an earlier --since if needed: {log}; then {purge}",
             )
         ]
     return [fine(LETTERS, "none")]
 
 
 def creating(expire_days: str, pull_accounts: str) -> tuple[str, ...]:
-    """Return what the reconciler's role needs in a repository, by two parameters of China's stack."""
+    """Return the permissions that the reconciler's role needs in a repository, by two parameters of China's stack."""
     return (
         *("ecr:CreateRepository", "ecr:TagResource", "ecr:DescribeImages"),
         *(("ecr:PutLifecyclePolicy",) if expire_days != "0" else ()),
@@ -211,7 +214,7 @@ def creating(expire_days: str, pull_accounts: str) -> tuple[str, ...]:
 
 @fetch(PERMISSIONS)
 def simulated(context: Context) -> Mapping[str, Sequence[Json]]:
-    """Return what IAM's simulator says of each action of the push user and of the reconciler's role."""
+    """Return what IAM's simulator says about each action that the push user and the reconciler's role need."""
     stack = context.answer(china_stack)
     registry, _, prefix = stack.output("CopiesPrefix").partition("/")
     number = registry.partition(".")[0]
@@ -233,12 +236,12 @@ def simulated(context: Context) -> Mapping[str, Sequence[Json]]:
 
 
 def judge_permissions(results: Mapping[str, Sequence[Json]]) -> Sequence[CheckResult]:
-    """Judge what SimulatePrincipalPolicy says of each, the reconciler's role and the push user, by their names."""
+    """Judge what SimulatePrincipalPolicy says about the push user and the reconciler's role, given by their names."""
     denied = [
         fail(
             PERMISSIONS,
             f"{who} may not {result['EvalActionName']} ({result['EvalDecision']})",
-            f"{RESTORE}; where neither helps, a permissions boundary or an organisation's policy denies it",
+            f"{RESTORE}; if neither helps, a permissions boundary or an organisation's policy denies it",
         )
         for who, evaluated in results.items()
         for result in evaluated

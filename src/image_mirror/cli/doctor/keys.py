@@ -1,4 +1,4 @@
-"""The two access keys: the secret of each, the key itself, and a call with it."""
+"""The two access keys: for each, the secret that contains it, the key itself, and a call with it."""
 
 import json
 import re
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import partial
-from typing import Any
+from typing import Any, assert_never
 
 from botocore.exceptions import ClientError
 
 from image_mirror.aws import AccessKey
+from image_mirror.aws_errors import code_of
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.doctor.accounts import or_none
 from image_mirror.cli.doctor.runner import (
@@ -39,17 +40,18 @@ from image_mirror.review import Json
 
 _OLD = timedelta(days=90)
 _KEY_ID = re.compile(r"\w{16,128}", re.ASCII)  # IAM: accessKeyIdType
-_CONNECT = "`image-mirror connect` makes a key and stores it"
-_ROTATE = "`image-mirror connect --rotate` makes a new key, tries it, and removes the old one"
+_CONNECT = "`image-mirror connect` creates a key and stores it"
+_ROTATE = "`image-mirror connect --rotate` creates a new key, tests it and deletes the old one"
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One of the two keys.
 
-    The topics of its secret, of itself and of a call with it; the secret's entries for the region, the key's ID and
-    the key; the outputs that name the secret and the user; whether the secret is a part of its stack, or
-    `image-mirror connect`'s.
+    `secret`, `key` and `call` are the topics of its checks: its secret, the key itself, and a call with it. `entries`
+    are the secret's entries for the region, the key's ID and the key. `secret_output` and `user_output` are the outputs
+    that name the secret and the user. `of_a_stack` is True if a stack creates the secret, and False if
+    `image-mirror connect` does.
     """
 
     secret: str
@@ -68,7 +70,7 @@ GLOBAL_KEY = Kind(
     "ImagePullUserName",
     of_a_stack=False,
 )
-"""The key for the global account, kept in China."""
+"""The key for the global account, stored in China."""
 CHINA_KEY = Kind(
     *("ImagePullSecret: secret", "ImagePullSecret: key", "ImagePullSecret: call"),
     CHINA_NAMES,
@@ -76,18 +78,18 @@ CHINA_KEY = Kind(
     "ImagePushUserName",
     of_a_stack=True,
 )
-"""The key for China, kept in the global account."""
+"""The key for China, stored in the global account."""
 
 
 class Absent(Enum):
-    """Why a secret has no text."""
+    """Why there is no secret to read."""
 
     GONE = "does not exist"
     MARKED = "is marked for deletion"
 
 
 def read_key(kind: Kind, text: str | Absent) -> tuple[AccessKey | None, str]:
-    """Return the key in a secret's text; or None and what is wrong, which quotes nothing of it."""
+    """Return the key in a secret's text and ""; or None and what is wrong, without quoting the text."""
     if isinstance(text, Absent):
         return None, text.value
     try:
@@ -95,16 +97,16 @@ def read_key(kind: Kind, text: str | Absent) -> tuple[AccessKey | None, str]:
     except ValueError:
         entries = None
     if not isinstance(entries, dict):
-        return None, f"is no JSON object with the entries {', '.join(kind.entries)}"
+        return None, f"is not a JSON object with the entries {', '.join(kind.entries)}"
     values = [entries.get(name) for name in kind.entries]
     lacking = [name for name, value in zip(kind.entries, values, strict=True) if not _filled(value)]
     if lacking:
-        return None, f"holds nothing in {', '.join(lacking)}"
+        return None, f"has no value for {', '.join(lacking)}"
     region, key_id, secret = (str(value).strip() for value in values)
     if not REGION.fullmatch(region):
-        return None, f"holds no region in {kind.entries[0]}"
+        return None, f"has no valid region in {kind.entries[0]}"
     if not _KEY_ID.fullmatch(key_id):
-        return None, f"holds no access key ID in {kind.entries[1]}"
+        return None, f"has no valid access key ID in {kind.entries[1]}"
     return AccessKey(region, key_id, secret), ""
 
 
@@ -113,21 +115,21 @@ def secret_text(account: Account, name: str) -> str | Absent:
     try:
         text: str = account.client("secretsmanager").get_secret_value(SecretId=name).get("SecretString", "")
     except ClientError as error:
-        code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+        code, message = code_of(error), error.response["Error"].get("Message", "")
         if code == "InvalidRequestException":
             return Absent.MARKED
         if code != "ResourceNotFoundException":
             raise
-        # "... can't find the specified secret value for staging label: AWSCURRENT" is said of a secret without one.
+        # For a secret without a value: "... can't find the specified secret value for staging label: AWSCURRENT".
         return "" if "secret value" in message else Absent.GONE
     return text
 
 
 def judge_secret(kind: Kind, text: str | Absent, stack: Stack, owner: Stack | None) -> Sequence[CheckResult]:
-    """Judge a secret, which lies where `stack` is, by its text; `owner` has the key's user, where that is known."""
+    """Judge the text of the secret that `stack` names; `owner` is the stack of the key's user, None if not known."""
     name = secret_name(stack.output(kind.secret_output))
     region = owner.account.region if owner else None
-    is_named = kind.secret.startswith(f"{name}:")  # by the topic, unless it is called otherwise in this deployment
+    is_named = kind.secret.startswith(f"{name}:")  # unless this deployment gives it another name than the topic
     key, problem = read_key(kind, text)
     if key is None:
         remedies = {Absent.MARKED: get_back(stack.account, name)}
@@ -145,7 +147,7 @@ def judge_secret(kind: Kind, text: str | Absent, stack: Stack, owner: Stack | No
 def judge_key(
     kind: Kind, key: AccessKey, listed: Sequence[Json] | None, owner: Stack, now: datetime, used: Json | None
 ) -> Sequence[CheckResult]:
-    """Judge a key by what IAM lists of its user, None for no such user, and by when it was last used, if known."""
+    """Judge a key. `listed` are its user's keys, None if there is no such user; `used` is its last use, if known."""
     user = owner.output(kind.user_output)
     name = shown(key.access_key_id)
     if listed is None:
@@ -167,30 +169,28 @@ def judge_key(
                 yield warn(
                     kind.key,
                     f"{user} has a second active key, {shown(other['AccessKeyId'])}, which the secret does not hold",
-                    "`image-mirror connect` says what to do about it; during a rotation it is as it should be",
+                    "`image-mirror connect` says what to do about it; during a rotation this is normal",
                 )
 
     return unless(faults(), fine(kind.key, f"{name} of {user}: active, {age.days} days old, {_use(used, now)}"))
 
 
 def judge_call(kind: Kind, verdict: Verdict) -> Sequence[CheckResult]:
-    """Judge what came of a call that was made with the key."""
-    match verdict.outcome:
+    """Judge the result of a call that was made with the key."""
+    match verdict.result:
         case ProbeResult.WORKS:
             return [fine(kind.call, f"AWS answers: {verdict.text}")]
         case ProbeResult.REFUSED:
-            return [fail(kind.call, f"AWS does not take the key: {verdict.text}", _CONNECT)]
-    return [
-        fail(
-            kind.call,
-            f"AWS accepts the key, but its user may not make the call that it needs: {verdict.text}",
-            NO_OTHER_KEY,
-        )
-    ]
+            return [fail(kind.call, f"AWS does not accept the key: {verdict.text}", _CONNECT)]
+        case ProbeResult.DENIED:
+            found = f"AWS accepts the key, but its user may not make the call that it needs: {verdict.text}"
+            return [fail(kind.call, found, NO_OTHER_KEY)]
+        case _:
+            assert_never(verdict.result)
 
 
 def _filled(value: Any) -> bool:
-    # "<" is in placeholders of instructions.
+    # Placeholders in instructions have a "<".
     return isinstance(value, str) and bool(value.strip()) and "<" not in value
 
 
@@ -206,9 +206,9 @@ def _use(used: Json | None, now: datetime) -> str:
 def _checks(
     kind: Kind, kept: Fetch[Stack], owned: Fetch[Stack], call: Callable[[Context, AccessKey], Verdict]
 ) -> tuple[Check, ...]:
-    """Return the checks of a key whose secret is in one stack, `kept`, and whose user in the other, `owned`.
+    """Return the checks of a key. One stack, `kept`, names its secret; the other, `owned`, names its user.
 
-    `call` calls with the key what it is there for.
+    `call` makes a call with the key, as the product does.
     """
 
     @fetch(kind.secret)
@@ -238,7 +238,7 @@ def _checks(
 
     @fetch(kind.call)
     def verdict(context: Context) -> Verdict:
-        context.answer_or_none(used)  # this call is to be none of the uses
+        context.answer_or_none(used)  # first, so that this call does not count as the last use
         return call(context, context.answer(key))
 
     return (

@@ -1,4 +1,4 @@
-"""How results are printed: an aligned line each for a pipe, a block each on a terminal, and a line that counts."""
+"""How results are printed: each as an aligned line for a pipe, or as a block on a terminal; then the counts."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,7 +34,10 @@ def rows(results: Iterable[CheckResult]) -> list[Row]:
 
 
 def short_rows(results: Sequence[CheckResult]) -> list[Row]:
-    """Return the rows for people: those that are skipped only because the same other result is missing become one."""
+    """Return the rows for people.
+
+    Checks that were skipped only because the same other one has no answer become one row.
+    """
     needs = {each.topic: each.needs for each in results if each.needs}
     missing = [_first(each, needs) for each in results]
     counts = Counter(filter(None, missing))
@@ -48,7 +51,7 @@ def short_rows(results: Sequence[CheckResult]) -> list[Row]:
 
 
 def _first(result: CheckResult, needs: Mapping[str, str]) -> str | None:
-    """Return the topic that is missing in the first place: what `result` needs may itself need another."""
+    """Return the topic that is the first cause of a missing answer: what `result` needs may itself need another one."""
     topic, seen = result.needs, {result.topic}
     while topic is not None and topic in needs and topic not in seen:
         seen.add(topic)
@@ -57,14 +60,14 @@ def _first(result: CheckResult, needs: Mapping[str, str]) -> str | None:
 
 
 def table(rows: Iterable[Row]) -> Iterator[str]:
-    """Yield a heading and one line for each row, its remedy after an arrow, however long."""
+    """Yield a heading and one line of any length for each row, with its remedy after an arrow."""
     lines = [["STATE", "TOPIC", "FOUND -> REMEDY"]]
     lines += [[each.state, each.topic, " -> ".join(filter(None, (each.found, each.remedy)))] for each in rows]
     yield from aligned(lines)
 
 
 def listing(rows: Iterable[Row]) -> Iterator[str]:
-    """Yield each row in colour, its remedy below it: for a terminal, which wraps long lines."""
+    """Yield each row in colour, with its remedy below it, for a terminal, which wraps long lines."""
     for each in rows:
         state = typer.style(f"{each.state:8}", fg=_COLOURS[each.state], bold=each.state is State.FAILED or None)
         yield f"{state} {typer.style(printable(each.topic), bold=True)}: {printable(each.found)}"

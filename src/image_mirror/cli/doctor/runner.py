@@ -1,4 +1,4 @@
-"""Runs checks: all that they need is fetched at once, each in a thread of its own; then the answers are judged."""
+"""Runs checks: fetches all that they need at the same time, each in its own thread; then judges the answers."""
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -31,9 +31,9 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What was checked, its state, what was found, and what to do, or None where there is nothing to do.
+    """What was checked, its state, what was found, and what to do (None if nothing has to be done).
 
-    `needs` is the topic of another check, where this one was skipped only because that one has no answer.
+    `needs` is set if this check was skipped only because another one has no answer: it is the topic of that one.
     """
 
     topic: str
@@ -44,22 +44,22 @@ class CheckResult:
 
 
 def fine(topic: str, found: str) -> CheckResult:
-    """A thing is as it must be."""
+    """Return the result of a check that found no fault."""
     return CheckResult(topic, State.OK, found)
 
 
 def warn(topic: str, found: str, remedy: str) -> CheckResult:
-    """A thing works, but may soon stop."""
+    """Return a result about something that works, but may soon stop."""
     return CheckResult(topic, State.WARNING, found, remedy)
 
 
 def fail(topic: str, found: str, remedy: str) -> CheckResult:
-    """A thing does not work."""
+    """Return a result about something that does not work."""
     return CheckResult(topic, State.FAILED, found, remedy)
 
 
 def skip(topic: str, reason: str, remedy: str | None = None) -> CheckResult:
-    """A thing was not checked; say why."""
+    """Return a result about something that could not be checked, with the reason."""
     return CheckResult(topic, State.SKIPPED, reason, remedy)
 
 
@@ -69,10 +69,11 @@ def unless(faults: Iterable[CheckResult], sound: CheckResult) -> Sequence[CheckR
 
 
 class UnansweredError(Exception):
-    """A fetch without an answer. `reason` and `remedy` are for people, and hold no secret.
+    """A fetch that has no answer. `reason` and `remedy` are for people, and contain no secret.
 
-    `what` names the check that is about this fetch, None if there is none; `needs` the check that is about another
-    one, whose missing answer it needs; `denied` says that a permission is missing.
+    `what` is the topic of the check that reports this fetch, None if no check does. `needs` is set if this fetch needs
+    another one that has no answer: it is the topic of the check that reports that one. `denied` is True if a permission
+    is missing.
     """
 
     def __init__(
@@ -84,7 +85,6 @@ class UnansweredError(Exception):
         needs: str | None = None,
         denied: bool = False,
     ) -> None:
-        """Keep what is printed about it."""
         super().__init__(reason)
         self.what = what
         self.reason = reason
@@ -95,10 +95,10 @@ class UnansweredError(Exception):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Fetch(Generic[T]):
-    """Something to fetch: `call` fetches it, and may wait for other fetches by its context.
+    """Something to fetch: `call` fetches it, and may wait for other fetches through its context.
 
-    `what` names the check that will say why there is no answer; with None, each check that needs it does. It is equal
-    to itself alone.
+    `what` is the topic of the check that reports why there is no answer; with None, each check that needs the answer
+    reports it. Two fetches are equal only if they are the same object.
     """
 
     what: str | None
@@ -106,13 +106,13 @@ class Fetch(Generic[T]):
 
 
 def fetch(what: str | None) -> "Callable[[Callable[[Context], T]], Fetch[T]]":
-    """Return what makes a Fetch of a function: a decorator."""
+    """Return a decorator that makes a Fetch of a function."""
     return lambda call: Fetch(what, call)
 
 
 @dataclass(frozen=True)
 class Context:
-    """What one run is about. It keeps what was fetched, so that each is fetched once."""
+    """What one run checks. It stores the answers, so that nothing is fetched twice."""
 
     china_account: SharedAccount
     global_account: SharedAccount
@@ -125,12 +125,12 @@ class Context:
     _hidden: set[str] = field(default_factory=set, init=False, repr=False)
 
     def begin(self, wanted: Fetch[T]) -> "Future[T]":
-        """Begin to fetch, unless that has begun, and return at once."""
+        """Start to fetch, if that has not started yet, and return at once."""
         with self._lock:
             future = self._begun.get(wanted)
             if future is None:
                 future = self._begun[wanted] = Future()
-                # Daemons, so that Ctrl-C ends the command at once and not when the slowest call has timed out.
+                # A daemon thread, so that Ctrl-C ends the command at once, without a wait for the slowest call.
                 threading.Thread(target=self._fetch, args=(wanted, future), daemon=True).start()
         return future
 
@@ -139,18 +139,18 @@ class Context:
         return self.begin(wanted).result()
 
     def answer_or_none(self, wanted: Fetch[T]) -> T | None:
-        """Wait for an answer that can be done without."""
+        """Wait for the answer; return None if there is none."""
         try:
             return self.answer(wanted)
         except UnansweredError:
             return None
 
     def hide(self, *secrets: str) -> None:
-        """Have these texts masked in all results."""
+        """Mask these texts in all results."""
         self._hidden.update(filter(None, secrets))
 
     def masked(self, text: str) -> str:
-        """Return a text, into which AWS or the cluster may have quoted a secret, without it."""
+        """Return a text with the secrets masked that AWS or the cluster may have quoted in it."""
         for secret in sorted(self._hidden, key=len, reverse=True):
             text = text.replace(secret, "***")
         return text
@@ -158,7 +158,7 @@ class Context:
     def _fetch(self, wanted: Fetch[T], future: "Future[T]") -> None:
         try:
             future.set_result(wanted.call(self))
-        except Exception as error:  # noqa: BLE001 - raised again where the answer is waited for
+        except Exception as error:  # noqa: BLE001 - `answer` raises it again
             future.set_exception(_unanswered(wanted.what, error))
 
 
@@ -167,10 +167,10 @@ now: Fetch[datetime] = Fetch(None, lambda context: context.now)
 
 @dataclass(frozen=True)
 class Check:
-    """One check: `judge` takes the answers to what it `needs`, then to what `helps`, None for one that is missing.
+    """One check: `judge` takes the answers to what it `needs`, then to what `helps` (None for a missing one).
 
-    Without an answer that it needs, nothing is known, and nothing has failed; but where it is `required`, only a
-    missing permission is not a failure.
+    If an answer that it needs is missing, the check is skipped. A `required` check is skipped only if a permission is
+    missing; without an answer for another reason it fails.
     """
 
     topic: str
@@ -180,7 +180,7 @@ class Check:
     required: bool = False
 
     def results(self, context: Context) -> Sequence[CheckResult]:
-        """Judge the answers; where one is missing, say why."""
+        """Judge the answers; if one is missing, return a result that says why."""
         try:
             answers = [context.answer(each) for each in self.needs]
             return self.judge(*answers, *map(context.answer_or_none, self.helps))
@@ -188,7 +188,7 @@ class Check:
             state = State.FAILED if self.required and not error.denied else State.SKIPPED
             needs = error.needs if error.what in (None, self.topic) else error.what
             return [CheckResult(self.topic, state, error.reason, error.remedy, needs)]
-        except NoAnswerError as error:  # an output that a stack lacks
+        except NoAnswerError as error:  # the stack lacks an output
             return [skip(self.topic, error.cause, error.remedy)]
 
 
@@ -214,12 +214,13 @@ def _unanswered(what: str | None, error: Exception) -> Exception:
         case ClientError() if is_denied(error.response["Error"]):
             named = ACTION.search(error.response["Error"].get("Message", ""))
             action = printable(named[1] if named else error.operation_name)
-            granted = f"have {action} granted to you in the {error.response.get('Account', 'account')}"
+            granted = f"ask for the permission {action} in the {error.response.get('Account', 'account')}"
             return UnansweredError(what, f"not permitted ({action})", granted, denied=True)
         case ClientError() | BotoCoreError():
             return UnansweredError(what, *parted(error))
-        case ResponseParserError():  # whose text is the whole page
-            return UnansweredError(what, "what answers is not AWS", "check the network, and HTTPS_PROXY")
+        case ResponseParserError():  # its text is the whole page
+            cause = "the answer is not from AWS, perhaps from a proxy"
+            return UnansweredError(what, cause, "check the network and HTTPS_PROXY")
         case NoAnswerError():
             return UnansweredError(what, error.cause, error.remedy)
-    return error  # a bug, which is not to be hidden
+    return error  # a bug: do not hide it

@@ -1,4 +1,4 @@
-"""The two stacks: that each is whole and of this release, that its rules are some, and that both fit together."""
+"""The two stacks: each is complete and of this release, the rules are valid, and both stacks fit together."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -13,7 +13,7 @@ from image_mirror.rules import RuleError, parse_rules
 
 CHINA_STACK, GLOBAL_STACK, RULES, AGREEMENT = "china stack", "global stack", "MirrorRules", "both stacks"
 
-# What doctor and the other commands read. The templates have more, for people.
+# The outputs that doctor and the other commands read. The templates have more, for people.
 CHINA_OUTPUTS = (
     "APIGatewayURL",
     "CopiesPrefix",
@@ -56,12 +56,12 @@ def resource_name(context: Context, logical_id: str) -> str:
     """Wait for the name of a resource of China's stack. Raises UnansweredError, NoAnswerError."""
     name = context.answer(resources).get(logical_id)
     if not name:
-        raise NoAnswerError(f"the stack has no {logical_id}: it is another release's", "deploy it again")
+        raise NoAnswerError(f"the stack has no {logical_id}: it is of another release", "deploy it again")
     return name
 
 
 def judge_stack(topic: str, outputs: Sequence[str], stack: Stack) -> Sequence[CheckResult]:
-    """Judge one stack by its status and by the outputs that this release gives it."""
+    """Judge one stack by its status and by the outputs that a stack of this release has."""
     where = f"{stack.name} in {stack.account.region}"
 
     def faults() -> Iterator[CheckResult]:
@@ -71,7 +71,7 @@ def judge_stack(topic: str, outputs: Sequence[str], stack: Stack) -> Sequence[Ch
         if missing and stack.status in _SOUND:
             yield fail(
                 topic,
-                f"{where} lacks the outputs {', '.join(missing)}: it is an older release's, or none of this project's",
+                f"{where} lacks the outputs {', '.join(missing)}: it is of an older release or not of this project",
                 "deploy both stacks from the same checkout, as the README says under Deploy, or name the right one",
             )
 
@@ -79,7 +79,7 @@ def judge_stack(topic: str, outputs: Sequence[str], stack: Stack) -> Sequence[Ch
 
 
 def judge_rules(china: Stack) -> Sequence[CheckResult]:
-    """Judge the rules, of which CloudFormation takes any text. Raises NoAnswerError where the stack has none."""
+    """Judge the rules: CloudFormation accepts any text as rules. Raises NoAnswerError if the stack has none."""
     try:
         parse_rules(china.parameter("MirrorRules"))
     except RuleError as error:
@@ -89,13 +89,13 @@ def judge_rules(china: Stack) -> Sequence[CheckResult]:
 
 
 def judge_agreement(china: Stack, global_side: Stack) -> Sequence[CheckResult]:
-    """Judge whether both stacks fit together. Raises NoAnswerError where a stack lacks what is compared."""
+    """Judge whether both stacks fit together. Raises NoAnswerError if a stack lacks what is compared."""
     account, prefix = china.output("CopiesPrefix").partition(".")[0], china.parameter("RepositoryPrefix")
     faults = [
         (fail if each.stops_copies else warn)(AGREEMENT, each.found, each.remedy)
         for each in agreement.faults(china, global_side)
     ]
-    return unless(faults, fine(AGREEMENT, f"they mean account {account}, {china.account.region} and {prefix}/"))
+    return unless(faults, fine(AGREEMENT, f"both use account {account}, {china.account.region} and {prefix}/"))
 
 
 def _unsound(topic: str, stack: Stack, found: str) -> CheckResult:
@@ -103,7 +103,7 @@ def _unsound(topic: str, stack: Stack, found: str) -> CheckResult:
     if stack.status == "UPDATE_ROLLBACK_COMPLETE":
         return warn(
             topic,
-            f"{found}: its last update was undone, and it is what it was before",
+            f"{found}: its last update failed and was rolled back",
             f"see the first failure in {events}, fix it, and deploy again",
         )
     if stack.status.endswith("_IN_PROGRESS") and stack.status != "REVIEW_IN_PROGRESS":
@@ -112,20 +112,20 @@ def _unsound(topic: str, stack: Stack, found: str) -> CheckResult:
         kept = " (and the empty table that is kept)" if topic == CHINA_STACK else ""
         return fail(
             topic,
-            f"{found}: its creation was undone",
+            f"{found}: its creation failed and was rolled back",
             f"see the first failure in {events}, fix it, delete the stack{kept}, deploy again",
         )
     if stack.status == "UPDATE_ROLLBACK_FAILED":
         go_on = aws_of(stack.account)("cloudformation", "continue-update-rollback", "--stack-name", stack.name)
         return fail(
             topic,
-            f"{found}: its last update could be undone in part only, and it takes no other",
+            f"{found}: its rollback failed; it accepts no update until that is finished",
             f"see the first failure in {events}, fix it, then {go_on}, wait, and deploy again",
         )
     if stack.status == "DELETE_FAILED":
         return fail(
             topic,
-            f"{found}: a part of it is deleted, and it takes no update",
+            f"{found}: it is partly deleted and accepts no update",
             f"see the first failure in {events}, fix it, delete the stack again, then deploy it",
         )
     return fail(topic, found, f"see the first failure in {events}, fix it, and deploy again")

@@ -11,15 +11,16 @@ from image_mirror.cli.doctor.runner import Check, CheckResult, Context, Fetch, f
 from image_mirror.cli.doctor.stacks import china_stack, resource_name
 from image_mirror.cli.remedies import RESTORE, aws_of, log_of
 from image_mirror.cli.stacks import Stack
+from image_mirror.record import MINUTE
 from image_mirror.review import Json
 
 STREAM, LAG, SCHEDULE, EVENTS = "stream mapping", "stream lag", "schedule", "ECR events"
 
 STREAM_FILTER = {"eventName": ["INSERT", "MODIFY"], "dynamodb": {"NewImage": {"status": {"S": ["REQUESTED"]}}}}
-"""The filter of the template's event source mapping: what is requested, and nothing else."""
+"""The filter of the template's event source mapping: only records that are REQUESTED."""
 RATE = "rate(1 minute)"
 
-_LATE = 60_000  # milliseconds
+_LATE = MINUTE
 
 
 def ecr_pattern(prefix: str) -> Json:
@@ -72,7 +73,7 @@ def judge_mapping(mappings: Sequence[Json], table: Json | None, china: Stack) ->
 
 
 def judge_lag(ages: Sequence[float]) -> Sequence[CheckResult]:
-    """Judge how old, in milliseconds, what was read from the stream lately was when it was read."""
+    """Judge how old, in milliseconds, the stream's records were when the reconciler read them."""
     if not ages:
         return [fine(LAG, "nothing was read in the last 15 minutes")]
     seconds = max(ages) / 1000
@@ -88,7 +89,7 @@ def judge_lag(ages: Sequence[float]) -> Sequence[CheckResult]:
 
 
 Rule = tuple[Json | None, Sequence[Json]]
-"""What DescribeRule says of an EventBridge rule, None if there is none; and its targets."""
+"""What DescribeRule says about an EventBridge rule (None if it does not exist), and its targets."""
 
 
 def _rule(context: Context, logical_id: str) -> Rule:
@@ -98,7 +99,7 @@ def _rule(context: Context, logical_id: str) -> Rule:
     return found, events.list_targets_by_rule(Rule=name)["Targets"] if found else []
 
 
-# SAM makes these logical IDs of its events' names.
+# SAM makes these logical IDs from the names of the events in the template.
 schedule = Fetch(SCHEDULE, lambda context: _rule(context, "ReconcilerFunctionEveryMinute"))
 ecr_hints = Fetch(EVENTS, lambda context: _rule(context, "ReconcilerFunctionEcrHints"))
 
@@ -124,13 +125,13 @@ def judge_events(rule: Rule, policy: Json, function: Json | None, china: Stack) 
 def _judge_rule(
     topic: str, wanted: str | Json, found: Rule, policy: Json, called: Json | None, china: Stack
 ) -> Sequence[CheckResult]:
-    """Judge an EventBridge rule by `wanted`, a schedule's expression or a pattern.
+    """Judge an EventBridge rule: it must have `wanted`, which is a schedule's expression or a pattern.
 
-    It has to call `called`, the reconciler, whose `policy` lets it.
+    It must call `called`, the reconciler, and the reconciler's `policy` must allow that.
     """
     rule, targets = found
     function = called["Configuration"]["FunctionArn"] if called else ""
-    without = "copies are not looked after" if topic == SCHEDULE else "copies are noticed a minute later"
+    without = "no copy is retried or checked" if topic == SCHEDULE else "copies are noticed a minute later"
     if rule is None:
         return [fail(topic, f"its rule does not exist: {without}", RESTORE)]
     name = rule["Name"]

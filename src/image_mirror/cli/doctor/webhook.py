@@ -1,6 +1,6 @@
-"""The webhook: a dry-run review is posted to its public URL, as an API server does, and its answer is judged.
+"""The webhook: posts a dry-run review to its public URL, as an API server does, and judges the answer.
 
-Of a dry run nothing is recorded.
+The webhook records nothing for a dry run.
 """
 
 import base64
@@ -22,14 +22,14 @@ from image_mirror.cli.doctor.stacks import china_stack
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.remedies import AGAIN, log_of
 from image_mirror.cli.stacks import Stack, mirror_of
-from image_mirror.decisions import Copy, Mirror
+from image_mirror.decisions import Mirror, copy_of
 from image_mirror.review import Json
 
 CALL = "webhook call"
 
 SLOW = 5.0
-"""In seconds: the shipped timeoutSeconds, after which an API server goes on without the webhook."""
-# What API Gateway says in China while the account has no ICP licence: an HTTP API the first, a REST API the second.
+"""In seconds: the shipped timeoutSeconds. After that an API server continues without the webhook."""
+# API Gateway's answers in China to an account without an ICP licence: first an HTTP API's, then a REST API's.
 _NO_LICENCE: tuple[Json, ...] = ({"message": "Forbidden"}, {"Message": None})
 _TIMEOUT = 10.0  # seconds
 _LONGEST = 65_536  # bytes of an answer that are read
@@ -41,7 +41,7 @@ _POD = "image-mirror-doctor"
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back: a status, a body, and after how many seconds."""
+    """An answer: its status, its body, and after how many seconds it came."""
 
     status: int
     body: bytes
@@ -51,7 +51,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Nothing came back: what was found, and what to do."""
+    """No answer: what was found, and what to do."""
 
     found: str
     remedy: str
@@ -59,7 +59,7 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A review, what came back to it, and whether its pod has to be sent to a copy."""
+    """A review, the answer or why there is none, and whether the pod's image must be replaced by its copy."""
 
     review: Json
     reply: Reply | Silence
@@ -68,20 +68,20 @@ class Call:
 
 @fetch(CALL)
 def call(context: Context) -> Call:
-    """Try the webhook of China's stack."""
+    """Call the webhook of China's stack with a dry run."""
     stack = context.answer(china_stack)
     try:
         image = copied_image(mirror_of(stack))
-    except (NoAnswerError, ValueError):  # the results about the stack and its rules say so
+    except (NoAnswerError, ValueError):  # other results report it
         image = None
     review = dry_run_review(image or _COPIED_BY_NO_RULE)
-    # SwapWhen=copied: the pod keeps the image that it names until the copy is there.
+    # With SwapWhen=copied the pod keeps its image until the copy is in ECR.
     is_rewritten = image is not None and stack.parameter("SwapWhen") == "always"
     return Call(review, send(stack.output("APIGatewayURL"), review), is_rewritten)
 
 
 def judge_call(call: Call, china: Stack) -> Sequence[CheckResult]:
-    """Judge a call of the webhook of China's stack."""
+    """Judge what the webhook of China's stack answered."""
     copies, log = china.output("CopiesPrefix"), log_of(china, "WebhookLogGroup")
     reply = call.reply
     if isinstance(reply, Silence):
@@ -92,16 +92,24 @@ def judge_call(call: Call, china: Stack) -> Sequence[CheckResult]:
     answer = _json(reply.body)
     response = answer.get("response") if isinstance(answer, dict) else None
     if not isinstance(response, dict) or response.get("uid") != call.review["request"]["uid"]:
-        found = f"200 {took}, but not the answer to this review: something else answers in its place"
-        return [fail(CALL, found, f"see whether a proxy is between (HTTPS_PROXY); else {AGAIN}")]
+        found = f"200 {took}, but not the answer to this review: something else answers"
+        return [fail(CALL, found, f"check whether a proxy answers instead (HTTPS_PROXY); else {AGAIN}")]
     images = _patched(response)
     if call.is_rewritten and not any(image.startswith(copies) for image in images):
         found = f"it answers {took}, but sends the pod to {images[0] if images else 'its source'}, not to {copies}"
         return [fail(CALL, found, f"{AGAIN}, and see the webhook's log: {log}")]
     if reply.seconds > SLOW:
-        remedy = f"run this again, for a first call is slower; if it stays so, see the network and the log: {log}"
-        return [warn(CALL, f"it answers well, but only {took}; an API server waits {SLOW:.0f}, as shipped", remedy)]
-    what = f"sends the pod to {copies}" if call.is_rewritten else "leaves the pod as it is, as it has to"
+        remedy = (
+            f"run this again, because a first call is slower; if it stays slow, check the network and the log: {log}"
+        )
+        return [
+            warn(
+                CALL,
+                f"the answer is right but took {reply.seconds:.1f} seconds; an API server waits {SLOW:.0f}, as shipped",
+                remedy,
+            )
+        ]
+    what = f"sends the pod to {copies}" if call.is_rewritten else "correctly leaves the pod unchanged"
     return [fine(CALL, f"it answers a dry run {took}, and {what}")]
 
 
@@ -110,13 +118,13 @@ def _refused(reply: Reply, log: str) -> CheckResult:
     see_log = f"see the webhook's log: {log}"
     match reply.status:
         case 403 if body in _NO_LICENCE:
-            found = "403: API Gateway takes no calls without AWS credentials, for the account has no ICP licence"
+            found = "403: API Gateway accepts no calls without AWS credentials, because the account has no ICP licence"
             remedy = (
                 "have AWS China's support enter the account's ICP licence (Ningxia: a separate allow-listing); until "
                 "then no pod is rewritten"
             )
         case 403:
-            found = "403, and not from API Gateway: something between here and there forbids the call"
+            found = "403, and not from API Gateway: something between this machine and API Gateway forbids the call"
             remedy = "check the proxy or firewall; run this from a machine in the cluster's network"
         case 404:
             found = "404: the API has no such path; the stack's output APIGatewayURL has another token than its route"
@@ -126,15 +134,15 @@ def _refused(reply: Reply, log: str) -> CheckResult:
             remedy = "raise ThrottlingRate and ThrottlingBurst of China's stack, or find out who calls it so often"
         case status if 300 <= status < 400:
             found = f"{status}: something redirects the call, and API Gateway does not"
-            remedy = "check the proxy or portal between here and there"
+            remedy = "check the proxy or portal between this machine and API Gateway"
         case 503 if reply.retry_after:
             found = "503, again and again: the webhook cannot read the table in time"
             remedy = f"see the results about the table; {see_log}"
         case status if status >= 500:
-            found = f"{status}: the webhook, or Lambda in its place, failed"
+            found = f"{status}: the webhook or Lambda failed"
             remedy = f"see the result about its function; {see_log}"
         case status:
-            found = f"{status}: the webhook does not understand the review, so it is another release's"
+            found = f"{status}: the webhook does not understand the review, so it is of another release"
             remedy = f"{AGAIN} from this release; {see_log}"
     return fail(CALL, found, remedy)
 
@@ -155,17 +163,17 @@ def _json(body: bytes) -> Any:
 
 
 def copied_image(mirror: Mirror) -> str | None:
-    """Return an image that a rule has copied, or None where no rule copies any."""
+    """Return an image that the rules copy, or None if they copy none."""
     for rule in mirror.rules.entries:
         host = f"{_POD}.{rule.prefix.host}" if rule.prefix.wildcard else rule.prefix.host
         image = "/".join((host, *rule.prefix.path, _POD)) + ":1"
-        if isinstance(mirror.decide(image)[0], Copy):
+        if copy_of(mirror.decide(image)[0]) is not None:
             return image
     return None
 
 
 def dry_run_review(image: str) -> Json:
-    """Return the AdmissionReview of a dry run that makes a pod of `image`: the webhook then records nothing."""
+    """Return the AdmissionReview of a dry run that creates a pod with `image`: the webhook records nothing for it."""
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -194,8 +202,10 @@ def dry_run_review(image: str) -> Json:
 
 
 def send(url: str, review: Json) -> Reply | Silence:
-    """Post a review, through a proxy where the environment names one; again after a 503 that says when, as the API
-    server does."""
+    """Post a review, through a proxy if the environment names one.
+
+    Like the API server, post it again after a 503 with Retry-After.
+    """
     body = json.dumps(review).encode()
     for _ in range(_MOST_CALLS - 1):
         reply = _post(url, body)
@@ -207,7 +217,7 @@ def send(url: str, review: Json) -> Reply | Silence:
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
-        """Follow none: the webhook sends none, and the token is for its host alone."""
+        """Follow no redirect: the webhook sends none, and no other host may get the token."""
 
 
 def _post(url: str, body: bytes) -> Reply | Silence:
@@ -215,7 +225,7 @@ def _post(url: str, body: bytes) -> Reply | Silence:
     if not url.startswith(_SCHEME):
         return Silence("the stack's output APIGatewayURL is not an https:// URL", AGAIN)
     headers = {"Content-Type": "application/json", "User-Agent": "image-mirror-doctor"}
-    request = urllib.request.Request(f"{url}?timeout=10s", body, headers)  # noqa: S310 - https, as said above
+    request = urllib.request.Request(f"{url}?timeout=10s", body, headers)  # noqa: S310 - https, as checked above
     opener = urllib.request.build_opener(_NoRedirect)
     began = time.monotonic()
     try:
@@ -234,29 +244,29 @@ def _silence(host: str, reason: object) -> Silence:
         case ssl.SSLCertVerificationError():
             return Silence(
                 f"the certificate of {host} is not trusted: {reason.verify_message}",
-                "if a proxy here opens TLS, give its CA by SSL_CERT_FILE; API servers trust their own system's CAs",
+                "if a proxy here decrypts TLS, set SSL_CERT_FILE to its CA; API servers trust their own system's CAs",
             )
         case ssl.SSLError():
             found = f"TLS with {host} fails: {reason.strerror}"
-            return Silence(found, "check the proxy or firewall between here and there")
+            return Silence(found, "check the proxy or firewall between this machine and API Gateway")
         case socket.gaierror():
             return Silence(
                 f"the name {host} is not found",
-                "check DNS, or HTTPS_PROXY where only a proxy resolves names; if the API was deleted, deploy again",
+                "check DNS, or HTTPS_PROXY if only a proxy resolves names; if the API was deleted, deploy again",
             )
         case TimeoutError():
             return Silence(
                 f"{host} gives no answer within {_TIMEOUT:.0f} seconds",
-                "check the network and firewall, and HTTPS_PROXY where there is a proxy",
+                "check the network and firewall, and HTTPS_PROXY if there is a proxy",
             )
     text = str(reason)
-    # Not any text: that of http.client may quote the URL, and so the token.
+    # Not every text: http.client's may quote the URL, and with it the token.
     kind = text if text.startswith("Tunnel ") else getattr(reason, "strerror", None) or type(reason).__name__
-    return Silence(f"{host} cannot be reached: {kind}", "check the network, and HTTPS_PROXY where there is a proxy")
+    return Silence(f"{host} cannot be reached: {kind}", "check the network, and HTTPS_PROXY if there is a proxy")
 
 
 def masked(url: str) -> str:
-    """Return a URL with its path, the token, left out."""
+    """Return a URL without its path, which is the token."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}/***" if parts.netloc else "***"
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from botocore.exceptions import ClientError
 
 from image_mirror.aws import AccessKey
-from image_mirror.aws_errors import DENIED, KEY_REFUSED
+from image_mirror.aws_errors import DENIED, KEY_REFUSED, code_of
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.remedies import REVERT
 from image_mirror.messages import printable
@@ -31,9 +31,9 @@ class ProbeResult(Enum):
 
 
 class Verdict(NamedTuple):
-    """The outcome, and in `text` the call and the error that AWS answered; it contains nothing of the key."""
+    """The result, and in `text` the call and the error that AWS answered; it contains nothing of the key."""
 
-    outcome: ProbeResult
+    result: ProbeResult
     text: str
 
 
@@ -54,7 +54,7 @@ def retry_until_it_works(test: Callable[[], Verdict], seconds: float) -> Verdict
     deadline = time.monotonic() + seconds
     while True:
         verdict = test()
-        if verdict.outcome is ProbeResult.WORKS or time.monotonic() + _PAUSE > deadline:
+        if verdict.result is ProbeResult.WORKS or time.monotonic() + _PAUSE > deadline:
             return verdict
         time.sleep(_PAUSE)
 
@@ -63,7 +63,7 @@ def _test(what: str, call: Callable[[], object]) -> Verdict:
     try:
         call()
     except ClientError as error:
-        code = error.response["Error"]["Code"]
+        code = code_of(error)
         if code in KEY_REFUSED:
             return Verdict(ProbeResult.REFUSED, f"{what}: {code}")  # its message quotes the request
         if code in DENIED:

@@ -14,6 +14,7 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.aws import AccessKey
+from image_mirror.aws_errors import ABSENT, code_of
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.errors import remedy
 from image_mirror.cli.keys.plan import KeySource, NeedsAttentionError, NoRoomError, Plan, UserKey, plan, shown
@@ -27,7 +28,7 @@ from image_mirror.messages import printable
 if TYPE_CHECKING:
     from types_boto3_codebuild import CodeBuildClient
 
-PATIENCE = 60.0  # seconds until a new key is known everywhere
+NEW_KEY_WAIT = 60.0  # seconds until a new key is known everywhere
 _NEW = timedelta(minutes=10)  # a key of this age may not be known everywhere
 _PAUSE = 10.0  # seconds between two looks at the builds
 _LONGEST_WAIT = 900.0  # seconds: most builds take two to five minutes
@@ -61,10 +62,10 @@ class KeySetup:
     def tested(self, key: AccessKey, seconds: float) -> Verdict:
         """Test a key, for at most `seconds`. Raises NeedsAttentionError if its user may not make the call."""
         verdict = self.test_key(key)
-        if verdict.outcome is not ProbeResult.WORKS and seconds:
+        if verdict.result is not ProbeResult.WORKS and seconds:
             with waiting(f"Waiting until AWS accepts key {shown(key.access_key_id)}; this can take a minute ..."):
                 verdict = retry_until_it_works(lambda: self.test_key(key), seconds)
-        if verdict.outcome is ProbeResult.DENIED:
+        if verdict.result is ProbeResult.DENIED:
             raise NeedsAttentionError(
                 f"key {shown(key.access_key_id)} of {self.user_label} is accepted, but its user may not make the call "
                 f"that it needs: {verdict.text}; {NO_OTHER_KEY}"
@@ -115,7 +116,7 @@ class KeyState:
         elif self.verdict is None:
             yield f"{secret}: key {shown(current)} of {user} is inactive"
         else:
-            result = "works" if self.verdict.outcome is ProbeResult.WORKS else "is refused"
+            result = "works" if self.verdict.result is ProbeResult.WORKS else "is refused"
             yield f"{secret}: key {shown(current)} of {user} {result}: {self.verdict.text}"
         if plan.delete_first:
             before = ", which was in the secret before," * plan.delete_first.is_active
@@ -176,7 +177,7 @@ def one_rotation(states: Sequence[KeyState]) -> list[KeyState]:
 def _planned(
     setup: KeySetup, keys: tuple[UserKey, ...], content: SecretContent, verdict: Verdict | None, *, rotate: bool
 ) -> KeyState:
-    works = verdict is not None and verdict.outcome is ProbeResult.WORKS
+    works = verdict is not None and verdict.result is ProbeResult.WORKS
     try:
         planned = plan(keys, content.stored, works=works, rotate=rotate, now=datetime.now(UTC))
     except NoRoomError as error:
@@ -212,7 +213,7 @@ def _verdict(setup: KeySetup, content: SecretContent, keys: tuple[UserKey, ...])
     for key in keys:
         if content.current and key.access_key_id == content.current.key.access_key_id and key.is_active:
             is_new = datetime.now(UTC) - key.created_at < _NEW
-            return setup.tested(replace(content.current.key, region=setup.region), PATIENCE if is_new else 0.0)
+            return setup.tested(replace(content.current.key, region=setup.region), NEW_KEY_WAIT if is_new else 0.0)
     return None
 
 
@@ -230,8 +231,8 @@ class KeyRotation:
         if self.state.plan.source is KeySource.CURRENT:
             return
         setup, name = self.state.setup, shown(self.key.access_key_id)
-        verdict = setup.tested(self.key, PATIENCE)
-        if verdict.outcome is ProbeResult.REFUSED:
+        verdict = setup.tested(self.key, NEW_KEY_WAIT)
+        if verdict.result is ProbeResult.REFUSED:
             raise NeedsAttentionError(
                 f"key {name} of {setup.user_label} is still refused after a minute: {verdict.text}; run this again in "
                 f"a few minutes; if that does not help, first run {setup.delete_command(self.key.access_key_id)}"
@@ -294,7 +295,7 @@ def _delete(setup: KeySetup, access_key_id: str, report: Callable[[str], None]) 
     try:
         setup.iam.delete_access_key(UserName=setup.user, AccessKeyId=access_key_id)
     except ClientError as error:
-        if error.response["Error"]["Code"] not in ("NoSuchEntity", "NoSuchEntityException"):
+        if code_of(error) not in ABSENT:
             raise
         report(f"{setup.user_label}: key {shown(access_key_id)} was already deleted")
     else:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from botocore.exceptions import ClientError
 
 from image_mirror.aws import AccessKey
+from image_mirror.aws_errors import ABSENT, code_of
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.keys.plan import NeedsAttentionError, StoredKeys, secret_name
 from image_mirror.cli.remedies import aws_of, get_back, make_again
@@ -81,7 +82,7 @@ class KeySecret:
         try:
             found = self._client.describe_secret(SecretId=self._id)
         except ClientError as error:
-            if error.response["Error"]["Code"] != "ResourceNotFoundException":
+            if code_of(error) not in ABSENT:
                 raise
             if self._of_a_stack:
                 again = f"{make_again(self._of_a_stack)}; then run this again"
@@ -131,7 +132,7 @@ class KeySecret:
         try:
             found = self._client.get_secret_value(SecretId=self._id, VersionId=version_id)
         except ClientError as error:
-            if error.response["Error"]["Code"] != "ResourceNotFoundException":
+            if code_of(error) not in ABSENT:
                 raise
             return None
         try:

@@ -107,7 +107,7 @@ def test_a_damaged_installation_is_reported_on_one_line_with_its_remedy(damaged:
     (damaged / name).rename(damaged / "elsewhere")
     done = run()
     assert (done.exit_code, done.stdout) == (3, "")
-    assert done.stderr == f"Error: this installation lacks its file {name}; install image-mirror again\n"
+    assert done.stderr == f"Error: this installation does not have the file {name}; install the wheel again\n"
 
 
 def test_a_file_of_ones_own_needs_no_samples(damaged: Path, tmp_path: Path) -> None:
@@ -143,12 +143,26 @@ def test_without_the_extra_the_remedy_is_to_install_it(
             raise raised
         return there(name, *rest, **options)
 
-    for name in ("image_mirror.cli.commands.demo", "image_mirror.cli.emulation"):
+    for name in ("image_mirror.cli.commands.demo.run", "image_mirror.cli.emulation"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(builtins, "__import__", absent)
     done = run()
     assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr == f"Error: {said}; install image-mirror with its demo extra\n"
+    remedy = "run `pip install './image_mirror-VERSION-py3-none-any.whl[demo]'`, or `make demo` in a checkout"
+    assert done.stderr == f"Error: {said}; {remedy}\n"
+
+
+def test_a_bug_in_an_import_of_the_product_itself_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = builtins.__import__
+
+    def broken(name: str, *rest: Any, **options: Any) -> Any:
+        if name == "image_mirror.cli.emulation":
+            raise ImportError("cannot import name 'x'", name=name)
+        return there(name, *rest, **options)
+
+    monkeypatch.delitem(sys.modules, "image_mirror.cli.commands.demo.run", raising=False)
+    monkeypatch.setattr(builtins, "__import__", broken)
+    assert isinstance(run().exception, ImportError)
 
 
 @pytest.mark.parametrize("removed", [{"object": None, "oldObject": {}}, {"object": {"kind": "Binding"}}])

@@ -374,7 +374,7 @@ def test_every_error_in_all_files_is_reported_and_no_image_is_shown(
         "Error: absent.yaml: cannot be read: No such file or directory",
         "Error: torn.json: document 1: line 2: not valid YAML: while parsing a flow node "
         "did not find expected node content",
-        "Error: latin.yml: byte 6 is no UTF-8; save it as UTF-8",
+        "Error: latin.yml: byte 6 is not UTF-8; save it as UTF-8",
         "Error: empty: cannot be read: no file in it ends in .json, .yaml, .yml",
         "Error: -: document 1: must be a mapping, not a list",
     ]

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from image_mirror import recorder
 from image_mirror.cli.commands.prune import command
 from image_mirror.cli.commands.prune.output import PruneRow
-from image_mirror.cli.commands.prune.selection import DAY, InUse, Tag, in_use, unused
+from image_mirror.cli.commands.prune.selection import InUse, Tag, in_use, unused
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.decisions import Copy, Mirror
 from image_mirror.pod_images import ORIGINALS
-from image_mirror.record import Record, Status
+from image_mirror.record import DAY, Record, Status
 from image_mirror.reference import path_of_copy
 from image_mirror.rules import DEFAULT_RULES, parse_rules
 from image_mirror.table import Records

@@ -97,7 +97,7 @@ def test_a_file_with_other_content_is_named_and_nothing_is_written(tmp_path: Pat
     (tmp_path / name).write_text("mine")
     result = run(tmp_path)
     assert result.exit_code == 2
-    assert f"{name} is there with other content" in result.stderr
+    assert f"{name} already exists with other content" in result.stderr
     assert written(tmp_path) == {name: b"mine"}
 
 
@@ -105,7 +105,7 @@ def test_a_folder_in_the_place_of_a_file_is_named_too(tmp_path: Path) -> None:
     (tmp_path / "samconfig.toml").mkdir()
     result = run(tmp_path)
     assert result.exit_code == 2
-    assert "samconfig.toml is there with other content" in result.stderr
+    assert "samconfig.toml already exists with other content" in result.stderr
     assert written(tmp_path) == {}
 
 
@@ -115,8 +115,8 @@ def test_each_file_with_other_content_is_named(tmp_path: Path) -> None:
     result = run(tmp_path)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.splitlines() == [
-        f"Error: {tmp_path / 'sam-template.yaml'} is there with other content",
-        f"Error: {tmp_path / 'samconfig.toml'} is there with other content",
+        f"Error: {tmp_path / 'sam-template.yaml'} already exists with other content",
+        f"Error: {tmp_path / 'samconfig.toml'} already exists with other content",
         "Nothing was written; name another directory, or move these files away.",
     ]
 
@@ -131,7 +131,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "src").write_text("mine")
     result = run(tmp_path)
     assert result.exit_code == 2
-    assert f"{tmp_path / 'src' / 'Makefile'} is there with other content" in result.stderr
+    assert f"{tmp_path / 'src' / 'Makefile'} already exists with other content" in result.stderr
     assert written(tmp_path) == {"src": b"mine"}
 
 
@@ -162,5 +162,7 @@ def test_a_damaged_installation_is_reported_with_its_remedy(tmp_path: Path, monk
     monkeypatch.setattr(resources, "_CHECKOUT", tmp_path / "none")
     result = run(tmp_path / "deployment")
     assert (result.exit_code, result.stdout) == (3, "")
-    assert result.stderr == "Error: this installation lacks its file sam-template.yaml; install image-mirror again\n"
+    assert (
+        result.stderr == "Error: this installation does not have the file sam-template.yaml; install the wheel again\n"
+    )
     assert not (tmp_path / "deployment").exists()

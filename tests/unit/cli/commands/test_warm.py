@@ -19,7 +19,8 @@ from typer.testing import CliRunner, Result
 
 from image_mirror.cli import app
 from image_mirror.cli.commands import warm
-from image_mirror.cli.copy_progress import CopyProgress, progress_of, screen
+from image_mirror.cli.copy_progress import CopyProgress, progress_of
+from image_mirror.cli.drawing import screen
 from image_mirror.cli.plan import images_to_copy, pods_as_written
 from image_mirror.lifecycle import after_push_event, refused, started
 from image_mirror.pod_images import ORIGINALS, SKIP_LABEL

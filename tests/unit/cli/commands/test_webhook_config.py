@@ -216,7 +216,7 @@ def test_an_installed_package_prints_its_own_file(tmp_path: Path, monkeypatch: p
     (package / "resources").mkdir(parents=True)
     monkeypatch.setattr(resources, "files", lambda _: package)
     monkeypatch.setattr(resources, "_CHECKOUT", tmp_path)
-    with pytest.raises(NoAnswerError, match=r"lacks its file mutating-webhook\.yaml; install image-mirror again"):
+    with pytest.raises(NoAnswerError, match=r"does not have the file mutating-webhook\.yaml; install the wheel again"):
         shipped_text(URL)
     shutil.copy(ROOT / "mutating-webhook.yaml", package / "resources")
     assert f'url: "{URL}"' in shipped_text(URL)

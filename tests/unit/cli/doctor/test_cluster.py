@@ -115,7 +115,7 @@ def test_what_the_api_server_fills_in_or_reorders_is_no_difference() -> None:
             id="a-ca-bundle",
         ),
         pytest.param(
-            lambda webhook: webhook["rules"].pop(), "failed", "rules are others", id="without-ephemeral-containers"
+            lambda webhook: webhook["rules"].pop(), "failed", "rules are different", id="without-ephemeral-containers"
         ),
         pytest.param(
             lambda webhook: webhook["rules"][0].update(operations=["CREATE"]),
@@ -140,9 +140,14 @@ def test_what_the_api_server_fills_in_or_reorders_is_no_difference() -> None:
         pytest.param(
             setting(admissionReviewVersions=["v1beta1"]), "failed", "is v1beta1, not v1, v1beta1", id="review-versions"
         ),
-        pytest.param(setting(namespaceSelector={}), "warning", "namespaceSelector does not leave", id="no-opting-out"),
         pytest.param(
-            setting(objectSelector={}), "warning", "objectSelector does not leave", id="no-opting-out-of-pods"
+            setting(namespaceSelector={}), "warning", "namespaceSelector does not exclude the label", id="no-opting-out"
+        ),
+        pytest.param(
+            setting(objectSelector={}),
+            "warning",
+            "objectSelector does not exclude the label",
+            id="no-opting-out-of-pods",
         ),
         pytest.param(removing("timeoutSeconds"), "warning", "wait 10 seconds", id="ten-seconds"),
         pytest.param(setting(failurePolicy="Fail"), "warning", "for kube-system too", id="fail-with-the-control-plane"),

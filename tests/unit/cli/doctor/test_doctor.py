@@ -199,7 +199,9 @@ def test_whatever_is_denied_is_skipped_with_its_permission_and_the_rest_is_looke
     for (service, operation), topic in denied.items():
         printed = of(results, topic)
         assert any(f"not permitted ({service}:{operation})" in each["found"] for each in printed), printed
-        assert any(f"have {service}:{operation} granted to you" in (each["remedy"] or "") for each in printed)
+        assert any(
+            f"ask for the permission {service}:{operation} in the " in (each["remedy"] or "") for each in printed
+        )
     well = {each["topic"] for each in results if each["state"] == "ok"}
     assert well >= {"china stack", "global stack", "both stacks", "webhook call"}
     assert {each["state"] for each in results} == {"ok", "skipped"}
@@ -312,8 +314,8 @@ def test_what_does_not_exist_has_failed_and_not_been_skipped(well: Operated, ans
         ),
         pytest.param(
             "Secrets Manager can't find the specified secret value for staging label: AWSCURRENT",
-            "is no JSON object",
-            "`image-mirror connect` makes a key",
+            "is not a JSON object",
+            "`image-mirror connect` creates a key",
             id="a-secret-without-a-value",
         ),
     ],

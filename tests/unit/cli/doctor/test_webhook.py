@@ -59,7 +59,7 @@ def judged(reply: Reply | Silence, *, is_rewritten: bool = True) -> CheckResult:
         pytest.param(
             Reply(200, answered(f"{COPIES}gcr.io/x:1"), 6.0),
             "warning",
-            "only after 6.0 seconds",
+            "the answer is right but took 6.0 seconds",
             "logs tail",
             id="slow",
         ),
@@ -120,7 +120,7 @@ def judged(reply: Reply | Silence, *, is_rewritten: bool = True) -> CheckResult:
         pytest.param(
             Reply(400, b'{"message":"no AdmissionReview"}', 0.1),
             "failed",
-            "another release's",
+            "so it is of another release",
             "deploy",
             id="other-release",
         ),

@@ -1,6 +1,5 @@
 """The command itself: its options, and the order of its steps."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,16 +9,17 @@ import typer
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.commands.prune.output import show
 from image_mirror.cli.commands.prune.removal import Pruning, images
-from image_mirror.cli.commands.prune.selection import DAY, InUse, Tag, Unused, in_use, tags, unused
+from image_mirror.cli.commands.prune.selection import InUse, Tag, Unused, in_use, tags, unused
 from image_mirror.cli.errors import ExitCode
 from image_mirror.cli.image_selection import all_records
 from image_mirror.cli.kubernetes import Cluster
-from image_mirror.cli.options import ChinaProfile, ChinaRegion, StackName
-from image_mirror.cli.output import Output, OutputOption
+from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfigs, StackName
+from image_mirror.cli.output import Output, OutputOption, current_time
 from image_mirror.cli.stacks import china_stack, mirror_of
 from image_mirror.cli.terminal import each, pause
 from image_mirror.decisions import Mirror
 from image_mirror.messages import printable
+from image_mirror.record import DAY
 from image_mirror.reference import path_of_copy
 from image_mirror.table import Records
 
@@ -37,18 +37,7 @@ def prune(
         int,
         typer.Option(metavar="N", help="Copies that nobody has pulled, pushed or requested for N days; at least 2."),
     ],
-    kubeconfigs: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--kubeconfig",
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            readable=True,
-            help="The kubeconfig of a cluster that pulls copies. Can be repeated.",
-            show_default=False,
-        ),
-    ] = None,
+    kubeconfigs: Kubeconfigs = None,
     contexts: Annotated[
         list[str] | None,
         typer.Option(
@@ -128,7 +117,7 @@ def prune(
     running = _ask(clusters, mirror)
     records = Records(stack.account.client("dynamodb"), stack.output("ImageListTableName"))
     ecr = stack.account.client("ecr")
-    cutoff = int(time.time() * 1000) - unused_days * DAY
+    cutoff = current_time() - unused_days * DAY
     # The table is read first. Otherwise an image that is recorded while ECR is read would seem to have no record.
     existing = {(record.repo, record.tag): record for record in all_records(records)}
     found = unused(_tags_in_ecr(ecr, mirror), existing, running, cutoff)
@@ -183,4 +172,4 @@ def _remove(pruning: Pruning, removable: Sequence[Unused], clusters: Sequence[Cl
         pause("waiting", _WEBHOOK_FORGETS)
         pruning.remove_images(removable, _ask(clusters, mirror))
     finally:
-        pruning.put_back(int(time.time() * 1000))
+        pruning.put_back(current_time())

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from image_mirror.aws_errors import code_of
 from image_mirror.cli.commands.prune.selection import Details, InUse, Tag, Unused, tags, unused_untagged
 from image_mirror.cli.image_selection import ImageResult
 from image_mirror.cli.terminal import each
@@ -171,7 +172,7 @@ class Pruning:
         try:
             self._records.create(replace(self._removed_records[key], due_at=now))
         except (ClientError, BotoCoreError) as error:
-            code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+            code = code_of(error) if isinstance(error, ClientError) else type(error).__name__
             self.outcomes[key] = _not_put_back(code)
         else:
             self.outcomes.setdefault(key, ENDED_EARLY)

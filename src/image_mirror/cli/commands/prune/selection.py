@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from image_mirror.cli.output import milliseconds
 from image_mirror.decisions import Mirror
 from image_mirror.pod_images import image_fields, original_images
 from image_mirror.record import Record, Status
 from image_mirror.reference import InvalidReferenceError, NoDestinationError, destination_named, parse_reference
 from image_mirror.review import Json
 
-DAY = 24 * 60 * 60 * 1000
 _INDEXES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -98,8 +98,8 @@ def tags(repo: str, images: Iterable[Details]) -> Iterator[Tag]:
                 name=name,
                 digest=image["imageDigest"],
                 size=image.get("imageSizeInBytes") or 0,
-                pushed_at=_milliseconds(image["imagePushedAt"]),
-                pulled_at=_milliseconds(image["lastRecordedPullTime"]) if "lastRecordedPullTime" in image else None,
+                pushed_at=milliseconds(image["imagePushedAt"]),
+                pulled_at=milliseconds(image["lastRecordedPullTime"]) if "lastRecordedPullTime" in image else None,
             )
 
 
@@ -136,10 +136,6 @@ def unused_untagged(repo: str, images: Iterable[Details], running: InUse, cutoff
             continue
         (indexes if image.get("imageManifestMediaType") in _INDEXES else others).append(as_tagged.digest)
     return indexes, others
-
-
-def _milliseconds(time: Any) -> int:
-    return int(time.timestamp() * 1000)
 
 
 def _names(pod: Json) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Annotated
@@ -16,7 +15,7 @@ from image_mirror.cli.commands.status.watch import watch
 from image_mirror.cli.errors import ExitCode
 from image_mirror.cli.image_selection import all_records, is_glob, matching, selected_destination
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, GlobalProfile, GlobalRegion, StackName
-from image_mirror.cli.output import Output, OutputOption, aligned, as_json
+from image_mirror.cli.output import Output, OutputOption, aligned, as_json, current_time
 from image_mirror.cli.plan import explain
 from image_mirror.cli.stacks import china_stack, mirror_of
 from image_mirror.messages import printable
@@ -116,7 +115,7 @@ def _get(records: Records, destination: Destination | None) -> list[Record]:
 
 
 def _show(found: Sequence[Record], output: Output) -> None:
-    ordered, now = by_attention(found), int(time.time() * 1000)
+    ordered, now = by_attention(found), current_time()
     if output is Output.JSON:
         typer.echo(as_json(record_row(record) for record in ordered))
     elif ordered:
@@ -131,7 +130,7 @@ def _show_one(record: Record, account: Account, output: Output) -> None:
         shown = asdict(record_row(record)) | {"build_details": asdict(details) if details else None}
         typer.echo(json.dumps(shown, indent=2))
     else:
-        for line in full(record, int(time.time() * 1000)):
+        for line in full(record, current_time()):
             typer.echo(line)
         if details:
             _show_build(details)

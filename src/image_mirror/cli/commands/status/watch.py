@@ -4,17 +4,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import typer
 
-from image_mirror.cli.commands.status.records import HEADING, by_attention, change, entry, summary, table
+from image_mirror.cli.commands.status.records import by_attention, change, summary, table
 from image_mirror.cli.errors import describe_aws_error
+from image_mirror.cli.output import current_time
 from image_mirror.record import Record
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.text import Text
 
 _EVERY = 5.0  # seconds
 
@@ -26,43 +23,12 @@ def watch(read: Read) -> NoReturn:
     """Show what `read` returns until Ctrl-C. Raises an error of the first reading; later errors of AWS are shown."""
     readings = _readings(read)
     if sys.stdout.isatty():
-        _draw(readings)
+        from image_mirror.cli.commands.status import screen  # noqa: PLC0415 - only for a terminal
+
+        screen.draw(readings)
     else:
         _print_changes(readings)
     raise AssertionError("the readings never end")
-
-
-def frame(records: Sequence[Record], trouble: str, now: int, console: "Console") -> "Text":
-    """Return what fits on the terminal: the counts, and the records that need attention most.
-
-    `trouble` says why the records could not be read again; "" if they were.
-    """
-    from rich.text import Text  # imported here as in _draw
-
-    clock = datetime.fromtimestamp(now / 1000).astimezone().strftime("%H:%M:%S")
-    shown = [Text(f"{clock}  {summary(records)}  (Ctrl-C ends)")]
-    shown += [Text(f"the records cannot be read now: {trouble}", style="red")] if trouble else []
-    shown += [Text.from_ansi(HEADING)]
-    room, rest = console.height - 1 - sum(len(line.wrap(console, console.width)) for line in shown), len(records)
-    for record in by_attention(records):
-        lines = [Text.from_ansi(line, overflow="fold") for line in entry(record, now)]
-        room -= sum(len(line.wrap(console, console.width)) for line in lines)
-        if room < 1:  # one line is for the number of the others
-            break
-        shown, rest = shown + lines, rest - 1
-    shown += [Text(f"and {rest:,} more", style="dim")] if rest else []
-    return Text("\n", overflow="fold").join(shown)
-
-
-def _draw(readings: Readings) -> None:
-    # Imported here because it takes 15 ms, and only a terminal needs it.
-    from rich.console import Console
-    from rich.live import Live
-
-    console = Console()
-    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
-        for records, trouble in readings:
-            live.update(frame(records, trouble, _now(), console), refresh=True)
 
 
 def _print_changes(readings: Readings) -> None:
@@ -73,7 +39,7 @@ def _print_changes(readings: Readings) -> None:
         latest = {record.destination: record for record in records}
         if known is None:
             typer.echo(summary(records), err=True)
-            for line in table(by_attention(records), _now()):
+            for line in table(by_attention(records), current_time()):
                 typer.echo(line)
         else:
             clock = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -96,7 +62,3 @@ def _readings(read: Read) -> Readings:
             trouble = describe_aws_error(error) or ""
             if not trouble:
                 raise
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from functools import cache
 
 import yaml
-from all_calls import KEY_ID, record_all_calls
-from authorization import has_resources, requests, resource_of
-from policies import Decision, Request, evaluate, grants
-from recording import Call
-from stacks import CHINA, GLOBAL, Stack
+
+from e2e.fakes.policies import Decision, Request, evaluate, grants
+from e2e.harness.all_calls import KEY_ID, record_all_calls
+from e2e.harness.authorization import has_resources, requests, resource_of
+from e2e.harness.recording import Call
+from e2e.harness.stacks import CHINA, GLOBAL, Stack
 
 CASES = {
     "as shipped": {},

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from servers import Answer, Request, serving
-
+from e2e.fakes.servers import Answer, Request, serving
 from support.buildspec_runner import Run
 
 Json = dict[str, Any]

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from processes import absent, program
-from registries import EcrApi, Registry
-
+from e2e.fakes.registries import EcrApi, Registry
+from e2e.harness.processes import absent, program
 from image_mirror.reference import Destination, destination_of, parse_reference
 from support.buildspec_runner import CodeBuild, Run
 

@@ -5,10 +5,10 @@ import os
 import subprocess
 from pathlib import Path
 
-from build import write_home
-from processes import program
-from registries import ECR_LOGIN, Registry
-from source_images import SourceImage, digest_of
+from e2e.fakes.registries import ECR_LOGIN, Registry
+from e2e.harness.build import write_home
+from e2e.harness.processes import program
+from e2e.harness.source_images import SourceImage, digest_of
 
 
 def assert_pulled(folder: Path, target: Registry, name: str, pushed: SourceImage) -> None:

@@ -5,12 +5,12 @@ import json
 import time
 
 import jsonpatch
-from artefact import Function
-from deployment import registry
-from event_source_mapping import passes
-from sam import Json, Region
-from stacks import CHINA
 
+from e2e.fakes.event_source_mapping import passes
+from e2e.harness.artefact import Function
+from e2e.harness.deployment import registry
+from e2e.harness.sam import Json, Region
+from e2e.harness.stacks import CHINA
 from image_mirror.cli.emulation import http_event
 from support.reviews_data import DIGEST, HEX, captured, images_of
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from processes import absent, free_port, listening, program, running, wait_for
 
+from e2e.harness.processes import absent, free_port, listening, program, running, wait_for
 from support.templates import ROOT, sam_template
 
 _LIBRARIES = ROOT / ".dynamodb-local"

@@ -10,7 +10,6 @@ from typing import Any
 from unittest import mock
 
 import boto3
-from cloud_resources import TYPES
 from moto.awslambda.models import LambdaBackend
 from moto.cloudformation import models as cloudformation
 from moto.cloudformation.parsing import ResourceMap, get_model_map, parse_and_update_resource
@@ -20,6 +19,8 @@ from moto.server import main
 from moto.utilities.utils import get_partition
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
+
+from e2e.fakes.cloud_resources import TYPES
 
 Json = dict[str, Any]
 

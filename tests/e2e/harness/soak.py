@@ -12,9 +12,9 @@ from ssl import create_default_context
 from urllib.parse import urlsplit
 
 import jsonpatch
-from adapter import Gateway
-from stage import Json, output_path
 
+from e2e.fakes.adapter import Gateway
+from e2e.harness.stage import Json, output_path
 from image_mirror.cli.emulation import REGISTRY
 from image_mirror.pod_images import ORIGINALS
 from support.reviews_data import images_of, made_pod, review_of

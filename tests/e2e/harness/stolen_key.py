@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from authorization import resource_of
-from policies import Request
-from principals import globally
-from stacks import CHINA, GLOBAL
-from start_build import start_build_context
-
+from e2e.fakes.policies import Request
+from e2e.harness.authorization import resource_of
+from e2e.harness.principals import globally
+from e2e.harness.stacks import CHINA, GLOBAL
+from e2e.harness.start_build import start_build_context
 from support.buildspec_runner import IMAGE, TARGET
 
 Json = dict[str, Any]

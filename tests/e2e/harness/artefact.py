@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from sam import KEY, Json, Region
+
+from e2e.harness.sam import KEY, Json, Region
 
 _TIMEOUT = 60.0  # seconds
 

@@ -16,20 +16,20 @@ from typing import Any
 from unittest import mock
 
 import boto3
-from all_calls import KEY_ID
-from build import Project
-from codebuild_service import CodeBuildService, codebuild_service
-from dynamodb_local import create_table, dynamodb_local, streams_client
-from event_source_mapping import EventSourceMapping
 from moto import mock_aws
-from principals import china
-from recording import Recorder
-from refusals import CASE, recorded, refused
-from registries import ACCOUNT, ECR_LOGIN, Registry, ecr_api, registry
-from servers import Answer, Request, serving
-from stacks import CHINA, GLOBAL
-from stage import Json, answer
 
+from e2e.fakes.codebuild_service import CodeBuildService, codebuild_service
+from e2e.fakes.dynamodb_local import create_table, dynamodb_local, streams_client
+from e2e.fakes.event_source_mapping import EventSourceMapping
+from e2e.fakes.registries import ACCOUNT, ECR_LOGIN, Registry, ecr_api, registry
+from e2e.fakes.servers import Answer, Request, serving
+from e2e.harness.all_calls import KEY_ID
+from e2e.harness.build import Project
+from e2e.harness.principals import china
+from e2e.harness.recording import Recorder
+from e2e.harness.refusals import CASE, recorded, refused
+from e2e.harness.stacks import CHINA, GLOBAL
+from e2e.harness.stage import Json, answer
 from image_mirror import reconciler
 from image_mirror.cli.emulation import Context, http_event
 from image_mirror.record import Record

@@ -3,8 +3,7 @@
 import json
 from typing import Any
 
-from control_plane import Cluster
-
+from e2e.harness.control_plane import Cluster
 from image_mirror.cli.emulation import REGISTRY
 from image_mirror.pod_images import ORIGINALS
 from support.templates import ROOT

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from processes import program
-from servers import Answer, Request, serving
+from e2e.fakes.servers import Answer, Request, serving
+from e2e.harness.processes import program
 
 Handler = Callable[[dict[str, Any]], dict[str, Any]]
 

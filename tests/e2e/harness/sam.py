@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from processes import absent
 
+from e2e.harness.processes import absent
 from support.templates import ROOT
 
 Json = dict[str, Any]

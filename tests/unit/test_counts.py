@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from image_mirror.counts import Counts
 from image_mirror.lifecycle import of_change
-from image_mirror.metrics import Counts, Metric
+from image_mirror.metrics import Metric
 from image_mirror.record import Record, Status
 
 Published = Callable[[], dict[str, list[float]]]
@@ -136,7 +137,7 @@ def test_what_fails_in_publishing_is_logged_and_ends_there(
 
     counts = Counts()
     counts.add(Metric.ADMISSIONS)
-    monkeypatch.setattr("image_mirror.metrics._write", fail)
+    monkeypatch.setattr("image_mirror.counts._write", fail)
     with caplog.at_level(logging.ERROR):
         counts.publish()
     assert "metrics not published" in caplog.text

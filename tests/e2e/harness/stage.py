@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from adapter import Gateway, gateway
-from control_plane import Cluster, control_plane
-from pods import Json as Json
-from pods import pod as pod
-from pods import pods_of as pods_of
-from processes import wait_for
-from refusals import WEBHOOK, recorded, refused
 
+from e2e.fakes.adapter import Gateway, gateway
+from e2e.harness.control_plane import Cluster, control_plane
+from e2e.harness.pods import Json as Json
+from e2e.harness.pods import pod as pod
+from e2e.harness.pods import pods_of as pods_of
+from e2e.harness.processes import wait_for
+from e2e.harness.refusals import WEBHOOK, recorded, refused
 from image_mirror import webhook
 from image_mirror.cli.emulation import REGISTRY, Emulation, emulated_aws
 from support.templates import sam_template, webhook_configuration

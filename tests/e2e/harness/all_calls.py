@@ -8,16 +8,16 @@ from typing import Any
 from unittest import mock
 
 import boto3
-from recording import Call, Recorder
-from stacks import GLOBAL, Stack
 
+from e2e.harness.recording import Call, Recorder
+from e2e.harness.stacks import GLOBAL, Stack
 from image_mirror import reconciler, webhook
 from image_mirror.cli.emulation import TABLE, Context, Emulation, emulated_aws, http_event
 from image_mirror.lifecycle import MOST_ATTEMPTS
 from image_mirror.record import Status
 from image_mirror.table import Records
 
-REVIEWS = Path(__file__).parents[1] / "reviews"
+REVIEWS = Path(__file__).parents[2] / "reviews"
 KEY_ID = "AKIAIOSFODNN7EXAMPLE"  # of ImagePullUser
 Json = dict[str, Any]
 

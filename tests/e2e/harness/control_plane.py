@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from processes import absent, free_port, program, running, server, wait_for
+from e2e.harness.processes import absent, free_port, program, running, server, wait_for
 
 _TOKEN = "token"
 _CONTROLLERS = "deployment,replicaset,statefulset,job"

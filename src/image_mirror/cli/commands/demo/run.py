@@ -1,4 +1,4 @@
-"""`image-mirror demo`: pods are admitted, their images point to ECR, and each copy is made; on emulated AWS."""
+"""Runs the main job on emulated AWS: pods are admitted, their images point to ECR, and each copy is made."""
 
 import base64
 import json
@@ -14,7 +14,7 @@ import typer
 from image_mirror import reconciler, webhook
 from image_mirror.cli.emulation import Context, Emulation, emulated_aws, http_event
 from image_mirror.cli.errors import NoAnswerError
-from image_mirror.cli.manifests import FoundPod, read_manifests
+from image_mirror.cli.manifests import FoundPod, read_valid_manifests
 from image_mirror.cli.resources import resource
 from image_mirror.pod_images import image_fields
 from image_mirror.review import Json
@@ -65,12 +65,7 @@ def _reviews(names: list[str]) -> Iterator[tuple[str, Json]]:
     for name in captured:
         ours = " (as a 1.36 API server sent it)" if top and Path(name).parent == top / "tests" / "reviews" else ""
         yield _short(name) + ours, json.loads(Path(name).read_text(encoding="utf-8"))
-    manifests = read_manifests([name for name in names if name not in captured])
-    for problem in manifests.problems:
-        typer.echo(f"Error: {problem}", err=True)
-    if manifests.problems:
-        raise typer.Exit(2)
-    for found in manifests.pods:
+    for found in read_valid_manifests(name for name in names if name not in captured).pods:
         yield f"{_short(found.file)}: {found.kind}/{found.name}", _review_of(found)
 
 

@@ -13,11 +13,12 @@ import bcrypt
 import boto3
 import urllib3
 import yaml
-from processes import free_port, listening, program, running, wait_for
-from servers import Answer, Request, serving
-from source_images import MANIFEST_TYPES, Content, SourceImage
-from stacks import CHINA
 from urllib3 import BaseHTTPResponse
+
+from e2e.fakes.servers import Answer, Request, serving
+from e2e.harness.processes import free_port, listening, program, running, wait_for
+from e2e.harness.source_images import MANIFEST_TYPES, Content, SourceImage
+from e2e.harness.stacks import CHINA
 
 ACCOUNT = CHINA.account
 ECR_LOGIN = ("AWS", f"{ACCOUNT}-auth-token")

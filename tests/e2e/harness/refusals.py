@@ -5,12 +5,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from all_calls import KEY_ID
-from authorization import requests
-from policies import Decision, evaluate
-from principals import china, globally
-from recording import Call, Recorder
-
+from e2e.fakes.policies import Decision, evaluate
+from e2e.harness.all_calls import KEY_ID
+from e2e.harness.authorization import requests
+from e2e.harness.principals import china, globally
+from e2e.harness.recording import Call, Recorder
 from image_mirror import reconciler, webhook
 
 CASE = "as shipped"
