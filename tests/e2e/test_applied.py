@@ -63,7 +63,7 @@ def test_a_dry_run_shows_the_images_and_writes_nothing(mirrored: Cluster, aws: E
 
 @pytest.mark.parametrize("kind", ["CronJob", "StatefulSet"])
 def test_the_pods_of_other_workloads_carry_ecr_images(mirrored: Cluster, kind: str) -> None:
-    """A CronJob's job is made by `kubectl create job --from`, for when a schedule is due is the controller's affair."""
+    """The CronJob's job is made by `kubectl create job --from`, so that the test does not wait for its schedule."""
     template: Json = {
         "metadata": {"labels": {"app": "w"}},
         "spec": {"restartPolicy": "Never", "containers": [{"name": "c0", "image": "gcr.io/w/w:1"}]},

@@ -1,4 +1,4 @@
-"""What the SAM CLI has built is all that both functions need, from a pod's review to the record of its copies."""
+"""Both functions need only what the SAM CLI builds, from a pod's review to the records of its copies."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ MANIFEST = json.dumps(
 
 @pytest.fixture(scope="module")
 def artefact(china: Region, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What Lambda unpacks for the webhook."""
+    """The files that Lambda unpacks for the webhook."""
     folder = tmp_path_factory.mktemp("artefact")
     china.unpack(STACK, "ApiFunction", folder)
     return folder
@@ -41,7 +41,7 @@ def test_each_module_is_compiled_for_the_runtime_whatever_its_source_s_time(arte
     assert {"webhook.py", "reconciler.py", "session.py", "six.py"} <= {source.name for source in sources}
     compiled = [source.parent / "__pycache__" / f"{source.stem}.cpython-313.pyc" for source in sources]
     assert [path for path in compiled if not path.exists()] == []
-    # PEP 552: 1 stands for a hash that is not checked.
+    # PEP 552: 1 means a hash that is not checked.
     assert {path.read_bytes()[4:8] for path in compiled} == {(1).to_bytes(4, "little")}
 
 

@@ -1,4 +1,4 @@
-"""The whole circle on real parts: kubectl, API server, webhook, table, stream, reconciler, build, registry, pull."""
+"""The whole way of an image: kubectl, API server, webhook, table, stream, reconciler, build, registry, pull."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +27,7 @@ IMAGE = oci_index("the whole circle")
 
 @pytest.fixture
 def circle(tmp_path: Path) -> Iterator[Circle]:
-    """The circle with SOURCE in its source registry."""
+    """All parts, with SOURCE in the source registry."""
     check_programs()
     with whole_circle(tmp_path) as running:
         running.source.push("gcr.io/google-samples/hello-app", "1.0", IMAGE)
@@ -37,7 +37,7 @@ def circle(tmp_path: Path) -> Iterator[Circle]:
 def test_a_deployment_s_image_arrives_in_the_registry_that_its_pods_name(
     cluster: Cluster, circle: Circle, tmp_path: Path
 ) -> None:
-    """From `kubectl apply` to an image that the rewritten name pulls, with no call that a policy refuses."""
+    """From `kubectl apply` to a pull by the rewritten name, without any call that a policy refuses."""
     folder = tmp_path / "gateway"
     folder.mkdir()
     with (
@@ -56,7 +56,7 @@ def test_a_deployment_s_image_arrives_in_the_registry_that_its_pods_name(
         return [record.status for record in circle.records()] == [Status.COPIED]
 
     wait_for(arrived, "the copy has arrived", 60)
-    circle.builds.wait()  # the push is told of while its build still ends
+    circle.builds.wait()  # the event of the push comes before its build has ended
     [record] = circle.records()
     assert circle.seen == [Status.REQUESTED, Status.COPYING, Status.COPIED]
     assert (record.source, record.digest) == (SOURCE, IMAGE.manifest.digest)
@@ -90,14 +90,14 @@ def test_a_tag_that_is_missing_at_the_source_costs_an_attempt_and_is_tried_again
     assert (record.error or "").startswith("NOT_FOUND: ")
     assert (record.attempts, record.waits) == (1, 0)
     assert (record.due_at or 0) - record.updated_at == BACKOFF[0]
-    assert circle.mapping.poll() == 1, "the change itself comes through the stream"
-    assert circle.records() == [record], "and starts nothing before its time"
+    assert circle.mapping.poll() == 1, "the stream delivers the change itself too"
+    assert circle.records() == [record], "the stream starts no build before the record is due"
     assert circle.target.catalogue() == {}
     assert circle.refused() == []
 
 
 def build(circle: Circle, image: str) -> Record:
-    """Let a pod ask for `image`; return the record of its copy, whose build has ended unnoticed."""
+    """Make a pod with `image`; return the record of its copy, whose build has ended without an event."""
     circle.admit(image)
     assert circle.mapping.poll() == 1
     circle.builds.wait()

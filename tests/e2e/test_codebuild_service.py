@@ -1,4 +1,4 @@
-"""CodeBuild's API as the tests run it: what goes wrong in a build of theirs must not pass unseen."""
+"""The tests' own CodeBuild API: an error in one of its builds must make a test fail."""
 
 import pytest
 

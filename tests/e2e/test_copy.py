@@ -1,4 +1,4 @@
-"""The buildspec on real programs: skopeo and the AWS CLI copy images from one real registry into another."""
+"""The buildspec with real programs: skopeo and the AWS CLI copy images from one real registry into another."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ SHELL = "$(touch shown)"
 
 @dataclass(frozen=True)
 class Registries:
-    """The registries with the sources, one of which asks for a login, the target that asks for ECR's, and ECR's API."""
+    """Two source registries, one of which requires a login, the target, which requires ECR's login, and ECR's API."""
 
     source: Registry
     private: Registry
@@ -55,12 +55,12 @@ def project(registries: Registries, tmp_path: Path) -> Project:
 
 
 def auth_file(host: str, user: str, password: str) -> str:
-    """Return what "skopeo login" writes to its file."""
+    """Return the text of the file that "skopeo login" writes."""
     return json.dumps({"auths": {host: {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}}}, indent=4)
 
 
 def assert_ended(project: Project, run: Run, result: str | None, *reasons: str) -> None:
-    """Check how a build ended, by both its signs, and that it let nobody see what opens a registry or AWS."""
+    """Check the result of a build, by its exit code and its export, and that it shows no password and no key."""
     codes = {name: code for code, name in EXIT_CODES.items()} | {"COPIED": 0, None: 1}
     assert run.exported.get("COPY_RESULT") == result, run.output
     assert run.exit_code == codes[result], run.output
@@ -75,7 +75,7 @@ def assert_ended(project: Project, run: Run, result: str | None, *reasons: str) 
 
 
 def assert_same(project: Project, origin: Registry, repository: str, image: str, pushed: SourceImage) -> None:
-    """Check that the copy is its source to the byte: index, platforms, configurations and layers."""
+    """Check that the copy equals its source in every byte: index, platforms, configurations and layers."""
     destination = project.destination(image)
     sides = ((origin, repository), (project.target, destination.repository))
     tagged = project.target.manifest(destination.repository, destination.tag)
@@ -108,7 +108,7 @@ def test_a_copy_is_its_source_to_the_byte_and_is_pulled_by_the_rewritten_name(
         assert project.destination(image).tag == pushed.manifest.digest.replace("sha256:", "digest-sha256-")
     assert_same(project, registries.source, repository, image, pushed)
     assert_pulled(project.folder, project.target, str(project.destination(image)), pushed)
-    assert registries.source.requests_of_skopeo()  # else none would mean nothing, below
+    assert registries.source.requests_of_skopeo()  # otherwise the tests below that expect none would prove nothing
     assert registries.target.requests_of_skopeo()
 
 
@@ -240,7 +240,7 @@ def test_a_corrupt_layer_of_one_platform_leaves_the_earlier_copy_in_its_place(
         pytest.param("AccessKey", "AKIAIOSFODNN7EXAMPLE", "security token", id="an unknown key"),
         pytest.param("AccessSecretKey", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "signature", id="a wrong secret"),
         pytest.param("AccessSecretKey", f"'\"`touch shown`;{SHELL}*", "signature", id="shell characters"),
-        # China's keys are unknown elsewhere: so much for a build that asks where it runs, as AWS_REGION would have it.
+        # Keys of China are unknown in other regions, so a build that used AWS_REGION, its own region, would fail.
         pytest.param("Region", "us-west-2", "security token", id="the build's own region"),
     ],
 )
@@ -300,7 +300,7 @@ def test_a_name_with_shell_characters_runs_no_command_and_calls_no_registry(
 
 def test_no_expansion_of_the_buildspec_is_left_unquoted() -> None:
     shellcheck = program("shellcheck", "apt-get install shellcheck")
-    # Unquoted: command substitutions, arrays, variables, and those put into arrays or into another's pattern.
+    # Unquoted expansions: command substitutions, arrays, variables, also in arrays and in patterns of other expansions.
     rules = "SC2046,SC2048,SC2068,SC2086,SC2206,SC2207,SC2295"
     for phase in buildspec()["phases"].values():
         for command in phase["commands"]:

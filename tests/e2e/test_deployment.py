@@ -1,4 +1,4 @@
-"""The real SAM CLI builds, validates and deploys the shipped templates, and the stacks are what they have to be."""
+"""The real SAM CLI builds, validates and deploys the shipped templates, and the stacks are right."""
 
 import json
 

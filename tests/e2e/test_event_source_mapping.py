@@ -1,4 +1,4 @@
-"""The event source mapping that the tests run: it has to fail as the service does."""
+"""The tests' own event source mapping: it handles errors like the real service."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,6 +1,6 @@
 """`image-mirror connect` and `webhook-config` after the README's deployment, run as an operator runs them.
 
-moto then takes only calls that are signed with a key that its IAM has.
+moto then accepts only calls that are signed with a key in its IAM.
 """
 
 import configparser
@@ -40,7 +40,7 @@ BUILD = "ImagePullProject:00000000-0000-0000-0000-000000000000"
 
 @dataclass(frozen=True)
 class Deployed:
-    """Both stacks, with no key made, and what the operator's commands need to reach them."""
+    """Both stacks without keys, and the settings with which the operator's commands reach them."""
 
     china: Region
     global_region: Region
@@ -54,7 +54,7 @@ class Deployed:
         )
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command with each of its calls checked; it must print no key."""
+        """Run a command while moto checks each of its calls; it must print no key."""
         with self.guarded():
             process = self.start(*arguments)
             out, err = process.communicate(timeout=120)
@@ -79,7 +79,7 @@ class Deployed:
         return found.get("G_ACCESS_KEY", ""), found.get("G_SECRET_KEY", "")
 
     def keys(self) -> list[list[str]]:
-        """The users' access key IDs, of the one that pushes and of the one that starts builds."""
+        """The access key IDs of the users: of the one that pushes and of the one that starts builds."""
         found = []
         for region, stack, output in USERS:
             place = Region(self.checkout.endpoint, region)
@@ -88,7 +88,7 @@ class Deployed:
         return found
 
     def given(self) -> list[list[str]]:
-        """The IDs that the secrets give, in the same order."""
+        """The access key IDs in the secrets, in the same order."""
         return [[self.push()[0]], [self.pull()[0]]]
 
     def deploy_global(self, *parameters: str) -> Region:
@@ -98,7 +98,7 @@ class Deployed:
         return self.checkout.deploy(self.global_region.name, *template, "--parameter-overrides", *given)
 
     def signed_secrets(self) -> Any:
-        """China's Secrets Manager, called with a key that is the operator's."""
+        """China's Secrets Manager, with the operator's key."""
         config = configparser.ConfigParser()
         config.read(self.environment["AWS_CONFIG_FILE"])
         key = {name: config["profile china"][name] for name in ("aws_access_key_id", "aws_secret_access_key")}
@@ -106,7 +106,7 @@ class Deployed:
         return make("secretsmanager", region_name=self.china.name, endpoint_url=self.checkout.endpoint, **key)
 
     def codebuild(self, key: AccessKey) -> Any:
-        """CodeBuild as the reconciler calls it."""
+        """CodeBuild, called like the reconciler does."""
         with pytest.MonkeyPatch.context() as patched:
             patched.setenv("AWS_ENDPOINT_URL", self.checkout.endpoint)
             client = connect("codebuild", LIMITS, key)
@@ -115,7 +115,7 @@ class Deployed:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Have each call's signature and action checked while the context lasts."""
+        """Make moto check each call's signature and action while the context is active."""
         _post(self.checkout.endpoint, "0")
         try:
             yield
@@ -124,7 +124,7 @@ class Deployed:
 
 
 def _post(endpoint: str, count: str) -> None:
-    """Have moto check all requests but the first `count`."""
+    """Make moto check all requests after the first `count`."""
     plain = {"Content-Type": "text/plain"}
     request = urllib.request.Request(f"{endpoint}/moto-api/reset-auth", data=count.encode(), headers=plain)
     with urllib.request.urlopen(request, timeout=60) as answer:
@@ -133,7 +133,7 @@ def _post(endpoint: str, count: str) -> None:
 
 @pytest.fixture(scope="module")
 def deployed(built: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    """What is built, deployed as the README says, to an AWS that no other test uses."""
+    """The built stacks, deployed as the README says, to an AWS that no other test uses."""
     folder, port = tmp_path_factory.mktemp("connect"), free_port()
     endpoint = f"http://localhost:{port}"
     with cloud(port, folder / "cloud.log"):
@@ -151,7 +151,7 @@ def deployed(built: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Itera
         }
         found = Deployed(china, global_region, own, environment)
         found.deploy_global()
-        # moto gives these users no policy, and would look for one on "*" alone. Theirs are tried in test_policies.py.
+        # moto looks only for policies on "*", so these users may do everything. test_policies.py tests their policies.
         for region, stack, output in USERS:
             place = Region(endpoint, region)
             user = place.outputs(stack)[output]
@@ -160,7 +160,7 @@ def deployed(built: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def _profile(side: str, region: Region) -> str:
-    """Make an operator in an account, and return their profile."""
+    """Make an operator in an account, and return the operator's profile."""
     iam = region.client("iam")
     iam.create_user(UserName=OPERATOR)
     iam.put_user_policy(UserName=OPERATOR, PolicyName="all", PolicyDocument=ALL)
@@ -175,7 +175,7 @@ PROFILES = ("--china-profile", "china", "--global-profile", "global")
 
 
 def test_from_two_stacks_without_a_key_to_rotated_keys(deployed: Deployed) -> None:
-    """One story, for its parts build on each other."""
+    """One long test, because each step needs the one before."""
     assert deployed.keys() == [[], []]
     first = deployed.run("connect", *PROFILES)
     assert (first.returncode, first.stderr) == (0, "")
@@ -184,13 +184,13 @@ def test_from_two_stacks_without_a_key_to_rotated_keys(deployed: Deployed) -> No
     assert deployed.secret(deployed.global_region, "ImagePullSecret")["Region"] == "cn-northwest-1"
     assert deployed.secret(deployed.china, "GlobalAKSK")["G_AWS_REGION"] == "us-west-2"
 
-    # An update of the global stack that keeps its parameters keeps the key.
+    # An update of the global stack without new parameters does not change the key.
     deployed.deploy_global("BuildTimeoutMinutes=60")
     second = deployed.run("connect", *PROFILES)
     assert (second.returncode, second.stderr) == (0, "")
     assert second.stdout.endswith("Both accounts are connected; there is nothing to change.\n")
 
-    # The reconciler's own code goes on over a rotation, with the key that it knows from before.
+    # The reconciler's own code continues during a rotation, with the key that it has read before.
     operator, old, ids = deployed.signed_secrets(), deployed.pull(), deployed.keys()
     account = GlobalAccount(operator, "GlobalAKSK", deployed.codebuild, time.monotonic)
     with deployed.guarded():
@@ -234,7 +234,7 @@ def test_the_configuration_has_the_url_of_the_deployed_stack(deployed: Deployed)
 
 
 def _with_its_code(parsed: Json, **_: object) -> None:
-    """Take an error's code out of the XML in which moto answers a service that speaks JSON."""
+    """Read an error's code from the XML in which moto answers a service that uses JSON."""
     found = re.search("<Code>(.+)</Code>", parsed.get("Error", {}).get("Message", ""))
     if found:
         parsed["Error"]["Code"] = found[1]

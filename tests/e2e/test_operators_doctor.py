@@ -1,6 +1,6 @@
-"""`image-mirror doctor` on what the SAM CLI has deployed, run as an operator runs it; the deployed webhook answers.
+"""`image-mirror doctor` on stacks that the SAM CLI has deployed, run as an operator runs it, with the deployed webhook.
 
-It is reached by its own public name, through a proxy and over TLS. What moto lacks is said where all is well.
+It calls the webhook by its public name, through a proxy and over TLS. What moto lacks appears in the healthy results.
 """
 
 import json
@@ -29,7 +29,7 @@ from image_mirror.cli.webhook_manifest import Choices, shipped_configuration
 
 pytest_plugins = ["e2e.harness.deployed"]
 
-# moto has no IAM simulator, of Service Quotas only VPC's, and of Lambda's account nothing.
+# moto has no IAM simulator, no account settings of Lambda, and only VPC's quotas in Service Quotas.
 LACKING = {
     "build quota": "gives no applied value",
     "Lambda concurrency": "GetAccountSettings",
@@ -41,7 +41,7 @@ Break = Callable[["Operation"], AbstractContextManager[object]]
 
 @dataclass
 class Operation:
-    """Both stacks, the gateway before the deployed webhook, the proxy to it, and an operator's environment."""
+    """Both stacks, the gateway in front of the deployed webhook, the proxy to it, and an operator's environment."""
 
     china: Region
     global_region: Region
@@ -51,7 +51,7 @@ class Operation:
     secrets: list[str] = field(default_factory=list)
 
     def doctor(self, *arguments: str, **changes: str) -> tuple[int, list[Json]]:
-        """Run it with changes to the environment ("" takes a variable away); it must print no secret."""
+        """Run doctor with changes to the environment ("" removes a variable); it must print no secret."""
         environment = {name: value for name, value in (self.environment | changes).items() if value}
         regions = ("--china-region", self.china.name, "--global-region", self.global_region.name)
         command = [sys.executable, "-m", "image_mirror.cli", "doctor", "--output", "json", *regions, *arguments]
@@ -69,7 +69,7 @@ class Operation:
 
     @contextmanager
     def answering(self, status: int, body: bytes, **headers: str) -> Iterator[None]:
-        """Have the gateway answer so in the webhook's place."""
+        """Make the gateway give this answer instead of the webhook."""
         handler = self.gate.handler
         self.gate.handler = lambda _: {"statusCode": status, "body": body.decode(), "headers": headers}
         yield
@@ -246,7 +246,7 @@ def overdue(operation: Operation) -> Iterator[None]:
 
 @contextmanager
 def without_project(operation: Operation) -> Iterator[None]:
-    """moto's API cannot make a project of the template, so its list of names is all that is changed."""
+    """moto's API cannot create the template's project again, so only its list of names is changed."""
     client = operation.global_region.client("codebuild")
     [project] = client.batch_get_projects(names=["ImagePullProject"])["projects"]
     client.delete_project(name="ImagePullProject")
@@ -313,7 +313,7 @@ def test_what_is_broken_is_named_and_nothing_else(
     assert any(
         each["state"] == state and words in each["found"] and remedy in each["remedy"] for each in of(results, topic)
     )
-    # A key that is not in the secret cannot be tried, and a project that is not there has no builds.
+    # A key that is not in the secret cannot be tested, and a project that does not exist has no builds.
     after = {"GlobalAKSK: secret": ["GlobalAKSK: key", "GlobalAKSK: call"], "project": ["builds"]}
     about = {topic, *after.get(topic, ()), *LACKING}
     assert [each for each in results if each["state"] != "ok" and each["topic"] not in about] == []
@@ -350,7 +350,7 @@ def test_errors_on_the_way_to_the_webhook_have_different_messages(
 
 @contextmanager
 def guarded(operation: Operation) -> Iterator[None]:
-    """Have moto check each call's signature and action while the context lasts."""
+    """Make moto check each call's signature and action while the context is active."""
     _reset_auth(operation, "0")
     try:
         yield
@@ -359,14 +359,14 @@ def guarded(operation: Operation) -> Iterator[None]:
 
 
 def _reset_auth(operation: Operation, count: str) -> None:
-    """Have moto check all requests but the first `count`."""
+    """Make moto check all requests after the first `count`."""
     plain = {"Content-Type": "text/plain"}
     request = urllib.request.Request(f"{operation.china.endpoint}/moto-api/reset-auth", count.encode(), plain)
     urllib.request.urlopen(request, timeout=60).close()
 
 
 def _operator(region: Region, *actions: str) -> str:
-    """Make an operator who may do so much, and return their profile."""
+    """Make an operator with these permissions, and return the operator's profile."""
     iam, side = region.client("iam"), "china" if region.name.startswith("cn-") else "global"
     iam.create_user(UserName="operator")
     allowed = {"Effect": "Allow", "Action": list(actions), "Resource": "*"}

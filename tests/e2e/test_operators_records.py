@@ -1,4 +1,4 @@
-"""`image-mirror status`, `retry`, `forget` and `prune` as programs, on the deployed stacks and on a real cluster."""
+"""`image-mirror status`, `retry`, `forget` and `prune` as programs, with the deployed stacks and a real cluster."""
 
 import json
 import os
@@ -35,9 +35,9 @@ pytest_plugins = ["e2e.harness.deployed"]
 
 MANY = 5_000
 TABLE = "ImageListTable"
-# The emulated ECR knows no pull times, and what is pushed there is new: the command's clock is forty days ahead.
+# The emulated ECR has no pull times, and all its images are new, so the command's clock is forty days ahead.
 _LATER = "import time; now = time.time; time.time = lambda: now() + 40 * 86_400"
-# What the command asks AWS for, and how often it hands on what it prints; told in the file that COUNTS names.
+# Counts the command's calls of AWS and its writes of output, and writes the counts into the file that COUNTS names.
 _COUNTED = """
 import atexit, collections, json, os, pathlib, sys
 from botocore.endpoint import Endpoint
@@ -66,14 +66,14 @@ aws_secret_access_key = testing
 
 @dataclass(frozen=True)
 class Operator:
-    """Someone with both profiles, who runs `image-mirror` in a checkout."""
+    """An operator with both profiles, who runs `image-mirror` in a checkout."""
 
     folder: Path
     environment: Mapping[str, str]
 
     @contextmanager
     def started(self, *arguments: object, after: str = "", **more: Any) -> Iterator[subprocess.Popen[str]]:
-        """Run the program while the context lasts; if there is Python code in `after`, after that."""
+        """Run the program while the context is active, after the Python code `after`."""
         program = ["-c", f"{after}\nfrom image_mirror.cli import app; app()"] if after else ["-m", "image_mirror.cli"]
         command = [sys.executable, *program, *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
@@ -112,7 +112,7 @@ def operator(checkout: Checkout, china: Region, tmp_path: Path, monkeypatch: pyt
 
 @pytest.fixture
 def records(china: Region) -> Iterator[Records]:
-    """The stack's table, empty afterwards."""
+    """The stack's table; it is emptied at the end."""
     dynamodb = china.client("dynamodb")
     yield Records(dynamodb, TABLE)
     keys = [{"repo": item["repo"], "tag": item["tag"]} for item in china.items()]
@@ -130,7 +130,7 @@ def statuses(records: Records) -> dict[Status | None, int]:
 
 @dataclass(frozen=True)
 class Local:
-    """The table in DynamoDB Local, which is quick and has a stream, and the operator who finds it there."""
+    """The table in DynamoDB Local, which is fast and has a stream, and an operator who uses it."""
 
     operator: Operator
     records: Records
@@ -165,7 +165,7 @@ def test_five_thousand_records_are_shown_and_ctrl_c_ends_a_retry_of_them(local: 
     )
     there = {**local.operator.environment, "COUNTS": str(tmp_path / "counts.json")}
     shown = replace(local.operator, environment=there).run("status", after=_COUNTED)
-    # The table is read once, a page of 1 MB at a time, and all lines are handed on at once.
+    # The table is read once, in pages of 1 MB, and all lines are written in one call.
     counts = json.loads((tmp_path / "counts.json").read_text())
     assert counts == {"DescribeStacks": 1, "Scan": sum(1 for _ in local.records.pages()), "flush": 1}
     assert 1 < counts["Scan"] < 10
@@ -223,7 +223,7 @@ def test_a_terminal_is_drawn_again_and_restored_at_the_end(operator: Operator, r
             text += os.read(reader, 10_000).decode()
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
-        with suppress(OSError):  # so a terminal says that nobody is left
+        with suppress(OSError):  # the terminal raises it when its last program has ended
             while True:
                 text += os.read(reader, 10_000).decode()
     os.close(reader)
@@ -242,7 +242,7 @@ def test_a_retry_has_the_stream_call_the_reconciler(local: Local) -> None:
     for each in (record("gcr.io/failed:1", Status.FAILED), waiting, record("gcr.io/there:1")):
         local.records.create(each)
     mapping = EventSourceMapping(local.streams, local.stream, function)
-    assert mapping.poll() == 1, "the one that waits, as it was first asked for"
+    assert mapping.poll() == 1, "the waiting one keeps the time of its request"
     seen.clear()
     done = local.operator.run("retry", "gcr.io/failed:1", "gcr.io/waiting:1", "gcr.io/there:1")
     assert done.returncode == 0, done.stderr
@@ -250,7 +250,7 @@ def test_a_retry_has_the_stream_call_the_reconciler(local: Local) -> None:
     assert [each["eventName"] for each in seen] == ["MODIFY", "MODIFY"]
     assert local.operator.run("forget", "gcr.io/there:1").stdout == "gcr.io/there:1: forgotten\n"
     assert local.operator.run("retry", "gcr.io/there:1").returncode == 1
-    assert mapping.poll() == 0, "who forgets asks for nothing"
+    assert mapping.poll() == 0, "forget requests no copy"
 
 
 NAMES = ("tag", "digest", "source", "annotated", "init", "debug", "volume", "deployed", "ended", "unused")
@@ -325,7 +325,7 @@ def test_what_a_real_cluster_runs_is_never_removed(
         shown = there.run("prune", "--unused-days", 30, "--kubeconfig", kubeconfig, "--output", "json", after=_LATER)
         assert shown.returncode == 0, shown.stderr
         rows = json.loads(shown.stdout)
-        # What other tests have left in this ECR has no record.
+        # Images of other tests in this ECR have no record.
         assert {row["image"] for row in rows} - {None} == {"gcr.io/ended:1", "gcr.io/unused:1"}
         assert f"3 pods run in the cluster ({kubeconfig})." in shown.stderr
         assert "Kept although nobody has pulled them: 8 that a cluster runs." in shown.stderr
@@ -333,7 +333,7 @@ def test_what_a_real_cluster_runs_is_never_removed(
         began = time.monotonic()
         done = there.run("prune", "--unused-days", 30, "--kubeconfig", kubeconfig, "--yes", after=_LATER)
         assert done.returncode == 0, done.stderr
-        assert time.monotonic() - began > 125, "the webhook's memory has passed"
+        assert time.monotonic() - began > 125, "prune waits longer than the webhook's cache lasts"
     assert f"Removed {len(rows)} copies of {sum(row['bytes'] for row in rows) / 1e6:.1f} MB." in done.stderr
     assert repositories_in(china) == recorded(records) == set(NAMES) - {"ended", "unused"}
 

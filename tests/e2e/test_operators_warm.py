@@ -18,7 +18,7 @@ from support.operators import Operated
 
 @pytest.fixture
 def kubeconfig(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cluster's file, with its kubectl on PATH."""
+    """The cluster's kubeconfig, with its kubectl on PATH."""
     program, _, file = cluster._command
     monkeypatch.setenv("PATH", f"{Path(program).parent}{os.pathsep}{os.environ['PATH']}")
     return Path(file)
@@ -26,7 +26,7 @@ def kubeconfig(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def running(cluster: Cluster) -> Iterator[None]:
-    """Pods as the webhook leaves them, and some that it never saw."""
+    """Pods that the webhook has answered, and pods that it has never seen."""
     rewritten = pod("rewritten", f"{COPIES}/quay.io/a/b:1")
     rewritten["metadata"]["annotations"] = {ORIGINALS: json.dumps({"containers/c0": "quay.io/a/b:1"})}
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "off", "labels": {SKIP_LABEL: "true"}}}

@@ -1,4 +1,4 @@
-"""What `image-mirror webhook-config` prints, applied by kubectl to a real control plane, and what it does there."""
+"""The output of `image-mirror webhook-config`, applied by kubectl to a real control plane, and its effect there."""
 
 import base64
 import sys
@@ -25,7 +25,7 @@ def printed(gate: Gateway, *options: str) -> str:
 
 @contextmanager
 def in_force(cluster: Cluster, gate: Gateway, text: str) -> Iterator[None]:
-    """Apply what was printed, and let the API server trust the gateway."""
+    """Apply the printed configuration, with the certificate of the gateway."""
     configuration = yaml.safe_load(text)
     [webhook] = configuration["webhooks"]
     webhook["clientConfig"]["caBundle"] = base64.b64encode(gate.certificate).decode()
@@ -39,7 +39,7 @@ def other(cluster: Cluster) -> Iterator[str]:
     yield "other"
     cluster.kubectl("delete", "pod", "-n", "other", "--all", "--force", "--grace-period=0")
     cluster.kubectl("delete", "namespace", "other", "--wait=false")
-    # No namespace controller runs, so it is left behind without its finalizer.
+    # No namespace controller runs, so the test removes the finalizer itself.
     cluster.kubectl("replace", "--raw", "/api/v1/namespaces/other/finalize", "-f", "-", stdin=_FINAL)
 
 

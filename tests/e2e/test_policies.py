@@ -1,4 +1,4 @@
-"""Each role and user may do what is done in its name, on what it is done to, and nothing else."""
+"""Each role and user has the permissions for its calls, on the resources of these calls, and no other permissions."""
 
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def test_the_calls_are_those_of_two_roles_and_one_key(case: str) -> None:
 def test_each_exception_is_still_needed() -> None:
     granted = {grant.action for name in ("WebhookRole", "ReconcilerRole") for grant in grants(china().policies(name))}
     assert set(UNUSED) <= granted
-    assert not any(map(has_resources, UNUSED)), "the reason no longer holds"
+    assert not any(map(has_resources, UNUSED)), "the reason is no longer true"
 
 
 NOT_ALLOWED, DENIED = Decision.NOT_ALLOWED.value, Decision.DENIED.value

@@ -1,4 +1,4 @@
-"""The evaluator answers as AWS documents IAM to."""
+"""The evaluator decides as AWS documents it for IAM."""
 
 from typing import Any
 

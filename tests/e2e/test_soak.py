@@ -1,4 +1,4 @@
-"""Mixed load over HTTP while the table goes away and comes back: all that pods were promised is recorded.
+"""Mixed load over HTTP while the table is restarted: all copies that pods were sent to are recorded.
 
 SOAK_SECONDS says how long the load lasts besides the restart (30).
 """
@@ -31,7 +31,7 @@ CLIENTS = 6
 
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """The port on which a webhook, which has just started, looks for the table."""
+    """The port on which a webhook that has just started calls the table."""
     found = free_port()
     environment = {
         "AWS_ENDPOINT_URL_DYNAMODB": f"http://localhost:{found}",
@@ -52,7 +52,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class Totals:
-    """What all clients were told up to a moment: how often each status, and how many promises."""
+    """The answers to all clients up to a moment: the number of each status, and of rewritten images."""
 
     statuses: Counter[int]
     rewritten: int
@@ -73,7 +73,7 @@ def test_no_record_is_lost_when_the_table_restarts_under_load(port: int, tmp_pat
                 create_table(boto3.client("dynamodb", endpoint_url=url), TABLE)
                 runs = [pool.submit(client.run, lambda: not ended.is_set()) for client in clients]
                 time.sleep(half)
-                gone = totals(clients)  # while it still answers, for what is asked as it ends may be refused
+                gone = totals(clients)  # while the table still answers: calls at its end may be refused
             with dynamodb_local(tmp_path, port, kept=True) as url:
                 back = totals(clients)
                 time.sleep(half)
@@ -85,22 +85,20 @@ def test_no_record_is_lost_when_the_table_restarts_under_load(port: int, tmp_pat
         finally:
             ended.set()
     end = totals(clients)
-    print(
-        f"\n{end.statuses}, {end.rewritten} promises, {len(records)} records; the table went at {gone}, back at {back}"
-    )
+    print(f"\n{end.statuses}, {end.rewritten} rewritten, {len(records)} records; table ended at {gone}, back at {back}")
     check_records(clients, records)
     assert end.statuses.keys() == {200, 400, 503}
     assert back.statuses[503] > gone.statuses[503], "the restart was not noticed: the test proves nothing"
     assert 0 < gone.rewritten < end.rewritten
-    assert back.rewritten < end.rewritten, "nothing was promised any more once the table was back"
+    assert back.rewritten < end.rewritten, "no image was rewritten any more after the table was back"
 
 
 def check_records(clients: list[Client], records: list[Record]) -> None:
-    """What pods were sent to is recorded as it was asked for; what dry runs named is not."""
+    """Check that copies that pods were sent to are recorded with the right source, and those of dry runs are not."""
     sources = {record.destination: record.source for record in records}
     for client in clients:
         lost = {image for image, source in client.rewritten.items() if sources.get(image) != source}
-        assert not lost, f"promised to client {client.number} and not recorded: {sorted(lost)}"
+        assert not lost, f"written into pods of client {client.number} and not recorded: {sorted(lost)}"
         assert not client.foreseen & sources.keys(), "a dry run wrote records"
     assert any(client.foreseen for client in clients)
     assert {record.status for record in records} == {Status.REQUESTED}

@@ -1,4 +1,4 @@
-"""Whoever steals the key in China's secret can have images copied to their own destinations, and nothing else."""
+"""With a stolen key of China's secret one can only have images copied to their own destinations."""
 
 import re
 from typing import Any
@@ -13,7 +13,7 @@ from e2e.harness.stolen_key import POLICY, POLICY_OF_ONE_ACCOUNT, PROJECT, START
 from support.buildspec_runner import IMAGE, REGISTRY, TARGET
 from support.templates import ROOT
 
-# What the variables set, by themselves or as a whole: it has to be allowed, and two statements look into it.
+# The condition keys of the variables, each and as a whole: they must be allowed, and two statements check their values.
 BY_VARIABLES = {
     "codebuild:environment",
     "codebuild:environment.environmentVariables",
@@ -25,14 +25,14 @@ DENIALS = [each for document in POLICY for each in document["Statement"] if each
 
 
 def documented() -> dict[str, str]:
-    """The overrides that docs/security.md lists, each with why it is harmless."""
+    """The overrides that docs/security.md lists, each with the reason why it is harmless."""
     table = (ROOT / "docs" / "security.md").read_text().partition("| override |")[2].partition("\n\n")[0]
     rows = [row.strip("| ").split(" | ") for row in table.splitlines()[2:]]
     return {name: reason for names, reason in rows for name in re.findall(r"`(\w+)`", names) or [names]}
 
 
 def values(member: str) -> list[Any]:
-    """Plausible values of a member: the whole, and each part alone that has a condition key of its own."""
+    """Possible values of a member: the whole, and each part alone that has its own condition key."""
     whole = example(overrides()[member])
     return [whole, *({part: whole[part]} for part in PARTS.get(member, ()))]
 
@@ -57,7 +57,7 @@ FORBIDDEN = {
 
 
 def holes(policy: list[Json]) -> list[str]:
-    """What the policy does not deny though it should: overrides, condition keys by AWS's list, variables."""
+    """What the policy should deny and does not: overrides, condition keys of AWS's list, variables."""
 
     def denied(asked: Request) -> bool:
         return evaluate(policy, asked) is Decision.DENIED
@@ -91,7 +91,7 @@ def test_what_the_reconciler_asks_for_is_allowed_and_every_other_override_is_den
 def test_each_override_is_denied_or_the_documents_say_why_it_is_harmless(member: str) -> None:
     decisions = {evaluate(POLICY, request(**{member: value})) for value in values(member)}
     if member in documented():
-        assert decisions == {Decision.ALLOWED}, "it can be denied: then it is not for the documents to excuse"
+        assert decisions == {Decision.ALLOWED}, "it can be denied, so it must not be documented as harmless"
         assert member not in WHOLES.keys() | PARTS.keys()
         assert documented()[member]
     else:

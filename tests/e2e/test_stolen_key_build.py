@@ -1,4 +1,4 @@
-"""What IAM cannot refuse to a stolen key, the build does, or the build's role does."""
+"""What IAM cannot refuse to a stolen key, the build or the build's role refuses."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ SECRET = json.dumps({"Region": CHINA.region, "AccessKey": ACCESS_KEY_ID, "Access
 
 
 def assert_refused(run: Run) -> None:
-    """The build has failed by its check of the input: nobody was asked for a login and nothing was copied."""
+    """Check that the build has failed at its check of the input, before any login and any copy."""
     assert (run.exported["COPY_RESULT"], run.exit_code) == ("BAD_INPUT", 40)
     assert {call.arguments[0] for call in run.calls} == {"apt-get"}
 
@@ -60,7 +60,9 @@ def test_with_the_account_named_iam_refuses_every_other() -> None:
 def test_iam_cannot_restrict_the_type_of_a_variable(kind: str) -> None:
     image, target = variables(DOCKER_IMAGE="ImagePullSecret", NEW_DOCKER_IMAGE=TARGET)
     asked = request(environmentVariablesOverride=[{**image, "type": kind}, target])
-    assert evaluate(POLICY, asked) is Decision.ALLOWED, "the build's check is then no longer the only one: see below"
+    assert evaluate(POLICY, asked) is Decision.ALLOWED, (
+        "IAM denies it: the build's check below is no longer the only one"
+    )
 
 
 @pytest.mark.parametrize("text", [SECRET, ACCESS_KEY_ID, SECRET_ACCESS_KEY, CHINA.region, AUTH])

@@ -1,4 +1,4 @@
-"""The webhook in trouble: what failurePolicy makes of it, and what the webhook itself answers."""
+"""Failures of the webhook: the effect of failurePolicy, and the webhook's own answers."""
 
 import http.client
 import json
@@ -64,7 +64,7 @@ def test_whatever_fails_ignore_admits_the_pod_and_fail_admits_no_pod_without_a_p
 
 
 def _admitted_without(cluster: Cluster, name: str) -> float:
-    """How often the API server has asked this webhook in vain and admitted the object all the same."""
+    """How often the API server's call of this webhook failed and the object was admitted."""
     metrics = cluster.kubectl("get", "--raw", "/metrics").stdout
     counter = rf'^apiserver_admission_webhook_fail_open_count{{[^}}]*name="{re.escape(name)}"[^}}]*}} (\S+)$'
     return sum(float(count) for count in re.findall(counter, metrics, re.MULTILINE))
@@ -92,11 +92,11 @@ def test_a_webhook_that_is_down_is_ignored_or_fails(
             assert done.returncode != 0
             assert 'failed calling webhook "down.example.com"' in done.stderr
             assert failed_calls == 0
-    assert len(aws.records()) == 1, "the other webhook has had its turn"
+    assert len(aws.records()) == 1, "the other webhook was called"
 
 
 def _late(event: Json) -> Json:
-    """The event as if it had arrived four seconds ago, when there is no time left to promise anything."""
+    """Return the event as if it had arrived four seconds ago, so that there is no time left to record anything."""
     return {**event, "requestContext": {**event["requestContext"], "timeEpoch": int((time.time() - 4) * 1000)}}
 
 

@@ -1,4 +1,4 @@
-"""What users change on pods that are there: what reaches the webhook, and what it then does."""
+"""Changes of users to existing pods: which of them reach the webhook, and its answers."""
 
 import json
 

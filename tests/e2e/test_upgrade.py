@@ -1,4 +1,4 @@
-"""A deployment of an older release becomes the shipped one in place."""
+"""A deployment of an older release is updated in place to the shipped one."""
 
 from e2e.harness.deployment import STACK, Checkout, registry, store_key
 from e2e.harness.sam import Json, Region
@@ -7,7 +7,7 @@ from e2e.harness.traffic import COPIES, REVIEW, admit, builds, ecr_event, expect
 
 pytest_plugins = ["e2e.harness.deployed"]
 
-# An older deployment: a table of repo and tag with neither stream nor index, a function, another URL.
+# An older deployment: a table of repo and tag without stream and index, a function, another URL.
 OLDER_TEMPLATE = """
 AWSTemplateFormatVersion: "2010-09-09"
 Transform: AWS::Serverless-2016-10-31
@@ -40,7 +40,7 @@ def test_an_older_stack_is_upgraded_in_place_and_its_items_are_kept(built: Check
     function_name = region.resource(STACK, "ApiFunction")
     here = registry(region)
     wanted = [(f"{here}/{repository}", tag) for _, repository, tag in (COPIES["containers/a"], COPIES["containers/b"])]
-    # Ours, but no pod needs it now; and what the older deployment named in its own way.
+    # A copy with our kind of name that no pod needs now, and copies with names of the older deployment.
     left_unchanged = [
         (f"{here}/mirror/ghcr.io/org/tool", "v1"),
         (f"{here}/gcr.io/google-samples/hello-app", "1.0"),
@@ -71,7 +71,7 @@ def test_an_older_stack_is_upgraded_in_place_and_its_items_are_kept(built: Check
 
     batch, started = stream_batch(region), builds(global_region)
     assert len(batch["Records"]) == len(COPIES)
-    # Even an event that names them, as a stranger's write would bring.
+    # Even with an event that names them, as after a write by somebody else.
     strangers = [
         {"eventName": "MODIFY", "dynamodb": {"Keys": key(*destination), "SequenceNumber": str(number)}}
         for number, destination in enumerate(left_unchanged)

@@ -38,7 +38,7 @@ def check_response(answer: Json, review: Json) -> None:
     assert (response["uid"], response["allowed"]) == (request["uid"], True)
     assert response.get("patchType", "JSONPatch") == "JSONPatch"
     assert ("patch" in response) == ("patchType" in response) == bool(patch_in(answer))
-    assert "patch" not in response or _concerns_us(request), "a patch of what is not to be changed"
+    assert "patch" not in response or _concerns_us(request), "a patch of something that must not change"
     warnings = response.get("warnings", ["none"])
     assert 0 < len(warnings) == len(set(warnings)) <= 11
     assert all(0 < len(warning) <= 120 and warning.isprintable() for warning in warnings), warnings
@@ -54,7 +54,7 @@ def check_calls(request: Json, table: Table, scenario: Scenario) -> None:
             if old_images.get(key) != text and entry and entry[0] != "!" and "=" not in entry:
                 allowed[destination(full_name(text))] = full_name(text)
     for asked in tuple(table.asked):
-        assert asked in allowed, f"a call for {asked}, which no rule copies or no container brings"
+        assert asked in allowed, f"a call for {asked}, which no rule copies or no container names"
         assert f"/mirror/{REGISTRY}/" not in asked[0], "a copy of a copy"
     for record in tuple(table.written):
         assert record.source == allowed[record.repo, record.tag]

@@ -55,7 +55,7 @@ def check(event: Mapping[str, Any], scenario: Scenario) -> Checked:
             check_patch(patch, review["request"], table, scenario)
         _check_repetition(subject, event, table, scenario, answered)
         _check_reinvocation(subject, event, review, patch, scenario)
-    assert status == 200 or status == 503 or not calls, "what is no review made calls"
+    assert status == 200 or status == 503 or not calls, "a text that is no review caused calls"
     return Checked(status, patch, calls)
 
 

@@ -21,7 +21,7 @@ class Price(NamedTuple):
 
 
 DATE = "24 November 2026"
-"""When these were looked up: not on AWS's pages themselves, but in what quotes them, as of the date beside each."""
+"""When these were looked up: not on AWS's own pages, but on pages that quote them, as of the date beside each."""
 PRICES: Mapping[str, Price] = {
     "HTTP API request": Price(1.00 / 1e6, "AWS whitepaper on private APIs; go-cloud.io, 2026"),
     "Lambda invocation": Price(0.20 / 1e6, "AWS whitepaper How AWS Pricing Works"),

@@ -35,7 +35,7 @@ def run_seed(seed: int, *, keeps_history: bool = False) -> SeedResult:
     quota = (1, 2, 20)[seed // 3 % 3]
     settings = {**_SETTINGS, "SWAP_WHEN": ("always", "always", "copied")[seed // 9 % 3]}
     with (
-        # So that what is due fills several rounds of a run, and many wait for capacity, as in a real fleet.
+        # So that due records need several rounds of an invocation, and many wait for capacity, as in a real fleet.
         patch("image_mirror.reconciler._CHUNK", 3),
         patch("image_mirror.reconciler.PARALLEL", 2),
         running(seed, FAULTS.times(factor), quota=quota, keeps_history=keeps_history, **settings) as fleet,

@@ -90,7 +90,7 @@ def published(
             assert (directive["Namespace"], directive["Dimensions"]) == ("ImageMirror", [["service"]])
             assert blob["service"] == "image-mirror"
             names = [metric["Name"] for metric in directive["Metrics"]]
-            assert blob.keys() == {"_aws", "service", *names}, "nothing besides what is measured"
+            assert blob.keys() == {"_aws", "service", *names}, "no members besides the metrics"
             for name in names:
                 found.setdefault(name, []).extend(blob[name])
         return found

@@ -1,4 +1,4 @@
-"""Whole AdmissionReviews in, the patched pod out."""
+"""Whole AdmissionReviews in, patched pods out."""
 
 import copy
 import json
@@ -41,7 +41,7 @@ GCR = f"{REGISTRY}/mirror/gcr.io"
 
 
 def no_lookup(wanted: Sequence[CopyRequest]) -> Mapping[Destination, Record]:
-    """Stand for a table that must not be asked."""
+    """Replace a table that must not be called."""
     assert not wanted
     return {}
 
@@ -107,7 +107,7 @@ def test_a_captured_review_is_answered_with_a_patch_that_applies(
 
 
 def rest_of(pod: Json) -> Json:
-    """Return the pod without images and without our annotation: what no answer may change."""
+    """Return the pod without images and without our annotation: the part that no answer may change."""
     rest = copy.deepcopy(pod)
     (rest["metadata"].get("annotations") or {}).pop(ORIGINALS, None)
     if not rest["metadata"].get("annotations"):
@@ -171,7 +171,7 @@ def test_a_dry_run_gets_the_same_patch() -> None:
         pytest.param("auto", "auto", id="placeholder"),
         pytest.param("__X__", "__X__", id="placeholder-in-upper-case"),
         pytest.param("", "", id="empty"),
-        pytest.param("GCR.io/x", "GCR.io/x", id="no-home"),
+        pytest.param("GCR.io/x", "GCR.io/x", id="no-destination"),
     ],
 )
 @pytest.mark.parametrize("place", ["containers", "init", "volumes"])
@@ -188,7 +188,7 @@ def test_each_image_of_a_new_pod_is_looked_at(image: str, becomes: str, place: s
         pytest.param("__X__", True, id="upper-case"),
         pytest.param("", True, id="empty"),
         pytest.param("a\nb", True, id="control-character"),
-        pytest.param("GCR.io/x", True, id="no-home"),
+        pytest.param("GCR.io/x", True, id="no-destination"),
         pytest.param("private.example.com/x", False, id="no-rule"),
         pytest.param(f"{GCR}/x:1", False, id="a-copy-already"),
     ],
@@ -508,7 +508,7 @@ def test_a_pod_applied_again_from_its_source_stays_unchanged(
 
 
 def becomes(mirror: Mirror, image: str) -> str:
-    """Name what an image turns into where nothing failed."""
+    """Return the image that a pod gets if nothing failed."""
     match mirror.decide(image)[0]:
         case Copy(destination=destination):
             return str(destination)
@@ -535,7 +535,7 @@ def test_in_a_pods_whole_life_each_image_is_the_one_written_last_or_its_rewrite(
         pod = copy.deepcopy(live) if verb != "replace" else made_pod(named)
         if verb != "label":
             pod["spec"] = made_pod(named)["spec"]
-            # Who writes what stands there changes nothing, so that the image keeps its origin.
+            # A write of the current image changes nothing, so its original stays.
             written |= {key: image for key, image in images_of(pod).items() if image != current[key]}
         admitted = admit(review_of(pod, live), mixed, swap_when=swap_when, mirror=mirror)
         for key, image in admitted.images.items():
@@ -598,7 +598,7 @@ def test_a_review_without_a_pod_is_refused_before_anything_is_decided() -> None:
 
 
 def calls_of(work: Callable[[], object]) -> int:
-    """Count the function calls that `work` makes: a measure that no slow machine can spoil."""
+    """Count the function calls of `work`: a measure that does not depend on the machine's speed."""
     calls = 0
 
     def count(_frame: object, event: str, _argument: object) -> None:

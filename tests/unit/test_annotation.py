@@ -1,4 +1,4 @@
-"""The annotation that keeps the originals: how it is merged, and how a pod applied again gets back what it had."""
+"""The annotation with the originals: how it is merged, and how a pod applied again gets its current images back."""
 
 import copy
 import json
@@ -34,7 +34,7 @@ LIMIT = 262_144
 
 
 def no_lookup(wanted: Sequence[CopyRequest]) -> Mapping[Destination, Record]:
-    """Stand for a table that must not be asked."""
+    """Replace a table that must not be called."""
     assert not wanted
     return {}
 
@@ -44,7 +44,7 @@ def mirror_of(rules: str, prefix: str = "mirror") -> Mirror:
 
 
 def noted(originals: Mapping[str, object] | str, **others: str) -> Json:
-    """Make the annotations of a pod, ours among them."""
+    """Make the annotations of a pod, including ours."""
     return {ORIGINALS: originals if isinstance(originals, str) else json.dumps(originals), **others}
 
 
@@ -53,7 +53,7 @@ def create(pod: Json, records: Lookup = REQUESTED, mirror: Mirror = MIRROR) -> J
 
 
 def applied(live: Json, source: Json) -> Json:
-    """Merge a manifest into a live pod as kubectl apply does: its images win, annotations it does not name stay."""
+    """Merge a manifest into a live pod like kubectl apply: images of the manifest replace, other annotations stay."""
     pod = copy.deepcopy(live)
     pod["spec"] = copy.deepcopy(source["spec"])
     pod["metadata"].setdefault("annotations", {}).update(source["metadata"].get("annotations") or {})
@@ -189,7 +189,7 @@ def test_an_image_set_to_one_that_is_left_unchanged_loses_its_original(old_keeps
 
 
 def test_the_original_of_an_image_that_was_changed_without_the_webhook_is_dropped() -> None:
-    """Its tag shows that it was never made from what the note says, whatever the rules were."""
+    """Its tag shows that it was never a copy of the image in the annotation, whatever the rules were."""
     annotations = noted({"containers/a": "gcr.io/x:1"})
     old = made_pod({"a": "private.example.com/y:2"}, annotations=annotations)
     pod = made_pod({"a": "private.example.com/y:2"}, annotations=annotations, labels={"new": "label"})
@@ -295,7 +295,7 @@ RULES = "docker.io gcr.io quay.io a.io=b.io/m"
 def test_a_pod_applied_again_gets_its_current_images_back(
     places: dict[str, dict[str, str]], rules: str, prefix: str, verb: str
 ) -> None:
-    """No matter what the record, the rules or the prefix say now, and with no look at the table."""
+    """Whatever the record, the rules or the prefix are now, and without a call of the table."""
     source = made_pod(**places)
     live = create(source, mirror=mirror_of(RULES))
     assert images_of(live) != images_of(source)
@@ -366,7 +366,7 @@ def test_a_new_image_restores_nothing(current: str, image: str, becomes: str) ->
     ],
 )
 def test_a_source_whose_path_is_another_image_is_not_taken_for_it(first: str, then: str) -> None:
-    """Both destinations end alike; the annotation says which of the two stands there."""
+    """Both destinations have the same end; the annotation says which of the two images is current."""
     mirror = mirror_of("docker.io gcr.io quay.io m.daocloud.io")
     live = create(made_pod({"a": first}), mirror=mirror)
     pod = applied(live, made_pod({"a": then}))
@@ -400,13 +400,13 @@ def test_an_image_set_by_hand_in_between_is_not_brought_back(by_hand: str, sourc
     "by_hand", ["private.example.com/x:2", f"{REGISTRY}/own/x:2", f"private.example.com/x@{DIGEST}"]
 )
 def test_an_image_set_by_hand_without_the_webhook_is_not_brought_back(by_hand: str) -> None:
-    """The note is stale, for the webhook was not called; the tag shows it."""
+    """The annotation is outdated, because the webhook was not called; the tag shows it."""
     old = made_pod({"a": by_hand}, annotations=noted({"containers/a": "gcr.io/x:1"}))
     assert update(applied(old, made_pod({"a": "gcr.io/x:1"})), old).images == {"containers/a": f"{GCR}/x:1"}
 
 
 def test_the_name_of_a_copy_counts_more_than_an_annotation_that_says_otherwise() -> None:
-    """Below our prefix a name has one source, so that a note of another is stale even where the tags agree."""
+    """Below our prefix a name has one source: an annotation with another is outdated, even with the same tag."""
     old = made_pod({"a": f"{GCR}/y:1"}, annotations=noted({"containers/a": "gcr.io/x:1"}))
     assert update(applied(old, made_pod({"a": "gcr.io/y:1"})), old, no_lookup).images == {"containers/a": f"{GCR}/y:1"}
     assert update(applied(old, made_pod({"a": "gcr.io/x:1"})), old).images == {"containers/a": f"{GCR}/x:1"}

@@ -1,4 +1,4 @@
-"""Clients are made in one place, each with the limits that its caller gives."""
+"""Clients are made in one place, each with the timeouts and attempts of its caller."""
 
 import contextlib
 import http.server
@@ -53,7 +53,7 @@ def test_the_reconciler_s_calls_fit_into_its_reserve() -> None:
 
 
 def self_signed(folder: Path) -> Path:
-    """Make a certificate of localhost and its key, in one file."""
+    """Make a file with a certificate of localhost and its key."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
     now = datetime.now(UTC)
     certificate = (
@@ -76,7 +76,7 @@ def self_signed(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def table_over_tls(certificate: Path) -> Iterator[str]:
-    """Serve puts over TLS, answering none before CONNECTIONS of them are there, and yield the URL."""
+    """Serve puts over TLS, answer only when CONNECTIONS of them have arrived, and yield the URL."""
     together = threading.Barrier(CONNECTIONS)
 
     class Table(http.server.BaseHTTPRequestHandler):
@@ -109,7 +109,7 @@ def certificate(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def trusting(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Make a client of a table at an endpoint, which trusts one certificate."""
+    """Make a client of a table at an endpoint; it trusts one certificate."""
 
     def make(endpoint: str, trusted: Path) -> Any:
         monkeypatch.setenv("AWS_DEFAULT_REGION", "cn-northwest-1")

@@ -1,4 +1,4 @@
-"""Time grows no faster than the request: eight times as much costs about eight times as much, never sixty-four."""
+"""Time grows no faster than the request: an input of eight times the size costs about eight times, never sixty-four."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ from support.cloud import ENVIRONMENT, REGISTRY
 from support.reviews_data import MIRROR, NOW, event_of, made_pod, review_of
 
 FACTOR = 8
-MOST = 3 * FACTOR  # what is quadratic grows by FACTOR squared
+MOST = 3 * FACTOR  # quadratic time would grow by FACTOR squared
 CONTAINERS = 10_000
 ENTRIES = 100_000
 BODY = 10_000_000  # bytes: the gateway's limit
@@ -40,7 +40,7 @@ ENDS = ("", "!", ".io/x", "-", "\n")
 
 
 def cost(act: Act, runs: int = 3) -> float:
-    """Return the CPU seconds of one call: the least of some runs, of half a millisecond or more."""
+    """Return the CPU seconds of one call: the least of several runs, each of half a millisecond or more."""
     repeat = 1
     while (least := _spent(act, repeat)) < 0.0005:
         repeat *= 2
@@ -55,12 +55,12 @@ def _spent(act: Act, repeat: int) -> float:
 
 
 def growth(acts: Callable[[int], Act], size: int) -> float:
-    """Return how many times as much the act of this size costs as that of an eighth of it."""
+    """Return the cost of this size divided by the cost of an eighth of it."""
     return times(acts(size), acts(size // FACTOR), MOST)
 
 
 def times(act: Act, other: Act, most: float) -> float:
-    """Return how many times as much an act costs as another; it is done again where the machine may be to blame."""
+    """Return the cost of one act divided by that of another; measured again if the machine may be the cause."""
     reference, ratio = cost(other), math.inf
     for _ in range(3):
         ratio = min(ratio, cost(act, 1) / reference)
@@ -69,7 +69,7 @@ def times(act: Act, other: Act, most: float) -> float:
     return ratio
 
 
-# Texts, each unit of a grammar repeated until something else ends it.
+# Texts: each unit of a grammar, repeated.
 
 
 def texts(unit: str, length: int) -> list[str]:
@@ -139,14 +139,14 @@ def test_no_query_makes_reading_it_take_long() -> None:
 
 
 class Table:
-    """Takes every record at once."""
+    """Accepts every record at once."""
 
     def put_item(self, **_: object) -> Json:
         return {}
 
 
 def answers(event: Json, scenario: Scenario = SCENARIOS[0]) -> Act:
-    """Return what answers an event as a function does that knows nothing, and again while time was short."""
+    """Return a function that answers an event with empty caches, and again after a 503."""
 
     def answer() -> None:
         parse_reference.cache_clear()
@@ -165,7 +165,7 @@ def distinct(count: int, image: str = "gcr.io/a/b:{}") -> dict[str, str]:
 
 
 def copied(count: int) -> Json:
-    """Make a pod whose images were all rewritten, with the annotation that says of what."""
+    """Make a pod whose images were all rewritten, with the annotation of the originals."""
     originals = {f"containers/c{number}": f"gcr.io/a/b:{number}" for number in range(count)}
     destination = f"{REGISTRY}/mirror/gcr.io/a/b:{{}}"
     return made_pod(distinct(count, destination), annotations={ORIGINALS: json.dumps(originals)})
@@ -251,7 +251,7 @@ each_place = pytest.mark.parametrize("where", PLACES)
 
 
 def nested(where: str, brackets: str, depth: int) -> Json:
-    """Return the event of a review with brackets in brackets at one place."""
+    """Return the event of a review with deeply nested brackets at one place."""
     nest = "[" * depth + "]" * depth if brackets == "[]" else '{"a":' * depth + "1" + "}" * depth
     review = json.dumps(review_of(pod_with("env", "NEST")))
     bodies = {
@@ -282,7 +282,7 @@ def test_no_depth_of_nesting_is_a_bug(where: str) -> None:
             return 400
         return int(answered["statusCode"])
 
-    # Where Python's limit lies depends on its version and on who calls.
+    # Python's limit depends on its version and on the depth of the caller.
     limit = bisect(range(ENTRIES), 200, key=lambda depth: status(depth + 1))
     statuses = {status(depth) for depth in range(max(1, limit - 30), limit + 30)}
     assert statuses == ({200} if where == "originals" else {400} if where == "body" else {200, 400})
@@ -292,7 +292,7 @@ def test_no_depth_of_nesting_is_a_bug(where: str) -> None:
 
 
 class StuckTable:
-    """Answers nothing before it is let go, and counts what was asked."""
+    """Answers only after it is released, and counts the calls."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -327,4 +327,4 @@ def test_a_request_ends_in_its_time_however_many_images_wait_for_the_table() -> 
     subject._recorder._threads.shutdown()  # once all that was begun has ended
     assert in_time, "the answer waited for the table"
     assert "10000 of 10000 records" in str(refusals[0])
-    assert table.asked == 32, "what nobody waits for any more was asked all the same"
+    assert table.asked == 32, "calls were made although nobody waits for them"

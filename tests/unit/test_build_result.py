@@ -1,4 +1,4 @@
-"""What a build came to: only the source's own answer costs an attempt."""
+"""The result of a build: only the source's own answer costs an attempt."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from image_mirror.record import BuildResult
 
 
 def failed(message: str = "", phase: str = "BUILD", status: str = "FAILED", **exported: str) -> dict[str, Any]:
-    """A failed build as BatchGetBuilds describes one."""
+    """Return a failed build as in BatchGetBuilds."""
     return {
         "id": "ImagePullProject:1",
         "buildStatus": status,
@@ -119,7 +119,7 @@ COMMAND = "Error while executing command: copy. Reason: exit status "
 def test_each_end_of_a_build_has_its_result(build: dict[str, Any], result: BuildResult, reason: str) -> None:
     found = read_build(build)
     assert (found.result, found.reason) == (result, reason)
-    # These two last until someone mends a key or its secret, and so ring an alarm.
+    # These two last until someone corrects a key or its secret, so there is an alarm for them.
     assert found.key is (reason.startswith("TARGET_LOGIN") or "Secrets Manager" in reason)
 
 

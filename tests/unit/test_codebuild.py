@@ -31,7 +31,7 @@ def builds(cloud: Cloud, settings: Settings) -> Builds:
 
 
 class RecordingAccount:
-    """Stands in for the global account and keeps what StartBuild was asked."""
+    """Replaces the global account and remembers the calls of StartBuild."""
 
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []

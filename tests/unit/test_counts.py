@@ -1,4 +1,4 @@
-"""Counting and measuring: what is published, when, and what a written change of a record counts as."""
+"""Metrics: what is published and when, and how a written change of a record is counted."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ Published = Callable[[], dict[str, list[float]]]
 
 
 class Clock:
-    """A clock that tests move."""
+    """A clock that tests set."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -88,7 +88,7 @@ def test_a_clock_that_was_set_back_does_not_stop_the_publishing(published: Publi
 def test_more_measurements_than_one_line_holds_are_all_published(
     published: Published, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, number: int
 ) -> None:
-    """CloudWatch takes at most 100 values of a metric in one line."""
+    """CloudWatch accepts at most 100 values of a metric in one line."""
     counts = Counts()
     counts.add(Metric.COPIES_ARRIVED, number)
     for value in range(number):
@@ -213,7 +213,7 @@ FAILED = replace(COPYING, status=Status.FAILED, attempts=5, error="NOT_FOUND: x"
             {Metric.ATTEMPTS_REFUSED: 1},
             id="the fifth attempt of a refresh",
         ),
-        pytest.param(COPYING, replace(REQUESTED, waits=1, error="x"), {Metric.BUSY: 1}, id="put off"),
+        pytest.param(COPYING, replace(REQUESTED, waits=1, error="x"), {Metric.BUSY: 1}, id="delayed"),
         pytest.param(COPYING, replace(COPYING, waits=1, error="x"), {Metric.BUSY: 1}, id="its build not looked up"),
     ],
 )

@@ -62,7 +62,7 @@ def test_copies_by_digest_are_selected_first_so_that_no_other_rule_expires_them(
     assert first["selection"]["tagPatternList"] == ["digest-sha256-*"]
     assert first["selection"]["countNumber"] > 100 * 364
     assert second["selection"]["countNumber"] == 90
-    assert second["selection"]["tagStatus"] == "any", "copies by tag, and what a moved tag has left untagged"
+    assert second["selection"]["tagStatus"] == "any", "copies by tag, and images that lost their tag to a newer one"
 
 
 def test_a_new_repository_scans_what_is_pushed_where_that_is_set(cloud: Cloud, settings: Settings) -> None:

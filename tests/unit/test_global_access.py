@@ -1,4 +1,4 @@
-"""Calls with the global key: read from the secret, cached, read again when refused, never printed."""
+"""Calls with the global key: it is read from the secret, cached, read again when refused, and never printed."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ Operation = Callable[[Any], str]
 
 
 class Connections:
-    """Stands in for CodeBuild: makes a named client for each key and counts them; a clock that tests move."""
+    """Replaces CodeBuild: makes a named client for each key and counts them; with a clock that tests set."""
 
     def __init__(self) -> None:
         self.keys: list[AccessKey] = []
@@ -52,7 +52,7 @@ def error(code: str, message: str = "message", status: int = 400) -> ClientError
 
 
 def failing(*errors: Exception) -> Operation:
-    """An operation that raises each error in turn, then answers with the client it was given."""
+    """Return an operation that raises each error in turn, and then returns its client."""
     left = list(errors)
 
     def operation(client: Any) -> str:
@@ -228,7 +228,7 @@ def test_a_secret_made_later_is_found(cloud: Cloud, connections: Connections) ->
 
 
 class CountingSecrets:
-    """Stands in for Secrets Manager: counts the readings, and fails while it has no text."""
+    """Replaces Secrets Manager: counts the reads, and fails while it has no text."""
 
     def __init__(self, text: str | None, code: str = "InternalServiceError") -> None:
         self.text = text

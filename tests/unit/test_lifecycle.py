@@ -79,8 +79,8 @@ def test_a_tag_beside_a_digest_is_not_asked_of_the_source() -> None:
 @pytest.mark.parametrize(
     ("record", "pull_always", "age", "renewed"),
     [
-        pytest.param(REQUESTED, True, 99 * HOUR, False, id="requested: promised already"),
-        pytest.param(COPYING, True, 99 * HOUR, False, id="copying: promised already"),
+        pytest.param(REQUESTED, True, 99 * HOUR, False, id="requested: under way already"),
+        pytest.param(COPYING, True, 99 * HOUR, False, id="copying: under way already"),
         pytest.param(COPIED, False, 99 * HOUR, False, id="copied, not pulled always"),
         pytest.param(COPIED, True, 24 * HOUR - 1, False, id="copied, pulled always, young"),
         pytest.param(COPIED, True, 24 * HOUR, True, id="copied, pulled always, old: refreshed"),
@@ -129,7 +129,7 @@ LATER = NOW + HOUR
         pytest.param(COPYING, DELAYED, LATER, Save(delayed(COPYING, "RATE_LIMITED: x", LATER)), id="delayed"),
         pytest.param(COPIED, None, NOW, Step.WAIT, id="copied"),
         pytest.param(COPIED, None, NOW + 25 * HOUR, Step.VERIFY, id="verification due"),
-        pytest.param(COPIED, REFUSED, NOW + 25 * HOUR, Step.VERIFY, id="an old build's outcome changes nothing"),
+        pytest.param(COPIED, REFUSED, NOW + 25 * HOUR, Step.VERIFY, id="an old build's result changes nothing"),
         pytest.param(FAILED, None, NOW + 9999 * HOUR, Step.WAIT, id="failed"),
         pytest.param(LEGACY, None, NOW, Step.WAIT, id="no status: the webhook adopts it"),
     ],
@@ -161,7 +161,7 @@ def test_a_refresh_that_fails_for_good_leaves_the_old_copy_in_use() -> None:
     for _ in range(MOST_ATTEMPTS):
         record = refused(record, "NOT_FOUND: x", NOW)
     assert (record.status, record.digest, record.error) == (Status.COPIED, HELD, "NOT_FOUND: x")
-    assert record.due_at == NOW, "whether ECR holds the old copy is asked at once"
+    assert record.due_at == NOW, "it is checked at once whether ECR holds the old copy"
     assert renew(record, fresh(now=NOW + HOUR), pull_always=True, policy=POLICY) is None
     assert renew(record, fresh(now=NOW + 24 * HOUR), pull_always=True, policy=POLICY) is not None
 
@@ -188,7 +188,7 @@ def test_a_full_queue_is_tried_again_within_two_minutes_however_often() -> None:
         pytest.param(replace(COPYING, digest=HELD), OTHER, (Status.COPIED, OTHER), id="refreshed"),
         pytest.param(replace(COPYING, digest=HELD), None, (Status.REQUESTED, None), id="refresh gone from ECR"),
         pytest.param(COPIED, HELD, (Status.COPIED, HELD), id="still there"),
-        pytest.param(COPIED, OTHER, (Status.COPIED, OTHER), id="pushed anew by someone else"),
+        pytest.param(COPIED, OTHER, (Status.COPIED, OTHER), id="pushed again by someone else"),
         pytest.param(COPIED, None, None, id="gone: the record goes too"),
         pytest.param(replace(BY_DIGEST, status=Status.COPYING), OTHER, (Status.REQUESTED, None), id="wrong digest"),
         pytest.param(replace(BY_DIGEST, status=Status.COPYING), HELD, (Status.COPIED, HELD), id="right digest"),
@@ -290,7 +290,7 @@ def test_every_record_has_an_answer_to_everything(
 
 
 class History(RuleBasedStateMachine):
-    """One image's record through pods, builds, events and deletions, against an ECR that is one tag."""
+    """One image's record through pods, builds, events and deletions, with an ECR of one tag."""
 
     record: Record | None = None
     held: str | None = None
@@ -343,9 +343,9 @@ class History(RuleBasedStateMachine):
             had_digest = self.record is not None and self.record.digest is not None
             self.record = step.record
             if had_digest and self.held is not None:
-                assert self.record.digest is not None, "ECR holds it, so it goes on being rewritten"
+                assert self.record.digest is not None, "ECR holds it, so its image is still rewritten"
         elif step is Step.REMOVE:
-            assert self.held is None, "only what is gone from ECR loses its record"
+            assert self.held is None, "only a copy that ECR no longer holds loses its record"
             self.record = None
 
     @invariant()
@@ -365,7 +365,7 @@ class History(RuleBasedStateMachine):
             assert self.record.error
 
     def teardown(self) -> None:
-        """Left alone with a source that answers, every promised copy arrives."""
+        """If the source answers and nothing else happens, every active record becomes COPIED."""
         for _ in range(20):
             if self.record is None or self.record.status in (Status.COPIED, Status.FAILED):
                 break

@@ -1,4 +1,4 @@
-"""Warnings: one line that kubectl prints whole."""
+"""Warnings: one line each, which kubectl prints whole."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -121,11 +121,11 @@ def test_a_long_reason_leaves_room_for_the_image_and_for_what_to_do() -> None:
         pytest.param("a@sha256:1", id="digest"),
         pytest.param("a_b.c/d", id="registry"),
         pytest.param("a.b//c", id="repository"),
-        pytest.param("GCR.IO/x", id="no-home"),
+        pytest.param("GCR.IO/x", id="no-destination"),
     ],
 )
 def test_beside_a_short_name_the_cause_is_printed_whole(image: str) -> None:
-    """A sentence that is cut off within a word tells nobody what to do."""
+    """A sentence that is cut within a word is of no use."""
     decision = MIRROR.decide(image)[0]
     assert isinstance(decision, Leave)
     assert decision.warning is not None

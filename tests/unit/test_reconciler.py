@@ -1,4 +1,4 @@
-"""The reconciler's handler over emulated AWS: stream batches, the schedule, ECR events."""
+"""The reconciler's handler with emulated AWS: stream batches, the schedule, ECR events."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def records(cloud: Cloud) -> Records:
 
 
 class Context:
-    """Lambda's context, with a time left that tests set."""
+    """Lambda's context, with the remaining time that tests set."""
 
     def __init__(self, seconds: float = 120) -> None:
         self.milliseconds = int(seconds * 1000)
@@ -68,7 +68,7 @@ def current(records: Records, record: Record) -> Record:
 
 
 def stream(*of: Record) -> dict[str, Any]:
-    """A batch as the event source mapping delivers it."""
+    """Return a batch as the event source mapping delivers it."""
     return {
         "Records": [
             {
@@ -290,7 +290,7 @@ def test_a_full_queue_ends_the_starts_of_an_invocation_and_leaves_the_rest_due(
     monkeypatch.setattr(Builds, "start", start)
     made = [create(records, fresh(f"gcr.io/a:{number}", HOUR)) for number in range(60)]
     run(SCHEDULE)
-    assert 1 <= len(asked) <= 8, "no more than run at the same time"
+    assert 1 <= len(asked) <= 8, "no more calls than threads at the same time"
     after = [current(records, record) for record in made]
     assert sum(record.waits for record in after) == len(asked)
     assert all(MINUTE - 5000 <= (record.due_at or 0) - now() < 2 * MINUTE for record in after if record.waits)
@@ -312,13 +312,13 @@ def test_what_is_known_to_wait_for_capacity_is_not_read_again_until_there_is_som
         return original(**request)
 
     monkeypatch.setattr(client, "get_item", get_item)
-    monkeypatch.setattr(reconciler, "_CHUNK", 20)  # what is read at the least, to ask CodeBuild
+    monkeypatch.setattr(reconciler, "_CHUNK", 20)  # so many records are read before a call of CodeBuild
     monkeypatch.setattr(Builds, "start", full)
     monkeypatch.setattr(Builds, "look_up", lambda _self, ids: dict.fromkeys(ids, Build(BuildResult.RUNNING)))
     waiting = [create(records, fresh(f"gcr.io/a{number:02}:1", HOUR - number * 1000)) for number in range(60)]
     run(SCHEDULE)
     assert len(read) == 60
-    # Meanwhile another run starts one of them: its build is looked up all the same.
+    # Meanwhile another invocation starts one of them; its build is looked up in spite of that.
     elsewhere = replace(waiting[-1], status=Status.COPYING, build_id="ImagePullProject:1", due_at=now() - 1000)
     assert records.replace(waiting[-1], elsewhere) is elsewhere
     read.clear()
@@ -334,7 +334,7 @@ def test_what_is_known_to_wait_for_capacity_is_not_read_again_until_there_is_som
 def test_a_start_that_may_have_taken_effect_is_repeated_while_its_token_lasts(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However often it has waited before: five minutes later the same token would start a second build."""
+    """However often it has waited before: after five minutes the same token would start a second build."""
 
     def start(_self: Builds, _record: Record) -> str:
         raise delayed_by("StartBuild", ReadTimeoutError(endpoint_url="https://codebuild"))
@@ -379,7 +379,7 @@ def test_a_record_under_another_prefix_stays_and_is_checked_much_later(records: 
 
 
 def test_a_record_under_another_prefix_is_written_once_however_often_the_stream_delivers_it(records: Records) -> None:
-    """A write of a REQUESTED record comes back by the stream; to write again for it would never end."""
+    """The stream delivers each write of a REQUESTED record, so another write for it would never end."""
     record = create(records, replace(fresh(age=HOUR), repo=f"{REGISTRY}/other/gcr.io/team/app"))
     run(stream(record))
     once = current(records, record)
@@ -448,7 +448,7 @@ def test_settings_reach_the_records(cloud: Cloud, records: Records, monkeypatch:
 def test_records_are_read_consistently_by_at_most_eight_at_a_time(
     cloud: Cloud, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An index entry or an event may be older than the item, and a thousand due records are no thousand threads."""
+    """An index entry or an event may be older than the item, and 1,000 due records must not need 1,000 threads."""
     asked: list[dict[str, Any]] = []
     together = 0
     most = 0
@@ -575,7 +575,7 @@ def test_no_secret_is_logged(cloud: Cloud, records: Records, logged: io.StringIO
     assert SECRET_KEY not in logged.getvalue()
 
 
-# ---- what is published ----
+# ---- published metrics ----
 
 Published = Callable[[], dict[str, list[float]]]
 NOTHING_DUE = {"OldestDue": [0], "Due": [0]}
@@ -626,7 +626,7 @@ def test_only_the_scheduled_run_publishes_what_is_due(records: Records, publishe
 def test_a_scheduled_run_that_cannot_read_what_is_due_publishes_no_number_of_it(
     published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The alarm counts the silence as a failure."""
+    """The alarm counts missing data as a failure."""
 
     def due(_self: Records, _now: int) -> Iterator[tuple[str, str, int]]:
         raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "x"}}, "Query")
@@ -755,7 +755,7 @@ def test_a_step_that_fails_is_counted(records: Records, monkeypatch: pytest.Monk
     ("changes", "counted"),
     [
         pytest.param({}, [1], id="new, or asked for again"),
-        pytest.param({"waits": 1, "updated_at": 9}, None, id="put off"),
+        pytest.param({"waits": 1, "updated_at": 9}, None, id="delayed"),
         pytest.param({"attempts": 1, "updated_at": 9}, None, id="an attempt refused"),
         pytest.param({"updated_at": 9}, None, id="its older digest lost"),
     ],

@@ -1,4 +1,4 @@
-"""Recording before promising: one round trip for what is new, none for what is known, nothing in a dry run."""
+"""Copies are recorded before pods are sent to them: one round trip if new, none if known, no write in a dry run."""
 
 import threading
 from dataclasses import replace
@@ -20,7 +20,7 @@ DIGEST = "sha256:" + "a" * 64
 
 
 class CountingRecords(Records):
-    """Counts the round trips and lets a test stand in for slow or failing ones."""
+    """Counts the round trips; tests can make them slow or make them fail."""
 
     def __init__(self, cloud: Cloud) -> None:
         super().__init__(cloud.dynamodb, "ImageListTable")
@@ -268,7 +268,7 @@ def test_a_record_that_failed_meanwhile_is_forgotten() -> None:
 def test_calls_after_the_deadline_are_not_begun(
     records: CountingRecords, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A review of very many images: to hand them all to threads may take longer than there is.
+    # A review of very many images: passing them all to threads may take longer than the time that is left.
     times = iter([0.0, 0.1, 0.2, 5.0, 5.0, 5.0])
     monkeypatch.setattr("image_mirror.recorder.monotonic", lambda: next(times))
     with pytest.raises(NotRecordedError, match=r"[234] of 4 records were not written within 1\.00 s"):

@@ -22,7 +22,7 @@ from support.reviews_data import DIGEST, HEX, REGISTRY
 
 SHA384 = "sha384:" + "ab" * 48
 SHA512 = "sha512:" + "01" * 64
-# CreateRepository's pattern as ECR documents it, and its text: 2 to 256 characters, led by a letter.
+# CreateRepository's pattern from ECR's documentation, and its text: 2 to 256 characters, the first a letter.
 ECR_SEGMENT = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
 ECR_NAME = re.compile(rf"(?=[a-z])(?=.{{2,256}}\Z){ECR_SEGMENT}(/{ECR_SEGMENT})*")
 ECR_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,299}")
@@ -218,7 +218,7 @@ digests = st.sampled_from([DIGEST, "sha256:" + "0" * 64, SHA384, SHA512])
 
 @st.composite
 def well_formed(draw: st.DrawFn) -> str:
-    """Write a legal reference in one of its spellings; a first segment that reads as a host needs one before it."""
+    """Draw a legal reference in one of its spellings; a first segment that looks like a host needs a host before it."""
     host = draw(st.none() | hosts | st.from_regex(rf"\A{label}(\.{label}){{1,2}}(:[0-9]{{1,4}})?\Z"))
     repository = draw(repositories | st.from_regex(r"\A[a-z0-9]{1,3}((\.|_|__|-{1,3})[a-z0-9]{1,2}){0,3}\Z"))
     tag, digest = draw(st.none() | tags), draw(st.none() | digests)
@@ -230,7 +230,7 @@ def well_formed(draw: st.DrawFn) -> str:
 
 @st.composite
 def nearly_well_formed(draw: st.DrawFn) -> str:
-    """Take a legal reference and change a few of its characters."""
+    """Draw a legal reference with a few changed characters."""
     text = draw(well_formed())
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(text)))
@@ -238,7 +238,7 @@ def nearly_well_formed(draw: st.DrawFn) -> str:
     return text
 
 
-# No newline: the other parser's "$" lets one pass at the end of a text, which Go's does not.
+# No newline: the other parser's "$" accepts one at the end of a text, and Go's does not.
 any_text = st.text(alphabet=string.ascii_letters + string.digits + "._-/:@[]%+ éÉ１", max_size=30)
 
 
@@ -251,8 +251,8 @@ any_text = st.text(alphabet=string.ascii_letters + string.digits + "._-/:@[]%+ �
 @steady
 @given(well_formed() | nearly_well_formed() | any_text)
 def test_an_independent_parser_reads_the_same(text: str) -> None:
-    """The other parser is a port of distribution/reference. Two differences are meant: it leaves the default tag to its
-    caller, and knows no limit of the whole text (ours stands far above any legal one, and these texts far below)."""
+    """The other parser is a port of distribution/reference, with two intended differences: it leaves the default tag to
+    its caller, and has no limit for the whole text (our limit is far above any legal text, and these are far below)."""
     try:
         other = Reference.parse_normalized_named(text)
         expected = ImageReference(other.domain(), other.path(), other["tag"], other["digest"])
@@ -377,7 +377,7 @@ prefixes = st.sampled_from(["mirror", "m", "team-a/mirror", "mirror/gcr.io", "a_
 
 
 def source_of(destination: Destination, prefix: str) -> ImageReference:
-    """Read the source back from its copy's name: that there is such a function is what injective means."""
+    """Read the source from the name of its copy: such a function exists only if names are unique (injective)."""
     host, _, path = destination.repository.removeprefix(f"{prefix}/").partition("/")
     by_digest = re.fullmatch(r"digest-sha256-([a-f0-9]{64})", destination.tag)
     if by_digest:
@@ -396,7 +396,7 @@ def test_the_source_of_a_copy_can_be_read_from_its_name(text: str, prefix: str) 
     assert source_of(destination, prefix) == source.pinned
 
 
-# Few parts, chosen so that a naming with a flaw would let two of them meet.
+# Few parts, chosen so that a faulty naming would give two sources the same name.
 neighbours = st.builds(
     ImageReference,
     st.sampled_from(["docker.io", "a.b", "a.b:5", "a.b-5", "a.b.5", "localhost", "localhost:5", "library"]),

@@ -1,4 +1,4 @@
-"""The wire format: what is no AdmissionReview, what is answered, and how long the answer may take."""
+"""The wire format: texts that are no AdmissionReview, the answers, and the time for an answer."""
 
 import base64
 import json

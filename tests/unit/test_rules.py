@@ -1,4 +1,4 @@
-"""The rules: what they say of an image, what is no rule, and that deciding twice changes nothing."""
+"""The rules: their decisions about images, wrong rules, and that deciding twice changes nothing."""
 
 import re
 from itertools import permutations
@@ -17,7 +17,7 @@ steady = settings(deadline=None, max_examples=200, suppress_health_check=[Health
 
 
 def deciding(rules: str, image: str) -> str | None:
-    """Print the rule that decides about an image."""
+    """Return the rule that decides about an image, as text."""
     rule = parse_rules(rules).match(parse_reference(image))
     return None if rule is None else str(rule)
 
@@ -27,7 +27,7 @@ def decide(rules: str, image: str) -> Decision:
 
 
 def image_after(decision: Decision, image: str) -> str:
-    """Name the image that a decision leads to, once the copy has arrived."""
+    """Return the image that a decision leads to after the copy is done."""
     match decision:
         case Copy(destination=destination):
             return str(destination)
@@ -106,7 +106,7 @@ def test_entries_are_split_and_read(text: str, entries: list[str]) -> None:
         pytest.param("gcr_io.com", "is not a registry; write", id="underscore"),
         pytest.param('"gcr.io"', "is not a registry; write", id="quotes"),
         pytest.param("gcr.io\0", "is not a registry; write", id="control-character"),
-        # No reference can have such a host: the rule would sit there and never match.
+        # No reference can have such a host, so the rule would never match.
         pytest.param("gcr.io.", "is not a registry; write", id="host-ending-in-a-dot"),
         pytest.param("gcr-.io", "is not a registry; write", id="label-ending-in-a-hyphen"),
         pytest.param("gcr.-io", "is not a registry; write", id="label-led-by-a-hyphen"),
@@ -154,7 +154,7 @@ def test_rules_that_contradict_each_other_are_refused(text: str, quoted: str, ot
         pytest.param("gcr.io:443", "gcr.io:443/x", "gcr.io:443", id="port"),
         pytest.param("gcr.io", "notgcr.io/x", None, id="whole-host"),
         pytest.param("gcr.io", "gcr.io.evil.com/x", None, id="host-as-a-beginning"),
-        pytest.param("gcr.io", "eu.gcr.io/x", None, id="a-host-does-not-stand-for-its-subdomains"),
+        pytest.param("gcr.io", "eu.gcr.io/x", None, id="a-host-does-not-match-its-subdomains"),
         pytest.param("*.gcr.io", "eu.gcr.io/x", "*.gcr.io", id="wildcard"),
         pytest.param("*.gcr.io", "a.b.gcr.io/x", "*.gcr.io", id="wildcard-of-two-labels"),
         pytest.param("*.gcr.io", "gcr.io/x", None, id="wildcard-needs-a-label"),
@@ -337,7 +337,7 @@ images = st.builds(
 
 @st.composite
 def rule_sets(draw: st.DrawFn) -> list[str]:
-    """Draw entries one by one and keep those that go with the ones before."""
+    """Draw entries one by one and use those that do not contradict the ones before."""
     kept: list[str] = []
     for entry in draw(st.lists(entries, max_size=8)):
         try:
@@ -348,7 +348,7 @@ def rule_sets(draw: st.DrawFn) -> list[str]:
     return kept
 
 
-# A whole path that is rewritten to one segment of Docker Hub comes out below library/, beside the target's own rule.
+# A path that is rewritten to one segment of Docker Hub is below library/, where the target's own rule does not match.
 @example(["a.io/x=docker.io/x", "docker.io"], "a.io/x:1")
 @example(["a.io/x=docker.io/y", "docker.io/library=b.io:80"], "a.io/x:1")
 @steady
@@ -376,11 +376,11 @@ def test_the_order_of_three_entries_never_matters() -> None:
 
 
 def best_match(rules: list[str], image: str) -> str | None:
-    """Find the deciding prefix by comparing texts: an exact host, then the most labels, then the longest path."""
+    """Find the deciding prefix by comparing texts: exact host first, then most labels, then longest path."""
     reference = parse_reference(image)
     host, path = reference.registry.lower(), f"/{reference.repository}/"
     found = []
-    # A rewrite's target counts as an entry that leaves alone.
+    # The target of a rewrite rule counts as an entry that leaves images unchanged.
     for prefix in [place for rule in rules for place in rule.lstrip("!").split("=")]:
         pattern, _, below = prefix.partition("/")
         pattern = re.sub(r"^(\*\.)?index\.docker\.io$", r"\1docker.io", pattern.lower())

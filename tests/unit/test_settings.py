@@ -1,4 +1,4 @@
-"""Settings are checked as a whole: one error names everything that is missing or wrong."""
+"""Settings are checked together: one error names everything that is missing or wrong."""
 
 import pytest
 

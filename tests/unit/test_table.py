@@ -1,4 +1,4 @@
-"""The table: each write holds only where what was read still stands."""
+"""The table: each write succeeds only if the item has not changed since it was read."""
 
 from dataclasses import fields, replace
 
@@ -148,7 +148,7 @@ def test_an_adopted_item_is_due_whatever_its_attributes_were(cloud: Cloud, recor
         ExpressionAttributeValues={":half": {"N": "4.5"}},
     )
     assert list(records.due(4)) == []
-    assert list(records.due(5)) == [(REPO, "1", 4)], "written by hand, and listed all the same"
+    assert list(records.due(5)) == [(REPO, "1", 4)], "written by hand, but listed too"
 
 
 def test_all_records_are_read_page_by_page_whatever_else_their_items_hold(cloud: Cloud, records: Records) -> None:

@@ -1,6 +1,6 @@
-"""No test depends on the machine's speed: none bounds a time that has passed, none gives up on another in seconds.
+"""No test depends on the machine's speed: no assert limits an elapsed time, and no timeout is only some seconds.
 
-None reads the clock when it is collected either: the test may run minutes later.
+No module reads the clock when it is collected either, because its tests may run minutes later.
 """
 
 import ast
@@ -12,9 +12,9 @@ from support.templates import ROOT
 
 LEAST = 60
 CLOCKS = {"monotonic", "perf_counter", "time", "process_time", "thread_time"}
-# What says the date: of the standard library, and of support/.
+# Functions that return the date: of the standard library, and of support/.
 DATES = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today", "now", "ago"}
-# Where a call's timeout is, by the call's name, if it is not given by name.
+# The position of the timeout among a call's arguments, by the call's name, for timeouts without a name.
 TIMEOUTS = {
     **dict.fromkeys(("join", "result", "exception", "settimeout", "Timer"), (0,)),
     **dict.fromkeys(("get", "acquire", "communicate", "as_completed"), (1,)),
@@ -24,8 +24,8 @@ TIMEOUTS = {
     "server": (4,),  # of e2e/harness/processes.py
 }
 PARAMETERS = {"timeout", "seconds"}
-WAIT_SECONDS = {"wait_for", "server", "run_script"}  # elsewhere `seconds` may be what is tested
-# File and line of code: the reason why it stays.
+WAIT_SECONDS = {"wait_for", "server", "run_script"}  # in other calls `seconds` may be the tested value
+# Exceptions, by file and line of code, each with the reason.
 EXCEPTIONS = {
     ("tests/e2e/harness/processes.py", "process.wait(10)"): "then it is killed, so a slow one ends all the same",
     ("tests/e2e/harness/processes.py", "probe.settimeout(0.5)"): "it is tried again until the caller's time is over",
@@ -34,7 +34,7 @@ EXCEPTIONS = {
 
 
 def _name(node: ast.AST) -> str:
-    """Return the last part of a dotted name, "" of anything else."""
+    """Return the last part of a dotted name, "" for anything else."""
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
@@ -43,7 +43,7 @@ def _reads_clock(node: ast.AST) -> bool:
 
 
 def _kept(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
-    """Yield each name (or attribute) to which something is assigned, with that."""
+    """Yield each name (or attribute) that is assigned, with the assigned value."""
     for each in ast.walk(tree):
         if isinstance(each, ast.Assign):
             yield from ((_name(target), each.value) for target in each.targets)
@@ -52,7 +52,7 @@ def _kept(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
 
 
 class _Times:
-    """Which names of a module hold a reading of a clock, and which hold the difference of two."""
+    """Return the names of a module that have a time of a clock, and those that have a difference of two times."""
 
     def __init__(self, tree: ast.AST) -> None:
         kept = [(name, value) for name, value in _kept(tree) if name]
@@ -61,7 +61,7 @@ class _Times:
         self._differences = {name for name, value in kept if self.has_passed(value)}
 
     def has_passed(self, node: ast.AST) -> bool:
-        """Say whether an expression has a time that has passed."""
+        """Return whether an expression contains an elapsed time."""
         return any(
             (isinstance(each, ast.BinOp) and isinstance(each.op, ast.Sub) and self._is_difference(each))
             or _name(each) in self._differences
@@ -73,7 +73,7 @@ class _Times:
 
 
 def _bounded(compare: ast.Compare, times: _Times) -> bool:
-    """Say whether a time that has passed is on the smaller side."""
+    """Return whether an elapsed time is on the smaller side."""
     sides = [compare.left, *compare.comparators]
     for left, op, right in zip(sides, compare.ops, sides[1:], strict=False):
         smaller = left if isinstance(op, ast.Lt | ast.LtE) else right if isinstance(op, ast.Gt | ast.GtE) else None
@@ -97,7 +97,7 @@ def _short_call(call: ast.Call) -> bool:
 
 
 def _short_deadline(node: ast.AST) -> bool:
-    """Say whether seconds are added to what a clock says."""
+    """Return whether seconds are added to a time of a clock."""
     return (
         isinstance(node, ast.BinOp)
         and isinstance(node.op, ast.Add)
@@ -117,7 +117,7 @@ def _short_defaults(function: ast.FunctionDef) -> Iterator[str]:
 
 
 def _when_collected(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the parts of a module that run when it is imported: of functions, their decorators and defaults."""
+    """Yield the parts of a module that run when it is imported; of functions only decorators and defaults."""
     yield node
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
         below: list[ast.AST | None] = [*node.args.defaults, *node.args.kw_defaults]
@@ -134,7 +134,7 @@ def _when_collected(node: ast.AST) -> Iterator[ast.AST]:
 def _says_date(call: ast.Call) -> bool:
     if ".".join(ast.unparse(call.func).split(".")[-2:]) in DATES:
         return True
-    # A record is of now if it is not said of when.
+    # A record without a time has the current time.
     return ast.unparse(call.func) == "record" and not any(each.arg == "at" for each in call.keywords)
 
 

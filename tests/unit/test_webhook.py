@@ -1,4 +1,4 @@
-"""The webhook's handler over an emulated table: HTTP API event in, response out."""
+"""The webhook's handler with an emulated table: HTTP API event in, response out."""
 
 import base64
 import io
@@ -25,7 +25,7 @@ Json = dict[str, Any]
 
 @pytest.fixture(autouse=True)
 def fresh_function(cloud: Cloud) -> Iterator[None]:  # noqa: ARG001 - the environment has to be set before
-    """Each test starts a function that knows nothing."""
+    """Each test starts with a new function with empty caches."""
     webhook.load.cache_clear()
     yield
     webhook.load.cache_clear()
@@ -129,7 +129,7 @@ def test_what_is_no_review_is_answered_400_with_the_reason(body: str) -> None:
 
 
 class Failing:
-    """Stands in for the table's client and fails each call."""
+    """Replaces the table's client and fails each call."""
 
     def __getattr__(self, name: str) -> Any:
         def fail(**_: object) -> None:
@@ -286,7 +286,7 @@ def test_a_pod_of_two_thousand_images_is_recorded_over_several_attempts(cloud: C
     assert answer["response"]["warnings"][-1] == "and 1990 more"
 
 
-# ---- what is published ----
+# ---- published metrics ----
 
 
 @pytest.mark.parametrize(

@@ -219,4 +219,4 @@ TYPES = (
     define("AWS::SNS::Subscription", subscription),
     define("AWS::SecretsManager::Secret", secret),
 )
-"""The types; moto knows of them once they are defined."""
+"""The types; moto knows them as soon as they are defined."""

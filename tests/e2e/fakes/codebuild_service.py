@@ -51,7 +51,7 @@ class CodeBuildService:
         """Wait until all builds have ended. Raises an exception of a build."""
         for thread in self.threads:
             thread.join(60)
-        assert not any(thread.is_alive() for thread in self.threads), "a build goes on and on"
+        assert not any(thread.is_alive() for thread in self.threads), "a build does not end"
         if self.errors:
             raise self.errors[0]
 

@@ -56,7 +56,7 @@ class EventSourceMapping:
                 return
             try:
                 failures = self._function({"Records": batch}).get("batchItemFailures", [])
-            except Exception:  # noqa: BLE001 - whatever a function raises, the service goes on
+            except Exception:  # noqa: BLE001 - the service continues after any error of a function
                 tries += 1
                 if len(batch) > 1 and self._settings["BisectBatchOnFunctionError"]:
                     middle = len(batch) // 2

@@ -149,7 +149,7 @@ _STRINGS = {
     "StringLike": (False, _like),
     "StringNotLike": (True, _like),
 }
-"""Each operator's comparison, and whether it holds where no pattern fits instead of where one does."""
+"""Each operator's comparison, and whether it is true if no pattern matches (instead of if one matches)."""
 
 
 def _listed(value: str | Sequence[str]) -> Sequence[str]:

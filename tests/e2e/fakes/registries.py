@@ -22,7 +22,7 @@ from e2e.harness.stacks import CHINA
 
 ACCOUNT = CHINA.account
 ECR_LOGIN = ("AWS", f"{ACCOUNT}-auth-token")
-"""The user and the password that moto's GetAuthorizationToken gives out for this account."""
+"""The user and the password of moto's GetAuthorizationToken for this account."""
 
 
 @dataclass(frozen=True)

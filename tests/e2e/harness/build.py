@@ -92,6 +92,4 @@ def check_programs() -> None:
     assert found, said
     version = (int(found[1]), int(found[2]))
     if version < _AWS_CLI.get(version[0], _AWS_CLI[1]):
-        absent(
-            f"{aws} is {said.strip()}, which reads no AWS_ENDPOINT_URL; put a newer one before it: pip install awscli"
-        )
+        absent(f"{aws} is {said.strip()}, which reads no AWS_ENDPOINT_URL; put a newer one on PATH: pip install awscli")

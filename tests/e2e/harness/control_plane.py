@@ -50,7 +50,7 @@ def assets() -> Path:
     folder = Path(os.environ.get("KUBEBUILDER_ASSETS", "/nowhere"))
     for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl"):
         if not (folder / name).exists():
-            absent(f"KUBEBUILDER_ASSETS names no folder that holds {name}")
+            absent(f"KUBEBUILDER_ASSETS is no folder with {name}")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""How commands reach the two accounts and their stacks, and what they say where they cannot."""
+"""How commands reach the two accounts and their stacks, and their messages if they cannot."""
 
 import os
 from collections.abc import Callable

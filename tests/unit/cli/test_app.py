@@ -1,4 +1,4 @@
-"""`image-mirror` itself: what all commands share."""
+"""`image-mirror` itself: the behaviour of all commands."""
 
 import os
 import subprocess

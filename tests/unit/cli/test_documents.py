@@ -1,4 +1,4 @@
-"""What is read from YAML and JSON, as the API server would read it, and what is refused with its line."""
+"""YAML and JSON are read as the API server reads them; errors have the line."""
 
 import json
 from typing import Any
@@ -56,7 +56,7 @@ def test_versions_dates_and_times_are_texts_as_the_api_server_sees_them(scalar: 
     ("text", "value"),
     [
         pytest.param("{<<: {a: 1, b: 2}, b: 3}", {"a": 1, "b": 3}, id="own-keys-come-first"),
-        pytest.param("{b: 3, <<: {a: 1, b: 2}}", {"a": 1, "b": 3}, id="wherever-they-stand"),
+        pytest.param("{b: 3, <<: {a: 1, b: 2}}", {"a": 1, "b": 3}, id="at-any-place"),
         pytest.param("{<<: [{a: 1}, {a: 2, b: 2}], c: 3}", {"a": 1, "b": 2, "c": 3}, id="earlier-sources-come-first"),
         pytest.param(
             "{a: &a {k: 1, x: 1}, b: &b {<<: *a, k: 2}, c: {<<: *b}, d: {<<: [*a, *b]}, e: {<<: [*b, *a]}}",
@@ -126,7 +126,7 @@ def test_documents_before_a_wrong_one_are_yielded() -> None:
 
 
 def bomb(first: str, level: str) -> str:
-    """Let each level stand for ten of the level before."""
+    """Return YAML in which each level has ten aliases of the level before."""
     levels = (f"a{n}: &a{n} " + level.format(",".join([f"*a{n - 1}"] * 10)) for n in range(1, 40))
     return "\n".join([f"a0: &a0 {first}", *levels])
 

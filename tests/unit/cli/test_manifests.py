@@ -1,4 +1,4 @@
-"""Where pods are found in manifests, and what is said of manifests that are wrong."""
+"""The places of pods in manifests, and the messages about wrong manifests."""
 
 import json
 from textwrap import dedent
@@ -308,12 +308,12 @@ DEPLOYMENT = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n"
                 "document 1: Pod/: spec: is missing; it must be a mapping",
                 "document 2: line 5: the key kind is there twice",
             ],
-            id="a-key-that-stands-twice",
+            id="a-key-that-is-there-twice",
         ),
         pytest.param(
             '{"kind": "Pod",\n "spec": {"a": 1,\n "a": 2}}',
             ["document 1: line 3: the key a is there twice"],
-            id="a-key-that-stands-twice-in-json",
+            id="a-key-that-is-there-twice-in-json",
         ),
         pytest.param(
             "a: b\n---\nkind: [Pod\nspec: x",
@@ -414,7 +414,7 @@ VALUES = st.recursive(
 
 
 def bent(value: object) -> st.SearchStrategy[Any]:
-    """Make `value` with anything in the place of some of its parts."""
+    """Draw `value` with some of its parts replaced by anything."""
     if isinstance(value, dict):
         return st.fixed_dictionaries({}, optional={key: bent(below) for key, below in value.items()}) | VALUES
     if isinstance(value, list):

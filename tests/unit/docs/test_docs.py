@@ -1,4 +1,4 @@
-"""What README and docs show is what the product does."""
+"""README and docs show what the product does."""
 
 import re
 import shlex
@@ -18,12 +18,12 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BY_HAND = (ROOT / "docs" / "by-hand.md").read_text(encoding="utf-8")
 COMMANDS: Mapping[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-# What differs from run to run: the builds' IDs.
+# The parts that differ from run to run: the builds' IDs.
 _VARYING = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def transcripts() -> list[tuple[str, str, str]]:
-    """Each console block that shows an `image-mirror` command: page, command, output."""
+    """Yield each console block that shows an `image-mirror` command: page, command, output."""
     found = []
     for page in PAGES:
         for block in re.findall(r"```console\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
@@ -70,7 +70,7 @@ def test_each_output_that_the_readme_names_exists() -> None:
 
 
 def commands_named() -> list[tuple[str, str, tuple[str, ...]]]:
-    """Each `image-mirror` command that a page tells its reader to run: page, command, options."""
+    """Yield each `image-mirror` command that a page asks its reader to run: page, command, options."""
     found = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
@@ -101,7 +101,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """What GitHub makes of a page's titles."""
+    """Return the anchors that GitHub makes of a page's titles."""
     titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles}
 
@@ -115,7 +115,7 @@ def test_the_placeholder_and_the_commands_of_the_readme_are_those_of_the_files()
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-# What kubectl, the table and the builds said when each failure was made to happen on real programs (tests/e2e).
+# The real messages of kubectl, of records and of builds, from failures with real programs (tests/e2e).
 @pytest.mark.parametrize(
     "words",
     [

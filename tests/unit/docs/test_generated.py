@@ -1,4 +1,4 @@
-"""Tables and lists in the pages that repeat what the code or a template says, compared with it.
+"""Tables and lists in the pages that repeat a part of the code or of a template, compared with that part.
 
 Elsewhere: the parameters' defaults and the commands' reference in test_docs.py; metrics, alarms and log events in
 tests/unit/templates/test_alarms.py.
@@ -48,7 +48,7 @@ def quoted(cell: str) -> list[str]:
 
 
 def words(text: str) -> str:
-    """Return a text without the places where its lines break."""
+    """Return a text with its line breaks replaced by spaces."""
     return " ".join(text.split())
 
 
@@ -56,7 +56,7 @@ def words(text: str) -> str:
 
 
 def parameter_rows(template: str) -> dict[str, tuple[str, str]]:
-    """Each parameter in the README's table of a template: its default and its meaning."""
+    """Return each parameter in the README's table of a template, with its default and its meaning."""
     found = {}
     for names, default, meaning in table(README.partition(f"Of `{template}`")[2], "parameter"):
         for name in quoted(names):

@@ -1,4 +1,4 @@
-"""docs/terminal.svg, the README's picture of a terminal, is what the commands print. WRITE=1 writes it: `make docs`."""
+"""docs/terminal.svg, the README's picture of a terminal, is real output. With WRITE=1 it is written: `make docs`."""
 
 import io
 import os
@@ -24,7 +24,7 @@ _RUNNING = "ImagePullProject:5f0c1d52-9a3e-4e0b-8a57-3d1f6b0c7e21"
 
 
 def records() -> list[Record]:
-    """What the table holds; made as the commands run, for they print ages."""
+    """Return the records of the table; they are made when the commands run, because these print ages."""
     return [
         record("registry.k8s.io/pause:3.10", Status.COPIED, hours=170),
         record("registry.k8s.io/ingress-nginx/controller:v1.12.1", Status.COPIED, hours=26),
@@ -46,7 +46,7 @@ class Terminal(io.StringIO):
 
 
 def printed(command: str) -> str:
-    """Run a command as a terminal shows it, results and notes together."""
+    """Run a command and return its output as a terminal shows it, standard output and standard error together."""
     screen, notes = Terminal(), io.StringIO()
     with redirect_stdout(screen), redirect_stderr(notes):
         app(shlex.split(command)[1:], prog_name="image-mirror", standalone_mode=False)
@@ -54,7 +54,7 @@ def printed(command: str) -> str:
 
 
 def screen_of(svg: str) -> list[str]:
-    """Read back the lines of a picture, whatever version of Rich has drawn it."""
+    """Read the lines of text from a picture by any version of Rich."""
     lines: dict[float, list[tuple[float, str]]] = {}
     for x, y, text in re.findall(r'<text [^>]*\bx="([\d.]+)" y="([\d.]+)"[^>]*>(.*?)</text>', svg):
         lines.setdefault(float(y), []).append((float(x), unescape(text).replace("\xa0", " ")))

@@ -1,4 +1,4 @@
-"""The samples do what they are there to show."""
+"""Each sample does what its comment says."""
 
 from pathlib import Path
 

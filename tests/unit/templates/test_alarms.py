@@ -22,8 +22,8 @@ STACK, REGION, ACCOUNT = "image-mirror", "cn-northwest-1", "123456789012"
 API, WEBHOOK, RECONCILER = "WebhookApi's Ref", "ApiFunction's Ref", "ReconcilerFunction's Ref"
 TABLE, QUEUE, TOPIC = "ImageListTable's Ref", "DeadLetters's QueueName", "AlarmTopic's Ref"
 
-# What AWS publishes: the metrics of each namespace that are used here, and the dimensions that tell ours from others'.
-# AWS/ApiGateway as an HTTP API has it; a REST API's metrics and dimensions are others.
+# AWS's own metrics: those used here in each namespace, and the dimensions that select ours. AWS/ApiGateway as for an
+# HTTP API; a REST API has other metrics and dimensions.
 PUBLISHED_BY_AWS = {
     ("AWS/ApiGateway", frozenset({("ApiId", API)})): {"Count", "4xx", "5xx", "Latency", "IntegrationLatency"},
     ("AWS/Lambda", frozenset({("FunctionName", WEBHOOK)})): {"Invocations", "Errors", "Throttles", "Duration"},
@@ -45,7 +45,7 @@ OWN = {metric.label: metric for metric in Metric}
 
 
 def deployed(name: str, region: str = REGION, **parameters: str) -> Json:
-    """A resource's properties as a deployed stack has them."""
+    """Return a resource's properties in a deployed stack."""
     values = parameters_of(TEMPLATE, **parameters) | {
         "AWS::StackName": STACK,
         "AWS::Region": region,
@@ -67,7 +67,7 @@ def widgets() -> list[Json]:
 
 
 def shown() -> Iterator[tuple[str, str, frozenset[tuple[str, str]], Json]]:
-    """Each metric on the dashboard: namespace, name, dimensions, options."""
+    """Return each metric on the dashboard: namespace, name, dimensions, options."""
     for widget in widgets():
         for namespace, name, *rest in widget["metrics"]:
             *dimensions, options = rest
@@ -75,7 +75,7 @@ def shown() -> Iterator[tuple[str, str, frozenset[tuple[str, str]], Json]]:
 
 
 def watched(name: str) -> Iterator[tuple[str, str, frozenset[tuple[str, str]]]]:
-    """Each metric that an alarm looks at."""
+    """Return each metric of an alarm."""
     alarm = deployed(name)
     for each in [alarm] if "MetricName" in alarm else [m["MetricStat"]["Metric"] for m in alarm["Metrics"][1:]]:
         dimensions = frozenset((pair["Name"], pair["Value"]) for pair in each["Dimensions"])
@@ -98,11 +98,11 @@ def test_both_functions_publish_under_the_namespace_and_the_stack_s_name() -> No
     assert variables["POWERTOOLS_METRICS_NAMESPACE"] == "ImageMirror"
     assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
     own = {name for name in variables if name.startswith("POWERTOOLS_")}
-    assert own == {"POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_SERVICE_NAME"}, "none that turns metrics off"
+    assert own == {"POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_SERVICE_NAME"}, "no variable that turns metrics off"
 
 
 def test_the_loggers_keep_names_of_their_own() -> None:
-    """POWERTOOLS_SERVICE_NAME would name them all alike."""
+    """With POWERTOOLS_SERVICE_NAME all of them would have the same name."""
     for module in ("webhook", "reconciler"):
         source = (ROOT / "src" / "image_mirror" / f"{module}.py").read_text()
         assert len(re.findall(r"\bLogger\(", source)) == len(re.findall(r'\bLogger\(service="', source)) == 1
@@ -156,7 +156,7 @@ def test_the_dashboard_shows_the_state_of_every_alarm() -> None:
 
 
 def test_the_dashboards_of_two_stacks_and_of_two_regions_have_different_names() -> None:
-    """An account's dashboards share one set of names over all its regions."""
+    """The name of a dashboard is unique in an account, over all regions."""
     assert deployed("Dashboard")["DashboardName"] == "image-mirror-cn-northwest-1"
     assert deployed("Dashboard", "cn-north-1")["DashboardName"] == "image-mirror-cn-north-1"
     assert TEMPLATE["Outputs"]["DashboardName"]["Value"] == {"Ref": "Dashboard"}
@@ -221,7 +221,7 @@ def test_the_address_is_one_or_none(address: str, allowed: bool) -> None:
 
 
 def rule(name: str) -> tuple[int, int, int, float, str]:
-    """How often out of how many periods of how many seconds which threshold is passed, and what a silence counts as."""
+    """Return the alarm's condition: M of N periods, the seconds of a period, the threshold, and how no data counts."""
     alarm = deployed(name)
     assert alarm["ComparisonOperator"].startswith("GreaterThan")
     period = alarm["Period"] if "Period" in alarm else alarm["Metrics"][1]["MetricStat"]["Period"]
@@ -251,10 +251,10 @@ def test_every_alarm_is_in_the_table_of_rules() -> None:
 
 
 def test_the_alarm_of_a_key_that_stays_refused_stays_in_alarm() -> None:
-    """A copy that waits for it tries at least once in the longest wait, so twice in the time that is looked at."""
+    """A copy that waits for the key tries at least once in the longest wait, so twice in the time of the alarm."""
     needed, periods, period, *_ = rule("KeyRefusedAlarm")
     assert needed * _LONGEST_WAIT <= periods * period * 1000
-    assert period * 1000 > MINUTE, "one refusal and its repetition a minute later are one"
+    assert period * 1000 > MINUTE, "a refusal and its retry a minute later count once"
 
 
 def test_the_alarm_on_the_webhook_takes_the_share_of_what_failed() -> None:

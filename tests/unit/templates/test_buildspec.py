@@ -1,4 +1,4 @@
-"""The buildspec of image-pulling.yaml, run by bash on stub programs."""
+"""The buildspec of image-pulling.yaml, run by bash with stub programs."""
 
 import json
 import os
@@ -35,7 +35,7 @@ SECRETS = (ACCESS_KEY_ID, SECRET_ACCESS_KEY, PASSWORD, "dXNlcjpodWItcGFzc3dvcmQ=
 
 
 def fatal(message: str) -> str:
-    """Return `message` as skopeo's last word."""
+    """Return `message` as the last line of skopeo's output."""
     quoted = message.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'time="2026-11-24T18:48:57Z" level=fatal msg="{quoted}"\n'
 
@@ -47,7 +47,7 @@ def assert_ended(run: Run, result: str, *reasons: str) -> None:
 
 
 def home_in_package(image: str) -> str | None:
-    """Return where the package sends the image of a record's `source`, or None where no record says this."""
+    """Return the package's destination for a record's `source`, or None if no record can have this source."""
     try:
         reference = parse_reference(image)
         destination = destination_of(reference, REGISTRY, "mirror")
@@ -57,7 +57,7 @@ def home_in_package(image: str) -> str | None:
 
 
 def careless_home(image: str) -> str:
-    """Return the destination that `image` would have if nothing were wrong with it."""
+    """Return the destination that `image` would have if it were legal."""
     host, _, rest = image.partition("/")
     rest = rest.replace("@sha256:", ":digest-sha256-") if "@" in rest else rest
     return f"{REGISTRY}/mirror/{host.replace(':', '_', 1)}/{rest}"
@@ -521,7 +521,7 @@ def test_the_package_reads_the_exit_code_where_the_export_is_missing(tmp_path: P
     stderr = fatal(READING + "manifest unknown")
     run = CodeBuild(tmp_path, replies={"skopeo copy": Reply(stderr=stderr, status=1)}).run()
     message = f"Error while executing command: {run.failed_command}. Reason: exit status {run.exit_code}"
-    assert len(message) < 120  # CodeBuild shortens a long one, whose end is what counts
+    assert len(message) < 120  # CodeBuild shortens a long message, and its end is important
     phase = {"phaseType": "BUILD", "phaseStatus": "FAILED", "contexts": [{"message": message}]}
     build = read_build({"buildStatus": "FAILED", "phases": [phase]})
     assert build.result is BuildResult.REFUSED
@@ -549,7 +549,7 @@ def test_a_command_that_hangs_is_killed_with_all_that_it_has_started(
     communicate = subprocess.Popen.communicate
 
     def overdue(self: subprocess.Popen[bytes], input: bytes | None = None, timeout: float | None = None) -> Any:  # noqa: A002
-        """Let the time be over as soon as the script has begun."""
+        """Make the time run out as soon as the script has begun."""
         assert timeout == 300
         assert select.select([reader], [], [], 60)[0]
         return communicate(self, input, timeout=0)

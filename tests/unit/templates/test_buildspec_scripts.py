@@ -1,4 +1,4 @@
-"""The scripts in buildspec/ and the commands in image-pulling.yaml are the same, and the template stays one file."""
+"""The scripts in buildspec/ and the commands in image-pulling.yaml are the same."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ TEXT = generator.TEMPLATE.read_text(encoding="utf-8")
 
 
 def buildspec_of(text: str) -> Any:
-    """Return the buildspec of a template's text, as CodeBuild is given it."""
+    """Return the buildspec of a template's text, as CodeBuild gets it."""
     template = yaml.load(text, Loader=_Untagged)
     return yaml.safe_load(template["Resources"]["CodeBuildProject"]["Properties"]["Source"]["BuildSpec"])
 
@@ -62,7 +62,7 @@ def test_a_changed_script_changes_its_command_and_nothing_else() -> None:
 
 
 def test_cloudformation_replaces_nothing_in_the_buildspec() -> None:
-    """It is no !Sub, so what bash writes as ${NAME} reaches bash."""
+    """It is not a !Sub, so ${NAME} is expanded by bash."""
     source = load_template(generator.TEMPLATE.name)["Resources"]["CodeBuildProject"]["Properties"]["Source"]
     assert isinstance(source["BuildSpec"], str)
 

@@ -1,4 +1,4 @@
-"""What image-pulling.yaml promises: an upgrade in place, least privilege, nothing secret where it can be read."""
+"""image-pulling.yaml: an update in place, least privilege, and no secret where it can be read."""
 
 import json
 import re
@@ -15,8 +15,8 @@ RESOURCES: dict[str, Any] = template()["Resources"]
 PARAMETERS: dict[str, Any] = template()["Parameters"]
 AUTH_ARN = "arn:aws:secretsmanager:us-west-2:210987654321:secret:registry/auth-AbCdEf"
 
-# StartBuild's members that have a condition key in IAM's service authorization reference; a key for a whole object
-# covers those for its parts. `environment` itself is set by the two variables that are allowed.
+# Members of StartBuild with a condition key in IAM's service authorization reference; the key of a whole object covers
+# the keys of its parts. `environment` itself is not here, because the two allowed variables set it.
 OVERRIDES = {
     "codebuild:artifacts",
     "codebuild:autoRetryLimit",
@@ -106,8 +106,8 @@ def test_parameters_of_an_older_stack_keep_their_names(name: str) -> None:
 
 
 def test_the_secret_is_made_of_the_same_text_in_every_release() -> None:
-    # CloudFormation writes a secret when its resource differs from the last release's, in whatever property, and then
-    # with the parameters it remembers: a changed text would put old keys in the place of those filled in since.
+    # CloudFormation writes a secret again if any property of its resource differs from the last release, with the old
+    # values of the parameters: a changed text would replace the current keys by old ones.
     assert RESOURCES["ECRSecertManager"]["Properties"] == {
         "Name": "ImagePullSecret",
         "SecretString": {
@@ -214,7 +214,7 @@ def test_the_auth_file_is_a_variable_only_where_there_is_one() -> None:
 
 def test_logs_are_kept_for_a_while_in_a_group_of_the_stack_own_making() -> None:
     group = RESOURCES["BuildLogs"]["Properties"]
-    # No name: an older stack's project has left /aws/codebuild/ImagePullProject, which cannot be made twice.
+    # No name: /aws/codebuild/ImagePullProject may exist from an older stack, and cannot be created twice.
     assert group == {"RetentionInDays": {"Ref": "LogRetentionDays"}}
     assert PARAMETERS["LogRetentionDays"]["Default"] in PARAMETERS["LogRetentionDays"]["AllowedValues"]
     assert project()["LogsConfig"] == {"CloudWatchLogs": {"Status": "ENABLED", "GroupName": "<BuildLogs>"}}
@@ -245,7 +245,7 @@ def test_the_user_may_start_and_watch_the_builds_of_this_project() -> None:
 
 
 def test_the_user_may_override_nothing_that_iam_can_forbid() -> None:
-    # One statement a key: within one block all keys must be there before it matches.
+    # One statement for each key: a block with several keys matches only if all keys are present.
     by_null = [denial["Condition"] for denial in denials() if "Null" in denial["Condition"]]
     assert sorted(by_null, key=str) == sorted(({"Null": {key: "false"}} for key in OVERRIDES), key=str)
     (names,) = (denial["Condition"] for denial in denials() if "ForAnyValue:StringNotEquals" in denial["Condition"])
@@ -292,6 +292,6 @@ def test_no_output_contains_a_secret() -> None:
 
 
 def test_what_the_stack_leaves_behind_is_decided() -> None:
-    # A secret with a fixed name or a log group kept after a deletion would stand in the way of the next stack.
+    # A secret with a fixed name or a log group that stays after a deletion would make the next stack fail.
     for name in ("ECRSecertManager", "BuildLogs"):
         assert (RESOURCES[name]["DeletionPolicy"], RESOURCES[name]["UpdateReplacePolicy"]) == ("Delete", "Delete")

@@ -1,4 +1,4 @@
-"""China's template and the cluster's configuration keep what the code, the users and the facts of AWS rely on."""
+"""China's template and the cluster's configuration fit the code, existing deployments and the rules of AWS."""
 
 import inspect
 import json
@@ -25,7 +25,7 @@ ECR_COPIES = "arn:${AWS::Partition}:ecr:${AWS::Region}:${AWS::AccountId}:reposit
 
 
 def statements(name: str) -> dict[str, Json]:
-    """The statements of a role's or user's one policy, by Sid."""
+    """Return the statements of the only policy of a role or user, by Sid."""
     [policy] = RESOURCES[name]["Properties"]["Policies"]
     return {statement["Sid"]: statement for statement in policy["PolicyDocument"]["Statement"]}
 
@@ -65,7 +65,7 @@ def test_the_table_has_the_stream_and_the_one_index_that_the_code_reads() -> Non
 def test_the_only_route_is_post_to_the_token() -> None:
     routes = [each for each in RESOURCES.values() if each["Type"] == "AWS::ApiGatewayV2::Route"]
     assert [route["Properties"]["RouteKey"] for route in routes] == [{"Fn::Sub": "POST /${WebhookToken}"}]
-    assert "Events" not in RESOURCES["ApiFunction"]["Properties"], "an event would make a second API"
+    assert "Events" not in RESOURCES["ApiFunction"]["Properties"], "an event would create a second API"
     assert RESOURCES["WebhookIntegration"]["Properties"]["PayloadFormatVersion"] == "2.0"
     stage = RESOURCES["WebhookStage"]["Properties"]
     assert (stage["StageName"], stage["AutoDeploy"]) == ("$default", True)
@@ -140,10 +140,10 @@ def test_each_function_has_its_own_role_and_the_gateway_reaches_the_webhook_alon
 
 def test_each_function_has_the_time_that_it_needs() -> None:
     reconciler = RESOURCES["ReconcilerFunction"]["Properties"]
-    assert reconciler["Timeout"] >= 2 * RESERVE, "or it would do nothing"
+    assert reconciler["Timeout"] >= 2 * RESERVE, "otherwise it would have no effect"
     assert RESOURCES["ApiFunction"]["Properties"]["Timeout"] >= 5
     assert RESOURCES["WebhookIntegration"]["Properties"]["TimeoutInMillis"] >= 5000
-    assert reconciler["Events"]["Requests"]["Properties"]["MaximumRetryAttempts"] > 0, "-1 would hold the stream up"
+    assert reconciler["Events"]["Requests"]["Properties"]["MaximumRetryAttempts"] > 0, "-1 would block the stream"
 
 
 def test_the_conditions_say_what_their_names_say() -> None:

@@ -1,4 +1,4 @@
-"""The benchmark's own arithmetic, table and plot; what it measures is measured by `make bench`."""
+"""The benchmarks' own arithmetic, table and plot; the measurements themselves run by `make bench`."""
 
 import importlib.util
 import re
@@ -108,7 +108,7 @@ def test_the_bar_goes_from_the_least_to_the_greatest_round() -> None:
     [bar] = [each for each in svg.iter(f"{SVG}line") if each.attrib["class"].startswith("spread")]
     [dot] = svg.iter(f"{SVG}circle")
     left, middle, right = float(bar.attrib["x1"]), float(dot.attrib["cx"]), float(bar.attrib["x2"])
-    # 1, 2 and 4 are equally far from each other on a logarithmic scale.
+    # On a logarithmic scale the distance from 1 to 2 equals that from 2 to 4.
     assert middle - left == pytest.approx(right - middle, abs=0.2)
     assert left < middle
 

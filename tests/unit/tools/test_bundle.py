@@ -1,4 +1,4 @@
-"""What sam build makes for Lambda holds what both functions need, and says what it needs itself."""
+"""The artefact of sam build contains what both functions need, and the build says what it needs itself."""
 
 import ast
 import gzip
@@ -24,7 +24,7 @@ REGIONS = ("cn-north-1", "cn-northwest-1", "us-west-2", "ap-northeast-1", "eu-ce
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Botocore's data as the artefact has it, made of some more than that."""
+    """The botocore data of the artefact, made from more data than the artefact needs."""
     origin, folder = Path(botocore.__file__).with_name("data"), tmp_path_factory.mktemp("data")
     for path in origin.glob("*.json"):
         shutil.copy(path, folder)
@@ -46,7 +46,7 @@ def client(of: Session, service: str, region: str) -> Any:
 
 
 def described(of: Session, service: str) -> dict[str, Any]:
-    """What a client would be made of: each operation's shapes, by the members' names and types."""
+    """Return the shapes of each operation of a client, by the members' names and types."""
 
     def shape(found: Any, above: tuple[str, ...] = ()) -> Any:
         if found is None or found.name in above:

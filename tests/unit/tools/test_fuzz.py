@@ -1,4 +1,4 @@
-"""Captured reviews bent out of shape, and any bytes, through the handler; and that the oracle can fail."""
+"""Sends mutated reviews and any bytes through the handler; and tests that the oracle can fail."""
 
 import json
 from collections import Counter
@@ -17,7 +17,7 @@ from fuzz.scenarios import SCENARIOS
 from support.reviews_data import CAPTURED, captured
 
 REVIEWS = {name: captured(name) for name in CAPTURED}
-# Most bodies are plain, as the gateway hands them on; a mark that does not fit is a body that no one can read.
+# Most bodies are plain, as the gateway passes them; with a wrong mark a body cannot be read.
 ENCODINGS = (0, 0, 0, 0, MARKED | ENCODED, MARKED | ENCODED, MARKED, ENCODED)
 bent = settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 

@@ -1,4 +1,4 @@
-"""What the functions are built of is pinned, each file by its hash, and says nothing of where it comes from."""
+"""The functions' packages are pinned, each file by its hash, without addresses of where they come from."""
 
 import re
 

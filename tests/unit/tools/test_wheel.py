@@ -1,4 +1,4 @@
-"""The built wheel alone gives a working command, wherever it is run."""
+"""With the built wheel alone the command works in any folder."""
 
 import os
 import subprocess
@@ -82,7 +82,7 @@ def test_the_console_script_is_the_command(unpacked: Path, tmp_path: Path) -> No
     installed = PathDistribution(metadata)
     [script] = installed.entry_points.select(group="console_scripts")
     assert (script.name, script.value) == ("image-mirror", "image_mirror.cli:app")
-    # What pip writes into bin/ calls it so.
+    # The script that pip writes into bin/ calls it like this.
     program = f"import sys; from {script.module} import {script.attr}; sys.exit({script.attr}())"
     done = subprocess.run(
         [sys.executable, "-c", program, "--version"],

@@ -1,4 +1,4 @@
-"""`image-mirror connect` on two emulated accounts, whose services take a key only if IAM has it, as AWS's do."""
+"""`image-mirror connect` with two emulated accounts, whose services accept a key only if IAM has it, like AWS."""
 
 import json
 import os
@@ -29,9 +29,9 @@ WRONG = {"Code": "InvalidSignatureException", "Message": "The Canonical String f
 
 @dataclass
 class Accounts:
-    """Both accounts as connect finds them, and what tests look at in them.
+    """Both accounts as connect finds them, and the parts that tests check.
 
-    `refusals` is how often AWS refuses each new key; `denied` is what it answers to a call that is rightly signed.
+    `refusals` is how often AWS refuses each new key; `denied` is its answer to a call with a valid signature.
     """
 
     operated: Operated
@@ -75,7 +75,7 @@ class Accounts:
             key.last_used = AccessKeyLastUsed(datetime.now(UTC), "ecr", "cn-northwest-1") if used else None
 
     def verdict(self, key: AccessKey) -> dict[str, str] | None:
-        """What AWS says of a call that is signed with `key`; None if nothing."""
+        """Return AWS's error for a call that is signed with `key`, or None."""
         partition = "aws-cn" if key.region.startswith("cn-") else "aws"
         users = iam_backends["123456789012"][partition].users.values()
         known = {each.access_key_id: each for user in users for each in user.access_keys}
@@ -92,7 +92,7 @@ class Accounts:
 
 @pytest.fixture
 def accounts(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> Accounts:
-    """The global secret a placeholder, China's secret absent, no key made."""
+    """The global secret is a placeholder, China's secret does not exist, and there is no key."""
     arn = operated.global_secrets.describe_secret(SecretId="ImagePullSecret")["ARN"]
     deploy_global(operated, arn)
     operated.cloud.secrets.delete_secret(SecretId="GlobalAKSK", ForceDeleteWithoutRecovery=True)
@@ -113,7 +113,7 @@ def accounts(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> Accounts:
         return client
 
     monkeypatch.setattr(Account, "client", client_as_of_aws)
-    # A clock that only the command's own pauses move, so that a slow machine has as many tries as a fast one.
+    # Only the command's own pauses advance this clock, so that a slow machine has as many attempts as a fast one.
     passed = [0.0]
 
     def pause(seconds: float) -> None:
@@ -583,7 +583,7 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
 class CodeBuild:
-    """Two pages of builds, the latest first."""
+    """Return two pages of builds, the latest first."""
 
     def __init__(self, builds: list[Json]) -> None:
         self.builds = builds

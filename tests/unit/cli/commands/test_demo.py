@@ -95,7 +95,7 @@ def test_a_file_without_a_pod_says_so(tmp_path: Path) -> None:
 
 @pytest.fixture
 def damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installation of its own, which the test damages."""
+    """A separate installation, which the test damages."""
     for name in ("samples", "tests/reviews"):
         shutil.copytree(ROOT / name, tmp_path / "installed" / name)
     monkeypatch.setattr(resources, "_CHECKOUT", tmp_path / "installed")

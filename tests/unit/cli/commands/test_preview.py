@@ -1,4 +1,4 @@
-"""`image-mirror preview` as a user runs it, and its agreement with what the webhook decides."""
+"""`image-mirror preview` as a user runs it, and that it agrees with the webhook's decisions."""
 
 import json
 import os
@@ -99,7 +99,7 @@ def test_each_image_is_listed_with_its_field_its_result_and_its_rule() -> None:
             "[fd00::1]:80",
             None,
             True,
-            id="no-home",
+            id="no-destination",
         ),
         pytest.param(
             "{{ .Values.image }}",

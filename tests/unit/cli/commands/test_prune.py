@@ -1,4 +1,4 @@
-"""`image-mirror prune`: what nobody needs goes, in an order that breaks no promise, and nothing else goes."""
+"""`image-mirror prune` removes unused copies and nothing else, each record before its image."""
 
 import itertools
 import json
@@ -40,7 +40,7 @@ Json = dict[str, Any]
 
 @pytest.fixture(autouse=True)
 def kubeconfigs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files for --kubeconfig, in the working directory; what is in them, kubectl alone would know."""
+    """Files for --kubeconfig, in the working directory; only kubectl would read their content."""
     for name in "abfg":
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
@@ -48,7 +48,7 @@ def kubeconfigs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def registry(operated: Operated, answer: Callable[[str, str, Reply], None]) -> Registry:  # noqa: ARG001 - the AWS it is of
-    """An ECR in place of moto's."""
+    """A model of ECR instead of moto's."""
     made = Registry()
     answer("ecr", "DescribeRepositories", made.describe_repositories)
     answer("ecr", "DescribeImages", made.describe_images)
@@ -93,7 +93,7 @@ def store(records: Records, registry: Registry) -> Registry:
 
 
 def have(records: Records, registry: Registry, made: Record, **options: Any) -> Record:
-    """Have a copy and its record."""
+    """Make a copy and its record."""
     image = registry.push(made.repo.partition("/")[2], made.tag, **options)
     made = replace(made, digest=image.digest)
     records.create(made)
@@ -105,7 +105,7 @@ def sources(records: Records) -> set[str]:
 
 
 def outcomes(*arguments: object, code: int = 0) -> dict[str, str]:
-    """Run prune of what is unused for 30 days, and return what came of each copy by its name below the prefix."""
+    """Run prune of copies unused for 30 days, and return the result of each copy by its name below the prefix."""
     result = run("prune", "--unused-days", 30, "--output", "json", *arguments)
     assert result.exit_code == code, result.output
     return {row["copy"].removeprefix(f"{COPIES}/"): row["outcome"] for row in json.loads(result.stdout)}
@@ -142,7 +142,7 @@ def test_with_yes_records_are_removed_first_then_prune_waits_for_the_webhooks_an
     waited.meanwhile = lambda: seen.append((sources(records), len(store.tags())))
     assert outcomes("--yes", "--no-cluster") == {"gcr.io/never:1": REMOVED, "gcr.io/old:1": REMOVED}
     assert seen == [({"gcr.io/pulled:1", "gcr.io/new:1"}, 4)]
-    assert waited[0] * 1000 >= recorder._KNOWN_FOR + 60_000, "what it has answered, the API server stores within 60 s"
+    assert waited[0] * 1000 >= recorder._KNOWN_FOR + 60_000, "the API server stores an answered pod within 60 s"
     assert store.tags() == {"mirror/gcr.io/pulled:1", "mirror/gcr.io/new:1"}
     assert sources(records) == {"gcr.io/pulled:1", "gcr.io/new:1"}
 
@@ -297,7 +297,7 @@ def test_the_copy_that_the_webhook_would_send_a_pod_to_is_always_in_use(image: s
 
 @pytest.fixture
 def clusters(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Json]]:
-    """Clusters by their names in errors, each with its pods."""
+    """Return clusters by their names in errors, each with its pods."""
     made: dict[str, list[Json]] = {}
 
     def asked(cluster: Cluster) -> list[Json]:
@@ -411,7 +411,7 @@ def test_a_copy_that_becomes_needed_meanwhile_stays_and_is_recorded(
     elif outcome.startswith("kept"):
         assert after is not None
         assert (after.status, after.digest is None) == (Status.COPIED, False)
-        assert after.due_at == now(), "the reconciler looks at once whether it is there"
+        assert after.due_at == now(), "the reconciler checks at once whether the image exists"
     else:
         assert after is None
 
@@ -568,7 +568,7 @@ def test_what_ecr_does_not_remove_is_reported_and_has_its_record_again(
 
 
 def many(records: Records, registry: Registry) -> set[str]:
-    """Have more copies in one repository than one request removes."""
+    """Make more copies in one repository than one request removes."""
     for number in range(150):
         have(records, registry, record(f"gcr.io/many:{number}", hours=2_000))
     return {f"gcr.io/many:{number}" for number in range(150)}

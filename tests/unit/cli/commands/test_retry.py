@@ -1,4 +1,4 @@
-"""`image-mirror retry` and `forget`: what they write, what they leave, and what they make of others' writes."""
+"""`image-mirror retry` and `forget`: the records they write, those they leave, and writes by others meanwhile."""
 
 import threading
 from collections.abc import Callable
@@ -214,7 +214,7 @@ def test_forget_removes_a_record_and_needs_force_while_a_build_runs(records: Rec
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, method: str, change: Callable[[], Any], times: int) -> None:
-    """Let somebody else write before each of the first calls of a method of Records."""
+    """Make somebody else write before each of the first calls of a method of Records."""
     original, left = getattr(Records, method), iter(range(times))
 
     def racing(self: Records, *arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`image-mirror status`: what needs attention comes first, one image is shown in full, and failures are told."""
+"""`image-mirror status`: images that need attention come first, one image is shown in full, errors are reported."""
 
 import io
 import json
@@ -51,7 +51,7 @@ def table(operated: Operated) -> Operated:
 
 @pytest.fixture
 def build(table: Operated, answer: Callable[[str, str, Reply], None]) -> dict[str, Any]:  # noqa: ARG001 - the AWS it is of
-    """What CodeBuild says of BUILD, and the log of it."""
+    """CodeBuild's answer about BUILD, and the build's log."""
     said: dict[str, Any] = {
         "id": BUILD,
         "buildStatus": "FAILED",
@@ -294,7 +294,7 @@ def test_a_build_that_codebuild_no_longer_knows_is_reported(answer: Callable[[st
         ),
         pytest.param("mcr.microsoft.com/x", "mcr.microsoft.com/x stays as written: no rule names it", id="no-rule"),
         pytest.param("auto", "it is a placeholder", id="placeholder"),
-        pytest.param("gcr.io/x:sha256-" + "a" * 64, "tags of the form sha256-<hex>", id="no-home"),
+        pytest.param("gcr.io/x:sha256-" + "a" * 64, "tags of the form sha256-<hex>", id="no-destination"),
         pytest.param(
             f"{REGISTRY}/mirror/gcr.io/new:1", "stays as written: it is already in this registry", id="a-copy"
         ),

@@ -1,4 +1,4 @@
-"""`image-mirror templates` writes what a deployment needs, and overwrites nothing."""
+"""`image-mirror templates` writes the files for a deployment, and overwrites nothing."""
 
 import errno
 import os
@@ -50,7 +50,7 @@ def test_sam_finds_there_what_its_configuration_and_the_template_name(tmp_path: 
 
 
 def bundled(package: Path, folder: Path) -> dict[str, bytes]:
-    """What src/bundle.py takes of a package."""
+    """The files of a package that src/bundle.py takes."""
     shutil.copytree(package, folder, ignore=shutil.ignore_patterns(*BUNDLE["_NOT_FOR_LAMBDA"]))
     return written(folder)
 
@@ -60,7 +60,7 @@ def test_lambda_is_given_the_same_as_from_a_checkout(tmp_path: Path) -> None:
     here = bundled(ROOT / "src" / "image_mirror", tmp_path / "here")
     there = bundled(tmp_path / "deployment" / "src" / "image_mirror", tmp_path / "there")
     assert there == here
-    assert written(tmp_path / "deployment" / "src" / "image_mirror") == here, "nothing more is written either"
+    assert written(tmp_path / "deployment" / "src" / "image_mirror") == here, "no other file is written either"
 
 
 def test_the_functions_can_be_imported_from_what_it_writes(tmp_path: Path) -> None:

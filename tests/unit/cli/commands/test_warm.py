@@ -1,4 +1,4 @@
-"""`image-mirror warm`: on emulated AWS."""
+"""`image-mirror warm` with emulated AWS."""
 
 import json
 import os
@@ -37,7 +37,7 @@ DIGEST = "sha256:" + "a" * 64
 def wait_by(
     monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], None], monotonic: Callable[[], float] = time.monotonic
 ) -> None:
-    """Replace the waiting between two looks by `sleep`."""
+    """Replace the pause between two reads by `sleep`."""
     monkeypatch.setattr(warm, "time", SimpleNamespace(sleep=sleep, monotonic=monotonic, time=time.time))
 
 
@@ -53,7 +53,7 @@ def run(*arguments: str, stdin: str = "") -> Result:
 
 
 class Reconciler:
-    """Moves each record one step further at each look, instead of the function. Images in `refusing` fail."""
+    """Advances each record by one step at each read, instead of the reconciler. Images in `refusing` fail."""
 
     def __init__(self, operated: Operated) -> None:
         self.records = Records(operated.cloud.dynamodb, "ImageListTable")
@@ -90,7 +90,7 @@ def destination(image: str) -> Destination:
 
 
 def keep(operated: Operated, image: str, change: Callable[[Record], Record]) -> None:
-    """Write the record that `change` makes from a new request for `image`."""
+    """Write the record that `change` makes of a new request for `image`."""
     Records(operated.cloud.dynamodb, "ImageListTable").create(
         change(new_record(destination(image), parse_reference(image), 1))
     )
@@ -201,7 +201,7 @@ def test_reads_that_fail_while_waiting_are_reported_once_and_the_waiting_goes_on
         for line in result.stderr.splitlines()
         if line.startswith("Note: the records cannot be read now, trying again: ")
     ]
-    assert len(notes) == 2, "looks 0 and 1 fail, 2 does not, 3 and 4 do"
+    assert len(notes) == 2, "reads 0, 1, 3 and 4 fail, and 2 does not"
     assert "<html>" not in result.stderr
 
 

@@ -1,4 +1,4 @@
-"""`image-mirror webhook-config`: the shipped configuration with its URL and an operator's choices filled in."""
+"""`image-mirror webhook-config`: the shipped configuration with its URL and an operator's choices."""
 
 import re
 import shutil
@@ -29,7 +29,7 @@ def webhook_config(*arguments: str) -> Result:
 
 
 def entry(done: Result) -> Json:
-    """The webhook in what was printed, which is all that was."""
+    """Return the webhook of the printed configuration; nothing else may be printed."""
     assert (done.exit_code, done.stderr) == (0, "")
     [found] = yaml.safe_load(done.stdout)["webhooks"]
     return dict(found)

@@ -1,4 +1,4 @@
-"""Each thing that can be wrong, one at a time, and the result of `image-mirror doctor` that names it."""
+"""Each possible fault, one at a time, and the result of `image-mirror doctor` that names it."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ PULL_SECRET = GLOBAL_OUTPUTS["ImagePullSecretArn"]
 
 
 def post(_: str, body: bytes) -> Reply:
-    """The webhook that sends the pod to its copy."""
+    """A webhook that sends the pod to its copy."""
     request = json.loads(body)["request"]
     copy = f"{REGISTRY}/mirror/{request['object']['spec']['containers'][0]['image']}"
     patch = json.dumps([{"op": "replace", "path": "/spec/containers/0/image", "value": copy}]).encode()
@@ -34,7 +34,7 @@ def post(_: str, body: bytes) -> Reply:
 
 @pytest.fixture
 def examine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Answers], list[CheckResult]]:
-    """Examine what answers in the place of both accounts and the webhook."""
+    """Run doctor with `answers` instead of both accounts and the webhook."""
     config = tmp_path / "aws-config"
     config.write_text(PROFILES)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
@@ -83,7 +83,7 @@ def table(**changes: Any) -> Callable[[Answers], None]:
 
 
 def due(minutes: int, status: Status, count: int = 1) -> Callable[[Answers], None]:
-    """Records that are due in so many minutes."""
+    """Return index entries that are due in so many minutes."""
 
     def change(found: Answers) -> None:
         due_at = int(time.time() * 1000) + minutes * MINUTE - 1000

@@ -1,4 +1,4 @@
-"""What `image-mirror doctor` says of a cluster's webhook configurations, compared with the shipped one."""
+"""Doctor's results about a cluster's webhook configurations, compared with the shipped one."""
 
 import copy
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def profiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def applied(change: Callable[[Json], object] = lambda _: None, choices: Choices | None = None) -> Json:
-    """A configuration as the API server gives it back: with what it fills in, and with `change` made to its webhook."""
+    """Return a configuration as the API server returns it, with its defaults, and with `change` made to its webhook."""
     configuration = shipped_configuration(URL, choices) if choices else copy.deepcopy(SHIPPED)
     [webhook] = configuration["webhooks"]
     webhook["matchPolicy"] = "Equivalent"

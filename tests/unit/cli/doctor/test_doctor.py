@@ -1,4 +1,4 @@
-"""`image-mirror doctor` as an operator runs it: all well, denied, on bad input, without network, interrupted."""
+"""`image-mirror doctor` as an operator runs it: healthy, denied, with bad input, without network, interrupted."""
 
 import json
 import os
@@ -48,14 +48,14 @@ def of(results: list[Json], topic: str) -> list[Json]:
 
 
 def post(_: str, body: bytes) -> Posted:
-    """The webhook itself, in this process."""
+    """The real webhook, in this process."""
     answered = webhook.handler(http_event(json.loads(body)), None)
     return Posted(answered["statusCode"], answered["body"].encode(), 0.1, answered["headers"].get("Retry-After"))
 
 
 @pytest.fixture
 def well(operated: Operated, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> Operated:
-    """A deployment in which all is well, in moto; what moto lacks is answered."""
+    """A healthy deployment in moto; calls that moto lacks get prepared answers."""
     webhook.load.cache_clear()
     monkeypatch.setattr(doctors_webhook, "_post", post)
     operated.answers = answers = Answers()
@@ -93,7 +93,7 @@ def well(operated: Operated, answer: Answer, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def record(operated: Operated, tag: str, status: Status, seconds: int) -> None:
-    """Put a record that is due in so many seconds."""
+    """Write a record that is due in so many seconds."""
     item: Json = {
         "repo": {"S": "r"},
         "tag": {"S": tag},
@@ -161,7 +161,7 @@ def test_doctor_never_sends_to_itself(refuse: Callable[..., None]) -> None:
 @pytest.mark.parametrize(
     "denied",
     [
-        # Permissions that no other result waits for; each with the result that names it.
+        # Permissions whose denial affects only one result; each with the result that names it.
         pytest.param(
             {
                 ("iam", "ListAccessKeys"): "ImagePullSecret: key",
@@ -252,7 +252,7 @@ def test_a_stack_that_may_not_be_read_is_skipped_and_the_other_side_looked_at(
 def test_what_is_skipped_for_the_same_reason_is_one_row_and_json_has_all(
     operated: Operated, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    del operated  # its environment is what is asked for, but for the profiles
+    del operated  # needed for its environment, without the profiles
     for name in ("IMAGE_MIRROR_CHINA_PROFILE", "IMAGE_MIRROR_GLOBAL_PROFILE", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name)
     (tmp_path / "aws-config").write_text("")
@@ -371,12 +371,12 @@ def test_keys_that_aws_does_not_take_are_no_answer(refuse: Callable[..., None]) 
     assert code == 3
 
 
-# What waits for no other answer; for each, one connection.
+# The calls that need no answer of another call; each has one connection.
 ASKED_FIRST = ("china's DescribeStacks", "the global DescribeStacks", "GetAccountSettings", "GetServiceQuota")
 
 
 def started(endpoint: str, tmp_path: Path, **streams: Any) -> "subprocess.Popen[str]":
-    """Start it as a program of its own, with AWS at `endpoint`."""
+    """Start doctor as a separate program, with AWS at `endpoint`."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "IMAGE_MIRROR_"))}
     environ |= {
         "AWS_ENDPOINT_URL": endpoint,

@@ -1,4 +1,4 @@
-"""How doctor's results become rows: for people, what is skipped for the same missing result is one row."""
+"""How doctor's results become rows: in the table, checks skipped because of the same missing result are one row."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How doctor runs checks: one registration makes one, all is fetched once, and what is missing is reported."""
+"""How doctor runs checks: each needs one registration, each answer is fetched once, missing answers are reported."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""What `image-mirror doctor` knows of the templates, compared with them: where one changes, it has to change too."""
+"""Facts about the templates in doctor's code, compared with the templates: if one changes, the other must change."""
 
 import json
 import re
@@ -13,12 +13,12 @@ from image_mirror.cli.webhook_manifest import shipped_configuration
 from support.operators import URL
 from support.templates import ROOT, carry_out, load_template, parameters_of, sam_template
 
-# Outputs that no command reads: people do. A stack that lacks them is none the worse.
+# Outputs for people, which no command reads. A stack may lack them.
 UNREAD = {"sam-template.yaml": {"DashboardName"}, "image-pulling.yaml": {"BuildLogGroup"}}
 
 
 def in_china(*path: str) -> Any:
-    """Return a part of China's template, as it is deployed with the prefix `mirror`."""
+    """Return a part of China's template as deployed with the prefix `mirror`."""
     return _part(sam_template(), path, RepositoryPrefix="mirror")
 
 

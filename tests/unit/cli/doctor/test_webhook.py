@@ -1,4 +1,4 @@
-"""What `image-mirror doctor` makes of the webhook's answers through its URL, and of what stands in their way."""
+"""Doctor's results about the webhook's answers at its URL, and about errors on the way there."""
 
 import base64
 import json
@@ -31,7 +31,7 @@ UID = REVIEW["request"]["uid"]
 
 
 def answered(image: str | None, uid: str = UID) -> bytes:
-    """A 200's body, with a patch where an image is given."""
+    """Return the body of a 200, with a patch if there is an image."""
     response: dict[str, Any] = {"uid": uid, "allowed": True}
     if image is not None:
         patch = json.dumps([{"op": "replace", "path": "/spec/containers/0/image", "value": image}])
@@ -158,7 +158,7 @@ def test_errors_on_the_way_to_the_webhook_are_named_without_the_token(error: Exc
 
 @contextmanager
 def served(*statuses: int) -> Iterator[tuple[str, list[bytes]]]:
-    """Serve answers of these statuses, the last one for good; yield the URL, and the bodies that came."""
+    """Serve answers with these statuses, the last one repeatedly; yield the URL and the received bodies."""
     bodies: list[bytes] = []
 
     class Handler(BaseHTTPRequestHandler):

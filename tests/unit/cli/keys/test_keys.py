@@ -1,4 +1,4 @@
-"""What happens to access keys: the plan alone, and whole runs that are interrupted anywhere, on a modelled AWS."""
+"""The rotation of access keys: the plan alone, and whole runs that are interrupted anywhere, with a model of AWS."""
 
 import itertools
 import json
@@ -150,7 +150,7 @@ def test_an_access_key_is_shown_by_its_last_four_characters() -> None:
 
 
 def run_and_fix(sides: list[Aws], *, rotate: bool) -> None:
-    """Run. If keys must be deleted by hand first, delete them and run again."""
+    """Run the command. If keys must be deleted by hand first, delete them and run it again."""
     for _ in range(3):
         try:
             return run(sides, rotate=rotate)
@@ -174,7 +174,7 @@ def run(sides: list[Aws], *, rotate: bool) -> None:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rotation, "datetime", Clock)
-    # A clock that only the command's own pauses move.
+    # Only the command's own pauses advance this clock.
     passed = [0.0]
 
     def pause(seconds: float) -> None:
@@ -193,7 +193,7 @@ ERRORS: list[BaseException] = [
 
 
 def both(refusals: int) -> list[Aws]:
-    """One secret that is made by a stack, with nothing in it, and one that is not there."""
+    """Return one side with an empty secret of a stack, and one without a secret."""
     made_by_a_stack = Aws(refusals=refusals)
     made_by_a_stack.client("secretsmanager").put_secret_value(SecretString=PLACEHOLDER)
     return [made_by_a_stack, Aws(exists=False, name="other", refusals=refusals)]
@@ -322,7 +322,7 @@ def test_what_somebody_else_puts_into_the_secret_is_not_taken_away() -> None:
 
 
 def put_back(side: Aws, name: str) -> None:
-    """Make an earlier key current again, as another operator or a stack's update does."""
+    """Make an earlier key current again, as another operator or an update of the stack could do."""
     entries = {"Region": "cn-north-1", "AccessKey": name, "AccessSecretKey": f"secret of {name}"}
     side.client("secretsmanager").put_secret_value(SecretString=json.dumps(entries))
 
