@@ -50,7 +50,9 @@ def judge_project(project: Json | None, china: Stack, global_side: Stack) -> Seq
             yield fail(PROJECT, f"{name} has no variables {', '.join(missing)}", restore)
         copies_to = variables.get("TARGET_REGISTRY", registry)
         if not fnmatchcase(registry, copies_to):
-            yield fail(PROJECT, f"{name} copies to {copies_to}, not to {registry}", f"{again}, for this account in China")
+            yield fail(
+                PROJECT, f"{name} copies to {copies_to}, not to {registry}", f"{again}, for this account in China"
+            )
         below = variables.get("REPOSITORY_PREFIX", prefix)
         if below != prefix:
             yield fail(PROJECT, f"{name} copies below {below}/, not below {prefix}/", f"{again}, with that prefix")
