@@ -64,7 +64,7 @@ def test_what_runs_in_a_cluster_is_copied_by_its_sources(operated: Operated, kub
         pytest.param(
             ["--context", "no-such"], "context was not found for specified context: no-such", id="no-such-context"
         ),
-        pytest.param([], "does `kubectl get namespaces", id="no-server"),
+        pytest.param([], "run `kubectl get namespaces", id="no-server"),
     ],
 )
 @pytest.mark.usefixtures("operated")

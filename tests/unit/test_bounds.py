@@ -60,13 +60,16 @@ def growth(acts: Callable[[int], Act], size: int) -> float:
 
 
 def times(act: Act, other: Act, most: float) -> float:
-    """Return the cost of one act divided by that of another; measured again if the machine may be the cause."""
-    reference, ratio = cost(other), math.inf
-    for _ in range(3):
-        ratio = min(ratio, cost(act, 1) / reference)
-        if ratio < most:
+    """Return the least cost of one act divided by the least of another.
+
+    Other programs on the machine make single measurements slower, so both are measured up to twelve times.
+    """
+    least = reference = math.inf
+    for _ in range(12):
+        reference, least = min(reference, cost(other)), min(least, cost(act, 1))
+        if least / reference < most:
             break
-    return ratio
+    return least / reference
 
 
 # Texts: each unit of a grammar, repeated.

@@ -46,7 +46,7 @@ def assert_ended(run: Run, result: str, *reasons: str) -> None:
     assert all(reason in run.exported["COPY_REASON"] for reason in reasons), run.exported["COPY_REASON"]
 
 
-def home_in_package(image: str) -> str | None:
+def target_in_package(image: str) -> str | None:
     """Return the package's destination for a record's `source`, or None if no record can have this source."""
     try:
         reference = parse_reference(image)
@@ -56,7 +56,7 @@ def home_in_package(image: str) -> str | None:
     return destination.by_tag if str(reference.pinned) == image else None
 
 
-def careless_home(image: str) -> str:
+def careless_target(image: str) -> str:
     """Return the destination that `image` would have if it were legal."""
     host, _, rest = image.partition("/")
     rest = rest.replace("@sha256:", ":digest-sha256-") if "@" in rest else rest
@@ -64,8 +64,8 @@ def careless_home(image: str) -> str:
 
 
 def assert_agrees_with_package(directory: Path, image: str) -> None:
-    destination = home_in_package(image)
-    run = CodeBuild(directory).run(image, destination or careless_home(image))
+    destination = target_in_package(image)
+    run = CodeBuild(directory).run(image, destination or careless_target(image))
     if destination is None:
         assert_ended(run, "BAD_INPUT")
         assert not run.called("aws ecr")
@@ -140,13 +140,13 @@ BAD_IMAGES = [
 
 @pytest.mark.parametrize("image", GOOD_IMAGES)
 def test_an_image_goes_to_the_destination_that_the_package_computes(tmp_path: Path, image: str) -> None:
-    assert home_in_package(image) is not None
+    assert target_in_package(image) is not None
     assert_agrees_with_package(tmp_path, image)
 
 
 @pytest.mark.parametrize("image", BAD_IMAGES)
 def test_an_image_without_a_destination_starts_nothing_and_runs_nothing(tmp_path: Path, image: str) -> None:
-    assert home_in_package(image) is None
+    assert target_in_package(image) is None
     assert_agrees_with_package(tmp_path, image)
     assert not list(tmp_path.rglob("x"))
 

@@ -45,7 +45,7 @@ def test_the_wheel_contains_the_files_that_commands_read(unpacked: Path, name: s
     [
         (["--help"], "webhook-config"),
         (["preview", str(ROOT / "samples" / "nginx-gcr.yaml")], "mirror/gcr.io/google-samples/hello-app:1.0"),
-        (["templates", "."], "files are in ."),
+        (["templates", "."], "files are in /"),
         (["webhook-config", "--url", "https://x/y"], 'url: "https://x/y"'),
     ],
 )

@@ -24,15 +24,18 @@ _NOT_FOR_LAMBDA = ("__main__.py", "cli", "resources")
 
 
 def templates(
-    directory: Annotated[
-        Path, typer.Argument(metavar="DIR", file_okay=False, help="Where to write them; made if it does not exist.")
+    name: Annotated[
+        str, typer.Argument(metavar="DIR", help="Where to write them. It is created if it does not exist.")
     ],
 ) -> None:
     """Write the templates, and all that `sam build` needs, into a directory. Makes no network call.
 
     \b
     image-mirror templates deployment
-    cd deployment && sam build && sam deploy
+    cd deployment && sam build
+    sam deploy --profile china --region cn-northwest-1 --parameter-overrides WebhookToken="$TOKEN"
+
+    TOKEN is 32 to 64 letters and digits, the secret path of the webhook's URL: `openssl rand -hex 24` makes one.
 
     DIR then has sam-template.yaml for the account in China, image-pulling.yaml for the global account,
     mutating-webhook.yaml for the clusters, samconfig.toml, and src/ with the code of the functions.
@@ -40,6 +43,7 @@ def templates(
     A file that already exists with other content is never overwritten: the command names each such file, writes nothing
     and exits with 2. It also exits with 2 if it cannot write. After an upgrade of image-mirror, use a new directory.
     """
+    directory = _directory(name)
     contents = {name: resource(name).read_bytes() for name in _FILES} | _package()
     differ = [name for name, content in contents.items() if _is_other(directory / name, content)]
     if differ:
@@ -48,7 +52,17 @@ def templates(
         typer.echo("Nothing was written; name another directory, or move these files away.", err=True)
         raise typer.Exit(ExitCode.WRONG_INPUT)
     _write({directory / name: content for name, content in contents.items()})
-    typer.echo(f"{len(contents)} files are in {printable(str(directory))}.")
+    typer.echo(f"{len(contents)} files are in {printable(str(directory.absolute()))}")
+
+
+def _directory(text: str) -> Path:
+    """Return the directory of that name. Raises typer.BadParameter for a file and for an empty name."""
+    if not text:  # a variable that is not set
+        raise typer.BadParameter("it is empty; name a directory, such as deployment", param_hint="DIR")
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise typer.BadParameter(f"{printable(text)} is a file; name a directory", param_hint="DIR")
+    return path
 
 
 def _package() -> dict[str, bytes]:
@@ -67,6 +81,8 @@ def _is_other(path: Path, content: bytes) -> bool:
         return path.read_bytes() != content
     except FileNotFoundError:
         return path.is_symlink()  # to a file that does not exist: writing would create it elsewhere
+    except NotADirectoryError:
+        return False  # a folder cannot be created there, which writing reports
     except OSError:  # a folder of that name, or no permission to read
         return True
 
@@ -88,4 +104,5 @@ def _write(contents: dict[Path, bytes]) -> None:
         except OSError as error:
             for each in written:
                 each.unlink(missing_ok=True)
-            raise typer.BadParameter(f"{printable(str(path))}: {error.strerror}", param_hint="DIR") from None
+            place = printable(str(error.filename or path))
+            raise typer.BadParameter(f"{place}: {error.strerror}", param_hint="DIR") from None

@@ -165,6 +165,13 @@ def test_a_bug_in_an_import_of_the_product_itself_is_not_hidden(monkeypatch: pyt
     assert isinstance(run().exception, ImportError)
 
 
+def test_pods_without_an_image_to_copy_are_not_said_to_have_copies() -> None:
+    done = run(str(ROOT / "samples" / "opted-out.yaml"))
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.endswith("\n\nNo image of these pods is copied.\n")
+    assert "Records" not in done.stdout
+
+
 @pytest.mark.parametrize("removed", [{"object": None, "oldObject": {}}, {"object": {"kind": "Binding"}}])
 def test_a_review_without_a_pod_is_no_failure(removed: dict[str, Any], tmp_path: Path) -> None:
     review = json.loads((ROOT / "tests" / "reviews" / "create-pod.json").read_text())

@@ -21,7 +21,7 @@ TOP = ("sam-template.yaml", "image-pulling.yaml", "mutating-webhook.yaml", "samc
 SOURCES = ("src/Makefile", "src/bundle.py", "src/requirements.txt")
 
 
-def run(directory: Path) -> Result:
+def run(directory: Path | str) -> Result:
     return CliRunner().invoke(app, ["templates", str(directory)])
 
 
@@ -131,7 +131,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "src").write_text("mine")
     result = run(tmp_path)
     assert result.exit_code == 2
-    assert f"{tmp_path / 'src' / 'Makefile'} already exists with other content" in result.stderr
+    assert result.stderr.splitlines()[-1] == f"Error: Invalid value for DIR: {tmp_path / 'src'}: File exists"
     assert written(tmp_path) == {"src": b"mine"}
 
 
@@ -139,7 +139,17 @@ def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None
     (tmp_path / "file").write_text("mine")
     result = run(tmp_path / "file")
     assert result.exit_code == 2
-    assert result.stderr.splitlines()[-1].startswith("Error: Invalid value for 'DIR': ")
+    said = f"Error: Invalid value for DIR: {tmp_path / 'file'} is a file; name a directory"
+    assert result.stderr.splitlines()[-1] == said
+
+
+def test_an_empty_name_as_of_a_variable_that_is_not_set_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("")
+    assert (result.exit_code, written(tmp_path)) == (2, {})
+    assert result.stderr.splitlines()[-1].endswith("it is empty; name a directory, such as deployment")
 
 
 def test_if_a_file_cannot_be_written_none_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

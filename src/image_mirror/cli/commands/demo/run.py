@@ -48,14 +48,17 @@ def run(files: list[str] | None) -> None:
             for warning in after.get("warnings", ())
             if warning not in before.get("warnings", ()) or "being copied" in warning
         ]
+        made = aws.records()
         if aws.stream_batch()["Records"]:
             problems.append("a copy was requested again")
     if problems:
         typer.echo("Error: " + "; ".join(problems), err=True)
         raise typer.Exit(1)
-    typer.echo(
-        "The same pods, later: their copies are in ECR, so nothing is recorded, and there is no warning about a copy."
-    )
+    if made:
+        later = "their copies are in ECR, so nothing is recorded, and there is no warning about a copy"
+        typer.echo(f"The same pods, later: {later}.")
+    else:
+        typer.echo("No image of these pods is copied.")
 
 
 def _reviews(names: list[str]) -> Iterator[tuple[str, Json]]:
@@ -148,7 +151,8 @@ def _show_copies(aws: Emulation) -> None:
         typer.echo(f"  {record.source}")
         for step in states[record.repo, record.tag]:
             typer.echo(f"    {step}")
-    typer.echo("")
+    if states:
+        typer.echo("")
 
 
 def _short(name: str) -> str:

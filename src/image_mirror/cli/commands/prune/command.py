@@ -65,17 +65,18 @@ def prune(
     image-mirror prune --unused-days 90 --context production --context staging --yes
 
     An image that was removed from ECR cannot be restored there. So this command removes images only with --yes. `retry`
-    and `forget` act at once, because the next pod gets its copy as before. With --dry-run, each of them only shows what
-    it would do.
+    and `forget` act at once, because the next pod gets its copy as before. With --dry-run, each of the three commands
+    only shows what it would do.
 
     Images that a cluster runs, or is about to run, are never removed. They may have been pulled long ago, because nodes
     keep images. So name every cluster that pulls from this ECR, with one --kubeconfig or one --context for each. --yes
     needs at least one cluster, or --no-cluster. Only pods count. When a CronJob runs next month, its images are copied
     again, unless the CronJob names the copies themselves.
 
-    It also shows images under the mirror's prefix that have no record, from `image-mirror forget` or from an older
-    deployment. It does not remove images that are being copied, or images under other names. Do not use it if two
-    stacks in one region have the same prefix: the copies of one stack have no record in the other stack's table.
+    It also shows, and with --yes removes, images under the mirror's prefix that have no record, from `image-mirror
+    forget` or from an older deployment. It does not remove images that are being copied, or images under other names.
+    Do not use it if two stacks in one region have the same prefix: the copies of one stack have no record in the other
+    stack's table.
 
     Removing takes more than two minutes. First it removes the records. Then it waits until the webhook has forgotten
     them, and until its last answers have reached the clusters. If you press Ctrl-C, the records are put back. Copies
