@@ -3,11 +3,14 @@
 It is shown on standard error: drawn on a terminal; else only what the command waits for is printed, once.
 """
 
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from types import FrameType
 from typing import TypeVar
 
 import typer
@@ -52,6 +55,29 @@ def each(title: str, work: Callable[[Subject], None], subjects: Sequence[Subject
         except BaseException:
             threads.shutdown(cancel_futures=True)
             raise
+
+
+@contextmanager
+def delayed_interrupt() -> Iterator[None]:
+    """Let a Ctrl-C take effect at the end of the context. A second one takes effect at once."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+
+    def press(number: int, frame: FrameType | None) -> None:
+        if pressed:
+            signal.default_int_handler(number, frame)
+        pressed.append(number)
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def pause(title: str, seconds: int) -> None:

@@ -22,7 +22,7 @@ from image_mirror.cli.keys.probe import NO_OTHER_KEY, ProbeResult, Verdict, can_
 from image_mirror.cli.keys.secret import CHINA_NAMES, GLOBAL_NAMES, KeySecret, SecretContent
 from image_mirror.cli.remedies import aws_of
 from image_mirror.cli.stacks import Stack
-from image_mirror.cli.terminal import waiting
+from image_mirror.cli.terminal import delayed_interrupt, waiting
 from image_mirror.messages import printable
 
 if TYPE_CHECKING:
@@ -305,13 +305,15 @@ def _delete(setup: KeySetup, access_key_id: str, report: Callable[[str], None]) 
 def _create(state: KeyState, report: Callable[[str], None]) -> KeyRotation:
     """Create a key and store it in the secret. If that fails, delete it again, because its secret part is lost."""
     setup = state.setup
-    created = setup.iam.create_access_key(UserName=setup.user)["AccessKey"]
-    key = AccessKey(setup.region, created["AccessKeyId"], created["SecretAccessKey"])
-    try:
-        is_pending = setup.secret.store_new(state.content, key)
-    except BaseException:  # Ctrl-C too
-        _delete_again(setup, key)
-        raise
+    # If Ctrl-C ended the call before its answer is read, the key would exist and nobody would know its secret part.
+    with delayed_interrupt():
+        created = setup.iam.create_access_key(UserName=setup.user)["AccessKey"]
+        key = AccessKey(setup.region, created["AccessKeyId"], created["SecretAccessKey"])
+        try:
+            is_pending = setup.secret.store_new(state.content, key)
+        except BaseException:  # a second Ctrl-C too
+            _delete_again(setup, key)
+            raise
     report(f"{setup.user_label}: created key {shown(key.access_key_id)} and stored it in the {setup.secret}")
     return KeyRotation(state, key, not is_pending, report)
 
