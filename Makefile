@@ -18,7 +18,7 @@ coverage: .venv/.dev
 	COVERAGE_FILE=.pytest_cache/coverage $(BIN)/pytest --numprocesses auto --quiet --cov-branch --cov-report term-missing \
 		$(CORE:%=--cov image_mirror.%) tests/unit/test_*.py
 
-# Real programs: a control plane (KUBEBUILDER_ASSETS), skopeo, docker-registry, the AWS CLI, the SAM CLI, Java. Tests of
+# Real programs: a control plane (KUBEBUILDER_ASSETS), crane, skopeo, docker-registry, the AWS CLI, the SAM CLI, Java. Tests of
 # a program that is missing are skipped with the reason; with CI=true they fail.
 e2e: .venv/.dev .venv-sam/.done .venv-aws/.done .dynamodb-local/.done
 	PATH="$(CURDIR)/.venv-aws/bin:$$PATH" PYTHONPATH=tests $(BIN)/pytest -p e2e.harness.stage --numprocesses 0 tests/e2e
@@ -55,7 +55,7 @@ templates: .venv/.dev
 check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy src/image_mirror src/bundle.py tests tools benchmarks
+	$(BIN)/mypy src/image_mirror src/bundle.py buildspec/copy.py tests tools benchmarks
 	$(BIN)/lint-imports
 	$(BIN)/cfn-lint --regions $(REGIONS) -- sam-template.yaml image-pulling.yaml
 

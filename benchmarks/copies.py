@@ -24,7 +24,7 @@ from e2e.harness.stacks import CHINA
 
 LAYER = 60_000_000  # bytes for each platform
 _MOST_ROUNDS = 5  # about seven seconds each
-_IMAGE = "gcr.io/bench/app:1"
+_IMAGE = "bench/app:1"
 _OCI = "application/vnd.oci.image"
 
 
@@ -49,14 +49,14 @@ def copy(rounds: int) -> Iterator[Row]:
 
 
 def _build(parent: Path, api: EcrApi) -> dict[str, float]:
-    """Return the time of a build, without apt, which the end-to-end tests replace."""
+    """Return the time of a build, which downloads crane from this machine."""
     with _registries(parent) as (folder, source, target):
-        project = Project(folder / "build", api, target, {"gcr.io": f"{source.host}/gcr.io", source.host: source.host})
+        project, image = Project(folder / "build", api, target), f"{source.host}/{_IMAGE}"
         began = time.perf_counter()
-        run = project.run(_IMAGE)
+        run = project.run(image)
         seconds = time.perf_counter() - began
         assert run.exported.get("COPY_RESULT") == "COPIED", run.output
-        destination = project.destination(_IMAGE)
+        destination = project.destination(image)
         _check(target, destination.repository, destination.tag, platforms=2)
     return {"all": seconds}
 
@@ -106,7 +106,7 @@ def _registries(parent: Path) -> Iterator[tuple[Path, Registry, Registry]]:
         (folder / "target").mkdir()
         with registry(folder / "source") as source, registry(folder / "target", ECR_LOGIN) as target:
             repository, _, tag = _IMAGE.partition(":")
-            source.push(repository, tag, _image())
+            source.push(repository, tag, random_image(1, LAYER))
             yield folder, source, target
 
 
@@ -123,19 +123,19 @@ def _check(target: Registry, repository: str, tag: str, platforms: int) -> None:
         assert (stored / "data").stat().st_size == layer["size"]
 
 
-def _image() -> SourceImage:
-    """Return an OCI index of two platforms, each with one layer that cannot be compressed."""
+def random_image(layers: int, size: int) -> SourceImage:
+    """Return an OCI index of two platforms, each with `layers` layers of `size` bytes that cannot be compressed."""
     platforms, entries, blobs = [], [], []
     for architecture in ("amd64", "arm64"):
-        tar = _tar(os.urandom(LAYER))
-        layer = Content(f"{_OCI}.layer.v1.tar+gzip", gzip.compress(tar, compresslevel=0, mtime=0))
-        rootfs = {"type": "layers", "diff_ids": [digest_of(tar)]}
+        tars = [_tar(os.urandom(size)) for _ in range(layers)]
+        packed = [Content(f"{_OCI}.layer.v1.tar+gzip", gzip.compress(tar, compresslevel=0, mtime=0)) for tar in tars]
+        rootfs = {"type": "layers", "diff_ids": [digest_of(tar) for tar in tars]}
         config = _document("config", {"os": "linux", "architecture": architecture, "config": {}, "rootfs": rootfs})
-        parts = {"config": config.descriptor(), "layers": [layer.descriptor()]}
+        parts = {"config": config.descriptor(), "layers": [each.descriptor() for each in packed]}
         manifest = _document("manifest", {"schemaVersion": 2, "mediaType": f"{_OCI}.manifest.v1+json", **parts})
         platforms.append(manifest)
         entries.append(manifest.descriptor(platform={"os": "linux", "architecture": architecture}))
-        blobs += [config, layer]
+        blobs += [config, *packed]
     index = {"schemaVersion": 2, "mediaType": f"{_OCI}.index.v1+json", "manifests": entries}
     return SourceImage(_document("index", index), tuple(platforms), tuple(blobs))
 

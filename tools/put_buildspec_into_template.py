@@ -1,8 +1,11 @@
 """Puts the scripts in buildspec/ into image-pulling.yaml as the commands of its build: `make templates`.
 
-CloudFormation needs one file, the template; shellcheck and editors need the scripts.
+CloudFormation needs one file, the template; shellcheck, tests and editors need the scripts.
 """
 
+import ast
+import io
+import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,13 +17,48 @@ TEMPLATE = ROOT / "image-pulling.yaml"
 SCRIPTS = {"install": ROOT / "buildspec" / "install.sh", "build": ROOT / "buildspec" / "copy.sh"}
 """Each phase of the build whose first command is a script, and the script's file."""
 
+PROGRAM = ROOT / "buildspec" / "copy.py"
+"""The program in the script of the build; a line with its name is replaced by it."""
+
 _BUILDSPEC = ("Resources", "CodeBuildProject", "Properties", "Source", "BuildSpec")
 
 
 def generated() -> str:
     """Return the text of the template: the committed one with the commands of the current scripts."""
     commands = {phase: command_of(path.read_text(encoding="utf-8")) for phase, path in SCRIPTS.items()}
+    program = without_comments(PROGRAM.read_text(encoding="utf-8"))
+    commands = {phase: command.replace(f"\n{PROGRAM.name}\n", f"\n{program}") for phase, command in commands.items()}
     return with_commands(TEMPLATE.read_text(encoding="utf-8"), commands)
+
+
+def without_comments(program: str) -> str:
+    """Return a Python program without comments, docstrings and empty lines, and with indents of one space.
+
+    A template has at most 51,200 bytes. Raises ValueError if Python would read another program.
+    """
+    lines = program.splitlines(keepends=True)
+    dropped: set[int] = set()
+    for node in ast.walk(ast.parse(program)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            dropped |= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    for token in tokenize.generate_tokens(io.StringIO(program).readline):
+        if token.type == tokenize.COMMENT and lines[token.start[0] - 1].lstrip().startswith("#"):
+            dropped.add(token.start[0])
+    kept = "".join(
+        " " * ((len(line) - len(line.lstrip(" "))) // 4) + line.lstrip(" ")
+        for number, line in enumerate(lines, 1)
+        if number not in dropped and line.strip()
+    )
+    if ast.dump(ast.parse(kept)) != ast.dump(_without_docstrings(ast.parse(program))):
+        raise ValueError("the program without comments is another program")
+    return kept
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            del node.body[0]
+    return tree
 
 
 def command_of(script: str) -> str:

@@ -11,17 +11,33 @@ from typing import Any
 from image_mirror.record import Build, BuildResult
 
 EXIT_CODES = {
+    1: "UNEXPLAINED",
     29: "RATE_LIMITED",
     40: "BAD_INPUT",
     41: "TARGET_LOGIN",
     43: "DENIED",
     44: "NOT_FOUND",
+    45: "REFUSED",
+    46: "TOO_LARGE",
     50: "UNREACHABLE",
+    51: "STALLED",
 }
-"""The buildspec's exit codes and the COPY_RESULT that each one means."""
+"""The buildspec's exit codes and the COPY_RESULT that each one means, if the result is not exported.
 
-_REFUSALS = frozenset(("NOT_FOUND", "DENIED", "BAD_INPUT"))
-_DELAYS = frozenset(("RATE_LIMITED", "UNREACHABLE", "TARGET_LOGIN"))
+AUTH_FILE has the code of TARGET_LOGIN, and TARGET_BUSY that of UNREACHABLE: they cost the same, and earlier releases
+know these codes.
+"""
+
+_COSTS = {
+    **dict.fromkeys(("NOT_FOUND", "DENIED", "BAD_INPUT"), BuildResult.REFUSED),
+    **dict.fromkeys(
+        ("RATE_LIMITED", "UNREACHABLE", "AUTH_FILE", "TARGET_LOGIN", "TARGET_BUSY", "STALLED", "UNEXPLAINED"),
+        BuildResult.DELAYED,
+    ),
+    **dict.fromkeys(("REFUSED", "TOO_LARGE"), BuildResult.ENDED),
+}
+"""What a build without a copy costs, by its COPY_RESULT. In a row, STALLED and UNEXPLAINED cost more (lifecycle.py)."""
+_OF_A_KEY = frozenset(("AUTH_FILE", "TARGET_LOGIN"))
 # Phases before the first command: their failures say nothing about the source.
 _BEFORE_COMMANDS = frozenset(("SUBMITTED", "QUEUED", "PROVISIONING", "DOWNLOAD_SOURCE"))
 _LONGEST_REASON = 400
@@ -53,15 +69,12 @@ def read_build(build: Mapping[str, Any]) -> Build:
     result = exported.get("COPY_RESULT")
     if result == "COPIED":
         return Build(BuildResult.COPIED)  # even if something failed afterwards
-    if result not in _REFUSALS | _DELAYS:
+    if result not in _COSTS:
         exit_code = _EXIT.search(message)
         result = EXIT_CODES.get(int(exit_code[1])) if exit_code else None
+    code = str(result or "UNEXPLAINED")
     reason = exported.get("COPY_REASON") or message
-    if result is None:
-        return _refusal(f"the build failed without a known reason: {reason}")
-    if result in _REFUSALS:
-        return _refusal(f"{result}: {reason}")
-    return _delay(f"{result}: {reason}", key=result == "TARGET_LOGIN")
+    return Build(_COSTS[code], _one_line(f"{code}: {reason}"), code in _OF_A_KEY, code)
 
 
 _VERBS = {"TIMED_OUT": "ran out of time", "STOPPED": "was stopped"}

@@ -27,6 +27,9 @@ _LONGEST_WAIT = 60 * MINUTE
 _POLL = 50_000  # just under the schedule's minute, so that each of its runs finds the running builds due
 _CLOCK_SKEW = 5_000  # the clocks of two functions; far below the shortest back-off
 _JITTER = 0.1
+# How many builds in a row with this code end the request, or cost an attempt each.
+_ENDS_IN_A_ROW = {"STALLED": 2}
+_COSTS_IN_A_ROW = {"UNEXPLAINED": 4}
 
 
 class Step(Enum):
@@ -68,9 +71,19 @@ def next_step(record: Record, build: Build | None, now: int) -> NextStep:
         return Save(replace(record, error=None, updated_at=now, due_at=now + _POLL))
     if build.result is BuildResult.COPIED:
         return Step.VERIFY
-    if build.result is BuildResult.DELAYED:
-        return Save(delayed(record, build.reason, now))
-    return Save(refused(record, build.reason, now))
+    return Save(_after_failed_build(record, build, now))
+
+
+def _after_failed_build(record: Record, build: Build, now: int) -> Record:
+    """Return the record after a build without a copy: it waits, it has one attempt less, or it ends."""
+    last, _, count = (record.same_result or "").partition(" ")
+    in_a_row = 1 + (int(count) if build.code and last == build.code and count.isdecimal() else 0)
+    record = replace(record, same_result=f"{build.code} {in_a_row}" if build.code else None)
+    if build.result is BuildResult.ENDED or in_a_row >= _ENDS_IN_A_ROW.get(build.code, in_a_row + 1):
+        return ended(record, build.reason, now)
+    if build.result is BuildResult.DELAYED and in_a_row < _COSTS_IN_A_ROW.get(build.code, in_a_row + 1):
+        return delayed(record, build.reason, now)
+    return refused(record, build.reason, now)
 
 
 def started(record: Record, build_id: str, now: int) -> Record:
@@ -99,8 +112,14 @@ def refused(record: Record, reason: str, now: int) -> Record:
     if attempts < MOST_ATTEMPTS:
         due_at = now + BACKOFF[attempts - 1]
         return replace(record, status=Status.REQUESTED, attempts=attempts, error=reason, updated_at=now, due_at=due_at)
+    return ended(record, reason, now)
+
+
+def ended(record: Record, reason: str, now: int) -> Record:
+    """Return the record after its last attempt. A copy that is in ECR stays COPIED and is verified at once."""
     if record.digest is not None:
         return replace(record, status=Status.COPIED, attempts=0, error=reason, updated_at=now, due_at=now)
+    attempts = record.attempts + 1
     return replace(record, status=Status.FAILED, attempts=attempts, error=reason, updated_at=now, due_at=None)
 
 
@@ -172,7 +191,15 @@ def of_change(before: Record, after: Record | None, wait: Metric) -> dict[Metric
 def _copied(record: Record, held: str | None, now: int, policy: Policy) -> Record:
     due_at = _next_check(record, now, policy)
     return replace(
-        record, status=Status.COPIED, digest=held, attempts=0, waits=0, error=None, updated_at=now, due_at=due_at
+        record,
+        status=Status.COPIED,
+        digest=held,
+        attempts=0,
+        waits=0,
+        error=None,
+        same_result=None,
+        updated_at=now,
+        due_at=due_at,
     )
 
 

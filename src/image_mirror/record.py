@@ -39,7 +39,8 @@ class Record:
 
     `status` is None in an item written by an older deployment. `attempts` counts the builds since
     `requested_at` that the source refused, `waits` the delays that cost no attempt. `build_id` is the latest build,
-    running or ended. `digest` is what ECR holds. `error` is the latest reason, for people.
+    running or ended. `digest` is what ECR holds. `error` is the latest reason, for people. `same_result` is the
+    latest build's code, and how many builds in a row have ended with it.
     """
 
     repo: str
@@ -54,6 +55,7 @@ class Record:
     digest: str | None = None
     error: str | None = None
     due_at: int | None = None
+    same_result: str | None = None
 
     @property
     def is_active(self) -> bool:
@@ -72,24 +74,27 @@ class Record:
 
 
 class BuildResult(StrEnum):
-    """The result of a build. Only REFUSED, the source's own answer, costs an attempt."""
+    """The result of a build: REFUSED costs an attempt, DELAYED a wait, and ENDED ends the request at once."""
 
     RUNNING = "RUNNING"
     COPIED = "COPIED"
     REFUSED = "REFUSED"
     DELAYED = "DELAYED"
+    ENDED = "ENDED"
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
     """The state of one build in CodeBuild; `reason` is one line for people, without secrets.
 
-    `key` is set for a delay that lasts until someone fixes a key or a secret in the global account.
+    `key` is set for a delay that lasts until someone fixes a key or a secret in the global account. `code` is the
+    build's COPY_RESULT, if it is known.
     """
 
     result: BuildResult
     reason: str = ""
     key: bool = False
+    code: str = ""
 
 
 def new_record(destination: Destination, source: ImageReference, now: int) -> Record:
@@ -140,7 +145,7 @@ def asked_again(record: Record, now: int) -> Record | None:
         again = record
     else:
         return None
-    return replace(again, attempts=0, waits=0, error=None, updated_at=now, due_at=now)
+    return replace(again, attempts=0, waits=0, error=None, same_result=None, updated_at=now, due_at=now)
 
 
 def idempotency_token(record: Record) -> str:

@@ -78,7 +78,7 @@ class ImageReference:
 
     @property
     def pinned(self) -> "ImageReference":
-        """The same image without the tag, which has no effect beside a digest; skopeo refuses both together."""
+        """The same image without the tag, which has no effect beside a digest."""
         return ImageReference(self.registry, self.repository, None, self.digest) if self.digest else self
 
 

@@ -38,7 +38,9 @@ def test_a_failed_build_says_which_command_failed_and_how() -> None:
         started = service.start_build(REQUEST)["build"]["id"]
         service.wait()
         message = "Error while executing command: copy. Reason: exit status 44"
-        assert read_build(service.builds[started]) == Build(BuildResult.REFUSED, f"NOT_FOUND: {message}")
+        assert read_build(service.builds[started]) == Build(
+            BuildResult.REFUSED, f"NOT_FOUND: {message}", code="NOT_FOUND"
+        )
 
 
 def test_a_build_that_raises_is_a_fault_and_raises_when_the_service_ends() -> None:

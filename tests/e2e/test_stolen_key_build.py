@@ -22,7 +22,7 @@ SECRET = json.dumps({"Region": CHINA.region, "AccessKey": ACCESS_KEY_ID, "Access
 def assert_refused(run: Run) -> None:
     """Check that the build has failed at its check of the input, before any login and any copy."""
     assert (run.exported["COPY_RESULT"], run.exit_code) == ("BAD_INPUT", 40)
-    assert {call.arguments[0] for call in run.calls} == {"apt-get"}
+    assert {call.arguments[0] for call in run.calls} == {"curl"}
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """Reads image-pulling.yaml like CloudFormation, and runs its buildspec like CodeBuild, with or without stubs."""
 
+import hashlib
 import os
 import shlex
 import shutil
 import signal
 import subprocess
+import sys
+import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -37,9 +40,10 @@ set +a
 for name in {exported}; do [[ ! -v $name ]] || printf '%s=%s\\0' "$name" "${{!name}}"; done >{state}/exported
 exit $CODEBUILD_LAST_EXIT
 """
-# Records its arguments, environment, standard input and the files that its arguments name; then gives its reply.
+# Records its arguments, environment, standard input and the login files that it can read; then gives its reply.
 _STUB = """\
-#!/bin/bash
+#!{bash}
+PATH={real}
 shopt -s nullglob
 calls=({state}/calls/*)
 call=$(printf '{state}/calls/%03d' ${{#calls[@]}})
@@ -47,20 +51,28 @@ mkdir "$call"
 printf '%s\\0' "${{0##*/}}" "$@" >"$call/arguments"
 cat /proc/$$/environ >"$call/environment"
 cat >"$call/input"
-previous=
+[[ ! -f ${{DOCKER_CONFIG-}}/config.json ]] || cp "$DOCKER_CONFIG/config.json" "$call/config.json"
+output=
 for argument in "$@"; do
-  [[ ${{0##*/}}-$1-$previous != skopeo-login---authfile ]] || printf '{{"auths": {{}}}}' >"$argument"
-  [[ ! -f $argument ]] || cp "$argument" "$call/${{argument##*/}}"
-  previous=$argument
+  [[ $output != next ]] || {{ cp {state}/package/crane.tar.gz "$argument"; output=; }}
+  [[ $argument != --output ]] || output=next
 done
 reply={state}/replies/${{0##*/}}-${{1-}}
+[[ ${{2-}} != {target}/* || ! -f $reply-target.stdout ]] || reply=$reply-target
 [[ ! -f $reply.stdout ]] || cat "$reply.stdout"
 [[ ! -f $reply.stderr ]] || cat "$reply.stderr" >&2
 [[ ! -f $reply.once ]] || {{ rm "$reply.once"; exit 1; }}
 [[ ! -f $reply.status ]] || exit "$(cat "$reply.status")"
-[[ ${{0##*/}}-${{1-}} != apt-get-install ]] || cp {state}/package/skopeo {state}/bin/skopeo
 """
-_REAL = ("bash", "cat", "cp", "mkdir", "mktemp", "rm", "sed", "tail", "tr")
+_REAL = ("bash", "cat", "cp", "env", "gzip", "mkdir", "mktemp", "rm", "sha256sum", "tar")
+SOURCE_DIGEST = "sha256:" + "5" * 64
+# What a build waits for in the template; tests replace it.
+_QUICK = {"COPY_PAUSES": "0 0", "COPY_WATCH_SECONDS": "0.02", "CRANE_PAUSE_SECONDS": "0"}
+_REPLIES = {
+    "aws ecr": (PASSWORD, "", 0),
+    "crane digest": (f"{SOURCE_DIGEST}\n", "", 0),
+    "crane digest target": ("", f"Error: GET https://{REGISTRY}/v2/x/manifests/1: MANIFEST_UNKNOWN: no\n", 1),
+}
 
 
 @cache
@@ -117,7 +129,7 @@ class Call:
 
     @property
     def program(self) -> str:
-        """The program with its subcommand, such as "skopeo copy"."""
+        """The program with its subcommand, such as "crane copy"."""
         return " ".join(self.arguments[:2])
 
 
@@ -141,7 +153,8 @@ class CodeBuild:
     """The template's project with `parameters`; it works in `directory`, which must be empty.
 
     `secret` is the content of ImagePullSecret, `registry_auth` the text of the secret of RegistryAuthSecretArn.
-    `replies` has the answers of stub programs, by program and subcommand. With `path`, a PATH, the programs there run
+    `replies` has the answers of stub programs, by program and subcommand; `archive` is
+    downloaded instead of crane's. With `path`, a PATH, the programs there run
     instead of stubs.
     """
 
@@ -157,6 +170,7 @@ class CodeBuild:
     registry_auth: str | None = None
     replies: Mapping[str, Reply] = field(default_factory=dict)
     path: str | None = None
+    archive: bytes | None = None
 
     def run(self, image: str = IMAGE, target: str = TARGET, **environment: str | None) -> Run:
         """Run a build of `image` to `target`; `environment` replaces variables, or removes them (None)."""
@@ -166,7 +180,10 @@ class CodeBuild:
             (state / name).mkdir()
         if self.path is None:
             self._make_stubs()
-        variables = self._variables() | {"DOCKER_IMAGE": image, "NEW_DOCKER_IMAGE": target} | environment
+        variables = self._variables() | {"DOCKER_IMAGE": image, "NEW_DOCKER_IMAGE": target} | _QUICK
+        if self.path is None:
+            variables["CRANE_SHA256"] = sha256_of(state / "package" / "crane.tar.gz")
+        variables |= environment
         lines = (f"export {name}={shlex.quote(value)}\n" for name, value in variables.items() if value is not None)
         (state / "env.sh").write_text("".join(lines))
         (state / "dir.txt").write_text(str(state))
@@ -179,11 +196,19 @@ class CodeBuild:
             path = shutil.which(name)
             assert path is not None, name
             (state / "bin" / name).symlink_to(path)
-        for path in ("bin/apt-get", "bin/aws", "bin/sleep", "package/skopeo"):
-            (state / path).write_text(_STUB.format(state=state))
-            (state / path).chmod(0o755)
-        for name, reply in {"aws ecr": Reply(stdout=PASSWORD), **self.replies}.items():
+        if "python3 -I" not in self.replies:
+            (state / "bin" / "python3").symlink_to(sys.executable)
+        stub = _STUB.format(state=state, bash=shutil.which("bash"), real=os.environ["PATH"], target=REGISTRY)
+        for path in ("bin/aws", "bin/curl", "bin/python3", "bin/sleep", "package/crane"):
+            if not (state / path).exists():
+                (state / path).write_text(stub)
+                (state / path).chmod(0o755)
+        for name, reply in {**{name: Reply(*reply) for name, reply in _REPLIES.items()}, **self.replies}.items():
             self._prepare(name, reply)
+        archive = state / "package" / "crane.tar.gz"
+        make_archive(state / "package" / "crane", archive)
+        if self.archive is not None:
+            archive.write_bytes(self.archive)
 
     def _prepare(self, name: str, reply: Reply) -> None:
         path = self.directory / "replies" / name.replace(" ", "-")
@@ -227,6 +252,17 @@ class CodeBuild:
         pairs = (self.directory / "exported").read_text().split("\0")[:-1]
         exported = dict(pair.split("=", 1) for pair in pairs)
         return Run(failed, status, exported, output, tuple(_read_calls(self.directory / "calls")))
+
+
+def make_archive(program: Path, archive: Path) -> None:
+    """Pack a program as the release of crane is packed."""
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(program, "crane")
+
+
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def run_script(script: Path, seconds: float = 60) -> tuple[int, str]:

@@ -91,6 +91,11 @@ def carry_out(
                 return value(name, attribute)
             case [("Fn::Sub", str(text))]:
                 return re.sub(r"\$\{([^}]+)\}", substitute, text)
+            case [("Fn::Sub", [str(text), dict(more)])]:
+                named = {name: str(resolve(each)) for name, each in more.items()}
+                return re.sub(r"\$\{([^}]+)\}", lambda match: named.get(match[1]) or substitute(match), text)
+            case [("Fn::Split", [separator, text])]:
+                return str(resolve(text)).split(separator)
             case [("Fn::Join", [separator, parts])]:
                 return separator.join(resolve(parts))
             case [("Fn::Equals", both)]:

@@ -70,14 +70,14 @@ COMMAND = "Error while executing command: copy. Reason: exit status "
         ),
         pytest.param(
             failed("no such thing"),
-            BuildResult.REFUSED,
-            "the build failed without a known reason: no such thing",
+            BuildResult.DELAYED,
+            "UNEXPLAINED: no such thing",
             id="unexplained",
         ),
         pytest.param(
             failed(COMMAND + "1"),
-            BuildResult.REFUSED,
-            f"the build failed without a known reason: {COMMAND}1",
+            BuildResult.DELAYED,
+            f"UNEXPLAINED: {COMMAND}1",
             id="unexplained exit code",
         ),
         pytest.param(
@@ -111,9 +111,7 @@ COMMAND = "Error while executing command: copy. Reason: exit status "
             "CodeBuild failed: internal",
             id="fault",
         ),
-        pytest.param(
-            {}, BuildResult.REFUSED, "the build failed without a known reason: no message", id="nothing known"
-        ),
+        pytest.param({}, BuildResult.DELAYED, "UNEXPLAINED: no message", id="nothing known"),
     ],
 )
 def test_each_end_of_a_build_has_its_result(build: dict[str, Any], result: BuildResult, reason: str) -> None:

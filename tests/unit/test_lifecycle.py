@@ -29,6 +29,7 @@ from image_mirror.record import (
     Policy,
     Record,
     Status,
+    asked_again,
     idempotency_token,
     new_record,
     renew,
@@ -254,6 +255,54 @@ def test_the_token_changes_with_each_request_attempt_and_ended_build_and_with_no
     assert len({token, *map(idempotency_token, changes)}) == 6
 
 
+def after(record: Record, *codes: str, result: BuildResult = BuildResult.DELAYED) -> Record:
+    """Return the record after builds that ended with these codes."""
+    for number, code in enumerate(codes, start=1):
+        copying = replace(record, status=Status.COPYING, build_id=f"b:{number}", due_at=NOW)
+        step = next_step(copying, Build(result, f"{code}: reason", code=code), NOW)
+        assert isinstance(step, Save)
+        record = step.record
+    return record
+
+
+@pytest.mark.parametrize(
+    ("codes", "status", "attempts", "waits"),
+    [
+        pytest.param(["STALLED"], Status.REQUESTED, 0, 1, id="stalled once"),
+        pytest.param(["STALLED", "STALLED"], Status.FAILED, 1, 1, id="stalled twice"),
+        pytest.param(["STALLED", "UNREACHABLE", "STALLED"], Status.REQUESTED, 0, 3, id="stalled, but not in a row"),
+        pytest.param(["UNEXPLAINED"] * 3, Status.REQUESTED, 0, 3, id="unexplained three times"),
+        pytest.param(["UNEXPLAINED"] * 4, Status.REQUESTED, 1, 3, id="unexplained four times"),
+        pytest.param(["UNEXPLAINED"] * 8, Status.FAILED, 5, 3, id="unexplained until the attempts are over"),
+        pytest.param(["UNEXPLAINED"] * 3 + ["UNREACHABLE", "UNEXPLAINED"], Status.REQUESTED, 0, 5, id="not in a row"),
+        pytest.param(["UNREACHABLE"] * 9, Status.REQUESTED, 0, 9, id="unreachable for long"),
+    ],
+)
+def test_equal_results_in_a_row_cost_more(codes: list[str], status: Status, attempts: int, waits: int) -> None:
+    record = after(REQUESTED, *codes)
+    assert (record.status, record.attempts, record.waits) == (status, attempts, waits)
+    assert record.error == f"{codes[-1]}: reason"
+
+
+def test_a_result_that_ends_the_request_does_so_at_once() -> None:
+    record = after(REQUESTED, "REFUSED", result=BuildResult.ENDED)
+    assert (record.status, record.attempts, record.due_at) == (Status.FAILED, 1, None)
+    refreshed = after(replace(REQUESTED, digest=HELD), "TOO_LARGE", result=BuildResult.ENDED)
+    assert (refreshed.status, refreshed.digest, refreshed.due_at) == (Status.COPIED, HELD, NOW)
+    assert refreshed.error == "TOO_LARGE: reason"
+
+
+def test_a_new_request_and_a_retry_count_from_the_start() -> None:
+    stalled = after(REQUESTED, "STALLED")
+    retried = asked_again(replace(stalled, due_at=NOW + HOUR), NOW)
+    assert retried is not None
+    assert retried.same_result is None
+    assert after(retried, "STALLED").status is Status.REQUESTED
+    copied = verified(replace(stalled, status=Status.COPYING), HELD, NOW, POLICY)
+    assert isinstance(copied, Save)
+    assert copied.record.same_result is None
+
+
 texts = st.none() | st.sampled_from([HELD, OTHER, "x"])
 records = st.builds(
     Record,
@@ -269,8 +318,10 @@ records = st.builds(
     digest=texts,
     error=texts,
     due_at=st.none() | st.integers(0, 2 * NOW),
+    same_result=st.none() | st.sampled_from(["STALLED 1", "UNEXPLAINED 3", "x", "STALLED -1", "STALLED 9" * 99]),
 )
-builds = st.none() | st.builds(Build, st.sampled_from(BuildResult), st.text(max_size=5))
+codes = st.sampled_from(["", "STALLED", "UNEXPLAINED", "UNREACHABLE"])
+builds = st.none() | st.builds(Build, st.sampled_from(BuildResult), st.text(max_size=5), code=codes)
 
 
 @given(record=records, build=builds, held=texts, now=st.integers(0, 2 * NOW))
@@ -296,6 +347,8 @@ class History(RuleBasedStateMachine):
     held: str | None = None
     now = NOW
     image = "gcr.io/a:1"
+    last_code = ""
+    may_end_at_once = False
 
     @initialize(image=st.sampled_from(["gcr.io/a:1", f"gcr.io/a@{HELD}"]))
     def choose(self, image: str) -> None:
@@ -314,14 +367,18 @@ class History(RuleBasedStateMachine):
             self.record = renew(self.record, fresh_record, pull_always=pull_always, policy=POLICY) or self.record
 
     @precondition(lambda self: self.record is not None)
-    @rule(result=st.sampled_from(BuildResult), pushed=st.sampled_from([HELD, OTHER]))
-    def the_reconciler_looks(self, result: BuildResult, pushed: str) -> None:
+    @rule(result=st.sampled_from(BuildResult), code=codes, pushed=st.sampled_from([HELD, OTHER]))
+    def the_reconciler_looks(self, result: BuildResult, code: str, pushed: str) -> None:
         assert self.record is not None
         step = next_step(self.record, None, self.now)
         if step is Step.INSPECT:
             if result is BuildResult.COPIED:
                 self.held = HELD if self.record.by_digest else pushed
-            step = next_step(self.record, Build(result, "reason"), self.now)
+            if result in (BuildResult.ENDED, BuildResult.DELAYED, BuildResult.REFUSED):
+                repeated = code == self.last_code == "STALLED"
+                self.may_end_at_once = self.may_end_at_once or repeated or result is BuildResult.ENDED
+                self.last_code = code
+            step = next_step(self.record, Build(result, "reason", code=code), self.now)
         if step is Step.START:
             step = Save(started(self.record, f"build:{self.now}", self.now))
         if step is Step.VERIFY:
@@ -359,9 +416,9 @@ class History(RuleBasedStateMachine):
             assert self.record.is_active
 
     @invariant()
-    def what_failed_says_why_after_five_attempts(self) -> None:
+    def what_failed_says_why_after_five_attempts_or_at_once(self) -> None:
         if self.record is not None and self.record.status is Status.FAILED:
-            assert self.record.attempts == MOST_ATTEMPTS
+            assert self.record.attempts == MOST_ATTEMPTS or self.may_end_at_once
             assert self.record.error
 
     def teardown(self) -> None:
@@ -370,7 +427,7 @@ class History(RuleBasedStateMachine):
             if self.record is None or self.record.status in (Status.COPIED, Status.FAILED):
                 break
             self.now = max(self.now, self.record.due_at or 0)
-            self.the_reconciler_looks(BuildResult.COPIED, HELD)
+            self.the_reconciler_looks(BuildResult.COPIED, "", HELD)
         assert self.record is None or self.record.status in (Status.COPIED, Status.FAILED)
 
 

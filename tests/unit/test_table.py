@@ -23,6 +23,7 @@ FULL = Record(
     digest="sha256:" + "a" * 64,
     error="NOT_FOUND: manifest unknown",
     due_at=3000,
+    same_result="UNREACHABLE 2",
 )
 
 

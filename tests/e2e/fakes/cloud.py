@@ -12,6 +12,7 @@ from unittest import mock
 import boto3
 from moto.awslambda.models import LambdaBackend
 from moto.cloudformation import models as cloudformation
+from moto.cloudformation import parsing
 from moto.cloudformation.parsing import ResourceMap, get_model_map, parse_and_update_resource
 from moto.dynamodb.models import dynamodb_backends
 from moto.dynamodb.models.table import Table
@@ -71,6 +72,16 @@ class Resources(ResourceMap):
             gone = self._parsed_resources.pop(name)
             if before[name].get("DeletionPolicy") != "Retain":
                 self._delete_resource(gone, before[name])
+
+
+_clean_json = parsing.clean_json
+
+
+def clean_json(value: Any, resources: ResourceMap) -> Any:
+    """Evaluate a value of a template; in a list, AWS::NoValue removes its entry, which moto leaves as null."""
+    if isinstance(value, list):
+        return [each for each in (clean_json(each, resources) for each in value) if each is not None]
+    return _clean_json(value, resources)
 
 
 def _mentions(resource: Json, changed: list[str]) -> bool:
@@ -133,6 +144,7 @@ def update_table(
 REPLACED: tuple[tuple[Any, str, object], ...] = (
     (cloudformation, "ResourceMap", Resources),
     (cloudformation.ChangeSet, "apply", apply),
+    (parsing, "clean_json", clean_json),
     (cloudformation.CloudFormationBackend, "create_change_set", create_change_set),
     (Table, "update_from_cloudformation_json", staticmethod(update_table)),
     # Functions are stored and never run: moto would need Docker. So entries of the stream stay until a test reads them.

@@ -3,8 +3,9 @@
 import json
 import os
 import secrets
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +63,21 @@ class Registry:
             found[repository] = {tag: self.manifest(repository, tag).digest for tag in tags}
         return found
 
-    def requests_of_skopeo(self) -> int:
-        """Return how many requests skopeo has made."""
-        return self.log.read_text().count("http.request.useragent=skopeo/")
+    def requests_of_crane(self) -> int:
+        """Return how many requests crane has made."""
+        return self.log.read_text().count('http.request.useragent="crane/')
+
+    def pulls(self, repository: str) -> int:
+        """Return how many manifests crane has read, as Docker Hub counts pulls: with GET, not with HEAD."""
+        path = f"/v2/{repository}/manifests/"
+        lines = [line for line in self.log.read_text().splitlines() if "response completed" in line and path in line]
+        return sum(" http.request.method=GET " in line and 'useragent="crane/' in line for line in lines)
+
+    def delete(self, repository: str, digest: str) -> None:
+        """Take away a manifest that an index still names, as a clean-up of untagged images does."""
+        hexadecimal = digest.removeprefix("sha256:")
+        revisions = self.storage / "docker/registry/v2/repositories" / repository / "_manifests/revisions/sha256"
+        shutil.rmtree(revisions / hexadecimal)
 
     def corrupt(self, blob: Content) -> None:
         """Change one byte of the stored `blob`."""
@@ -96,6 +109,7 @@ def registry(folder: Path, login: tuple[str, str] | None = None, notified: str |
         "version": "0.1",
         "storage": {"filesystem": {"rootdirectory": str(storage)}},
         "http": {"addr": f"127.0.0.1:{port}", "secret": secrets.token_hex()},
+        "validation": {"manifests": {"urls": {"allow": ["^https://"]}}},  # foreign layers
     }
     if login is not None:
         user, password = login
@@ -128,7 +142,6 @@ class BusyRegistry:
             self.refused += 1
             message = "You have reached your unauthenticated pull rate limit."
             body = json.dumps({"errors": [{"code": "TOOMANYREQUESTS", "message": message}]}).encode()
-            # Without Retry-After skopeo would wait 30 seconds, four times.
             return Answer(429, body, {"Content-Type": "application/json", "Retry-After": "0"})
         url = f"http://{self.behind.host}{request.path}"
         found = urllib3.request(request.method, url, headers={"Accept": ", ".join(MANIFEST_TYPES)})
@@ -143,6 +156,29 @@ def busy_registry(behind: Registry, refusals: int) -> Iterator[BusyRegistry]:
     with serving(busy.answer) as port:
         busy.host = f"localhost:{port}"
         yield busy
+
+
+@contextmanager
+def refusing_target(status: int, code: str, message: str) -> Iterator[str]:
+    """Run a registry that takes layers and refuses each manifest as ECR would; yield its host."""
+
+    def answer(request: Request) -> Answer:
+        if "/manifests/" in request.path and request.method == "PUT":
+            body = json.dumps({"errors": [{"code": code, "message": message}]}).encode()
+            return Answer(status, body, {"Content-Type": "application/json"})
+        location = {"Location": request.path.partition("?")[0] + ("1" if request.method == "POST" else "")}
+        statuses = {"GET": 200, "HEAD": 404, "POST": 202, "PATCH": 202, "PUT": 201}
+        return Answer(statuses[request.method], headers=location)
+
+    with serving(answer) as port:
+        yield f"localhost:{port}"
+
+
+@contextmanager
+def odd_source(respond: Callable[[Request], Answer]) -> Iterator[str]:
+    """Run a source with one image whose manifests are answered by `respond`; yield its host."""
+    with serving(lambda request: Answer(200) if request.path == "/v2/" else respond(request)) as port:
+        yield f"localhost:{port}"
 
 
 @dataclass(frozen=True)

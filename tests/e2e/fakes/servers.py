@@ -40,6 +40,8 @@ def serving(
 
         def do_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if "chunked" in self.headers.get("Transfer-Encoding", ""):  # it is not read, so the connection ends
+                self.close_connection = True
             headers = {name.lower(): value for name, value in self.headers.items()}
             answer = respond(Request(self.command, self.path, headers, body))
             with suppress(OSError):  # the caller may have hung up meanwhile
@@ -48,9 +50,10 @@ def serving(
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(answer.body)))
                 self.end_headers()
-                self.wfile.write(answer.body)
+                if self.command != "HEAD":
+                    self.wfile.write(answer.body)
 
-        do_GET = do_HEAD = do_POST = do_PUT = do_any  # noqa: N815 - http.server's names
+        do_GET = do_HEAD = do_PATCH = do_POST = do_PUT = do_any  # noqa: N815 - http.server's names
 
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
             pass

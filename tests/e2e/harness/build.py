@@ -1,20 +1,27 @@
-"""A build of image-pulling.yaml's project with real programs: bash, skopeo and the AWS CLI."""
+"""A build of image-pulling.yaml's project with real programs: bash, Python, curl, crane and the AWS CLI."""
 
+import hashlib
 import os
 import re
+import shlex
 import subprocess
+import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from e2e.fakes.internet import internet
 from e2e.fakes.registries import EcrApi, Registry
+from e2e.fakes.servers import Answer, serving
 from e2e.harness.processes import absent, program
 from image_mirror.reference import Destination, destination_of, parse_reference
-from support.buildspec_runner import CodeBuild, Run
+from support.buildspec_runner import CodeBuild, Run, make_archive
 
 PREFIX = "mirror"
 # The first releases of versions 1 and 2 that read AWS_ENDPOINT_URL; older ones would call the real AWS.
+_CRANE = "go install github.com/google/go-containerregistry/cmd/crane@v0.21.9"
 _AWS_CLI = {1: (1, 29), 2: (2, 13)}
 
 
@@ -38,14 +45,13 @@ class Project:
         """Return the destination that the package computes for `image`."""
         return destination_of(parse_reference(image), self.target.host, PREFIX)
 
-    def run(self, image: str, target: str | None = None) -> Run:
-        """Copy `image` to its destination, or to `target`. The build writes files only in `folder`."""
+    def run(self, image: str, target: str | None = None, **environment: str) -> Run:
+        """Copy `image` to its destination, or to `target`. The build writes files only in `folder`.
+
+        `environment` replaces variables of the project.
+        """
         check_programs()
-        programs = self.folder / "programs"
-        programs.mkdir(parents=True)
-        # The real apt-get would change this machine, where skopeo is installed already.
-        (programs / "apt-get").write_text("#!/bin/sh\n")
-        (programs / "apt-get").chmod(0o755)
+        self.folder.mkdir(parents=True)
         codebuild = CodeBuild(
             self.folder,
             parameters={"RepositoryPrefix": PREFIX},
@@ -56,36 +62,63 @@ class Project:
                 **self.key,
             },
             registry_auth=self.registry_auth,
-            path=f"{programs}:{os.environ['PATH']}",
+            path=os.environ["PATH"],
         )
         # A name that must be quoted, because of its space and its pattern characters.
         scratch = self.folder / "a [b]* $c"
         scratch.mkdir()
-        run = codebuild.run(
-            image,
-            target if target is not None else self.destination(image).by_tag,
-            TARGET_REGISTRY=self.target.host,
-            HOME=str(write_home(self.folder / "home", self.target, self.locations)),
-            TMPDIR=str(scratch),
-            AWS_ENDPOINT_URL=self.api.url,
-        )
+        with ExitStack() as stack:
+            archive = self._archive(stack)
+            port = stack.enter_context(serving(lambda _: Answer(200, archive)))
+            run = codebuild.run(
+                image,
+                target if target is not None else self.destination(image).by_tag,
+                **{
+                    "TARGET_REGISTRY": self.target.host,
+                    "TMPDIR": str(scratch),
+                    "AWS_ENDPOINT_URL": self.api.url,
+                    "CRANE_URL": f"http://127.0.0.1:{port}/crane.tar.gz",
+                    "CRANE_SHA256": hashlib.sha256(archive).hexdigest(),
+                    **environment,
+                },
+            )
         assert not list(scratch.iterdir()), "the build left files behind"
         return run
 
+    def _archive(self, stack: ExitStack) -> bytes:
+        """Return the archive that the build downloads: crane, or a script that runs it behind the proxy."""
+        crane = program("crane", _CRANE)
+        if not self.locations:
+            return _packed(crane)
+        world = stack.enter_context(internet(self.folder, self.locations))
+        script = self.folder / "crane"
+        settings = f"HTTPS_PROXY={world.url} SSL_CERT_FILE={shlex.quote(str(world.certificate))}"
+        script.write_text(f'#!/bin/sh\n{settings} exec {shlex.quote(str(crane))} "$@"\n')
+        script.chmod(0o755)
+        return _packed.__wrapped__(script)
 
-def write_home(folder: Path, target: Registry, locations: Mapping[str, str]) -> Path:
-    """Write the HOME directory from which skopeo reads the places of registries, and return it."""
-    entry = '[[registry]]\nprefix = "{}"\nlocation = "{}"\ninsecure = true\n'
+
+@cache
+def _packed(crane: Path) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder) / "crane.tar.gz"
+        make_archive(crane, archive)
+        return archive.read_bytes()
+
+
+def write_home(folder: Path, target: Registry) -> Path:
+    """Write a HOME directory in which skopeo reads that `target` is served by HTTP, and return it."""
     path = folder / ".config" / "containers" / "registries.conf"
     path.parent.mkdir(parents=True)
-    path.write_text("".join(entry.format(*pair) for pair in {target.host: target.host, **locations}.items()))
+    path.write_text(f'[[registry]]\nprefix = "{target.host}"\nlocation = "{target.host}"\ninsecure = true\n')
     return folder
 
 
 @cache
 def check_programs() -> None:
     """Skip the test, or fail it in CI, if a program of the build is missing or too old."""
-    program("skopeo", "apt-get install skopeo")
+    program("curl", "apt-get install curl")
+    program("crane", _CRANE)
     aws = program("aws", "pip install awscli")
     said = subprocess.run([aws, "--version"], capture_output=True, text=True, check=True).stdout
     found = re.match(r"aws-cli/(\d+)\.(\d+)", said)

@@ -14,7 +14,7 @@ from e2e.harness.source_images import SourceImage, digest_of
 def assert_pulled(folder: Path, target: Registry, name: str, pushed: SourceImage) -> None:
     """Pull `name` from `target` into `folder`, and check that it equals `pushed` in every byte."""
     skopeo_program = program("skopeo", "apt-get install skopeo")
-    environment = os.environ | {"HOME": str(write_home(folder / "node", target, {}))}
+    environment = os.environ | {"HOME": str(write_home(folder / "node", target))}
     login = ":".join(ECR_LOGIN)
 
     def skopeo(*words: str | Path) -> str:

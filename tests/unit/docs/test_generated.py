@@ -19,8 +19,8 @@ from image_mirror.metrics import Metric
 from image_mirror.record import MINUTE, BuildResult, Record, Status
 from image_mirror.rules import DEFAULT_RULES
 from image_mirror.table import DUE_INDEX
+from support.copy_program import PROGRAM
 from support.templates import ROOT, load_template, sam_template, webhook_configuration
-from tools import put_buildspec_into_template
 
 README, DESIGN, OPERATION, SECURITY = (
     (ROOT / name).read_text(encoding="utf-8")
@@ -155,11 +155,8 @@ def build_result(code: str) -> BuildResult:
 
 
 def test_the_script_ends_with_the_exit_codes_that_the_package_reads() -> None:
-    command = put_buildspec_into_template.SCRIPTS["build"].read_text(encoding="utf-8")
-    declared = re.search(r"declare -A exit_codes=\((.*?)\)", command, re.DOTALL)
-    assert declared
-    codes = {int(code): result for result, code in re.findall(r"\[(\w+)\]=(\d+)", declared[1])}
-    assert codes == {0: "COPIED", 1: "UNEXPLAINED", **EXIT_CODES}
+    assert set(PROGRAM.EXIT_CODES.values()) == {0, *EXIT_CODES}
+    assert all(PROGRAM.EXIT_CODES[result] == code for code, result in EXIT_CODES.items())
 
 
 def test_troubleshooting_has_each_result() -> None:

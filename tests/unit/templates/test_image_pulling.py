@@ -265,11 +265,45 @@ def test_everything_is_resource_stays_out_of_what_is_allowed() -> None:
             assert "*" not in json.dumps(statement)
 
 
+SOURCES = "codebuild:environment.environmentVariables/DOCKER_IMAGE.value"
+
+
+def test_the_user_may_only_copy_from_the_hosts_that_are_named() -> None:
+    (denial,) = [each for each in denials(SourceRegistries="gcr.io *.pkg.dev") if SOURCES in str(each)]
+    assert denial == {
+        "Effect": "Deny",
+        "Action": "codebuild:StartBuild",
+        "Resource": "*",
+        "Condition": {"StringNotLike": {SOURCES: ["gcr.io/*", "*.pkg.dev/*"]}},
+    }
+    assert not [each for each in denials() if SOURCES in str(each)]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "is_valid"),
+    [
+        pytest.param("*", True, id="all"),
+        pytest.param("gcr.io", True, id="one"),
+        pytest.param("gcr.io *.pkg.dev registry.local:5000", True, id="some"),
+        pytest.param("", False, id="none"),
+        pytest.param("gcr.io, quay.io", False, id="a comma"),
+        pytest.param("gcr.io  quay.io", False, id="two spaces"),
+        pytest.param("GCR.io", False, id="upper case"),
+        pytest.param("gcr.io/a", False, id="a path"),
+        pytest.param("gcr.io *", False, id="all beside one"),
+        pytest.param("a.io", False, id="so short that too many would fit"),
+    ],
+)
+def test_the_hosts_have_a_form(hosts: str, is_valid: bool) -> None:
+    assert bool(re.fullmatch(PARAMETERS["SourceRegistries"]["AllowedPattern"], hosts)) is is_valid
+
+
 def test_the_policies_stay_within_the_limits_of_iam() -> None:
     longest = {
         "ChinaAccountId": "123456789012",
         "Region": "cn-northwest-1",
         "RepositoryPrefix": "p" * PARAMETERS["RepositoryPrefix"]["MaxLength"],
+        "SourceRegistries": " ".join(["gcr.io"] * (PARAMETERS["SourceRegistries"]["MaxLength"] // 7)),
     }
     policy = json.dumps(user_policy(**longest), separators=(",", ":"))
     assert len(policy) + 100 < 6_144  # a managed policy without white space; 100 for the project's ARN

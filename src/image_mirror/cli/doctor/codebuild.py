@@ -9,7 +9,7 @@ from image_mirror.cli.doctor.dynamodb import due_states
 from image_mirror.cli.doctor.runner import Check, CheckResult, Context, Fetch, fail, fetch, fine, skip, unless, warn
 from image_mirror.cli.doctor.stacks import china_stack, global_stack
 from image_mirror.cli.remedies import REVERT, AwsCommand, aws_of
-from image_mirror.cli.stacks import Stack
+from image_mirror.cli.stacks import Stack, mirror_of
 from image_mirror.record import Status
 from image_mirror.review import Json
 
@@ -19,8 +19,6 @@ PROJECT, BUILDS, QUOTA = "project", "builds", "build quota"
 _QUOTA_CODE = "L-9D07B6EF"
 _GIVEN = ("DOCKER_IMAGE", "NEW_DOCKER_IMAGE")  # set by each StartBuild
 _EXPORTED = ("COPY_RESULT", "COPY_REASON")
-_FIRST_FIT = 8  # of aws/codebuild/standard: skopeo in earlier images lacks --preserve-digests
-_STANDARD = "aws/codebuild/standard:"
 
 
 @fetch(PROJECT)
@@ -59,10 +57,13 @@ def judge_project(project: Json | None, china: Stack, global_side: Stack) -> Seq
         exported = project.get("source", {}).get("buildspec", "")
         if any(each not in exported for each in _EXPORTED):
             yield fail(PROJECT, f"{name} has another release's buildspec; its results are not understood", again)
-        image = environment.get("image", "")
-        version = image.removeprefix(_STANDARD).partition(".")[0]
-        if image.startswith(_STANDARD) and version.isdigit() and int(version) < _FIRST_FIT:
-            yield fail(PROJECT, f"{name} runs on {image}, whose skopeo is too old", again)
+        elif "skopeo" in exported:
+            yield warn(PROJECT, f"{name} copies with skopeo, which refuses some images that crane copies", again)
+        allowed = variables.get("SOURCE_REGISTRIES", "*").split()
+        closed = [host for host in _copied_hosts(china) if not any(fnmatchcase(host, each) for each in allowed)]
+        if closed:
+            found = f"builds may not read from {', '.join(closed)}, which MirrorRules copies"
+            yield fail(PROJECT, found, "add them to SourceRegistries of the global stack, or remove the rules")
         if limit := project.get("concurrentBuildLimit"):
             yield warn(
                 PROJECT,
@@ -71,6 +72,12 @@ def judge_project(project: Json | None, china: Stack, global_side: Stack) -> Seq
             )
 
     return unless(faults(), fine(PROJECT, f"{name} matches the template"))
+
+
+def _copied_hosts(china: Stack) -> list[str]:
+    """Return the hosts of the rules that copy, each wildcard as it is written."""
+    prefixes = [rule.prefix for rule in mirror_of(china).rules.entries if rule.action == "copy"]
+    return list(dict.fromkeys(f"*.{each.host}" if each.wildcard else each.host for each in prefixes))
 
 
 @fetch(BUILDS)

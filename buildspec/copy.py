@@ -1,0 +1,555 @@
+"""The copy of one image: the program that the build in image-pulling.yaml runs. Python 3.9 and its library only.
+
+`make templates` puts it into the template, without comments and docstrings. It reads the environment of the build and
+writes its result, a reason for people and the digest as three lines into the file OUTCOME. Its exit code is that of the
+result.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import fnmatch
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+Failed = Callable[[str], "tuple[str, str]"]
+
+# The exit codes. A reconciler of an earlier release knows only 29, 40, 41, 43, 44 and 50; it takes any other one for an
+# attempt. So results that cost no attempt share a code that it knows.
+EXIT_CODES = {
+    "COPIED": 0,
+    "UNEXPLAINED": 1,
+    "RATE_LIMITED": 29,
+    "BAD_INPUT": 40,
+    "TARGET_LOGIN": 41,
+    "AUTH_FILE": 41,
+    "DENIED": 43,
+    "NOT_FOUND": 44,
+    "REFUSED": 45,
+    "TOO_LARGE": 46,
+    "UNREACHABLE": 50,
+    "TARGET_BUSY": 50,
+    "STALLED": 51,
+}
+REPEATED = ("UNREACHABLE", "TARGET_BUSY")
+# Layers at the same time, as benchmarks/copiers.py measures: a connection across the border is slow, many are not.
+JOBS = "12"
+
+HOST = r"[a-z0-9]+(?:(?:\.|-+)[a-z0-9]+)*(?::[0-9]+)?"
+COMPONENT = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+IMAGE = re.compile(
+    rf"({HOST})/({COMPONENT}(?:/{COMPONENT})*)(:[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}|@sha256:[a-f0-9]{{64}})"
+)
+RESERVED_TAG = re.compile(r"(?:digest-)?sha256-[a-f0-9]{64}")
+DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
+
+
+class Ended(Exception):
+    """The build has a result."""
+
+    def __init__(self, result: str, reason: str, digest: str = "") -> None:
+        super().__init__(result, reason)
+        self.result, self.reason, self.digest = result, reason, digest
+
+
+class Source:
+    """The image to copy: `host`, `path`, and `version`, which is ":TAG" or "@sha256:DIGEST"."""
+
+    def __init__(self, host: str, path: str, version: str) -> None:
+        self.host, self.path, self.version = host, path, version
+        self.name = f"{host}/{path}"
+
+    @property
+    def digest(self) -> str | None:
+        """The digest, if the image is named by one."""
+        return self.version[1:] if self.version.startswith("@") else None
+
+
+def checked_names(image: str, target: str, target_registry: str, prefix: str) -> Source:
+    """Return the Source, if `image` and `target` are names that belong together. Raises Ended with BAD_INPUT.
+
+    The grammar and the destination are those of parse_reference and destination_of in reference.py, so that a stolen
+    key cannot put one image in another's place. No reason quotes a value: a variable of type SECRETS_MANAGER contains a
+    secret. `target_registry` can have "?" for the digits of the account.
+    """
+    found = IMAGE.fullmatch(image) if len(image) <= 1024 else None
+    if not found:
+        raise Ended("BAD_INPUT", "DOCKER_IMAGE is not written HOST/PATH:TAG or HOST/PATH@sha256:DIGEST")
+    source = Source(*found.groups())
+    if not ({".", ":"} & set(source.host) or source.host == "localhost") or source.host == "index.docker.io":
+        raise Ended("BAD_INPUT", "DOCKER_IMAGE does not begin with the host of a registry, such as docker.io")
+    if source.host == "docker.io" and "/" not in source.path:
+        raise Ended("BAD_INPUT", "DOCKER_IMAGE: an official image of docker.io is docker.io/library/NAME")
+    tag = "digest-sha256-" + source.version[8:] if source.digest else source.version[1:]
+    if not source.digest and RESERVED_TAG.fullmatch(tag):
+        raise Ended("BAD_INPUT", "DOCKER_IMAGE: tags of the form sha256-<hex> and digest-sha256-<hex> are reserved")
+    registry = target.partition("/")[0]
+    if not re.fullmatch(HOST, registry) or not fnmatch.fnmatchcase(registry, target_registry):
+        raise Ended("BAD_INPUT", "NEW_DOCKER_IMAGE is not in the registry of the parameters Region and ChinaAccountId")
+    repository = f"{registry}/{prefix}/{source.host.replace(':', '_')}/{source.path}"
+    if len(repository) > 255:
+        raise Ended("BAD_INPUT", "the name is too long: with its registry, a repository has at most 255 characters")
+    if target != f"{repository}:{tag}":
+        raise Ended(
+            "BAD_INPUT", "NEW_DOCKER_IMAGE is not the copy of DOCKER_IMAGE; is RepositoryPrefix the same in China?"
+        )
+    if registry == source.host:
+        raise Ended("BAD_INPUT", "DOCKER_IMAGE is in the registry of the copies")
+    return source
+
+
+def login_of(text: str, source: Source) -> tuple[str, dict[str, str]] | None:
+    """Return the key and the entry of the login for `source` in `text`, the secret of RegistryAuthSecretArn, or None.
+
+    The secret is a config.json of docker or an auth.json of containers: {"auths": {KEY: ENTRY}}. KEY is a host or a
+    host and a path, with or without "https://" and "/v1/" or "/v2/". The longest key that fits decides. Raises Ended
+    with AUTH_FILE for a secret that the copy would ignore.
+    """
+    if not text.strip():
+        return None
+    auths = entries_of(text)
+    found = None
+    for key, entry in auths.items():
+        host, path = place_of(key)
+        fits = host == place_of(source.host)[0] and (
+            source.path == path or f"{source.path}/".startswith(f"{path}/" * bool(path))
+        )
+        if fits and (found is None or len(path) > len(place_of(found[0])[1])):
+            found = (key, entry)
+    return found and (found[0], usable(*found))
+
+
+def entries_of(text: str) -> dict[str, dict[str, Any]]:
+    """Return the object under "auths". Raises Ended with AUTH_FILE."""
+    form = 'write {"auths": {"HOST": {"auth": "..."}}}, as `docker login` does without a credential store'
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise no_login("is not a JSON object", form)
+    auths = document.get("auths")
+    if isinstance(auths, dict) and auths and all(isinstance(entry, dict) for entry in auths.values()):
+        return auths
+    if document.get("kind") == "Secret" or ".dockerconfigjson" in document:
+        raise no_login("is a whole Secret of Kubernetes", "store the decoded text of its .dockerconfigjson")
+    if "username" in document or "auth" in document:
+        raise no_login("is a login without its registry", form)
+    if any(name in document for name in ("credsStore", "credHelpers")):
+        raise no_login("only names a credential store (credsStore, credHelpers)", form)
+    if "auths" not in document and any(isinstance(value, dict) for value in document.values()):
+        raise no_login('is an old .dockercfg without "auths"', 'put its content under "auths"')
+    raise no_login('has no logins under "auths"', form)
+
+
+def usable(key: str, entry: Mapping[str, Any]) -> dict[str, str]:
+    """Return the user and the password, or the token, of a login. Raises Ended with AUTH_FILE."""
+    name = re.sub(r"[^ -~]", "?", key)[:100]
+    if isinstance(entry.get("identitytoken"), str) and entry["identitytoken"]:
+        return {"identitytoken": entry["identitytoken"]}
+    user, password = entry.get("username"), entry.get("password")
+    if not (isinstance(user, str) and isinstance(password, str) and user and password):
+        auth = entry.get("auth")
+        if not isinstance(auth, str) or not auth:
+            raise no_login(f"has no login for {name}", 'give it "auth", or "username" and "password"')
+        try:
+            user, colon, password = base64.b64decode(auth.strip(), validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            raise no_login(
+                f'has a login for {name} whose "auth" is not base64', "encode USER:PASSWORD in base64"
+            ) from None
+        password = password.rstrip("\0")
+        if not colon or not user or not password:
+            raise no_login(
+                f'has a login for {name} whose "auth" is not USER:PASSWORD', "encode USER:PASSWORD in base64"
+            )
+    return {"username": user, "password": password}
+
+
+def no_login(fault: str, remedy: str) -> Ended:
+    """Return the end of a build whose registry login cannot be used."""
+    return Ended("AUTH_FILE", f"the secret of RegistryAuthSecretArn {fault}; {remedy}")
+
+
+def place_of(key: str) -> tuple[str, str]:
+    """Return the host and the path of a login's key."""
+    host, _, path = re.sub(r"^https?://", "", key.strip()).partition("/")
+    path = re.sub(r"^v[12](/|$)", "", path).strip("/")
+    return ("docker.io" if host.lower() in DOCKER_HUB else host.lower()), path
+
+
+def crane_config(source_host: str, login: Mapping[str, str] | None, target_host: str, password: str) -> str:
+    """Return the text of crane's config.json: the two logins and nothing else."""
+
+    def entry(user: str, word: str) -> dict[str, str]:
+        return {"auth": base64.b64encode(f"{user}:{word}".encode()).decode()}
+
+    auths = {target_host: entry("AWS", password)}
+    if login:
+        # crane looks for Docker Hub's login under this key.
+        key = "https://index.docker.io/v1/" if source_host == "docker.io" else source_host
+        auths[key] = dict(login) if "identitytoken" in login else entry(login["username"], login["password"])
+    return json.dumps({"auths": auths})
+
+
+def secrets_of(login: Mapping[str, str] | None) -> list[str]:
+    """Return the texts of a login that no log may show."""
+    if not login:
+        return []
+    pair = f"{login.get('username')}:{login.get('password')}"
+    words = [login.get("password"), login.get("identitytoken"), pair]
+    return [form for word in words if word for form in (word, base64.b64encode(word.encode()).decode())]
+
+
+# What a failed crane says. Its error is one line "Error: ...: METHOD URL: CODE: message", where the method and the host
+# say which side spoke. The name of an image can look like an error, so what is before the URL is not read.
+URL = re.compile(
+    r"\b(?:GET|HEAD|PUT|POST|PATCH|DELETE) \"?(https?)://([^/\s\"?]+)(/[^\s\"?]*)?[^\s\"]*\"?:? ?", re.IGNORECASE
+)
+READING = re.compile(r"unexpected EOF|read tcp|error verifying|stream error|http2:", re.IGNORECASE)
+NETWORK = re.compile(
+    r"dial |lookup |connection (?:re|closed)|broken pipe|timeout|timed out|deadline exceeded|EOF\b|GOAWAY|tls: |x509"
+    r"|stream error|http2|no route|unreachable|server misbehaving|temporary failure|request canceled"
+    r"|malformed HTTP|use of closed|server closed|SSRF protection",
+    re.IGNORECASE,
+)
+# Errors without a URL.
+WITHOUT_URL = (
+    (
+        r"could not parse reference|repository can only contain|registries must be valid|tag can only contain",
+        "BAD_INPUT",
+    ),
+    (r"no space left|cannot allocate memory|read-only file system|permission denied", "UNEXPLAINED"),
+    (r"unexpected end of JSON|invalid character|cannot unmarshal|looking for beginning of value", "UNREACHABLE"),
+    (r"error verifying Digest", "BAD_INPUT"),
+    (r"error verifying|manifest digest: .* does not match|unexpected EOF|size of .* does not match", "UNREACHABLE"),
+    (r"unsupported MediaType|unknown media type|unknown mime type|unrecognized manifest", "BAD_INPUT"),
+)
+
+
+def status_of(said: str) -> int | None:
+    """Return the HTTP status in crane's words, or None: it is not printed for an error with codes."""
+    found = re.search(r"unexpected status code ([0-9]{3})", said)
+    return int(found[1]) if found else None
+
+
+def understood(errors: str, source: Source, target_host: str, login_key: str | None = None) -> tuple[str, str]:
+    """Return the result and the reason of a failed crane from its error output.
+
+    `login_key` is the key of the login that was sent to the source, or None.
+    """
+    start = max(errors.rfind("\nError: ") + 1, 0)
+    last = errors[start:] if errors[start:].startswith("Error: ") else ""
+    text = " ".join(last[len("Error: ") :].split())
+    if not text:
+        return "UNEXPLAINED", "the program ended without an error message"
+    place = URL.search(text)
+    if place is None:
+        for pattern, result in WITHOUT_URL:
+            if re.search(pattern, text, re.IGNORECASE):
+                lie = "an entry of the index has data that is not its manifest: " * ("verifying Digest" in text)
+                return result, lie + text
+        return ("UNREACHABLE" if NETWORK.search(text) else "UNEXPLAINED"), text
+    host, path, said = place[2].lower(), place[3] or "/", text[place.end() :]
+    if host == target_host:
+        return of_target(said), text
+    return of_source(said, host, path, source, login_key, text)
+
+
+def of_target(said: str) -> str:
+    """Return the result of an error of ECR in China."""
+    status = status_of(said)
+    if READING.search(said):
+        return "UNREACHABLE"
+    # Names of repositories have no upper case and no spaces, so these words are ECR's own.
+    if re.search(r"LimitExceeded|LIMIT_?EXCEEDED|maximum allowed|tag is immutable", said):
+        return "REFUSED"
+    if "TOOMANYREQUESTS" in said or "_UNKNOWN" in said or status in (404, 408, 429) or (status or 0) >= 500:
+        return "TARGET_BUSY"
+    if re.search(r"UNAVAILABLE|INTERNAL|ServerException|Rate exceeded", said):
+        return "TARGET_BUSY"
+    if re.search(r"UNAUTHORIZED|DENIED|authorization token|no basic auth", said) or status in (401, 403):
+        return "TARGET_LOGIN"
+    if status in (400, 405, 409, 413, 415, 422) or re.search(r"UNSUPPORTED|_INVALID|SIZE_", said):
+        return "REFUSED"
+    return "UNREACHABLE" if NETWORK.search(said) else "UNEXPLAINED"
+
+
+def of_source(said: str, host: str, path: str, source: Source, login_key: str | None, text: str) -> tuple[str, str]:
+    """Return the result and the reason of an error of the source: its registry, its token server or its CDN."""
+    own = host == source.host or (source.host == "docker.io" and host in (*DOCKER_HUB, "index.docker.io"))
+    status = status_of(said)
+    if status == 429 or "TOOMANYREQUESTS" in said:
+        return "RATE_LIMITED", text
+    missing = status in (404, 410) or re.search(r"(?:MANIFEST|NAME|BLOB)_UNKNOWN|NAME_INVALID", said)
+    unauthorized = status == 401 or "UNAUTHORIZED" in said
+    denied = unauthorized or status in (402, 403, 451) or "DENIED" in said
+    if (missing or denied) and not own and "/blobs/" in path:
+        return "UNREACHABLE", text
+    is_api = re.match(r"/v2(?:/|$)", path)
+    if (missing or denied) and login_key and not is_api and status == 401:
+        key = re.sub(r"[^ -~]", "?", login_key)[:100]
+        return "AUTH_FILE", f"the login for {key} in the secret of RegistryAuthSecretArn is refused: {text}"
+    if denied:
+        return "DENIED", f"with the login for {login_key}: {text}" if login_key else text
+    if missing:
+        return "NOT_FOUND", text
+    if own and re.search(r"no such host|certificate is (?:not )?valid for", said):
+        return "NOT_FOUND", text
+    if (status or 0) >= 500 or status in (400, 405, 406, 408) or NETWORK.search(said):
+        return "UNREACHABLE", text
+    return "UNEXPLAINED", text
+
+
+class Build:
+    """One run of the program: its settings from the environment, its folder, and the secrets that it masks."""
+
+    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
+        """Take the environment, and an empty folder."""
+        self.environment = environment
+        self.folder = folder
+        self.masked: list[str] = []
+        self.began = time.monotonic()
+        self.pauses = [float(each) for each in environment["COPY_PAUSES"].split()]
+        self.stall = float(environment["COPY_STALL_SECONDS"])
+        self.interval = float(environment["COPY_WATCH_SECONDS"])
+        self.most_bytes = float(environment["MAX_IMAGE_GIGABYTES"]) * 1e9
+        started = environment.get("CODEBUILD_START_TIME", "")
+        elapsed = time.time() - int(started) / 1000 if started.isdigit() else 0.0
+        minutes = float(environment["BUILD_TIMEOUT_MINUTES"])
+        # Two minutes are left for the result, or a tenth of a short build.
+        self.deadline = self.began + max(minutes * 60 - min(120.0, minutes * 6) - max(elapsed, 0.0), 0.0)
+
+    def hide(self, *secrets: str) -> None:
+        """Mask these texts in all output."""
+        self.masked += [each for each in secrets if each]
+
+    def shown(self, text: str) -> str:
+        """Return a text for the log, without secrets and in printable ASCII."""
+        text = "".join(char if " " <= char <= "~" or char == "\n" else " " for char in text)
+        text = re.sub(r"(https?://)[^/@\" ]*@", r"\1", text)
+        text = re.sub(r"(https?://[^?\" ]*)\?[^\" ]*", r"\1", text)
+        text = re.sub(
+            r"\b(basic|bearer|password|token)([ =:]+)[A-Za-z0-9+/=._~-]{16,}", r"\1\2***", text, flags=re.IGNORECASE
+        )
+        for secret in sorted(self.masked, key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return text
+
+    def run(self, *command: str, watched: bool = False, quiet: bool = False) -> tuple[int, str, str]:
+        """Run a program with PATH, an empty HOME, the logins and LC_ALL only. Return its status, output and errors."""
+        clean = {
+            "PATH": self.environment.get("PATH", ""),
+            "HOME": str(self.folder / "home"),
+            "DOCKER_CONFIG": str(self.folder / "docker"),
+            "LC_ALL": "C",
+        }
+        errors_file, output_file = self.folder / "errors", self.folder / "output"
+        with errors_file.open("wb") as errors, output_file.open("wb") as output:
+            process = subprocess.Popen(
+                command, env=clean, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True
+            )
+            ended = self.wait(process, errors_file) if watched else self.wait(process, None)
+        text = errors_file.read_bytes().decode("utf-8", "replace")
+        if not quiet:
+            print(self.shown(text), end="", flush=True)
+        if ended:
+            raise ended
+        return process.returncode, output_file.read_bytes().decode("utf-8", "replace"), text
+
+    def wait(self, process: subprocess.Popen[bytes], log: Path | None) -> Ended | None:
+        """Wait for a process. Return None, or why it was killed: nothing read, too much read, or no time left."""
+        seen, quiet_since = -1, time.monotonic()
+        while True:
+            try:
+                process.wait(self.interval)
+                return None
+            except subprocess.TimeoutExpired:
+                pass
+            now, read = time.monotonic(), bytes_read(process.pid)
+            if read != seen:
+                seen, quiet_since = read, now
+            ended = None
+            if read > self.most_bytes:
+                most = self.environment["MAX_IMAGE_GIGABYTES"]
+                ended = Ended("TOO_LARGE", f"more than {most} GB were read; MaxImageGigabytes allows more")
+            elif now - quiet_since > self.stall:
+                ended = Ended("STALLED", f"nothing was read for {self.stall:g} s")
+            elif now > self.deadline:
+                arrived = log.read_text(errors="replace").count("pushed blob: ") if log else 0
+                reason = "the time of the build is over (BuildTimeoutMinutes)"
+                if arrived:
+                    ended = Ended("UNREACHABLE", f"{reason}; {arrived} layers arrived, and the next build continues")
+                else:
+                    ended = Ended("STALLED", f"{reason}, and no layer arrived")
+            if ended:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                return ended
+
+
+def bytes_read(pid: int) -> int:
+    """Return how many bytes a process has read, from files and the network (proc(5): rchar)."""
+    try:
+        found = re.search(r"rchar: (\d+)", Path(f"/proc/{pid}/io").read_text())
+    except OSError:
+        return -1
+    return int(found[1]) if found else -1
+
+
+def shortened(reason: str) -> str:
+    """Return a reason of at most 300 characters. The cause is at the end, and can contain two digests."""
+    reason = " ".join(reason.split())
+    return reason if len(reason) <= 300 else f"{reason[:105]} ... {reason[-190:]}"
+
+
+def copy(build: Build) -> None:
+    """Copy the image. Raises Ended, always."""
+    environment = build.environment
+    build.hide(
+        environment.get("CHINA_ACCESS_KEY_ID", "").strip(), environment.get("CHINA_SECRET_ACCESS_KEY", "").strip()
+    )
+    source = checked_names(
+        environment.get("DOCKER_IMAGE", ""),
+        environment.get("NEW_DOCKER_IMAGE", ""),
+        environment["TARGET_REGISTRY"],
+        environment["REPOSITORY_PREFIX"],
+    )
+    target = environment["NEW_DOCKER_IMAGE"]
+    hosts = environment.get("SOURCE_REGISTRIES", "*").split()
+    if not any(fnmatch.fnmatchcase(source.host, pattern) for pattern in hosts):
+        raise Ended("BAD_INPUT", "the host of DOCKER_IMAGE is not in the parameter SourceRegistries")
+    for name, entry in (("CHINA_ACCESS_KEY_ID", "AccessKey"), ("CHINA_SECRET_ACCESS_KEY", "AccessSecretKey")):
+        if not environment.get(name, "").strip():
+            raise Ended(
+                "TARGET_LOGIN", f"{entry} in the secret ImagePullSecret is empty; `image-mirror connect` fills it in"
+            )
+    crane = environment.get("CRANE", "")
+    if not crane:
+        problem = environment.get("CRANE_PROBLEM") or "UNEXPLAINED the command that installs crane did not run"
+        raise Ended(*problem.split(" ", 1))
+
+    registry_auth = environment.get("REGISTRY_AUTH", "")
+    login = login_of(registry_auth, source)
+    build.hide(*secrets_of(login and login[1]))
+    password = ecr_password(build)
+    target_host = target.partition("/")[0]
+    build.hide(password, base64.b64encode(f"AWS:{password}".encode()).decode())
+    (build.folder / "home").mkdir()
+    (build.folder / "docker").mkdir()
+    config = crane_config(source.host, login and login[1], target_host, password)
+    (build.folder / "docker" / "config.json").write_text(config, encoding="utf-8")
+
+    def failed(errors: str) -> tuple[str, str]:
+        return understood(errors, source, target_host, login and login[0])
+
+    digest = source.digest or digest_of_source(build, crane, source, failed)
+    # A HEAD. If ECR does not answer, the copy says why.
+    status, held, _ = build.run(crane, "digest", target, quiet=True)
+    if status == 0 and held.strip() == digest:
+        raise Ended("COPIED", "ECR already has this image", digest)
+    print(f"copying {source.name}@{digest} to {target}", flush=True)
+    for pause in (*build.pauses, None):
+        status, _, errors = build.run(crane, "copy", "--jobs", JOBS, f"{source.name}@{digest}", target, watched=True)
+        if status == 0:
+            raise Ended("COPIED", "the copy is in ECR", digest)
+        result, reason = failed(errors)
+        if result not in REPEATED or pause is None or time.monotonic() + pause > build.deadline:
+            if result == "NOT_FOUND":
+                reason = with_platform(build, crane, source, digest, reason)
+            raise Ended(result, reason)
+        time.sleep(pause)
+
+
+def digest_of_source(build: Build, crane: str, source: Source, failed: Failed) -> str:
+    """Return the digest of the tag: a HEAD, which registries do not count as a pull."""
+    status, output, errors = build.run(crane, "digest", source.name + source.version, watched=True)
+    if status:
+        raise Ended(*failed(errors))
+    digest = output.strip()
+    if not re.fullmatch(r"sha256:[a-f0-9]{64}", digest):
+        raise Ended("BAD_INPUT", "the source's digest is not a sha256 digest")
+    return digest
+
+
+def with_platform(build: Build, crane: str, source: Source, digest: str, reason: str) -> str:
+    """Return the reason with the platform whose manifest the source does not have."""
+    missing = re.search(r"/manifests/(sha256:[a-f0-9]{64})", reason)
+    if not missing or missing[1] == digest:
+        return reason
+    status, output, _ = build.run(crane, "manifest", f"{source.name}@{digest}")
+    try:
+        children = json.loads(output)["manifests"] if status == 0 else []
+        [platform] = [child.get("platform") or {} for child in children if child["digest"] == missing[1]]
+        name = "/".join(str(platform[key]) for key in ("os", "architecture", "variant") if key in platform)
+    except (ValueError, KeyError, TypeError):
+        return reason
+    return f"the source does not have the manifest of {name or 'one platform'}: {reason}"
+
+
+def ecr_password(build: Build) -> str:
+    """Return the password for ECR in China. Raises Ended."""
+    environment = build.environment
+    command = ("aws", "ecr", "get-login-password", "--region", environment["TARGET_REGION"])
+    # Only aws gets a key; no other program does. CodeBuild sets AWS_REGION, which the AWS CLI prefers to --region's
+    # environment variable, and credentials of the build's own role.
+    names = ("PATH", "LC_ALL", "AWS_ENDPOINT_URL", "AWS_CA_BUNDLE")
+    clean = {name: environment[name] for name in names if name in environment}
+    clean |= {
+        "HOME": str(build.folder),
+        "AWS_ACCESS_KEY_ID": environment["CHINA_ACCESS_KEY_ID"].strip(),
+        "AWS_SECRET_ACCESS_KEY": environment["CHINA_SECRET_ACCESS_KEY"].strip(),
+    }
+    try:
+        done = subprocess.run(
+            command, env=clean, stdin=subprocess.DEVNULL, capture_output=True, timeout=300, check=False
+        )
+    except FileNotFoundError:
+        raise Ended("UNEXPLAINED", "the image of the build has no AWS CLI") from None
+    except subprocess.TimeoutExpired:
+        raise Ended("UNREACHABLE", "aws ecr get-login-password: no answer in five minutes") from None
+    errors = " ".join(done.stderr.decode("utf-8", "replace").split())
+    password = done.stdout.decode("utf-8", "replace").strip()
+    if done.returncode == 0 and password:
+        return password
+    print(build.shown(errors), flush=True)
+    if re.search(
+        r"\(Throttling|\(RequestLimitExceeded|\(5[0-9]{2}\)|\(ServerException|\(ServiceUnavailable|\(InternalFailure",
+        errors,
+    ):
+        raise Ended("TARGET_BUSY", errors)
+    if re.search(
+        r"Could not connect|timed? ?out|Connection was closed|EndpointConnection|SSL validation", errors, re.IGNORECASE
+    ):
+        raise Ended("UNREACHABLE", errors)
+    raise Ended("TARGET_LOGIN", errors or "aws ecr get-login-password printed no password")
+
+
+def main(outcome: str) -> int:
+    """Copy the image, write the result to the file `outcome`, and return the exit code."""
+    with tempfile.TemporaryDirectory() as folder:
+        build = Build(os.environ, Path(folder))
+        try:
+            copy(build)
+        except Ended as ended:
+            result, reason, digest = ended.result, shortened(build.shown(ended.reason)), ended.digest
+        except Exception as error:
+            result, reason, digest = "UNEXPLAINED", f"a bug of the build: {type(error).__name__}", ""
+            print(f"{type(error).__name__} ", flush=True)
+    Path(outcome).write_text(f"{result}\n{reason}\n{digest}\n", encoding="utf-8")
+    print(f"{result}: {reason}", flush=True)
+    return EXIT_CODES[result]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,141 @@
+"""The limits of a build: a program that reads nothing, reads too much or takes too long is ended."""
+
+import itertools
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.buildspec_runner import CodeBuild, resolve, template
+from support.copy_program import PROGRAM
+
+SETTINGS = {
+    "PATH": "/usr/bin:/bin",
+    "COPY_PAUSES": "0 0",
+    "COPY_STALL_SECONDS": "3600",
+    "COPY_WATCH_SECONDS": "0.01",
+    "MAX_IMAGE_GIGABYTES": "40",
+    "BUILD_TIMEOUT_MINUTES": "240",
+}
+
+
+def build(folder: Path, **settings: str) -> Any:
+    return PROGRAM.Build(SETTINGS | settings, folder)
+
+
+def ended(folder: Path, *command: str, **settings: str) -> tuple[str, str]:
+    with pytest.raises(PROGRAM.Ended) as raised:
+        build(folder, **settings).run(*command, watched=True)
+    return raised.value.result, raised.value.reason
+
+
+def test_a_program_that_reads_nothing_for_too_long_is_stalled(tmp_path: Path) -> None:
+    result, reason = ended(tmp_path, "sleep", "3600", COPY_STALL_SECONDS="0.05")
+    assert (result, reason) == ("STALLED", "nothing was read for 0.05 s")
+
+
+def test_a_program_that_goes_on_reading_is_not_stalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = itertools.count()
+    monkeypatch.setattr(PROGRAM, "bytes_read", lambda _: next(numbers))
+    status, _, _ = build(tmp_path, COPY_STALL_SECONDS="0").run("sleep", "0.2", watched=True)
+    assert status == 0
+
+
+def test_a_program_that_reads_too_much_is_ended(tmp_path: Path) -> None:
+    result, reason = ended(tmp_path, "dd", "if=/dev/zero", "of=/dev/null", "bs=1M", MAX_IMAGE_GIGABYTES="0.05")
+    assert (result, reason) == ("TOO_LARGE", "more than 0.05 GB were read; MaxImageGigabytes allows more")
+
+
+def test_a_build_without_time_left_is_stalled_if_no_layer_arrived(tmp_path: Path) -> None:
+    result, reason = ended(tmp_path, "sleep", "3600", BUILD_TIMEOUT_MINUTES="0.0001")
+    assert (result, reason) == ("STALLED", "the time of the build is over (BuildTimeoutMinutes), and no layer arrived")
+
+
+def test_a_build_without_time_left_waits_if_a_layer_arrived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrived = tmp_path / "arrived"
+    script = f"echo '2026/11/29 pushed blob: sha256:a' >&2; touch {arrived}; exec sleep 3600"
+    running = build(tmp_path)
+    seen: Any = PROGRAM.bytes_read
+
+    def late(pid: int) -> int:
+        """Let the time be over when the layer has arrived."""
+        if arrived.exists():
+            running.deadline = 0.0
+        found: int = seen(pid)
+        return found
+
+    monkeypatch.setattr(PROGRAM, "bytes_read", late)
+    with pytest.raises(PROGRAM.Ended) as raised:
+        running.run("bash", "-c", script, watched=True)
+    assert raised.value.result == "UNREACHABLE"
+    assert raised.value.reason.endswith("1 layers arrived, and the next build continues")
+
+
+def test_all_processes_of_a_program_that_is_ended_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "pid"
+    script = f"sleep 3600 & echo $! >{file}; wait"
+    running = build(tmp_path)
+    seen: Any = PROGRAM.bytes_read
+
+    def late(pid: int) -> int:
+        if file.exists() and file.read_text().strip():
+            running.deadline = 0.0
+        found: int = seen(pid)
+        return found
+
+    monkeypatch.setattr(PROGRAM, "bytes_read", late)
+    with pytest.raises(PROGRAM.Ended):
+        running.run("bash", "-c", script, watched=True)
+    status = Path(f"/proc/{file.read_text().strip()}/stat")
+    while status.exists() and status.read_text().split()[2] != "Z":
+        time.sleep(0.01)
+
+
+def test_the_time_that_the_build_has_used_already_counts(tmp_path: Path) -> None:
+    began = str(int((time.time() - 200 * 60) * 1000))
+    used = build(tmp_path, CODEBUILD_START_TIME=began)
+    fresh = build(tmp_path)
+    assert 199 * 60 < fresh.deadline - used.deadline < 201 * 60
+    assert fresh.deadline - fresh.began == pytest.approx(238 * 60), "two minutes are left for the result"
+    assert build(tmp_path, BUILD_TIMEOUT_MINUTES="5").deadline > time.monotonic() + 4 * 60
+
+
+def test_the_template_has_the_limits_of_a_real_build() -> None:
+    project = resolve(template()["Resources"]["CodeBuildProject"]["Properties"])
+    variables = {each["Name"]: each["Value"] for each in project["Environment"]["EnvironmentVariables"]}
+    assert {
+        name: variables[name]
+        for name in ("COPY_PAUSES", "COPY_STALL_SECONDS", "COPY_WATCH_SECONDS", "CRANE_PAUSE_SECONDS", "CRANE_SHA256")
+    } == {
+        "COPY_PAUSES": "10 30",
+        "COPY_STALL_SECONDS": "600",
+        "COPY_WATCH_SECONDS": "1",
+        "CRANE_PAUSE_SECONDS": "10",
+        "CRANE_SHA256": "5c16d8ddb971cb1d5e6ed8b1e743da8224414eeba2c2762d8f1a61b2f095699e",
+    }
+    assert variables["CRANE_URL"].endswith("/v0.21.9/go-containerregistry_Linux_x86_64.tar.gz")
+    assert (variables["MAX_IMAGE_GIGABYTES"], variables["BUILD_TIMEOUT_MINUTES"]) == ("40", "240")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "is_allowed"),
+    [
+        pytest.param("*", True, id="all"),
+        pytest.param("quay.io gcr.io", True, id="named"),
+        pytest.param("*.gcr.io quay.io", False, id="a wildcard for hosts below it"),
+        pytest.param("cr.io gcr.io.evil.example", False, id="similar hosts"),
+    ],
+)
+def test_a_build_reads_only_from_the_hosts_that_are_allowed(tmp_path: Path, hosts: str, is_allowed: bool) -> None:
+    run = CodeBuild(tmp_path, parameters={"SourceRegistries": hosts}).run()
+    assert run.exported["COPY_RESULT"] == ("COPIED" if is_allowed else "BAD_INPUT"), run.output
+    if not is_allowed:
+        assert "SourceRegistries" in run.exported["COPY_REASON"]
+        assert {call.arguments[0] for call in run.calls} == {"curl"}
+
+
+def test_secrets_are_masked_the_longest_first(tmp_path: Path) -> None:
+    running = build(tmp_path)
+    running.hide("abc", "abcdef", "")
+    assert running.shown("x abcdef abc abcde") == "x *** *** ***de"
