@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.cold import cold
+from benchmarks.copiers import copiers
 from benchmarks.copies import copy
 from benchmarks.memory import memory
 from benchmarks.parts import parts_table
@@ -26,6 +27,7 @@ MEASUREMENTS: Mapping[str, Callable[[int], Iterator[Row]]] = {
     "naive": against_naive,
     "cold": cold,
     "copy": copy,
+    "copiers": copiers,
     "throughput": throughput,
     "memory": memory,
 }
