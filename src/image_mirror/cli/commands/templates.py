@@ -1,5 +1,6 @@
 """`image-mirror templates`: writes the files that a deployment needs, from the installed package."""
 
+import stat
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -60,7 +61,13 @@ def _directory(text: str) -> Path:
     if not text:  # a variable that is not set
         raise typer.BadParameter("it is empty; name a directory, such as deployment", param_hint="DIR")
     path = Path(text)
-    if path.exists() and not path.is_dir():
+    try:
+        is_file = not stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):  # it is created, or that fails with the reason
+        return path
+    except OSError as error:  # a name that is too long, a loop of links, no permission
+        raise typer.BadParameter(f"{printable(text)}: {error.strerror}", param_hint="DIR") from None
+    if is_file:
         raise typer.BadParameter(f"{printable(text)} is a file; name a directory", param_hint="DIR")
     return path
 

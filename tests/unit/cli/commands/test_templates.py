@@ -143,6 +143,14 @@ def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None
     assert result.stderr.splitlines()[-1] == said
 
 
+def test_a_name_that_cannot_be_looked_up_is_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name, reason in (("loop", "Too many levels of symbolic links"), ("x" * 300, "File name too long")):
+        result = run(tmp_path / name)
+        assert result.exit_code == 2
+        assert result.stderr.splitlines()[-1] == f"Error: Invalid value for DIR: {tmp_path / name}: {reason}"
+
+
 def test_an_empty_name_as_of_a_variable_that_is_not_set_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
