@@ -85,7 +85,7 @@ class _Commands(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the arguments. Without any, the help is printed, and that is not an error."""
-        return super().parse_args(ctx, args or ["--help"])
+        return super().parse_args(ctx, args or ([] if ctx.resilient_parsing else ["--help"]))  # resilient: completion
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Run the command. A character that the output's encoding does not have is printed as an escape (\\u20ac)."""

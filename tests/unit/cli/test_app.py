@@ -50,3 +50,12 @@ def test_what_the_consoles_encoding_cannot_hold_is_printed_as_an_escape(command:
     assert b"a\\u20ac" in _printed("gbk", command, str(pod))
     assert "a\u20ac".encode() in _printed("utf-8", command, str(pod))
     assert b"a?" in _printed("gbk:replace", command, str(pod))
+
+
+@pytest.mark.parametrize(("typed", "offered"), [("--h", {"--help"}), ("--v", {"--version"})])
+def test_the_shell_completes_the_options_of_the_program(typed: str, offered: set[str]) -> None:
+    words = {"_IMAGE_MIRROR_COMPLETE": "complete_bash", "COMP_WORDS": f"image-mirror {typed}", "COMP_CWORD": "1"}
+    code = "from image_mirror.cli import app; app(prog_name='image-mirror')"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=os.environ | words, capture_output=True, text=True, check=False)
+    assert set(done.stdout.split()) == offered, done.stderr
