@@ -127,16 +127,14 @@ def parse_reference(text: str) -> ImageReference:
         raise InvalidReferenceError(text, "'@' must be followed by a digest: sha256: and 64 lower-case hex digits")
     name, tag = _split_tag(rest)
     if tag is not None and not _TAG.fullmatch(tag):
-        raise InvalidReferenceError(
-            text, "a tag has up to 128 letters, digits, '_', '.', '-', and does not start with '.' or '-'"
-        )
+        raise InvalidReferenceError(text, "a tag has up to 128 letters, digits, _ . - and starts with no . or -")
     registry, repository = _split_registry(name)
     if not REGISTRY.fullmatch(registry):
         raise InvalidReferenceError(text, "the registry is not a host name or an address, with an optional port")
     if repository != repository.lower():
         raise InvalidReferenceError(text, "the repository has upper case; write it in lower case")
     if not _REPOSITORY.fullmatch(repository):
-        raise InvalidReferenceError(text, "a repository has lower-case letters and digits, separated by / . _ __ or -")
+        raise InvalidReferenceError(text, "a repository has lower-case letters and digits, joined by / . _ __ -")
     if len(repository) > _LONGEST_REPOSITORY:
         raise InvalidReferenceError(text, f"the repository is longer than {_LONGEST_REPOSITORY} characters")
     if tag is None and not at:
@@ -157,7 +155,7 @@ def destination_of(source: ImageReference, registry: str, prefix: str) -> Destin
     # ECR allows 256 characters; container runtimes before 2024 count the registry too and stop at 255.
     if len(registry) + 1 + len(repository) > _LONGEST_REPOSITORY:
         raise NoDestinationError(
-            source, f"the copy's name, with its registry, would be longer than {_LONGEST_REPOSITORY} characters"
+            source, f"the copy's name would exceed {_LONGEST_REPOSITORY} characters with its registry"
         )
     if source.digest is not None:
         return Destination(registry, repository, _tag_of_digest(source), source.digest)

@@ -161,3 +161,22 @@ def test_all_warnings_together_stay_below_what_the_api_server_cuts(warnings: lis
 def test_a_digest_keeps_its_last_digits() -> None:
     warning = copying(f"registry.example.com/team/project/application@{DIGEST}")
     assert DIGEST[-12:] + " is being copied" in warning
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        pytest.param("gcr.io/some-project/some-team/some-application:_" + "v" * 128, id="tag"),
+        pytest.param("gcr.io/some-project/some-team/some-application:.1", id="start-of-a-tag"),
+        pytest.param("a-" * 500, id="repository"),
+        pytest.param("gcr.io/" + "a" * 250, id="name"),
+    ],
+)
+def test_the_cause_is_whole_beside_a_long_name(image: str) -> None:
+    decision, _ = MIRROR.decide(image)
+    assert isinstance(decision, Leave)
+    try:
+        destination_of(parse_reference(image), MIRROR.registry, MIRROR.prefix)
+    except (InvalidReferenceError, NoDestinationError) as error:
+        cause = error.cause
+    assert (decision.warning or "").endswith(f" stays as written: {cause}")
