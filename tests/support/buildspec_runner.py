@@ -88,7 +88,7 @@ def buildspec() -> Any:
     By CodeBuild's reference this is so if there is no `finally` (it always runs), no phase post_build (it runs after a
     failed build too), and no setting that a build continues after a failure.
     """
-    found = yaml.safe_load(template()["Resources"]["CodeBuildProject"]["Properties"]["Source"]["BuildSpec"])
+    found = yaml.safe_load(resolve(template()["Resources"]["CodeBuildProject"]["Properties"]["Source"]["BuildSpec"]))
     phases = found["phases"]
     assert list(phases) == ["install", "build"]
     assert phases["build"]["on-failure"] == "ABORT"
