@@ -1,14 +1,13 @@
 """The copy of one image: the program that the build in image-pulling.yaml runs. Python 3.9 and its library only.
 
-`make templates` puts it into the template, without comments and docstrings. It reads the environment of the build and
-writes its result, a reason for people and the digest as three lines into the file OUTCOME. Its exit code is that of the
-result.
+`make templates` puts it into the template, without comments and docstrings, and each module of image_mirror that it
+imports too. It reads the environment of the build and writes its result, a reason for people and the digest as three
+lines into the file OUTCOME. Its exit code is that of the result.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import fnmatch
 import json
 import os
@@ -20,7 +19,8 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+
+from image_mirror.registry_login import DOCKER_HUB, LoginError, login_of, shown_key
 
 Failed = Callable[[str], "tuple[str, str]"]
 
@@ -51,7 +51,6 @@ IMAGE = re.compile(
     rf"({HOST})/({COMPONENT}(?:/{COMPONENT})*)(:[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}|@sha256:[a-f0-9]{{64}})"
 )
 RESERVED_TAG = re.compile(r"(?:digest-)?sha256-[a-f0-9]{64}")
-DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
 
 
 class Ended(Exception):
@@ -108,84 +107,12 @@ def checked_names(image: str, target: str, target_registry: str, prefix: str) ->
     return source
 
 
-def login_of(text: str, source: Source) -> tuple[str, dict[str, str]] | None:
-    """Return the key and the entry of the login for `source` in `text`, the secret of RegistryAuthSecretArn, or None.
-
-    The secret is a config.json of docker or an auth.json of containers: {"auths": {KEY: ENTRY}}. KEY is a host or a
-    host and a path, with or without "https://" and "/v1/" or "/v2/". The longest key that fits decides. Raises Ended
-    with AUTH_FILE for a secret that the copy would ignore.
-    """
-    if not text.strip():
-        return None
-    auths = entries_of(text)
-    found = None
-    for key, entry in auths.items():
-        host, path = place_of(key)
-        fits = host == place_of(source.host)[0] and (
-            source.path == path or f"{source.path}/".startswith(f"{path}/" * bool(path))
-        )
-        if fits and (found is None or len(path) > len(place_of(found[0])[1])):
-            found = (key, entry)
-    return found and (found[0], usable(*found))
-
-
-def entries_of(text: str) -> dict[str, dict[str, Any]]:
-    """Return the object under "auths". Raises Ended with AUTH_FILE."""
-    form = 'write {"auths": {"HOST": {"auth": "..."}}}, as `docker login` does without a credential store'
+def login_for(source: Source, text: str) -> tuple[str, dict[str, str]] | None:
+    """Return the key and the login for `source` in the secret's text, or None. Raises Ended with AUTH_FILE."""
     try:
-        document = json.loads(text)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        raise no_login("is not a JSON object", form)
-    auths = document.get("auths")
-    if isinstance(auths, dict) and auths and all(isinstance(entry, dict) for entry in auths.values()):
-        return auths
-    if document.get("kind") == "Secret" or ".dockerconfigjson" in document:
-        raise no_login("is a whole Secret of Kubernetes", "store the decoded text of its .dockerconfigjson")
-    if "username" in document or "auth" in document:
-        raise no_login("is a login without its registry", form)
-    if any(name in document for name in ("credsStore", "credHelpers")):
-        raise no_login("only names a credential store (credsStore, credHelpers)", form)
-    if "auths" not in document and any(isinstance(value, dict) for value in document.values()):
-        raise no_login('is an old .dockercfg without "auths"', 'put its content under "auths"')
-    raise no_login('has no logins under "auths"', form)
-
-
-def usable(key: str, entry: Mapping[str, Any]) -> dict[str, str]:
-    """Return the user and the password, or the token, of a login. Raises Ended with AUTH_FILE."""
-    name = re.sub(r"[^ -~]", "?", key)[:100]
-    if isinstance(entry.get("identitytoken"), str) and entry["identitytoken"]:
-        return {"identitytoken": entry["identitytoken"]}
-    user, password = entry.get("username"), entry.get("password")
-    if not (isinstance(user, str) and isinstance(password, str) and user and password):
-        auth = entry.get("auth")
-        if not isinstance(auth, str) or not auth:
-            raise no_login(f"has no login for {name}", 'give it "auth", or "username" and "password"')
-        try:
-            user, colon, password = base64.b64decode(auth.strip(), validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
-            raise no_login(
-                f'has a login for {name} whose "auth" is not base64', "encode USER:PASSWORD in base64"
-            ) from None
-        password = password.rstrip("\0")
-        if not colon or not user or not password:
-            raise no_login(
-                f'has a login for {name} whose "auth" is not USER:PASSWORD', "encode USER:PASSWORD in base64"
-            )
-    return {"username": user, "password": password}
-
-
-def no_login(fault: str, remedy: str) -> Ended:
-    """Return the end of a build whose registry login cannot be used."""
-    return Ended("AUTH_FILE", f"the secret of RegistryAuthSecretArn {fault}; {remedy}")
-
-
-def place_of(key: str) -> tuple[str, str]:
-    """Return the host and the path of a login's key."""
-    host, _, path = re.sub(r"^https?://", "", key.strip()).partition("/")
-    path = re.sub(r"^v[12](/|$)", "", path).strip("/")
-    return ("docker.io" if host.lower() in DOCKER_HUB else host.lower()), path
+        return login_of(text, source.host, source.path)
+    except LoginError as error:
+        raise Ended("AUTH_FILE", f"the secret of RegistryAuthSecretArn {error.fault}; {error.remedy}") from None
 
 
 def crane_config(source_host: str, login: Mapping[str, str] | None, target_host: str, password: str) -> str:
@@ -298,10 +225,12 @@ def of_source(said: str, host: str, path: str, source: Source, login_key: str | 
         return "UNREACHABLE", text
     is_api = re.match(r"/v2(?:/|$)", path)
     if (missing or denied) and login_key and not is_api and status == 401:
-        key = re.sub(r"[^ -~]", "?", login_key)[:100]
-        return "AUTH_FILE", f"the login for {key} in the secret of RegistryAuthSecretArn is refused: {text}"
+        return (
+            "AUTH_FILE",
+            f"the login for {shown_key(login_key)} in the secret of RegistryAuthSecretArn is refused: {text}",
+        )
     if denied:
-        return "DENIED", f"with the login for {login_key}: {text}" if login_key else text
+        return "DENIED", f"with the login for {shown_key(login_key)}: {text}" if login_key else text
     if missing:
         return "NOT_FOUND", text
     if own and re.search(r"no such host|certificate is (?:not )?valid for", said):
@@ -440,7 +369,7 @@ def copy(build: Build) -> None:
         raise Ended(*problem.split(" ", 1))
 
     registry_auth = environment.get("REGISTRY_AUTH", "")
-    login = login_of(registry_auth, source)
+    login = login_for(source, registry_auth)
     build.hide(*secrets_of(login and login[1]))
     password = ecr_password(build)
     target_host = target.partition("/")[0]

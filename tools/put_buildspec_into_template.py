@@ -24,17 +24,73 @@ SCRIPTS = (ROOT / "buildspec" / "install.sh", ROOT / "buildspec" / "copy.sh")
 PROGRAM = ROOT / "buildspec" / "copy.py"
 """The program in the script of the build; a line with its name is replaced by it."""
 
+PACKAGE = ROOT / "src" / "image_mirror"
+"""The package whose modules the program may import; their text becomes a part of it."""
+
 PLACE = ("Mappings", "Build", "Spec", "Text")
 """Where the buildspec is in the template: not in its project, where each line would have a longer indent."""
 
 
 def generated() -> str:
     """Return the text of the template: the committed one with the current buildspec."""
-    program = without_comments(PROGRAM.read_text(encoding="utf-8"))
+    program = without_comments(assembled(PROGRAM.read_text(encoding="utf-8")))
     commands = {path.name: command_of(path.read_text(encoding="utf-8")) for path in SCRIPTS}
     commands = {name: command.replace(f"\n{PROGRAM.name}\n", f"\n{program}") for name, command in commands.items()}
     buildspec = with_commands(BUILDSPEC.read_text(encoding="utf-8"), commands)
     return with_text(TEMPLATE.read_text(encoding="utf-8"), buildspec)
+
+
+def assembled(program: str) -> str:
+    """Return a program as one file: in the place of each import from PACKAGE stands that module, and no import twice.
+
+    Raises ValueError if an import gives another name, or if two modules define the same name.
+    """
+    imports: dict[str, set[str]] = {}
+    body = _without_imports(program, imports, set())
+    names = [name for node in ast.parse(body).body for name in _defined(node)]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ValueError(f"two modules of the program define {', '.join(sorted(twice))}")
+    whole = sorted(f"import {module}\n" for module, named in imports.items() if "" in named)
+    parts = {module: ", ".join(sorted(named - {""})) for module, named in sorted(imports.items())}
+    # "__future__", which must come first, also sorts first.
+    return "".join([*(f"from {module} import {names}\n" for module, names in parts.items() if names), *whole]) + body
+
+
+def _without_imports(program: str, imports: dict[str, set[str]], modules: set[str]) -> str:
+    """Return the text of a module without its docstring and its imports, but with those of PACKAGE in their places.
+
+    Adds what is imported to `imports`, names by module, "" for the module itself; and the modules of PACKAGE to
+    `modules`.
+    """
+    lines = program.splitlines(keepends=True)
+    tree = ast.parse(program)
+    for node in reversed(tree.body):
+        text = ""
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            if any(each.asname for each in node.names):
+                raise ValueError(f"an import of the program gives another name: {ast.unparse(node)}")
+            module = node.module if isinstance(node, ast.ImportFrom) else None
+            if module is None:
+                for each in node.names:
+                    imports.setdefault(each.name, set()).add("")
+            elif not module.startswith(f"{PACKAGE.name}."):
+                imports.setdefault(module, set()).update(each.name for each in node.names)
+            elif module not in modules:
+                modules.add(module)
+                path = PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py")
+                text = _without_imports(path.read_text(encoding="utf-8"), imports, modules)
+        elif node is not tree.body[0] or ast.get_docstring(tree) is None:
+            continue
+        lines[node.lineno - 1 : node.end_lineno] = [text]
+    return "".join(lines)
+
+
+def _defined(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
 
 
 def without_comments(program: str) -> str:

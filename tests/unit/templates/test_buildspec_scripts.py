@@ -1,5 +1,7 @@
 """The files of buildspec/ and the buildspec in image-pulling.yaml are the same."""
 
+import ast
+import json
 import re
 from typing import Any
 
@@ -41,7 +43,7 @@ def test_the_project_runs_the_text_as_it_stands() -> None:
 
 def test_what_is_deployed_of_a_file_is_all_of_it_but_its_head() -> None:
     deployed = [command for phase in buildspec()["phases"].values() for command in phase["commands"]]
-    program = generator.without_comments(generator.PROGRAM.read_text(encoding="utf-8"))
+    program = generator.without_comments(generator.assembled(generator.PROGRAM.read_text(encoding="utf-8")))
     for path in generator.SCRIPTS:
         head, _, rest = path.read_text(encoding="utf-8").partition("\n\n")
         assert head.startswith("#!/bin/bash\n")
@@ -79,6 +81,53 @@ def test_a_changed_buildspec_changes_its_text_and_nothing_else() -> None:
     changed = generator.with_text(TEXT, text)
     assert text_of(changed) == text
     assert generator.with_text(changed, text_of(TEXT)) == TEXT, "comments and layout too"
+
+
+def test_a_module_stands_in_the_place_of_its_import_and_no_import_is_there_twice() -> None:
+    program = '''"""A program."""
+from __future__ import annotations
+
+import re
+import json
+from typing import Any
+
+from image_mirror.registry_login import login_of
+
+
+def run(text: Any) -> Any:
+    """Run."""
+    return login_of(re.sub("x", "", json.loads(text)), "ghcr.io", "a")
+'''
+    whole = generator.assembled(program)
+    top = [ast.unparse(node) for node in ast.parse(whole).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert top == [
+        "from __future__ import annotations",
+        "from typing import Any",
+        "import base64",
+        "import json",
+        "import re",
+    ]
+    defined: dict[str, Any] = {}
+    exec(compile(generator.without_comments(whole), "program", "exec"), defined)
+    text = json.dumps(json.dumps({"auths": {"ghcr.io": {"username": "u", "password": "p"}}}))
+    assert defined["run"](text) == ("ghcr.io", {"username": "u", "password": "p"})
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        pytest.param("import json as j\n", "another name", id="another name of a module"),
+        pytest.param(
+            "from image_mirror.registry_login import login_of as find\n", "another name", id="another name of a part"
+        ),
+        pytest.param(
+            "from image_mirror.registry_login import login_of\nDOCKER_HUB = 1\n", "define DOCKER_HUB", id="a name twice"
+        ),
+    ],
+)
+def test_a_program_that_cannot_be_one_file_is_refused(program: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        generator.assembled(program)
 
 
 @pytest.mark.parametrize(
