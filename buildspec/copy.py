@@ -1,8 +1,8 @@
 """The copy of one image: the program that the build in image-pulling.yaml runs. Python 3.9 and its library only.
 
-`make templates` puts it into the template, without comments and docstrings, and each module of image_mirror that it
-imports too. It reads the environment of the build and writes its result, a reason for people and the digest as three
-lines into the file OUTCOME. Its exit code is that of the result.
+`make templates` puts it into the template, without comments, docstrings and annotations, and with each module of
+image_mirror that it imports. It reads the environment of the build and writes its result, a reason for people and the
+digest as three lines into the file OUTCOME. Its exit code is that of the result.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from image_mirror.registry_login import DOCKER_HUB, LoginError, login_of, shown_key
-
-Failed = Callable[[str], "tuple[str, str]"]
 
 # The exit codes. A reconciler of an earlier release knows only 29, 40, 41, 43, 44 and 50; it takes any other one for an
 # attempt. So results that cost no attempt share a code that it knows.
@@ -400,7 +398,7 @@ def copy(build: Build) -> None:
         time.sleep(pause)
 
 
-def digest_of_source(build: Build, crane: str, source: Source, failed: Failed) -> str:
+def digest_of_source(build: Build, crane: str, source: Source, failed: Callable[[str], tuple[str, str]]) -> str:
     """Return the digest of the tag: a HEAD, which registries do not count as a pull."""
     status, output, errors = build.run(crane, "digest", source.name + source.version, watched=True)
     if status:

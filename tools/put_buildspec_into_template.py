@@ -6,6 +6,7 @@ CloudFormation needs one file, the template; shellcheck, tests and editors need 
 
 import ast
 import io
+import itertools
 import re
 import tokenize
 from collections.abc import Mapping
@@ -33,11 +34,16 @@ PLACE = ("Mappings", "Build", "Spec", "Text")
 
 def generated() -> str:
     """Return the text of the template: the committed one with the current buildspec."""
-    program = without_comments(assembled(PROGRAM.read_text(encoding="utf-8")))
+    program = deployed(PROGRAM.read_text(encoding="utf-8"))
     commands = {path.name: command_of(path.read_text(encoding="utf-8")) for path in SCRIPTS}
     commands = {name: command.replace(f"\n{PROGRAM.name}\n", f"\n{program}") for name, command in commands.items()}
     buildspec = with_commands(BUILDSPEC.read_text(encoding="utf-8"), commands)
     return with_text(TEMPLATE.read_text(encoding="utf-8"), buildspec)
+
+
+def deployed(program: str) -> str:
+    """Return a program as the template has it: one file, and in it what Python runs. Raises ValueError."""
+    return without_comments(without_annotations(assembled(program)))
 
 
 def assembled(program: str) -> str:
@@ -91,6 +97,62 @@ def _defined(node: ast.stmt) -> list[str]:
         return [node.name]
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
     return [each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
+
+
+def without_annotations(program: str) -> str:
+    """Return a program without type annotations, and without the imports that only they use.
+
+    Raises ValueError if Python would read another program.
+    """
+    tree = ast.parse(program)
+    data = program.encode()
+    lines = [0, *itertools.accumulate(len(line) for line in data.splitlines(keepends=True))]
+
+    def end(node: ast.expr) -> int:
+        return lines[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)
+
+    cuts = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg) and node.annotation:
+            cuts.append((lines[node.lineno - 1] + node.col_offset + len(node.arg.encode()), end(node.annotation)))
+        elif isinstance(node, ast.AnnAssign):
+            cuts.append((end(node.target), end(node.annotation)))
+        elif isinstance(node, ast.FunctionDef) and node.returns:
+            arrow = data.rindex(b" ->", 0, lines[node.returns.lineno - 1] + node.returns.col_offset)
+            cuts.append((arrow, end(node.returns)))
+    for first, last in sorted(cuts, reverse=True):
+        data = data[:first] + data[last:]
+    kept = data.decode()
+    if ast.dump(ast.parse(kept)) != ast.dump(_Unannotated().visit(tree)):
+        raise ValueError("the program without annotations is another program")
+    return _without_unused_imports(kept)
+
+
+class _Unannotated(ast.NodeTransformer):
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        if node.value is None:
+            raise ValueError(f"an annotation of the program gives no value: {ast.unparse(node)}")
+        return ast.Assign([node.target], node.value)
+
+
+def _without_unused_imports(program: str) -> str:
+    """Return a program, whose imports are one line each, without names that it does not use, and without __future__."""
+    tree = ast.parse(program)
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    lines = program.splitlines(keepends=True)
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            node.names = [each for each in node.names if each.name.partition(".")[0] in used]
+            lines[node.lineno - 1] = f"{ast.unparse(node)}\n" if node.names else ""
+    return "".join(lines)
 
 
 def without_comments(program: str) -> str:

@@ -43,7 +43,7 @@ def test_the_project_runs_the_text_as_it_stands() -> None:
 
 def test_what_is_deployed_of_a_file_is_all_of_it_but_its_head() -> None:
     deployed = [command for phase in buildspec()["phases"].values() for command in phase["commands"]]
-    program = generator.without_comments(generator.assembled(generator.PROGRAM.read_text(encoding="utf-8")))
+    program = generator.deployed(generator.PROGRAM.read_text(encoding="utf-8"))
     for path in generator.SCRIPTS:
         head, _, rest = path.read_text(encoding="utf-8").partition("\n\n")
         assert head.startswith("#!/bin/bash\n")
@@ -113,6 +113,29 @@ def run(text: Any) -> Any:
     assert defined["run"](text) == ("ghcr.io", {"username": "u", "password": "p"})
 
 
+def test_a_program_is_deployed_without_annotations_and_the_imports_that_only_they_use() -> None:
+    program = """from __future__ import annotations
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+def run(
+    é: Mapping[str, int], *more: str, word: str = "a: int -> b", call: Callable[[], dict[str, int]] | None = None
+) -> Callable[[str], int]:
+    kept: list[tuple[str, int]] = [(word, 1)]
+    return lambda text: Path(text) or kept
+"""
+    assert (
+        generator.without_annotations(program)
+        == """from pathlib import Path
+def run(
+    é, *more, word = "a: int -> b", call = None
+):
+    kept = [(word, 1)]
+    return lambda text: Path(text) or kept
+"""
+    )
+
+
 @pytest.mark.parametrize(
     ("program", "words"),
     [
@@ -123,11 +146,12 @@ def run(text: Any) -> Any:
         pytest.param(
             "from image_mirror.registry_login import login_of\nDOCKER_HUB = 1\n", "define DOCKER_HUB", id="a name twice"
         ),
+        pytest.param("class A:\n    b: int\n", "gives no value: b: int", id="an annotation without a value"),
     ],
 )
 def test_a_program_that_cannot_be_one_file_is_refused(program: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        generator.assembled(program)
+        generator.deployed(program)
 
 
 @pytest.mark.parametrize(
