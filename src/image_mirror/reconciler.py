@@ -155,7 +155,8 @@ class Reconciler:
     def _conclude(self, record: Record, builds: Mapping[str, Build | DelayedError], invocation: Invocation) -> None:
         build = builds.get(record.build_id or "")
         if isinstance(build, DelayedError):
-            self._write(record, Save(lookup_failed(record, str(build), self._now())), invocation, _wait(build))
+            after = lookup_failed(record, str(build), self._now(), self._policy, key=build.key)
+            self._write(record, Save(after), invocation, _wait(build))
         elif build is not None:
             self._take(record, build, invocation)
 
@@ -177,7 +178,7 @@ class Reconciler:
                 else:
                     step = Save(started(record, build_id, self._now()))
             case Step.VERIFY:
-                step = verified(record, self._repositories.held(record), self._now(), self._policy)
+                step = verified(record, self._repositories.held(record), self._now(), self._policy, build)
             case Save() | Step.WAIT | Step.INSPECT | Step.REMOVE:
                 pass
             case _:

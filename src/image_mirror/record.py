@@ -40,7 +40,9 @@ class Record:
     `status` is None in an item written by an older deployment. `attempts` counts the builds since
     `requested_at` that the source refused, `waits` the delays that cost no attempt. `build_id` is the latest build,
     running or ended. `digest` is what ECR holds. `error` is the latest reason, for people. `same_result` is the
-    latest build's code, and how many builds in a row have ended with it.
+    latest build's code, and how many builds in a row have ended with it. `open_build` is the ID of a build whose copy
+    has arrived while its end has not been read. `pushed` is the digest that the latest such build exported, and
+    `signatures` how many signatures it copied, or why it copied none or fewer.
     """
 
     repo: str
@@ -56,6 +58,9 @@ class Record:
     error: str | None = None
     due_at: int | None = None
     same_result: str | None = None
+    open_build: str | None = None
+    pushed: str | None = None
+    signatures: str | None = None
 
     @property
     def is_active(self) -> bool:
@@ -88,13 +93,15 @@ class Build:
     """The state of one build in CodeBuild; `reason` is one line for people, without secrets.
 
     `key` is set for a delay that lasts until someone fixes a key or a secret in the global account. `code` is the
-    build's COPY_RESULT, if it is known.
+    build's COPY_RESULT, if it is known. `digest` and `signatures` are what a build with a copy exported, or "".
     """
 
     result: BuildResult
     reason: str = ""
     key: bool = False
     code: str = ""
+    digest: str = ""
+    signatures: str = ""
 
 
 def new_record(destination: Destination, source: ImageReference, now: int) -> Record:
@@ -130,7 +137,9 @@ def renew(record: Record, fresh: Record, *, pull_always: bool, policy: Policy) -
     """
     now, by_digest = fresh.requested_at, fresh.by_digest
     renewed = needs_renewal(record, now, by_digest=by_digest, pull_always=pull_always, policy=policy)
-    return replace(fresh, digest=record.digest) if renewed else None
+    if not renewed:
+        return None
+    return replace(fresh, digest=record.digest, pushed=record.pushed, signatures=record.signatures)
 
 
 def asked_again(record: Record, now: int) -> Record | None:
