@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.aws_errors import code_of
-from image_mirror.cli.commands.prune.selection import Details, InUse, Tag, Unused, tags, unused_untagged
+from image_mirror.cli.commands.prune.selection import (
+    Details,
+    InUse,
+    Tag,
+    Unused,
+    signatures_left,
+    tags,
+    unused_untagged,
+)
 from image_mirror.cli.image_selection import ImageResult
 from image_mirror.cli.terminal import each
 from image_mirror.table import Records
@@ -111,6 +119,9 @@ class Pruning:
         for names in _batches(removable):
             self._remove_tags(repo, names)
         if removable:
+            removed = {name for name in removable if self.outcomes.get((repo, name)) == REMOVED}
+            for names in _batches(signatures_left(repo, found, removed, running)):
+                self._delete(repo, "imageTag", names)
             self._remove_untagged(repo, found, running)
 
     def _reason_to_keep(self, before: Tag, now: Tag | None, running: InUse) -> ImageResult | None:
