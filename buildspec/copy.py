@@ -1,13 +1,14 @@
 """The copy of one image: the program that the build in image-pulling.yaml runs. Python 3.9 and its library only.
 
 `make templates` puts it into the template, without comments, docstrings and annotations, and with each module of
-image_mirror that it imports. It reads the environment of the build and writes its result, a reason for people and the
-digest as three lines into the file OUTCOME. Its exit code is that of the result.
+image_mirror that it imports. It reads the environment of the build and writes its result, a reason for people, the
+digest and what it says of signatures as four lines into the file OUTCOME. Its exit code is that of the result.
 """
 
 from __future__ import annotations
 
 import base64
+import copy
 import fnmatch
 import json
 import os
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from urllib.parse import urlencode
 
 from image_mirror.registry_login import DOCKER_HUB, LoginError, login_of, shown_key
 
@@ -48,15 +50,16 @@ COMPONENT = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 IMAGE = re.compile(
     rf"({HOST})/({COMPONENT}(?:/{COMPONENT})*)(:[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}|@sha256:[a-f0-9]{{64}})"
 )
+DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
 RESERVED_TAG = re.compile(r"(?:digest-)?sha256-[a-f0-9]{64}")
 
 
 class Ended(Exception):
     """The build has a result."""
 
-    def __init__(self, result: str, reason: str, digest: str = "") -> None:
+    def __init__(self, result: str, reason: str, digest: str = "", signatures: str = "") -> None:
         super().__init__(result, reason)
-        self.result, self.reason, self.digest = result, reason, digest
+        self.result, self.reason, self.digest, self.signatures = result, reason, digest, signatures
 
 
 class Source:
@@ -212,7 +215,7 @@ def of_target(said: str) -> str:
 
 def of_source(said: str, host: str, path: str, source: Source, login_key: str | None, text: str) -> tuple[str, str]:
     """Return the result and the reason of an error of the source: its registry, its token server or its CDN."""
-    own = host == source.host or (source.host == "docker.io" and host in (*DOCKER_HUB, "index.docker.io"))
+    own = host == source.host or (source.host == "docker.io" and host in DOCKER_HUB)
     status = status_of(said)
     if status == 429 or "TOOMANYREQUESTS" in said:
         return "RATE_LIMITED", text
@@ -273,8 +276,18 @@ class Build:
             text = text.replace(secret, "***")
         return text
 
-    def run(self, *command: str, watched: bool = False, quiet: bool = False) -> tuple[int, str, str]:
-        """Run a program with PATH, an empty HOME, the logins and LC_ALL only. Return its status, output and errors."""
+    def limited(self, seconds: float, most_bytes: float) -> Build:
+        """Return this build with less time, and with another limit for what one program reads."""
+        other = copy.copy(self)
+        other.deadline = min(self.deadline, time.monotonic() + seconds)
+        other.most_bytes = most_bytes
+        return other
+
+    def run(self, *command: str, sends_layers: bool = False, quiet: bool = False) -> tuple[int, str, str]:
+        """Run a program with PATH, an empty HOME, the logins and LC_ALL only. Return its status, output and errors.
+
+        If the time is over, layers that a program has sent count. Raises Ended.
+        """
         clean = {
             "PATH": self.environment.get("PATH", ""),
             "HOME": str(self.folder / "home"),
@@ -286,7 +299,7 @@ class Build:
             process = subprocess.Popen(
                 command, env=clean, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True
             )
-            ended = self.wait(process, errors_file) if watched else self.wait(process, None)
+            ended = self.wait(process, errors_file if sends_layers else None)
         text = errors_file.read_bytes().decode("utf-8", "replace")
         if not quiet:
             print(self.shown(text), end="", flush=True)
@@ -340,7 +353,7 @@ def shortened(reason: str) -> str:
     return reason if len(reason) <= 300 else f"{reason[:105]} ... {reason[-190:]}"
 
 
-def copy(build: Build) -> None:
+def copy_image(build: Build) -> None:
     """Copy the image. Raises Ended, always."""
     environment = build.environment
     build.hide(
@@ -387,9 +400,14 @@ def copy(build: Build) -> None:
         raise Ended("COPIED", "ECR already has this image", digest)
     print(f"copying {source.name}@{digest} to {target}", flush=True)
     for pause in (*build.pauses, None):
-        status, _, errors = build.run(crane, "copy", "--jobs", JOBS, f"{source.name}@{digest}", target, watched=True)
+        status, _, errors = build.run(
+            crane, "copy", "--jobs", JOBS, f"{source.name}@{digest}", target, sends_layers=True
+        )
         if status == 0:
-            raise Ended("COPIED", "the copy is in ECR", digest)
+            signatures = ""
+            if environment["WITH_SIGNATURES"] == "true":
+                signatures = copied_signatures(build, crane, source, digest, target, login and login[1])
+            raise Ended("COPIED", "the copy is in ECR", digest, signatures)
         result, reason = failed(errors)
         if result not in REPEATED or pause is None or time.monotonic() + pause > build.deadline:
             if result == "NOT_FOUND":
@@ -400,11 +418,11 @@ def copy(build: Build) -> None:
 
 def digest_of_source(build: Build, crane: str, source: Source, failed: Callable[[str], tuple[str, str]]) -> str:
     """Return the digest of the tag: a HEAD, which registries do not count as a pull."""
-    status, output, errors = build.run(crane, "digest", source.name + source.version, watched=True)
+    status, output, errors = build.run(crane, "digest", source.name + source.version)
     if status:
         raise Ended(*failed(errors))
     digest = output.strip()
-    if not re.fullmatch(r"sha256:[a-f0-9]{64}", digest):
+    if not DIGEST.fullmatch(digest):
         raise Ended("BAD_INPUT", "the source's digest is not a sha256 digest")
     return digest
 
@@ -462,20 +480,179 @@ def ecr_password(build: Build) -> str:
     raise Ended("TARGET_LOGIN", errors or "aws ecr get-login-password printed no password")
 
 
+# Signatures, attestations and SBOMs: the artifacts of an image. They never fail its copy, so they have limits of their
+# own. The bytes are those of one artifact.
+MOST_ARTIFACTS = 50
+MOST_ARTIFACT_BYTES = 100e6
+SIGNATURE_SECONDS = 60.0
+MANIFEST_TYPES = ", ".join(
+    f"application/vnd.{each}+json"
+    for each in (
+        "oci.image.index.v1",
+        "oci.image.manifest.v1",
+        "docker.distribution.manifest.v2",
+        "docker.distribution.manifest.list.v2",
+    )
+)
+
+
+def copied_signatures(
+    build: Build, crane: str, source: Source, digest: str, target: str, login: Mapping[str, str] | None
+) -> str:
+    """Copy the artifacts of an image whose copy is in ECR. Return how many there are, or what was not copied and why.
+
+    Each is copied by its digest, because ECR finds it by its subject. The tag sha256-<hex>, a list of artifacts, is not
+    copied: in ECR it would keep them from being deleted with their image.
+    """
+    limited = build.limited(SIGNATURE_SECONDS, MOST_ARTIFACT_BYTES)
+    repository = target.rpartition(":")[0]
+    copied, problem = 0, ""
+    found: list[tuple[str, str]] = []
+    try:
+        found, problem = artifacts_of(SourceApi(limited, source, login), digest)
+        for artifact, place in found[:MOST_ARTIFACTS]:
+            command = (crane, "copy", "--jobs", JOBS, f"{source.name}@{artifact}", repository + place)
+            status, _, errors = limited.run(*command)
+            copied += not status
+            if status:
+                problem = problem or understood(errors, source, target.partition("/")[0])[1]
+        if len(found) > MOST_ARTIFACTS:
+            problem = problem or f"at most {MOST_ARTIFACTS} are copied"
+    except Ended as ended:
+        limits = {"STALLED": f"not copied in {SIGNATURE_SECONDS:g} s", "TOO_LARGE": "one has more than 100 MB"}
+        problem = limits.get(ended.result, ended.reason)
+    except Exception as error:
+        problem = f"a bug of the build: {type(error).__name__}"
+    if not problem:
+        return str(copied)
+    return shortened(build.shown(f"{copied} of {len(found)}: {problem}" if found else problem))
+
+
+def artifacts_of(api: SourceApi, digest: str) -> tuple[list[tuple[str, str]], str]:
+    """Return the digest of each artifact of `digest` with its place in the copy's repository, and what went wrong.
+
+    They are listed by the referrers API of the source (OCI distribution 1.1), or by its fallback, the tag
+    sha256-<hex>. cosign 2 made tags of its own. HEADs do not count as pulls.
+    """
+    tag = digest.replace(":", "-")
+    status, _, body = api.ask(f"referrers/{digest}")
+    listed = listed_in(body) if status == 200 else None
+    if listed is None and api.ask(f"manifests/{tag}", head=True)[0] == 200:
+        listed = listed_in(api.ask(f"manifests/{tag}")[2])
+    found, problem = [], ""
+    for kind in (".sig", ".att", ".sbom"):
+        status, pushed, _ = api.ask(f"manifests/{tag}{kind}", head=True)
+        if status == 200 and DIGEST.fullmatch(pushed):
+            found.append((pushed, f":{tag}{kind}"))
+        elif status != 404:
+            problem = f"the source answered {status} for the tag {tag}{kind}"
+    return found + [(each, f"@{each}") for each in listed or ()], problem
+
+
+def listed_in(body: bytes) -> list[str] | None:
+    """Return the digests in an index, each once, or None if it is no index."""
+    try:
+        digests = [entry["digest"] for entry in json.loads(body)["manifests"]]
+        return [each for each in dict.fromkeys(digests) if DIGEST.fullmatch(each)]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+class SourceApi:
+    """The API of the source's registry, by curl: no command of crane reads referrers."""
+
+    def __init__(self, build: Build, source: Source, login: Mapping[str, str] | None) -> None:
+        """Take the login for the source. One that is an identity token is not used here."""
+        self.build, self.path = build, source.path
+        host = "registry-1.docker.io" if source.host == "docker.io" else source.host
+        self.base = f"https://{host}/v2/{source.path}/"
+        self.basic = ""
+        if login and "username" in login:
+            pair = f"{login['username']}:{login['password']}"
+            self.basic = "Basic " + base64.b64encode(pair.encode()).decode()
+        self.authorization: str | None = None
+
+    def ask(self, place: str, *, head: bool = False) -> tuple[int, str, bytes]:
+        """Return the status, the Docker-Content-Digest and the body of a place in the repository. Raises Ended."""
+        status, headers, body = self.request(self.base + place, self.authorization or "", head=head)
+        if status == 401 and self.authorization is None:
+            self.authorization = self.authorization_for(headers.get("www-authenticate", ""))
+            status, headers, body = self.request(self.base + place, self.authorization, head=head)
+        return status, headers.get("docker-content-digest", ""), body
+
+    def authorization_for(self, challenge: str) -> str:
+        """Return the Authorization header for a challenge, "" for none: Basic, or Bearer with a token."""
+        if not challenge.lower().startswith("bearer "):
+            return self.basic
+        values = dict(re.findall(r'(realm|service)="([^"]*)"', challenge))
+        realm = values.get("realm", "")
+        if not re.fullmatch(r"https://[!-~]+", realm):
+            return ""
+        query = {"scope": f"repository:{self.path}:pull"}
+        if "service" in values:
+            query["service"] = values["service"]
+        status, _, body = self.request(f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}", self.basic)
+        try:
+            answer = json.loads(body) if status == 200 else {}
+            token = answer.get("token") or answer.get("access_token") or ""
+        except (ValueError, AttributeError):
+            return ""
+        if not isinstance(token, str) or not re.fullmatch(r"[A-Za-z0-9+/=._~:-]+", token):
+            return ""
+        self.build.hide(token)
+        return f"Bearer {token}"
+
+    def request(self, url: str, authorization: str, *, head: bool = False) -> tuple[int, dict[str, str], bytes]:
+        """Return the status, the headers by their lower-case names, and the body. Raises Ended if there is no answer.
+
+        curl sends the authorization to no other host after a redirect.
+        """
+        config, answer, body = (self.build.folder / name for name in ("curl.txt", "headers.txt", "body"))
+        config.write_text(f'header = "Authorization: {authorization}"\n' if authorization else "", encoding="utf-8")
+        for file in (answer, body):
+            file.write_bytes(b"")
+        left = max(self.build.deadline - time.monotonic(), 1)
+        files = ("--config", str(config), "--dump-header", str(answer), "--output", str(body))
+        limits = (
+            "--max-time",
+            f"{left:.0f}",
+            "--max-filesize",
+            "4000000",
+            "--proto",
+            "=https",
+            "--proto-redir",
+            "=https",
+        )
+        command = ("curl", "--silent", "--show-error", "--location", "--globoff", *files, *limits)
+        more = ("--head",) if head else ()
+        status, output, errors = self.build.run(
+            *command, *more, "--header", f"Accept: {MANIFEST_TYPES}", "--write-out", "%{http_code}", "--url", url
+        )
+        if status or not output.isdigit():
+            raise Ended("UNREACHABLE", errors or "curl ended without an answer")
+        # After redirects the file has the headers of each answer.
+        last = re.split(r"\r?\n\r?\n", answer.read_text("latin-1").strip())[-1]
+        headers = {
+            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in last.splitlines()[1:])
+        }
+        return int(output), headers, body.read_bytes()
+
+
 def main(outcome: str) -> int:
     """Copy the image, write the result to the file `outcome`, and return the exit code."""
     with tempfile.TemporaryDirectory() as folder:
         build = Build(os.environ, Path(folder))
         try:
-            copy(build)
-        except Ended as ended:
-            result, reason, digest = ended.result, shortened(build.shown(ended.reason)), ended.digest
+            copy_image(build)
+        except Ended as error:
+            ended = error
         except Exception as error:
-            result, reason, digest = "UNEXPLAINED", f"a bug of the build: {type(error).__name__}", ""
-            print(f"{type(error).__name__} ", flush=True)
-    Path(outcome).write_text(f"{result}\n{reason}\n{digest}\n", encoding="utf-8")
-    print(f"{result}: {reason}", flush=True)
-    return EXIT_CODES[result]
+            ended = Ended("UNEXPLAINED", f"a bug of the build: {type(error).__name__}")
+        lines = (ended.result, shortened(build.shown(ended.reason)), ended.digest, ended.signatures)
+    Path(outcome).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    signatures = f"; signatures: {ended.signatures}" if ended.signatures else ""
+    print(f"{lines[0]}: {lines[1]}{signatures}", flush=True)
+    return EXIT_CODES[ended.result]
 
 
 if __name__ == "__main__":

@@ -13,6 +13,6 @@ copy.py
 PYTHON
 COPY_EXIT_CODE=$?
 COPY_RESULT=UNEXPLAINED COPY_REASON='the program of the build ended without a result; the log of the build says where'
-if [[ -f $work/outcome ]]; then { read -r COPY_RESULT; read -r COPY_REASON; read -r COPY_DIGEST; } <"$work/outcome"; fi
-export COPY_RESULT COPY_REASON COPY_DIGEST COPY_EXIT_CODE
+if [[ -f $work/outcome ]]; then { read -r COPY_RESULT; read -r COPY_REASON; read -r COPY_DIGEST; read -r COPY_SIGNATURES; } <"$work/outcome"; fi
+export COPY_RESULT COPY_REASON COPY_DIGEST COPY_SIGNATURES COPY_EXIT_CODE
 rm -rf "$work" "${CRANE:+"${CRANE%/*}"}"

@@ -73,7 +73,7 @@ def assert_ended(project: Project, run: Run, result: str, *reasons: str) -> None
     """Check the result of a build, by its exit code and its export, and that it shows no password and no key."""
     assert run.exported["COPY_RESULT"] == result, run.output
     assert run.exit_code == PROGRAM.EXIT_CODES[result], run.output
-    assert set(run.exported) == {"COPY_RESULT", "COPY_REASON", "COPY_DIGEST"}
+    assert set(run.exported) == {"COPY_RESULT", "COPY_REASON", "COPY_DIGEST", "COPY_SIGNATURES"}
     assert bool(run.exported["COPY_DIGEST"]) is (result == "COPIED")
     reason = run.exported["COPY_REASON"]
     assert all(each in reason for each in reasons), reason

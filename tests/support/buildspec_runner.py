@@ -72,6 +72,7 @@ _REPLIES = {
     "aws ecr": (PASSWORD, "", 0),
     "crane digest": (f"{SOURCE_DIGEST}\n", "", 0),
     "crane digest target": ("", f"Error: GET https://{REGISTRY}/v2/x/manifests/1: MANIFEST_UNKNOWN: no\n", 1),
+    "curl --silent": ("404", "", 0),  # the source has no signatures
 }
 
 

@@ -26,7 +26,7 @@ def build(folder: Path, **settings: str) -> Any:
 
 def ended(folder: Path, *command: str, **settings: str) -> tuple[str, str]:
     with pytest.raises(PROGRAM.Ended) as raised:
-        build(folder, **settings).run(*command, watched=True)
+        build(folder, **settings).run(*command)
     return raised.value.result, raised.value.reason
 
 
@@ -38,7 +38,7 @@ def test_a_program_that_reads_nothing_for_too_long_is_stalled(tmp_path: Path) ->
 def test_a_program_that_goes_on_reading_is_not_stalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = itertools.count()
     monkeypatch.setattr(PROGRAM, "bytes_read", lambda _: next(numbers))
-    status, _, _ = build(tmp_path, COPY_STALL_SECONDS="0").run("sleep", "0.2", watched=True)
+    status, _, _ = build(tmp_path, COPY_STALL_SECONDS="0").run("sleep", "0.2")
     assert status == 0
 
 
@@ -67,7 +67,7 @@ def test_a_build_without_time_left_waits_if_a_layer_arrived(tmp_path: Path, monk
 
     monkeypatch.setattr(PROGRAM, "bytes_read", late)
     with pytest.raises(PROGRAM.Ended) as raised:
-        running.run("bash", "-c", script, watched=True)
+        running.run("bash", "-c", script, sends_layers=True)
     assert raised.value.result == "UNREACHABLE"
     assert raised.value.reason.endswith("1 layers arrived, and the next build continues")
 
@@ -86,7 +86,7 @@ def test_all_processes_of_a_program_that_is_ended_are_killed(tmp_path: Path, mon
 
     monkeypatch.setattr(PROGRAM, "bytes_read", late)
     with pytest.raises(PROGRAM.Ended):
-        running.run("bash", "-c", script, watched=True)
+        running.run("bash", "-c", script)
     status = Path(f"/proc/{file.read_text().strip()}/stat")
     while status.exists() and status.read_text().split()[2] != "Z":
         time.sleep(0.01)

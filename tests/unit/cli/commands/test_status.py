@@ -139,6 +139,7 @@ def test_json_has_all_that_the_records_say() -> None:
         "waits": 2,
         "build": None,
         "digest": None,
+        "signatures": None,
         "reason": "RATE_LIMITED: toomanyrequests",
     }
     assert (rows[4]["state"], rows[4]["requested_at"]) == (None, None)

@@ -72,6 +72,7 @@ def status(
       waits         how often it was delayed for another reason
       build         the latest build's ID, or null
       digest        of the image in ECR, or null
+      signatures    how many were copied with it, or why none or fewer, or null
       reason        of the latest failure or delay, or null
     For one image it prints one object with these keys and
       build_details null, or an object with build, status, log_group, log_stream,

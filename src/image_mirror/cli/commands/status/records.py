@@ -36,6 +36,7 @@ class RecordRow:
     waits: int
     build: str | None
     digest: str | None
+    signatures: str | None
     reason: str | None
 
 
@@ -52,6 +53,7 @@ def record_row(record: Record) -> RecordRow:
         waits=record.waits,
         build=record.build_id,
         digest=record.digest,
+        signatures=record.signatures,
         reason=record.error,
     )
 
@@ -121,6 +123,7 @@ def full(record: Record, now: int) -> Iterator[str]:
         "attempts": f"{record.attempts} refused by the source, {record.waits} delayed for another reason",
         "build": record.build_id or "-",
         "digest": record.digest or "-",
+        "signatures": record.signatures or "-",
         "reason": record.error or "-",
     }
     width = max(map(len, fields))
