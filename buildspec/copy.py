@@ -224,8 +224,9 @@ def of_source(said: str, host: str, path: str, source: Source, login_key: str | 
     denied = unauthorized or status in (402, 403, 451) or "DENIED" in said
     if (missing or denied) and not own and "/blobs/" in path:
         return "UNREACHABLE", text
-    is_api = re.match(r"/v2(?:/|$)", path)
-    if (missing or denied) and login_key and not is_api and status == 401:
+    # A token server can be below /v2/ too, as Quay's /v2/auth, and write a code instead of the status, as Harbor's.
+    is_api = re.match(r"/v2/?:?$|/v2/.+/(?:manifests|blobs|tags|referrers)/", path)
+    if unauthorized and login_key and not is_api:
         return (
             "AUTH_FILE",
             f"the login for {shown_key(login_key)} in the secret of RegistryAuthSecretArn is refused: {text}",

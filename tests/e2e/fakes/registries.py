@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +229,35 @@ def odd_source(respond: Callable[[Request], Answer]) -> Iterator[str]:
     """Run a source with one image whose manifests are answered by `respond`; yield its host."""
     with serving(lambda request: Answer(200) if request.path == "/v2/" else respond(request)) as port:
         yield f"localhost:{port}"
+
+
+@dataclass
+class GuardedSource:
+    """A source that requires a token: its `host`, and the Authorization headers with which tokens were requested."""
+
+    host: str = ""
+    logins: list[str | None] = field(default_factory=list)
+
+
+@contextmanager
+def guarded_source(token: Answer, manifest: Answer, realm: str = "/token") -> Iterator[GuardedSource]:
+    """Run a source and its token server, at the path `realm` of another port, with these answers."""
+    source = GuardedSource()
+    addresses: list[str] = []
+
+    def answer(request: Request) -> Answer:
+        if request.path.partition("?")[0] == realm:
+            source.logins.append(request.headers.get("authorization"))
+            return token
+        if request.headers.get("authorization", "").startswith("Bearer "):
+            return manifest if "/manifests/" in request.path else Answer(200)
+        challenge = f'Bearer realm="http://{addresses[1]}{realm}",service="{addresses[0]}"'
+        return Answer(401, headers={"WWW-Authenticate": challenge})
+
+    with serving(answer) as port, serving(answer) as port_of_tokens:
+        addresses += [f"localhost:{port}", f"localhost:{port_of_tokens}"]
+        source.host = addresses[0]
+        yield source
 
 
 @dataclass(frozen=True)

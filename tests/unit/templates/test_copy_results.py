@@ -176,6 +176,18 @@ def test_the_hosts_of_docker_hub_are_its_own() -> None:
     ("error", "result"),
     [
         pytest.param(TOKEN + "unexpected status code 401 Unauthorized: no", "AUTH_FILE", id="its token server's 401"),
+        pytest.param(TOKEN + "UNAUTHORIZED: authentication required", "AUTH_FILE", id="its token server's code"),
+        pytest.param(
+            "GET https://quay.io/v2/auth?scope=repository%3Ateam%2Fapp%3Apull: unexpected status code 401 Unauthorized: no",
+            "AUTH_FILE",
+            id="a token server below the API",
+        ),
+        pytest.param(TOKEN + "DENIED: no", "DENIED", id="its token server's other code"),
+        pytest.param(
+            f"GET https://{HOST}/v2/: unexpected status code 401 Unauthorized: no",
+            "DENIED",
+            id="the registry's 401 at once",
+        ),
         pytest.param(TOKEN + "unexpected status code 403 Forbidden: no", "DENIED", id="its token server's 403"),
         pytest.param(MANIFEST + "UNAUTHORIZED: authentication required", "DENIED", id="the registry's 401"),
         pytest.param(MANIFEST + "DENIED: requested access", "DENIED", id="the registry's 403"),
