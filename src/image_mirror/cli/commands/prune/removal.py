@@ -22,6 +22,7 @@ from image_mirror.cli.commands.prune.selection import (
     Tag,
     Unused,
     signatures_left,
+    signed_digest,
     tags,
     unused_untagged,
 )
@@ -119,10 +120,10 @@ class Pruning:
         for names in _batches(removable):
             self._remove_tags(repo, names)
         if removable:
-            removed = {name for name in removable if self.outcomes.get((repo, name)) == REMOVED}
-            for names in _batches(signatures_left(repo, found, removed, running)):
-                self._delete(repo, "imageTag", names)
             self._remove_untagged(repo, found, running)
+            if any(signed_digest(tag.name) for tag in tags(repo, found)):
+                for names in _batches(signatures_left(repo, images(self._ecr, repo), running)):
+                    self._delete(repo, "imageTag", names)
 
     def _reason_to_keep(self, before: Tag, now: Tag | None, running: InUse) -> ImageResult | None:
         if self._records.get(*before.key) is not None:

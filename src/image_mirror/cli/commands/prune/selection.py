@@ -1,7 +1,7 @@
 """Finds the images in ECR that nobody needs: from the times in ECR, the table, and what clusters run. Pure."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,15 +134,14 @@ def signed_digest(tag: str) -> str | None:
     return f"sha256:{found[1]}" if found else None
 
 
-def signatures_left(repo: str, images: Iterable[Details], removed: Collection[str], running: InUse) -> list[str]:
-    """Return cosign's tags whose image has no tag any more, after the tags `removed` are gone."""
-    staying = [tag for tag in tags(repo, images) if tag.name not in removed]
-    copies = {tag.digest for tag in staying if not signed_digest(tag.name)}
-    subjects = {tag.name: signed_digest(tag.name) for tag in staying}
+def signatures_left(repo: str, images: Sequence[Details], running: InUse) -> list[str]:
+    """Return cosign's tags in a repository whose image is not there, and does not run either."""
+    held = {image["imageDigest"] for image in images}
+    subjects = {tag.name: signed_digest(tag.name) for tag in tags(repo, images)}
     return [
         name
         for name, digest in subjects.items()
-        if digest and digest not in copies and not running.holds(repo, "", digest)
+        if digest and digest not in held and not running.holds(repo, "", digest)
     ]
 
 
