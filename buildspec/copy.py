@@ -1,8 +1,8 @@
 """The copy of one image: the program that the build in image-pulling.yaml runs. Python 3.9 and its library only.
 
-`make templates` puts it into the template, without comments, docstrings and annotations, and with each module of
-image_mirror that it imports. It reads the environment of the build and writes its result, a reason for people, the
-digest and what it says of signatures as four lines into the file OUTCOME. Its exit code is that of the result.
+`make templates` puts it into the template, with the modules of image_mirror that it imports. It reads the environment
+of the build and writes its result, a reason for people, the digest and what it says of signatures as four lines into
+the file OUTCOME. Its exit code is that of the result.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def secrets_of(login: Mapping[str, str] | None) -> list[str]:
 # What a failed crane says. Its error is one line "Error: ...: METHOD URL: CODE: message", where the method and the host
 # say which side spoke. The name of an image can look like an error, so what is before the URL is not read.
 URL = re.compile(
-    r"\b(?:GET|HEAD|PUT|POST|PATCH|DELETE) \"?(https?)://([^/\s\"?]+)(/[^\s\"?]*)?[^\s\"]*\"?:? ?", re.IGNORECASE
+    r"\b(?:GET|HEAD|PUT|POST|PATCH|DELETE) \"?(https?)://([^/\s\"?]+)(/[^\s\"?]*)?([^\s\"]*)\"?:? ?", re.IGNORECASE
 )
 READING = re.compile(r"unexpected EOF|read tcp|error verifying|stream error|http2:", re.IGNORECASE)
 NETWORK = re.compile(
@@ -160,15 +160,19 @@ WITHOUT_URL = (
     (r"no space left|cannot allocate memory|read-only file system|permission denied", "UNEXPLAINED"),
     (r"unexpected end of JSON|invalid character|cannot unmarshal|looking for beginning of value", "UNREACHABLE"),
     (r"error verifying Digest", "BAD_INPUT"),
+    (r"body exceeds [0-9]+ byte limit", "UNREACHABLE"),
     (r"error verifying|manifest digest: .* does not match|unexpected EOF|size of .* does not match", "UNREACHABLE"),
     (r"unsupported MediaType|unknown media type|unknown mime type|unrecognized manifest", "BAD_INPUT"),
 )
 
 
-def status_of(said: str) -> int | None:
-    """Return the HTTP status in crane's words, or None: it is not printed for an error with codes."""
-    found = re.search(r"unexpected status code ([0-9]{3})", said)
-    return int(found[1]) if found else None
+def answer_of(said: str) -> tuple[int, str]:
+    """Return the HTTP status of an answer, or 0, and its error code, or "". crane prints only one of them."""
+    status = re.match(r"unexpected status code ([0-9]{3})", said)
+    code = re.match(r"(?:multiple errors returned: )?([A-Z][A-Z0-9_]+): ", said)
+    if code and (code[1] in ("UNKNOWN", "UNAVAILABLE") or code[1].startswith("INTERNAL")):
+        return 500, ""  # what registries write with a 5xx
+    return (int(status[1]) if status else 0), (code[1] if code else "")
 
 
 def understood(errors: str, source: Source, target_host: str, login_key: str | None = None) -> tuple[str, str]:
@@ -190,39 +194,55 @@ def understood(errors: str, source: Source, target_host: str, login_key: str | N
         return ("UNREACHABLE" if NETWORK.search(text) else "UNEXPLAINED"), text
     host, path, said = place[2].lower(), place[3] or "/", text[place.end() :]
     if host == target_host:
-        return of_target(said), text
-    return of_source(said, host, path, source, login_key, text)
+        return of_target(said, path), text
+    if host == source.host or (source.host == "docker.io" and host in DOCKER_HUB):
+        if re.match(r".*(?:no such host|certificate is (?:not )?valid for)", said):
+            return "NOT_FOUND", text
+        speaks = True
+    else:
+        # registry.k8s.io redirects manifests, and a token server has its own host. Any other one is a CDN, which
+        # refuses a layer if its signed URL has expired.
+        asks_token = re.search(r"[?&](?:scope|service)=", place[4])
+        speaks = bool(asks_token or re.match(r"/v2/?:?$|/v2/.+/manifests/", path))
+    return of_source(said, path, login_key, text, speaks=speaks)
 
 
-def of_target(said: str) -> str:
+def of_target(said: str, path: str) -> str:
     """Return the result of an error of ECR in China."""
-    status = status_of(said)
-    if READING.search(said):
+    status, code = answer_of(said)
+    if not status and not code and READING.search(said):
         return "UNREACHABLE"
     # Names of repositories have no upper case and no spaces, so these words are ECR's own.
     if re.search(r"LimitExceeded|LIMIT_?EXCEEDED|maximum allowed|tag is immutable", said):
         return "REFUSED"
-    if "TOOMANYREQUESTS" in said or "_UNKNOWN" in said or status in (404, 408, 429) or (status or 0) >= 500:
+    if code == "TOOMANYREQUESTS" or code.endswith("_UNKNOWN") or status in (404, 408, 429) or status >= 500:
         return "TARGET_BUSY"
-    if re.search(r"UNAVAILABLE|INTERNAL|ServerException|Rate exceeded", said):
+    if re.search(r"ServerException|Rate exceeded", said):
         return "TARGET_BUSY"
-    if re.search(r"UNAUTHORIZED|DENIED|authorization token|no basic auth", said) or status in (401, 403):
+    if (
+        code in ("UNAUTHORIZED", "DENIED")
+        or status in (401, 403)
+        or re.search("authorization token|no basic auth", said)
+    ):
         return "TARGET_LOGIN"
-    if status in (400, 405, 409, 413, 415, 422) or re.search(r"UNSUPPORTED|_INVALID|SIZE_", said):
-        return "REFUSED"
+    if status in (400, 405, 413, 415, 422) or code == "UNSUPPORTED" or re.search("_INVALID$|^SIZE_", code):
+        # A layer can have been damaged on its way.
+        return "REFUSED" if "/manifests/" in path else "TARGET_BUSY"
     return "UNREACHABLE" if NETWORK.search(said) else "UNEXPLAINED"
 
 
-def of_source(said: str, host: str, path: str, source: Source, login_key: str | None, text: str) -> tuple[str, str]:
-    """Return the result and the reason of an error of the source: its registry, its token server or its CDN."""
-    own = host == source.host or (source.host == "docker.io" and host in DOCKER_HUB)
-    status = status_of(said)
-    if status == 429 or "TOOMANYREQUESTS" in said:
+def of_source(said: str, path: str, login_key: str | None, text: str, *, speaks: bool) -> tuple[str, str]:
+    """Return the result and the reason of an error of the source: its registry, its token server or its CDN.
+
+    `speaks` says whether a refusal is the source's verdict about the image. A CDN's is not.
+    """
+    status, code = answer_of(said)
+    if status == 429 or code == "TOOMANYREQUESTS":
         return "RATE_LIMITED", text
-    missing = status in (404, 410) or re.search(r"(?:MANIFEST|NAME|BLOB)_UNKNOWN|NAME_INVALID", said)
-    unauthorized = status == 401 or "UNAUTHORIZED" in said
-    denied = unauthorized or status in (402, 403, 451) or "DENIED" in said
-    if (missing or denied) and not own and "/blobs/" in path:
+    missing = status in (404, 410) or code in ("MANIFEST_UNKNOWN", "NAME_UNKNOWN", "BLOB_UNKNOWN", "NAME_INVALID")
+    unauthorized = status == 401 or code == "UNAUTHORIZED"
+    denied = unauthorized or status in (402, 403, 451) or code == "DENIED"
+    if (missing or denied) and not speaks:
         return "UNREACHABLE", text
     # A token server can be below /v2/ too, as Quay's /v2/auth, and write a code instead of the status, as Harbor's.
     is_api = re.match(r"/v2/?:?$|/v2/.+/(?:manifests|blobs|tags|referrers)/", path)
@@ -235,9 +255,7 @@ def of_source(said: str, host: str, path: str, source: Source, login_key: str | 
         return "DENIED", f"with the login for {shown_key(login_key)}: {text}" if login_key else text
     if missing:
         return "NOT_FOUND", text
-    if own and re.search(r"no such host|certificate is (?:not )?valid for", said):
-        return "NOT_FOUND", text
-    if (status or 0) >= 500 or status in (400, 405, 406, 408) or NETWORK.search(said):
+    if status >= 500 or status in (400, 405, 406, 408) or (not status and NETWORK.search(said)):
         return "UNREACHABLE", text
     return "UNEXPLAINED", text
 
@@ -251,6 +269,8 @@ class Build:
         self.folder = folder
         self.masked: list[str] = []
         self.began = time.monotonic()
+        self.arrived = 0
+        self.read = 0
         self.pauses = [float(each) for each in environment["COPY_PAUSES"].split()]
         self.stall = float(environment["COPY_STALL_SECONDS"])
         self.interval = float(environment["COPY_WATCH_SECONDS"])
@@ -267,15 +287,13 @@ class Build:
 
     def shown(self, text: str) -> str:
         """Return a text for the log, without secrets and in printable ASCII."""
-        text = "".join(char if " " <= char <= "~" or char == "\n" else " " for char in text)
-        text = re.sub(r"(https?://)[^/@\" ]*@", r"\1", text)
-        text = re.sub(r"(https?://[^?\" ]*)\?[^\" ]*", r"\1", text)
-        text = re.sub(
-            r"\b(basic|bearer|password|token)([ =:]+)[A-Za-z0-9+/=._~-]{16,}", r"\1\2***", text, flags=re.IGNORECASE
-        )
         for secret in sorted(self.masked, key=len, reverse=True):
             text = text.replace(secret, "***")
-        return text
+        text = "".join(char if " " <= char <= "~" or char == "\n" else " " for char in text)
+        text = re.sub(r"https?://[^\"\s]+", lambda url: re.sub("//[^/@]*@", "//", url[0].partition("?")[0]), text)
+        return re.sub(
+            r"\b(basic|bearer|password|token)([ =:]+)[A-Za-z0-9+/=._~-]{16,}", r"\1\2***", text, flags=re.IGNORECASE
+        )
 
     def limited(self, seconds: float, most_bytes: float) -> Build:
         """Return this build with less time, and with another limit for what one program reads."""
@@ -301,7 +319,9 @@ class Build:
                 command, env=clean, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True
             )
             ended = self.wait(process, errors_file if sends_layers else None)
-        text = errors_file.read_bytes().decode("utf-8", "replace")
+        with errors_file.open("rb") as errors:
+            errors.seek(max(errors_file.stat().st_size - MOST_ERRORS, 0))
+            text = errors.read().decode("utf-8", "replace")
         if not quiet:
             print(self.shown(text), end="", flush=True)
         if ended:
@@ -309,34 +329,56 @@ class Build:
         return process.returncode, output_file.read_bytes().decode("utf-8", "replace"), text
 
     def wait(self, process: subprocess.Popen[bytes], log: Path | None) -> Ended | None:
-        """Wait for a process. Return None, or why it was killed: nothing read, too much read, or no time left."""
-        seen, quiet_since = -1, time.monotonic()
+        """Wait for a process. Return None, or why it was killed: nothing read, too much read, or no time left.
+
+        `read` is then what it has read, and `arrived` is how many layers all processes have sent, by their `log`.
+        """
+        progress, quiet_since, arrived_before = 0, time.monotonic(), self.arrived
         while True:
-            try:
-                process.wait(self.interval)
+            over = ends_within(process.pid, self.interval)
+            now, self.read = time.monotonic(), max(bytes_read(process.pid), 0)
+            if log:
+                self.arrived = arrived_before + log.read_text(errors="replace").count("pushed blob: ")
+            if over:
+                process.wait()
                 return None
-            except subprocess.TimeoutExpired:
-                pass
-            now, read = time.monotonic(), bytes_read(process.pid)
-            if read != seen:
-                seen, quiet_since = read, now
+            if self.read >= progress + LEAST_PROGRESS:
+                progress, quiet_since = self.read, now
             ended = None
-            if read > self.most_bytes:
+            if self.read > self.most_bytes:
                 most = self.environment["MAX_IMAGE_GIGABYTES"]
                 ended = Ended("TOO_LARGE", f"more than {most} GB were read; MaxImageGigabytes allows more")
             elif now - quiet_since > self.stall:
                 ended = Ended("STALLED", f"nothing was read for {self.stall:g} s")
             elif now > self.deadline:
-                arrived = log.read_text(errors="replace").count("pushed blob: ") if log else 0
                 reason = "the time of the build is over (BuildTimeoutMinutes)"
-                if arrived:
-                    ended = Ended("UNREACHABLE", f"{reason}; {arrived} layers arrived, and the next build continues")
+                if self.arrived:
+                    ended = Ended(
+                        "UNREACHABLE", f"{reason}; {self.arrived} layers arrived, and the next build continues"
+                    )
                 else:
                     ended = Ended("STALLED", f"{reason}, and no layer arrived")
             if ended:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 return ended
+
+
+# A program that waits reads a few bytes each minute: Go's runtime looks at the limits of its cgroup, HTTP/2 has pings.
+LEAST_PROGRESS = 10_000
+LONGEST_PAUSE = 0.05  # seconds in which the end of a program is not seen
+MOST_ERRORS = 65_536  # bytes of a program's errors that are read, its last ones
+
+
+def ends_within(pid: int, seconds: float) -> bool:
+    """Return whether a child process ends in this time. It stays a zombie, so that what it has read can be seen."""
+    until = time.monotonic() + seconds
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        left = until - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(left, LONGEST_PAUSE))
+    return True
 
 
 def bytes_read(pid: int) -> int:
@@ -410,7 +452,8 @@ def copy_image(build: Build) -> None:
                 signatures = copied_signatures(build, crane, source, digest, target, login and login[1])
             raise Ended("COPIED", "the copy is in ECR", digest, signatures)
         result, reason = failed(errors)
-        if result not in REPEATED or pause is None or time.monotonic() + pause > build.deadline:
+        answers = source.digest is None or build.arrived  # otherwise nothing shows that the source is there
+        if not answers or result not in REPEATED or pause is None or time.monotonic() + pause > build.deadline:
             if result == "NOT_FOUND":
                 reason = with_platform(build, crane, source, digest, reason)
             raise Ended(result, reason)
@@ -482,7 +525,7 @@ def ecr_password(build: Build) -> str:
 
 
 # Signatures, attestations and SBOMs: the artifacts of an image. They never fail its copy, so they have limits of their
-# own. The bytes are those of one artifact.
+# own.
 MOST_ARTIFACTS = 50
 MOST_ARTIFACT_BYTES = 100e6
 SIGNATURE_SECONDS = 60.0
@@ -514,13 +557,14 @@ def copied_signatures(
         for artifact, place in found[:MOST_ARTIFACTS]:
             command = (crane, "copy", "--jobs", JOBS, f"{source.name}@{artifact}", repository + place)
             status, _, errors = limited.run(*command)
+            limited.most_bytes -= limited.read
             copied += not status
             if status:
                 problem = problem or understood(errors, source, target.partition("/")[0])[1]
         if len(found) > MOST_ARTIFACTS:
             problem = problem or f"at most {MOST_ARTIFACTS} are copied"
     except Ended as ended:
-        limits = {"STALLED": f"not copied in {SIGNATURE_SECONDS:g} s", "TOO_LARGE": "one has more than 100 MB"}
+        limits = {"STALLED": f"not copied in {SIGNATURE_SECONDS:g} s", "TOO_LARGE": "they have more than 100 MB"}
         problem = limits.get(ended.result, ended.reason)
     except Exception as error:
         problem = f"a bug of the build: {type(error).__name__}"
@@ -536,18 +580,26 @@ def artifacts_of(api: SourceApi, digest: str) -> tuple[list[tuple[str, str]], st
     sha256-<hex>. cosign 2 made tags of its own. HEADs do not count as pulls.
     """
     tag = digest.replace(":", "-")
-    status, _, body = api.ask(f"referrers/{digest}")
-    listed = listed_in(body) if status == 200 else None
-    if listed is None and api.ask(f"manifests/{tag}", head=True)[0] == 200:
-        listed = listed_in(api.ask(f"manifests/{tag}")[2])
-    found, problem = [], ""
+    problems = []
+
+    def ask(place: str, absent: tuple[int, ...], *, head: bool = False) -> tuple[str, bytes] | None:
+        status, pushed, body = api.ask(place, head=head)
+        if status != 200 and status not in absent:
+            problems.append(f"the source answered {status} for {place}")
+        return (pushed, body) if status == 200 else None
+
+    # A registry without the API answers 404, and some answer that they do not know the path or the method.
+    answer = ask(f"referrers/{digest}", (400, 404, 405))
+    listed = listed_in(answer[1]) if answer else None
+    if listed is None and ask(f"manifests/{tag}", (404,), head=True):
+        answer = ask(f"manifests/{tag}", ())
+        listed = listed_in(answer[1]) if answer else None
+    found = []
     for kind in (".sig", ".att", ".sbom"):
-        status, pushed, _ = api.ask(f"manifests/{tag}{kind}", head=True)
-        if status == 200 and DIGEST.fullmatch(pushed):
-            found.append((pushed, f":{tag}{kind}"))
-        elif status != 404:
-            problem = f"the source answered {status} for the tag {tag}{kind}"
-    return found + [(each, f"@{each}") for each in listed or ()], problem
+        answer = ask(f"manifests/{tag}{kind}", (404,), head=True)
+        if answer and DIGEST.fullmatch(answer[0]):
+            found.append((answer[0], f":{tag}{kind}"))
+    return found + [(each, f"@{each}") for each in listed or ()], problems[0] if problems else ""
 
 
 def listed_in(body: bytes) -> list[str] | None:
@@ -576,7 +628,8 @@ class SourceApi:
     def ask(self, place: str, *, head: bool = False) -> tuple[int, str, bytes]:
         """Return the status, the Docker-Content-Digest and the body of a place in the repository. Raises Ended."""
         status, headers, body = self.request(self.base + place, self.authorization or "", head=head)
-        if status == 401 and self.authorization is None:
+        # After a redirect another host would say who gets the login.
+        if status == 401 and self.authorization is None and "redirected" not in headers:
             self.authorization = self.authorization_for(headers.get("www-authenticate", ""))
             status, headers, body = self.request(self.base + place, self.authorization, head=head)
         return status, headers.get("docker-content-digest", ""), body
@@ -627,16 +680,26 @@ class SourceApi:
         command = ("curl", "--silent", "--show-error", "--location", "--globoff", *files, *limits)
         more = ("--head",) if head else ()
         status, output, errors = self.build.run(
-            *command, *more, "--header", f"Accept: {MANIFEST_TYPES}", "--write-out", "%{http_code}", "--url", url
+            *command,
+            *more,
+            "--header",
+            f"Accept: {MANIFEST_TYPES}",
+            "--write-out",
+            "%{http_code} %{num_redirects}",
+            "--url",
+            url,
         )
-        if status or not output.isdigit():
+        answered = re.fullmatch(r"([0-9]{3}) ([0-9]+)", output)
+        if status or not answered:
             raise Ended("UNREACHABLE", errors or "curl ended without an answer")
         # After redirects the file has the headers of each answer.
         last = re.split(r"\r?\n\r?\n", answer.read_text("latin-1").strip())[-1]
         headers = {
             name.lower(): value.strip() for name, _, value in (line.partition(":") for line in last.splitlines()[1:])
         }
-        return int(output), headers, body.read_bytes()
+        if answered[2] != "0":
+            headers["redirected"] = answered[2]
+        return int(answered[1]), headers, body.read_bytes()
 
 
 def main(outcome: str) -> int:
@@ -647,6 +710,8 @@ def main(outcome: str) -> int:
             copy_image(build)
         except Ended as error:
             ended = error
+        except OSError as error:
+            ended = Ended("UNEXPLAINED", f"the build cannot use {error.filename or 'a file'}: {error.strerror}")
         except Exception as error:
             ended = Ended("UNEXPLAINED", f"a bug of the build: {type(error).__name__}")
         lines = (ended.result, shortened(build.shown(ended.reason)), ended.digest, ended.signatures)

@@ -55,13 +55,16 @@ def entries_of(text: str) -> dict[str, dict[str, Any]]:
     if not isinstance(document, dict):
         raise LoginError("is not a JSON object", form)
     auths = document.get("auths")
+    stores = any(name in document for name in ("credsStore", "credHelpers"))
     if isinstance(auths, dict) and auths and all(isinstance(entry, dict) for entry in auths.values()):
-        return auths
+        if any(auths.values()) or not stores:
+            return auths
+        raise LoginError("only names a credential store (credsStore, credHelpers)", form)
     if document.get("kind") == "Secret" or ".dockerconfigjson" in document:
         raise LoginError("is a whole Secret of Kubernetes", "store the decoded text of its .dockerconfigjson")
     if "username" in document or "auth" in document:
         raise LoginError("is a login without its registry", form)
-    if any(name in document for name in ("credsStore", "credHelpers")):
+    if stores:
         raise LoginError("only names a credential store (credsStore, credHelpers)", form)
     if "auths" not in document and any(isinstance(value, dict) for value in document.values()):
         raise LoginError('is an old .dockercfg without "auths"', 'put its content under "auths"')

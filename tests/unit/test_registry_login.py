@@ -85,6 +85,12 @@ def test_no_text_means_no_login(text: str) -> None:
         pytest.param('{"auths": {}}', 'has no logins under "auths"', "docker login", id="no logins"),
         pytest.param('{"auths": {"a": "b"}}', 'has no logins under "auths"', "docker login", id="a text for a login"),
         pytest.param('{"credsStore": "ecr-login"}', "credential store", "docker login", id="credsStore"),
+        pytest.param(
+            '{"auths": {"ghcr.io": {}}, "credsStore": "desktop"}',
+            "credential store",
+            "docker login",
+            id="as docker login writes it with a credential store",
+        ),
         pytest.param('{"auths": {}, "credHelpers": {"a": "b"}}', "credential store", "docker login", id="credHelpers"),
         pytest.param(
             '{"apiVersion":"v1","kind":"Secret","data":{".dockerconfigjson":"e30="}}',

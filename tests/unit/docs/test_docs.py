@@ -133,7 +133,6 @@ def test_the_placeholder_and_the_commands_of_the_readme_are_those_of_the_files()
         "401 Unauthorized",
         "security token",
         "is empty; fill in",
-        "Digest did not match",
         "the build ran out of time",
         "AccountLimitExceededException",
     ],

@@ -492,7 +492,7 @@ def test_a_reason_is_one_plain_line_without_secrets(tmp_path: Path) -> None:
 
 
 def test_a_long_reason_keeps_its_cause(tmp_path: Path) -> None:
-    url = f"https://{REGISTRY}/v2/mirror/gcr.io/google-samples/hello-app/blobs/uploads/{'1' * 200}"
+    url = f"https://{REGISTRY}/v2/mirror/gcr.io/google-samples/hello-app/manifests/{'1' * 200}"
     cause = f"TAG_INVALID: The image tag '1.0' already exists and is immutable: {DIGEST} {DIGEST}"
     stderr = f"Error: pushing {IMAGE}: PUT {url}: {cause}\n"
     run = CodeBuild(tmp_path, replies={"crane copy": Reply(stderr=stderr, status=1)}).run()

@@ -1,7 +1,6 @@
 """The files of buildspec/ and the buildspec in image-pulling.yaml are the same."""
 
-import ast
-import json
+import base64
 import re
 from typing import Any
 
@@ -43,27 +42,37 @@ def test_the_project_runs_the_text_as_it_stands() -> None:
 
 def test_what_is_deployed_of_a_file_is_all_of_it_but_its_head() -> None:
     deployed = [command for phase in buildspec()["phases"].values() for command in phase["commands"]]
-    program = generator.deployed(generator.PROGRAM.read_text(encoding="utf-8"))
+    packed = generator.archive_in(TEXT)
+    assert packed is not None
+    lines = re.findall(r"<<'ARCHIVE'\n(.*?)ARCHIVE\n", deployed[1], re.DOTALL)
+    assert base64.b64decode("".join(lines)) == packed
     for path in generator.SCRIPTS:
         head, _, rest = path.read_text(encoding="utf-8").partition("\n\n")
         assert head.startswith("#!/bin/bash\n")
         assert all(line.startswith("#") for line in head.splitlines()), "no command is left out"
-        assert rest.replace("\ncopy.py\n", f"\n{program}") in deployed
+        assert rest.replace("\ncopy.pyz\n", "\n" + "".join(lines)) in deployed
     assert all(line.startswith("#") for line in BUILDSPEC.partition("\n\n")[0].splitlines())
+
+
+def test_the_archive_has_the_files_of_the_program_unchanged() -> None:
+    packed = generator.archive_in(TEXT)
+    assert packed is not None
+    assert generator.files_of(packed) == {name: path.read_bytes() for name, path in generator.PROGRAM.items()}
+
+
+def test_an_archive_of_the_same_files_is_kept_and_of_others_is_replaced() -> None:
+    files = {name: path.read_bytes() for name, path in generator.PROGRAM.items()}
+    assert generator.packed(files) == generator.packed(files)
+    assert generator.files_of(generator.packed(files)) == files
+    for broken in (TEXT.replace("base64 --decode", "base64 -d"), re.sub("UEsD", "UEsX", TEXT), "no template"):
+        assert generator.archive_in(broken) is None
 
 
 def test_each_file_is_used_and_each_long_command_is_a_script() -> None:
     files = {path for path in generator.BUILDSPEC.parent.iterdir() if path.is_file()}
-    assert {generator.BUILDSPEC, *generator.SCRIPTS, generator.PROGRAM} == files
+    assert {generator.BUILDSPEC, *generator.SCRIPTS, generator.PROGRAM["__main__.py"]} == files
     commands = [command for phase in buildspec()["phases"].values() for command in phase["commands"]]
     assert len([command for command in commands if "\n" in command]) == len(generator.SCRIPTS)
-
-
-def test_no_indent_of_the_buildspec_is_wider_than_it_must_be() -> None:
-    """Each space before the program costs half a kilobyte of the 51,200 bytes."""
-    [line] = re.findall(r"^ *python3 -I.*$", TEXT, re.MULTILINE)
-    assert len(line) - len(line.lstrip()) == 7
-    assert "\n       import base64\n" in TEXT
 
 
 def test_the_commands_take_the_place_of_their_names() -> None:
@@ -81,77 +90,6 @@ def test_a_changed_buildspec_changes_its_text_and_nothing_else() -> None:
     changed = generator.with_text(TEXT, text)
     assert text_of(changed) == text
     assert generator.with_text(changed, text_of(TEXT)) == TEXT, "comments and layout too"
-
-
-def test_a_module_stands_in_the_place_of_its_import_and_no_import_is_there_twice() -> None:
-    program = '''"""A program."""
-from __future__ import annotations
-
-import re
-import json
-from typing import Any
-
-from image_mirror.registry_login import login_of
-
-
-def run(text: Any) -> Any:
-    """Run."""
-    return login_of(re.sub("x", "", json.loads(text)), "ghcr.io", "a")
-'''
-    whole = generator.assembled(program)
-    top = [ast.unparse(node) for node in ast.parse(whole).body if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert top == [
-        "from __future__ import annotations",
-        "from typing import Any",
-        "import base64",
-        "import json",
-        "import re",
-    ]
-    defined: dict[str, Any] = {}
-    exec(compile(generator.without_comments(whole), "program", "exec"), defined)
-    text = json.dumps(json.dumps({"auths": {"ghcr.io": {"username": "u", "password": "p"}}}))
-    assert defined["run"](text) == ("ghcr.io", {"username": "u", "password": "p"})
-
-
-def test_a_program_is_deployed_without_annotations_and_the_imports_that_only_they_use() -> None:
-    program = """from __future__ import annotations
-import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
-def run(
-    é: Mapping[str, int], *more: str, word: str = "a: int -> b", call: Callable[[], dict[str, int]] | None = None
-) -> Callable[[str], int]:
-    kept: list[tuple[str, int]] = [(word, 1)]
-    return lambda text: Path(text) or kept
-"""
-    assert (
-        generator.without_annotations(program)
-        == """from pathlib import Path
-def run(
-    é, *more, word = "a: int -> b", call = None
-):
-    kept = [(word, 1)]
-    return lambda text: Path(text) or kept
-"""
-    )
-
-
-@pytest.mark.parametrize(
-    ("program", "words"),
-    [
-        pytest.param("import json as j\n", "another name", id="another name of a module"),
-        pytest.param(
-            "from image_mirror.registry_login import login_of as find\n", "another name", id="another name of a part"
-        ),
-        pytest.param(
-            "from image_mirror.registry_login import login_of\nDOCKER_HUB = 1\n", "define DOCKER_HUB", id="a name twice"
-        ),
-        pytest.param("class A:\n    b: int\n", "gives no value: b: int", id="an annotation without a value"),
-    ],
-)
-def test_a_program_that_cannot_be_one_file_is_refused(program: str, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        generator.deployed(program)
 
 
 @pytest.mark.parametrize(

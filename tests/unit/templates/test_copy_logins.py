@@ -1,52 +1,42 @@
-"""What the build does with the secret of RegistryAuthSecretArn: the login that crane gets, what is masked, the result.
-
-The program is tested as it is written, and as it is deployed, where the module of the logins is a part of it.
-"""
+"""What the build does with the secret of RegistryAuthSecretArn: crane's login, what is masked, the result."""
 
 import base64
 import json
-from types import ModuleType
 
 import pytest
 
-from support.copy_program import DEPLOYED, PROGRAM
-
-
-@pytest.fixture(params=[pytest.param(PROGRAM, id="written"), pytest.param(DEPLOYED, id="deployed")])
-def program(request: pytest.FixtureRequest) -> ModuleType:
-    module: ModuleType = request.param
-    return module
+from support.copy_program import PROGRAM
 
 
 def entry(password: str, user: str = "robot") -> dict[str, str]:
     return {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
 
 
-def test_crane_gets_the_login_of_the_source_and_no_log_shows_it(program: ModuleType) -> None:
+def test_crane_gets_the_login_of_the_source_and_no_log_shows_it() -> None:
     auths = {"ghcr.io/a": entry("p:w"), "ghcr.io": entry("other")}
-    key, read = program.login_for(program.Source("ghcr.io", "a/b", ":1"), json.dumps({"auths": auths}))
+    key, read = PROGRAM.login_for(PROGRAM.Source("ghcr.io", "a/b", ":1"), json.dumps({"auths": auths}))
     assert key == "ghcr.io/a"
-    config = json.loads(program.crane_config("ghcr.io", read, "t", "ecr"))
+    config = json.loads(PROGRAM.crane_config("ghcr.io", read, "t", "ecr"))
     assert config == {"auths": {"ghcr.io": entry("p:w"), "t": entry("ecr", "AWS")}}
-    hidden = program.secrets_of(read)
+    hidden = PROGRAM.secrets_of(read)
     assert {"p:w", base64.b64encode(b"p:w").decode(), entry("p:w")["auth"]} <= set(hidden)
 
 
-def test_crane_gets_a_token_too(program: ModuleType) -> None:
+def test_crane_gets_a_token_too() -> None:
     text = json.dumps({"auths": {"ghcr.io": {"identitytoken": "secret"}}})
-    _, read = program.login_for(program.Source("ghcr.io", "a", ":1"), text)
-    config = json.loads(program.crane_config("ghcr.io", read, "t", "ecr"))
+    _, read = PROGRAM.login_for(PROGRAM.Source("ghcr.io", "a", ":1"), text)
+    config = json.loads(PROGRAM.crane_config("ghcr.io", read, "t", "ecr"))
     assert config["auths"]["ghcr.io"] == {"identitytoken": "secret"}
-    assert "secret" in program.secrets_of(read)
+    assert "secret" in PROGRAM.secrets_of(read)
 
 
-def test_docker_hubs_login_is_written_under_the_key_that_crane_reads(program: ModuleType) -> None:
-    config = json.loads(program.crane_config("docker.io", {"username": "u", "password": "p"}, "t", "ecr"))
+def test_docker_hubs_login_is_written_under_the_key_that_crane_reads() -> None:
+    config = json.loads(PROGRAM.crane_config("docker.io", {"username": "u", "password": "p"}, "t", "ecr"))
     assert set(config["auths"]) == {"https://index.docker.io/v1/", "t"}
 
 
-def test_no_secret_means_no_login(program: ModuleType) -> None:
-    assert program.login_for(program.Source("ghcr.io", "a", ":1"), "") is None
+def test_no_secret_means_no_login() -> None:
+    assert PROGRAM.login_for(PROGRAM.Source("ghcr.io", "a", ":1"), "") is None
 
 
 @pytest.mark.parametrize(
@@ -64,8 +54,8 @@ def test_no_secret_means_no_login(program: ModuleType) -> None:
         ),
     ],
 )
-def test_a_secret_that_the_copy_would_ignore_ends_the_build(program: ModuleType, text: str, reason: str) -> None:
-    with pytest.raises(program.Ended) as raised:
-        program.login_for(program.Source("ghcr.io", "a", ":1"), text)
+def test_a_secret_that_the_copy_would_ignore_ends_the_build(text: str, reason: str) -> None:
+    with pytest.raises(PROGRAM.Ended) as raised:
+        PROGRAM.login_for(PROGRAM.Source("ghcr.io", "a", ":1"), text)
     assert raised.value.result == "AUTH_FILE"
     assert raised.value.reason == f"the secret of RegistryAuthSecretArn {reason}"

@@ -89,8 +89,21 @@ def test_artifacts_are_found_with_few_requests(
     answers: Mapping[str, tuple[int, str, bytes]], found: list[tuple[str, str]], asked: list[str]
 ) -> None:
     api = Api(answers)
-    assert PROGRAM.artifacts_of(api, IMAGE)[0] == found
+    assert PROGRAM.artifacts_of(api, IMAGE) == (found, "")
     assert api.asked == [f"referrers/{IMAGE}", *asked]
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500])
+@pytest.mark.parametrize("place", [f"referrers/{IMAGE}", f"manifests/{TAG}", f"manifests/{TAG}.sig"])
+def test_a_source_that_does_not_answer_is_a_problem_and_the_rest_is_found(place: str, status: int) -> None:
+    api = Api({place: (status, "", b""), f"manifests/{TAG}.att": (200, ONE, b"")})
+    found = [(ONE, f":{TAG}.att")]
+    assert PROGRAM.artifacts_of(api, IMAGE) == (found, f"the source answered {status} for {place}")
+
+
+@pytest.mark.parametrize("status", [400, 404, 405])
+def test_a_source_without_the_referrers_api_is_no_problem(status: int) -> None:
+    assert PROGRAM.artifacts_of(Api({f"referrers/{IMAGE}": (status, "", b"")}), IMAGE) == ([], "")
 
 
 @given(st.binary() | st.recursive(st.none() | st.text(), st.lists).map(lambda value: json.dumps(value).encode()))
@@ -174,6 +187,17 @@ def test_a_source_that_refuses_everything_is_asked_for_one_token(tmp_path: Path)
     assert requests == [f"{base}x", token, f"{base}x", f"{base}y"]
 
 
+def test_the_login_is_given_to_nobody_whom_another_host_names(tmp_path: Path) -> None:
+    requests: list[str] = []
+
+    def request(url: str, _: str, **__: object) -> tuple[int, dict[str, str], bytes]:
+        requests.append(url)
+        return 401, {"www-authenticate": CHALLENGE, "redirected": "1"}, b""
+
+    assert source_api(tmp_path, request).ask("x")[0] == 401
+    assert requests == ["https://gcr.io/v2/team/app/x"]
+
+
 def test_docker_hub_is_asked_at_the_host_of_its_api(tmp_path: Path) -> None:
     source = PROGRAM.Source("docker.io", "library/nginx", ":1")
     api = PROGRAM.SourceApi(PROGRAM.Build(SETTINGS, tmp_path), source, None)
@@ -198,8 +222,12 @@ def test_no_login_is_on_a_command_line_and_the_last_answer_counts(tmp_path: Path
     redirected = (
         "HTTP/1.1 307 x\r\nDocker-Content-Digest: wrong\r\n\r\nHTTP/2 200\r\nDocker-Content-Digest: right\r\n\r\n"
     )
-    api, commands = curl(tmp_path, "200", redirected)
-    assert api.request("https://gcr.io/v2/x", BASIC) == (200, {"docker-content-digest": "right"}, b"body")
+    api, commands = curl(tmp_path, "200 1", redirected)
+    assert api.request("https://gcr.io/v2/x", BASIC) == (
+        200,
+        {"docker-content-digest": "right", "redirected": "1"},
+        b"body",
+    )
     [command] = commands
     assert not [word for word in command if BASIC[6:] in word]
     assert (tmp_path / "curl.txt").read_text() == f'header = "Authorization: {BASIC}"\n'
@@ -259,7 +287,9 @@ def answers(*results: Any) -> Callable[..., Any]:
         pytest.param(
             [ONE, TWO], [(0, ""), PROGRAM.Ended("STALLED", "x")], "1 of 2: not copied in 60 s", id="time over"
         ),
-        pytest.param([ONE, TWO], [PROGRAM.Ended("TOO_LARGE", "x")], "0 of 2: one has more than 100 MB", id="too large"),
+        pytest.param(
+            [ONE, TWO], [PROGRAM.Ended("TOO_LARGE", "x")], "0 of 2: they have more than 100 MB", id="too large"
+        ),
         pytest.param(PROGRAM.Ended("UNREACHABLE", "curl: (6) x"), [], "curl: (6) x", id="no answer"),
         pytest.param(RuntimeError("secret"), [], "a bug of the build: RuntimeError", id="a bug"),
         pytest.param([ONE], [RuntimeError("secret")], "0 of 1: a bug of the build: RuntimeError", id="a bug in a copy"),
@@ -281,6 +311,18 @@ def test_more_than_fifty_artifacts_are_not_copied(tmp_path: Path, monkeypatch: p
     many = [f"sha256:{number:064}" for number in range(51)]
     said = signatures(tmp_path, monkeypatch, many, answers(*[(0, "")] * 50))
     assert said == "50 of 51: at most 50 are copied"
+
+
+def test_the_megabytes_of_all_artifacts_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float] = []
+
+    def run(build: Any, *_: object) -> tuple[int, str, str]:
+        limits.append(build.most_bytes)
+        build.read = 30_000_000
+        return 0, "", ""
+
+    assert signatures(tmp_path, monkeypatch, [ONE, TWO, THREE], run) == "3"
+    assert limits == [100e6, 70e6, 40e6]
 
 
 def test_the_search_and_the_copies_have_a_minute_and_a_hundred_megabytes(tmp_path: Path) -> None:
