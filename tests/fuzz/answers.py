@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonpatch
 
-from fuzz.reading import ORIGINALS, REGISTRY, destination, entry_for, full_name, images, rewritten
+from fuzz.reading import ORIGINALS, REGISTRY, destination, entry_for, full_name, images, never_pulled, rewritten
 from fuzz.scenarios import Scenario
 from fuzz.table import NOW, Key, Table
 
@@ -49,9 +49,11 @@ def check_calls(request: Json, table: Table, scenario: Scenario) -> None:
     allowed: dict[Key, str] = {}
     if _concerns_us(request):
         old_images = _old_images(request)
-        for key, _, text in images(request["object"], request.get("subResource")):
+        never = never_pulled(request["object"], request.get("subResource"))
+        for key, pointer, text in images(request["object"], request.get("subResource")):
             entry = entry_for(scenario.rules, full_name(text))
-            if old_images.get(key) != text and entry and entry[0] != "!" and "=" not in entry:
+            is_new = old_images.get(key) != text and pointer not in never
+            if is_new and entry and entry[0] != "!" and "=" not in entry:
                 allowed[destination(full_name(text))] = full_name(text)
     for asked in tuple(table.asked):
         assert asked in allowed, f"a call for {asked}, which no rule copies or no container names"
@@ -66,7 +68,7 @@ def check_patch(patch: list[Json], request: Json, table: Table, scenario: Scenar
     """Check that the patch applies, and that each operation changes an image as allowed or is about the annotation."""
     pod, subresource, old_images = request["object"], request.get("subResource"), _old_images(request)
     fields = {pointer: (key, text) for key, pointer, text in images(pod, subresource)}
-    patched = patched_by(patch, pod)
+    patched, never = patched_by(patch, pod), never_pulled(pod, subresource)
     noted: dict[str, str] = {}
     for operation in patch:
         path, value = operation["path"], operation.get("value")
@@ -78,6 +80,7 @@ def check_patch(patch: list[Json], request: Json, table: Table, scenario: Scenar
         assert operation == {"op": "replace", "path": path, "value": value}
         if value != old_images.get(key):
             assert isinstance(value, str)
+            assert path not in never, f"{text!r}, which is never pulled, was changed"
             _check_image(text, value, scenario)
             noted["/".join(key)] = text
             is_copy = value.startswith(f"{REGISTRY}/")

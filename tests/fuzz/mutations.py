@@ -22,7 +22,21 @@ _PODS = frozenset(
     ).split()
 )
 TEXTS = (
-    *("", " ", "a", "auto", "true", "Always", "CREATE", "UPDATE", "DELETE", "ephemeralcontainers", "pods", "status"),
+    *(
+        "",
+        " ",
+        "a",
+        "auto",
+        "true",
+        "Always",
+        "Never",
+        "CREATE",
+        "UPDATE",
+        "DELETE",
+        "ephemeralcontainers",
+        "pods",
+        "status",
+    ),
     *("admission.k8s.io/v1", "admission.k8s.io/v1beta1", "admission.k8s.io/v2", "AdmissionReview"),
     *("\0", "a\0b", "a\nb", "\ud800", "\udfff\ud800", "\u202e", "\x1b[31m", "é", "日本語", "\U0001f433"),
     *("~1", "/", "../..", "{", "[]", "{}", "null", "[" * 5000, '{"a":' * 5000, "9" * 5000, "1e999"),
@@ -130,13 +144,17 @@ def _splice(within: Any, key: Any, dice: Random) -> None:
         return
     name = dice.choice(("a", "b", "c", "i", "v", "\0", "~1/"))
     image = dice.choice(IMAGES)
-    container = {"name": name, "image": image, "imagePullPolicy": dice.choice(("Always", "IfNotPresent", None))}
+    container = {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": dice.choice(("Always", "IfNotPresent", "Never", None)),
+    }
     part: dict[str, Any] = {
         "annotations": {ORIGINALS: _originals(dice), "b": dice.choice(TEXTS)},
         "labels": {"image-mirror/skip": dice.choice(("true", "false", True, ""))},
         "containers": [container, {"name": "b", "image": dice.choice(IMAGES)}],
         "ephemeralContainers": [container],
-        "volumes": [{"name": name, "image": {"reference": image, "pullPolicy": "Always"}}],
+        "volumes": [{"name": name, "image": {"reference": image, "pullPolicy": dice.choice(("Always", "Never"))}}],
     }
     fitting = {"metadata": ["annotations", "labels"], "spec": ["containers", "ephemeralContainers", "volumes"]}
     chosen = dice.choice(fitting.get(key, sorted(part)))

@@ -69,6 +69,17 @@ def images(pod: Any, subresource: str | None = None) -> Iterator[tuple[tuple[str
                 yield (kind, each["name"]), f"/spec/{kind}/{index}/{last}", text or ""
 
 
+def never_pulled(pod: Any, subresource: str | None = None) -> set[str]:
+    """Return the JSON pointers of the images whose pull policy is Never."""
+    found = set()
+    for (kind, _), pointer, _ in images(pod, subresource):
+        each = pod["spec"][kind][int(pointer.split("/")[3])]
+        policy = each["image"].get("pullPolicy") if kind == "volumes" else each.get("imagePullPolicy")
+        if policy == "Never":
+            found.add(pointer)
+    return found
+
+
 def _weight(prefix: str, source: str) -> tuple[int, ...]:
     """Return how well a prefix names a source, () if it does not: an exact host first, then the longest match."""
     host, *path = prefix.split("/")

@@ -40,6 +40,11 @@ def captured(name: str) -> Json:
     return review
 
 
+def sample(name: str) -> Path:
+    """Return the path of a manifest in tests/samples, which tests take as it is."""
+    return Path(__file__).parents[1] / "samples" / name
+
+
 def made_pod(
     containers: Mapping[str, str] | None = None,
     *,

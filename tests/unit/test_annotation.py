@@ -419,6 +419,30 @@ def test_an_image_that_was_never_rewritten_is_not_touched_when_applied_again() -
     assert not update(applied(live, source), live, no_lookup).patch
 
 
+@pytest.mark.parametrize("place", ["containers", "init", "volumes"])
+def test_a_pod_of_an_earlier_release_keeps_the_copy_of_an_image_that_is_never_pulled(place: str) -> None:
+    """To put the source back would restart a container, and a volume cannot change."""
+    source = made_pod(**{place: {"a": "gcr.io/x:1"}})
+    live = create(source)
+    for pod in (source, live):
+        for each in pod["spec"].get("volumes", ()):
+            each["image"]["pullPolicy"] = "Never"
+        for kind in ("containers", "initContainers"):
+            for each in pod["spec"].get(kind, ()):
+                each["imagePullPolicy"] = "Never"
+    admitted = update(applied(live, source), live, no_lookup)
+    assert admitted.images == images_of(live)
+    assert admitted.originals == images_of(source)
+
+
+def test_a_container_that_never_pulls_gets_the_image_it_is_set_to() -> None:
+    pods = [made_pod({"a": image}) for image in (f"{GCR}/x:1", "gcr.io/x:2")]
+    for pod in pods:
+        pod["spec"]["containers"][0]["imagePullPolicy"] = "Never"
+    old, new = pods
+    assert update(new, old, no_lookup).images == {"containers/a": "gcr.io/x:2"}
+
+
 def test_one_image_changes_and_the_others_are_restored() -> None:
     source = made_pod({"a": "gcr.io/a:1", "b": "gcr.io/b:1"}, volumes={"v": "gcr.io/v:1"})
     live = create(source)
