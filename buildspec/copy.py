@@ -86,8 +86,10 @@ def checked_names(image: str, target: str, target_registry: str, prefix: str) ->
     if not found:
         raise Ended("BAD_INPUT", "DOCKER_IMAGE is not written HOST/PATH:TAG or HOST/PATH@sha256:DIGEST")
     source = Source(*found.groups())
-    if not ({".", ":"} & set(source.host) or source.host == "localhost") or source.host == "index.docker.io":
+    if not ({".", ":"} & set(source.host) or source.host == "localhost"):
         raise Ended("BAD_INPUT", "DOCKER_IMAGE does not begin with the host of a registry, such as docker.io")
+    if source.host in DOCKER_HUB[1:]:
+        raise Ended("BAD_INPUT", "DOCKER_IMAGE has another host name of Docker Hub; its images begin with docker.io/")
     if source.host == "docker.io" and "/" not in source.path:
         raise Ended("BAD_INPUT", "DOCKER_IMAGE: an official image of docker.io is docker.io/library/NAME")
     tag = "digest-sha256-" + source.version[8:] if source.digest else source.version[1:]

@@ -20,6 +20,7 @@ from enum import Enum
 
 from image_mirror.metrics import Metric
 from image_mirror.record import MINUTE, Build, BuildResult, Policy, Record, Status
+from image_mirror.reference import no_longer_copied
 
 BACKOFF = (1 * MINUTE, 5 * MINUTE, 15 * MINUTE, 60 * MINUTE)
 MOST_ATTEMPTS = len(BACKOFF) + 1
@@ -60,7 +61,8 @@ def next_step(record: Record, build: Build | None, now: int) -> NextStep:
     if record.status in (None, Status.FAILED) or now < (record.due_at or 0) - _CLOCK_SKEW:
         return Step.WAIT
     if record.status is Status.REQUESTED:
-        return Step.START
+        reason = no_longer_copied(record.source)
+        return Save(ended(record, reason, now)) if reason else Step.START
     if record.status is Status.COPIED:
         return Step.VERIFY if record.open_build is None else _of_open_build(record, build, now)
     if record.build_id is None:

@@ -10,8 +10,9 @@ The grammar (distribution/reference, which the kubelet uses too):
     digest     := "sha256:" 64 hex | "sha384:" 96 hex | "sha512:" 128 hex
 
 Defaults: a first segment is a registry only if it holds "." or ":" or an upper-case letter, or is "localhost"; else the
-registry is docker.io, where a single segment means library/NAME. `index.docker.io` is docker.io. No tag and no digest
-means the tag "latest".
+registry is docker.io, where a single segment means library/NAME. The other host names of Docker Hub's registry
+(`index.docker.io`, `registry-1.docker.io`, `registry.hub.docker.com`) are docker.io. No tag and no digest means the tag
+"latest".
 """
 
 import re
@@ -19,7 +20,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 DEFAULT_REGISTRY = "docker.io"
-_LEGACY_REGISTRY = "index.docker.io"
+DOCKER_HUB_HOSTS = frozenset(("index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"))
+"""The other host names to which docker.io's registry answers."""
 _OFFICIAL = "library/"
 
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
@@ -170,6 +172,21 @@ def path_below_prefix(source: ImageReference) -> str:
     return f"{source.registry.replace(':', '_')}/{source.repository}"
 
 
+def paths_of_copies(source: ImageReference) -> tuple[str, ...]:
+    """Return `path_below_prefix`, and before it the paths that earlier releases gave to copies of the same source.
+
+    They took each host name of Docker Hub but index.docker.io for a registry of its own, without library/.
+    """
+    if source.registry != DEFAULT_REGISTRY:
+        return (path_below_prefix(source),)
+    names = [source.repository]
+    official = source.repository.removeprefix(_OFFICIAL)
+    if "/" not in official:
+        names.append(official)
+    former = [f"{host}/{name}" for host in sorted(DOCKER_HUB_HOSTS) for name in names]
+    return (*former, path_below_prefix(source))
+
+
 def path_of_copy(repository: str, prefix: str) -> str | None:
     """Return what follows `prefix` in the name of a copy's repository, or None if it is not a copy's name.
 
@@ -179,6 +196,17 @@ def path_of_copy(repository: str, prefix: str) -> str | None:
     path = repository.removeprefix(f"{prefix}/")
     host = path.partition("/")[0]
     return path if path != repository and (not {".", "_"}.isdisjoint(host) or host == "localhost") else None
+
+
+def no_longer_copied(source: str) -> str | None:
+    """Return why no build copies `source` as an earlier release has recorded it, or None if builds copy it."""
+    try:
+        reference = parse_reference(source)
+    except InvalidReferenceError:
+        return None
+    if source.partition("/")[0] in DOCKER_HUB_HOSTS:
+        return f"it is copied as {reference.pinned} now; recreate the pods that wait for this copy"
+    return None
 
 
 def destination_named(reference: ImageReference, registry: str, prefix: str) -> Destination:
@@ -216,7 +244,7 @@ def _split_registry(name: str) -> tuple[str, str]:
         registry, repository = DEFAULT_REGISTRY, name
     else:
         registry, repository = first, rest
-    if registry == _LEGACY_REGISTRY:
+    if registry in DOCKER_HUB_HOSTS:
         registry = DEFAULT_REGISTRY
     if registry == DEFAULT_REGISTRY and "/" not in repository:
         repository = _OFFICIAL + repository

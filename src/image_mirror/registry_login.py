@@ -15,7 +15,7 @@ import json
 import re
 from typing import Any
 
-DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
+DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com")
 
 
 class LoginError(ValueError):

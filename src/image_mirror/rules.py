@@ -16,7 +16,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from image_mirror.reference import DEFAULT_REGISTRY, REGISTRY, ImageReference, InvalidReferenceError, parse_reference
+from image_mirror.reference import (
+    DEFAULT_REGISTRY,
+    DOCKER_HUB_HOSTS,
+    REGISTRY,
+    ImageReference,
+    InvalidReferenceError,
+    parse_reference,
+)
 
 DEFAULT_RULES = (
     "docker.io gcr.io *.gcr.io k8s.gcr.io registry.k8s.io quay.io ghcr.io *.pkg.dev nvcr.io public.ecr.aws "
@@ -176,5 +183,5 @@ def _parse_prefix(entry: str, text: str) -> Prefix:
             raise RuleError(
                 entry, f"{segment!r} is not a path segment; tags, digests and empty segments are not allowed"
             )
-    host = DEFAULT_REGISTRY if host.lower() == "index.docker.io" else host.lower()
+    host = DEFAULT_REGISTRY if host.lower() in DOCKER_HUB_HOSTS else host.lower()
     return Prefix(host, wildcard, tuple(path))

@@ -44,12 +44,26 @@ TEXTS = (
 )
 IMAGES = (
     *("nginx", "nginx:1.27", "docker.io/nginx", "index.docker.io/library/nginx", "redis", "a/b/c:1", "localhost/x"),
+    *(
+        "registry-1.docker.io/library/nginx",
+        "registry.hub.docker.com/a/b:1",
+        "hub.docker.com/a",
+        "registry-1.docker.io/x",
+    ),
     *("gcr.io/a/b", "GCR.io/a/b:1", "x.gcr.io/a", "a.x.gcr.io/a", "agcr.io/a", "gcr.io:443/a", ".gcr.io/a"),
     *("quay.io/prometheus/node:1", "quay.io/prometheusx/node", "registry.k8s.io/pause:3.9", "us-docker.pkg.dev/p/r/i"),
     *("private.example.com/x", "a.example.org/x/y/z", "b.a.example.org/x/y/z", "localhost:5000/x", "[fd00::1]:80/x"),
     *(f"gcr.io/a@sha256:{_HEX}", f"gcr.io/a:1@sha256:{_HEX}", f"gcr.io/a@sha512:{_HEX}{_HEX}", _HEX),
-    *(f"gcr.io/a:sha256-{_HEX}", f"gcr.io/a:digest-sha256-{_HEX}", f"gcr.io/a@sha256:{_HEX.upper()}"),
+    *(
+        f"gcr.io/a:sha256-{_HEX}",
+        f"gcr.io/a:digest-sha256-{_HEX}",
+        f"gcr.io/a@sha256:{_HEX.upper()}",
+    ),
     *(f"{REGISTRY}/mirror/gcr.io/a/b:latest", f"{REGISTRY}/x", f"{REGISTRY}/mirror/{REGISTRY}/x:1"),
+    *(
+        f"{REGISTRY}/mirror/registry-1.docker.io/library/nginx:latest",
+        f"{REGISTRY}/mirror/registry.hub.docker.com/a/b:1",
+    ),
     *(f"{REGISTRY}/mirror/docker.io/library/nginx:latest", f"{REGISTRY}/mirror/gcr.io/a@sha256:{_HEX}"),
     *("hub.example.com/library/nginx:latest", "mirror.example.com/gcr/a/b", "docker.io/k8s/pause:3.9"),
     *("gcr.io/a:" + "t" * 128, "gcr.io/" + "r" * 255, "gcr.io/" + "r" * 256, "gcr.io/" + "a/" * 200 + "a"),

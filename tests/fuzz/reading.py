@@ -20,7 +20,7 @@ def full_name(image: str) -> str:
     host, slash, path = name.partition("/")
     if not slash or ("." not in host and ":" not in host and host != "localhost" and host == host.lower()):
         host, path = "docker.io", name
-    if host == "index.docker.io":
+    if host in ("index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"):
         host = "docker.io"
     if host == "docker.io" and "/" not in path:
         path = f"library/{path}"

@@ -39,6 +39,7 @@ def found(auths: dict[str, Any], host: str, path: str, **more: Any) -> Any:
             ["https://index.docker.io/v1/"], "docker.io", "library/x", "https://index.docker.io/v1/", id="hub"
         ),
         pytest.param(["registry-1.docker.io"], "docker.io", "a/b", "registry-1.docker.io", id="hub's registry"),
+        pytest.param(["registry.hub.docker.com"], "docker.io", "a/b", "registry.hub.docker.com", id="hub's other name"),
         pytest.param(["docker.io/a", "index.docker.io"], "docker.io", "a/b", "docker.io/a", id="hub by path"),
         pytest.param(["GHCR.io"], "ghcr.io", "a/b", "GHCR.io", id="upper case"),
         pytest.param(["ghcr.io:443"], "ghcr.io", "a/b", None, id="another port"),

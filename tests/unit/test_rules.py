@@ -60,6 +60,8 @@ def image_after(decision: Decision, image: str) -> str:
         pytest.param("[::1]:80", ["[::1]:80"], id="ipv6"),
         pytest.param("GCR.io", ["gcr.io"], id="host-in-lower-case"),
         pytest.param("index.docker.io", ["docker.io"], id="docker-hub-by-its-old-name"),
+        pytest.param("docker.io registry-1.docker.io", ["docker.io"], id="docker-hub-by-two-names"),
+        pytest.param("!registry.hub.docker.com/x", ["!docker.io/x"], id="docker-hub-by-another-name"),
         pytest.param("gcr.io gcr.io", ["gcr.io"], id="said-twice"),
     ],
 )
@@ -128,6 +130,9 @@ def test_a_bad_rule_is_an_error_that_quotes_the_entry(entry: str, cause: str) ->
         pytest.param("gcr.io=a.io gcr.io=b.io", "gcr.io=b.io", "gcr.io=a.io", id="two-rewrites"),
         pytest.param("gcr.io gcr.io=b.io", "gcr.io=b.io", "gcr.io", id="copy-and-rewrite"),
         pytest.param("docker.io !index.docker.io", "!index.docker.io", "docker.io", id="one-host-by-two-names"),
+        pytest.param(
+            "docker.io !Registry-1.docker.io", "!Registry-1.docker.io", "docker.io", id="one-host-by-two-other-names"
+        ),
         pytest.param("a.io=b.io b.io=c.io", "a.io=b.io", "b.io=c.io", id="rewrite-of-a-target"),
         pytest.param("b.io=c.io a.io=b.io", "a.io=b.io", "b.io=c.io", id="rewrite-of-a-target-first"),
         pytest.param("a.io=b.io b.io", "a.io=b.io", "b.io", id="copy-of-a-target"),
@@ -176,6 +181,10 @@ def test_rules_that_contradict_each_other_are_refused(text: str, quoted: str, ot
         pytest.param("docker.io/library", "nginx", "docker.io/library", id="official"),
         pytest.param("docker.io/library", "prom/node", None, id="not-official"),
         pytest.param("index.docker.io/prom", "prom/node", "docker.io/prom", id="docker-hub-by-its-old-name"),
+        pytest.param("docker.io", "registry-1.docker.io/prom/node", "docker.io", id="docker-hub's-registry"),
+        pytest.param(
+            "docker.io/library", "registry.hub.docker.com/nginx", "docker.io/library", id="official-there-too"
+        ),
         pytest.param("[::A]", "[::a]/x", "[::a]", id="ipv6-without-case"),
         pytest.param("", "gcr.io/x", None, id="no-rules"),
         pytest.param("a.io=b.io/m", "b.io/m/x", "!b.io/m", id="target-is-left-alone"),
@@ -265,6 +274,15 @@ def test_an_image_without_a_destination_is_left_unchanged_with_a_warning(image: 
     assert "stays as written" in decision.warning
 
 
+def test_docker_hub_s_web_site_serves_no_images_and_the_warning_says_so() -> None:
+    decision, rule = MIRROR.decide("hub.docker.com/library/nginx:1.27")
+    assert rule is None
+    cause = "hub.docker.com is a web site and serves no images; write docker.io"
+    assert decision == Leave(f"hub.docker.com/library/nginx:1.27 stays as written: {cause}")
+    assert isinstance(decide("hub.docker.com", "hub.docker.com/x"), Copy), "a rule says otherwise"
+    assert decide("!hub.docker.com", "hub.docker.com/x") == Leave()
+
+
 DEFAULT_EXAMPLES = {
     "docker.io": "nginx",
     "gcr.io": "gcr.io/google-samples/hello-app:1.0",
@@ -323,6 +341,7 @@ def test_a_placeholder_passes_through_with_a_warning(image: str) -> None:
 
 
 HOSTS = ["a.io", "b.a.io", "c.b.a.io", "docker.io", "b.io:80", "index.docker.io", "A.io", REGISTRY]
+HOSTS += ["registry-1.docker.io", "registry.hub.docker.com"]
 PATHS = ["", "/x", "/x/y", "/library", "/library/x", "/mirror/a.io"]
 places = st.builds(str.__add__, st.sampled_from(HOSTS), st.sampled_from(PATHS))
 prefixes = st.builds(str.__add__, st.sampled_from(["", "", "*."]), places)
@@ -383,7 +402,8 @@ def best_match(rules: list[str], image: str) -> str | None:
     # The target of a rewrite rule counts as an entry that leaves images unchanged.
     for prefix in [place for rule in rules for place in rule.lstrip("!").split("=")]:
         pattern, _, below = prefix.partition("/")
-        pattern = re.sub(r"^(\*\.)?index\.docker\.io$", r"\1docker.io", pattern.lower())
+        hub = r"^(\*\.)?(index\.docker\.io|registry-1\.docker\.io|registry\.hub\.docker\.com)$"
+        pattern = re.sub(hub, r"\1docker.io", pattern.lower())
         wildcard = pattern.startswith("*.")
         matches = host.endswith(pattern[1:]) if wildcard else host == pattern
         if matches and path.startswith(f"/{below}/" if below else "/"):

@@ -108,6 +108,8 @@ GOOD_IMAGES = [
     pytest.param("host--a.b-c.example/a__b/c--d.e_f:_T.a-G", id="every separator"),
     pytest.param("docker.io:443/nginx:1", id="docker.io with a port"),
     pytest.param("gcr.io/a:sha256-abc", id="nearly a reserved tag"),
+    pytest.param("gcr.io/a:digest-sha256", id="nearly our own tag"),
+    pytest.param("registry-1.docker.io:443/a/b:1", id="docker.io's registry with a port"),
     pytest.param(f"gcr.io/a:x-sha256-{HEX}", id="a reserved tag with more before it"),
     pytest.param(f"gcr.io/a:{'t' * 128}", id="longest tag"),
     pytest.param(f"gcr.io/{'a' * (255 - len(REGISTRY) - len('/mirror/gcr.io/'))}:1", id="longest name"),
@@ -119,6 +121,8 @@ BAD_IMAGES = [
     pytest.param("library/nginx:1", id="no host but a path"),
     pytest.param("docker.io/nginx:1", id="official without library"),
     pytest.param("index.docker.io/library/nginx:1", id="old name of docker.io"),
+    pytest.param("registry-1.docker.io/library/nginx:1", id="docker.io's registry"),
+    pytest.param("registry.hub.docker.com/library/nginx:1", id="another name of docker.io"),
     pytest.param("GCR.io/a:1", id="upper-case host"),
     pytest.param("gcr.io/A:1", id="upper-case path"),
     pytest.param("[::1]:5000/a:1", id="IPv6"),
@@ -175,7 +179,12 @@ def test_an_image_without_a_destination_starts_nothing_and_runs_nothing(tmp_path
 @given(
     image=st.builds(
         lambda *parts: "".join(parts),
-        st.sampled_from(["gcr.io", "docker.io", "localhost", "a", "h:5000", "A.io", "a..b", "a_b.io", "é.io"]),
+        st.sampled_from(
+            [
+                *("gcr.io", "docker.io", "localhost", "a", "h:5000", "A.io", "a..b", "a_b.io", "é.io"),
+                *("registry-1.docker.io", "registry.hub.docker.com", "index.docker.io"),
+            ]
+        ),
         st.sampled_from(["/", "//", ""]),
         st.text(alphabet="ab0/._-A", max_size=12),
         st.sampled_from([":", "@", "@sha256:", ":digest-sha256-", ""]),
