@@ -51,7 +51,7 @@ IMAGE = re.compile(
     rf"({HOST})/({COMPONENT}(?:/{COMPONENT})*)(:[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}|@sha256:[a-f0-9]{{64}})"
 )
 DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
-RESERVED_TAG = re.compile(r"(?:digest-)?sha256-[a-f0-9]{64}")
+RESERVED_TAG = re.compile(r"sha256-[a-f0-9]{64}|digest-sha256-.*")
 
 
 class Ended(Exception):
@@ -94,7 +94,7 @@ def checked_names(image: str, target: str, target_registry: str, prefix: str) ->
         raise Ended("BAD_INPUT", "DOCKER_IMAGE: an official image of docker.io is docker.io/library/NAME")
     tag = "digest-sha256-" + source.version[8:] if source.digest else source.version[1:]
     if not source.digest and RESERVED_TAG.fullmatch(tag):
-        raise Ended("BAD_INPUT", "DOCKER_IMAGE: tags of the form sha256-<hex> and digest-sha256-<hex> are reserved")
+        raise Ended("BAD_INPUT", "DOCKER_IMAGE: tags sha256-<hex> and tags that begin with digest-sha256- are reserved")
     registry = target.partition("/")[0]
     if not re.fullmatch(HOST, registry) or not fnmatch.fnmatchcase(registry, target_registry):
         raise Ended("BAD_INPUT", "NEW_DOCKER_IMAGE is not in the registry of the parameters Region and ChinaAccountId")

@@ -34,11 +34,11 @@ _IDENTIFIER = re.compile(r"[a-f0-9]{64}")
 _LONGEST_REPOSITORY = 255  # distribution/reference, RepositoryNameTotalLengthMax
 _LONGEST_TEXT = 1024  # above the longest legal reference: limits the work for a hostile text
 
-# Reserved tags: ours for a copy made by digest, and OCI 1.1's referrers fallback tag, which clients read as an index of
-# signatures. A source with such a tag is not copied.
-_RESERVED_TAG = re.compile(r"(?:digest-)?sha256-[a-f0-9]{64}")
 DIGEST_TAG = "digest-sha256-"
 """The start of the tag of a copy made by digest; the digest's 64 hex digits follow."""
+# OCI 1.1's referrers fallback tag, which clients read as an index of signatures.
+_REFERRERS_TAG = re.compile(r"sha256-[a-f0-9]{64}")
+_RESERVED = f"tags of the form sha256-<hex> and tags that begin with {DIGEST_TAG} are reserved"
 _ECR_HOST = re.compile(r"[a-z0-9]+(?:(?:\.|-+)[a-z0-9]+)*(?::[0-9]+)?")
 # Each name begins with RepositoryPrefix, so ECR's rule that a name starts with a letter is a rule for the prefix.
 PREFIX = re.compile(rf"(?=[a-z]){_COMPONENT}(?:/{_COMPONENT})*")
@@ -162,8 +162,8 @@ def destination_of(source: ImageReference, registry: str, prefix: str) -> Destin
     if source.digest is not None:
         return Destination(registry, repository, _tag_of_digest(source), source.digest)
     tag = source.tag or "latest"
-    if _RESERVED_TAG.fullmatch(tag):
-        raise NoDestinationError(source, "tags of the form sha256-<hex> and digest-sha256-<hex> are reserved")
+    if _is_reserved(tag):
+        raise NoDestinationError(source, _RESERVED)
     return Destination(registry, repository, tag, None)
 
 
@@ -206,6 +206,8 @@ def no_longer_copied(source: str) -> str | None:
         return None
     if source.partition("/")[0] in DOCKER_HUB_HOSTS:
         return f"it is copied as {reference.pinned} now; recreate the pods that wait for this copy"
+    if reference.digest is None and _is_reserved(reference.tag or ""):
+        return f"{_RESERVED}; give the source another tag"
     return None
 
 
@@ -219,6 +221,11 @@ def destination_named(reference: ImageReference, registry: str, prefix: str) -> 
     if reference.digest is None:
         return Destination(registry, reference.repository, reference.tag or "latest", None)
     return Destination(registry, reference.repository, _tag_of_digest(reference), reference.digest)
+
+
+def _is_reserved(tag: str) -> bool:
+    """Return whether no source with this tag is copied. Rules for copies by digest select them by DIGEST_TAG alone."""
+    return tag.startswith(DIGEST_TAG) or _REFERRERS_TAG.fullmatch(tag) is not None
 
 
 def _tag_of_digest(reference: ImageReference) -> str:

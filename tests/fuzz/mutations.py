@@ -57,6 +57,7 @@ IMAGES = (
     *(
         f"gcr.io/a:sha256-{_HEX}",
         f"gcr.io/a:digest-sha256-{_HEX}",
+        "gcr.io/a:digest-sha256-x",
         f"gcr.io/a@sha256:{_HEX.upper()}",
     ),
     *(f"{REGISTRY}/mirror/gcr.io/a/b:latest", f"{REGISTRY}/x", f"{REGISTRY}/mirror/{REGISTRY}/x:1"),

@@ -144,6 +144,7 @@ def test_each_state_has_its_step(record: Record, build: Build | None, now: int, 
     ("source", "reason"),
     [
         pytest.param("registry-1.docker.io/library/a:1", "docker.io/library/a:1 now", id="another name of docker.io"),
+        pytest.param("gcr.io/a:digest-sha256-1", "reserved", id="reserved tag"),
     ],
 )
 def test_a_request_of_an_earlier_release_that_builds_refuse_ends_with_the_reason(source: str, reason: str) -> None:

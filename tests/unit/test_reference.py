@@ -381,6 +381,8 @@ def test_a_copy_lies_below_the_prefix_under_the_host_and_path_of_its_source(
         pytest.param(f"gcr.io/x@{SHA512}", "sha256", id="sha512"),
         pytest.param(f"gcr.io/x:sha256-{HEX}", "reserved", id="referrers-fallback-tag"),
         pytest.param(f"gcr.io/x:digest-sha256-{HEX}", "reserved", id="tag-of-a-copy-by-digest"),
+        pytest.param("gcr.io/x:digest-sha256-1.0", "reserved", id="tag-that-begins-as-one-of-a-copy-by-digest"),
+        pytest.param("gcr.io/x:digest-sha256-", "reserved", id="that-beginning-alone"),
     ],
 )
 def test_an_image_without_a_legal_name_in_ecr_has_its_own_error_with_the_cause(source: str, cause: str) -> None:
@@ -446,6 +448,8 @@ def test_a_copy_has_one_path_and_those_of_earlier_releases(source: str, paths: s
         pytest.param("no image", None, id="no-reference"),
         pytest.param("registry-1.docker.io/x:1", "docker.io/library/x:1 now", id="registry-1"),
         pytest.param(f"registry.hub.docker.com/a/b@{DIGEST}", f"docker.io/a/b@{DIGEST} now", id="by-digest"),
+        pytest.param("gcr.io/x:digest-sha256-1", "reserved", id="reserved-tag"),
+        pytest.param(f"gcr.io/x:digest-sha256-1@{DIGEST}", None, id="reserved-tag-beside-a-digest"),
     ],
 )
 def test_a_source_that_an_earlier_release_named_otherwise_has_a_reason(source: str, reason: str | None) -> None:
@@ -481,7 +485,7 @@ neighbours = st.builds(
     ImageReference,
     st.sampled_from(["docker.io", "a.b", "a.b:5", "a.b-5", "a.b.5", "localhost", "localhost:5", "library"]),
     st.lists(st.sampled_from(["5", "a", "a_5", "a.b_5", "library"]), min_size=1, max_size=3).map("/".join),
-    st.sampled_from(["latest", HEX, f"sha256-{HEX}", f"digest-sha256-{HEX}"]),
+    st.sampled_from(["latest", HEX, f"sha256-{HEX}", f"digest-sha256-{HEX}", "digest-sha256-1"]),
     st.none() | st.just(DIGEST),
 ).map(lambda reference: reference.pinned)
 

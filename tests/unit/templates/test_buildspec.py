@@ -133,6 +133,7 @@ BAD_IMAGES = [
     pytest.param(f"gcr.io/a@sha512:{HEX * 2}", id="sha512"),
     pytest.param(f"gcr.io/a:sha256-{HEX}", id="referrers tag"),
     pytest.param(f"gcr.io/a:digest-sha256-{HEX}", id="our own tag"),
+    pytest.param("gcr.io/a:digest-sha256-1.0", id="a tag that begins as ours"),
     pytest.param("gcr.io/a:.1", id="tag led by a dot"),
     pytest.param(f"gcr.io/a:{'t' * 129}", id="tag too long"),
     pytest.param(f"gcr.io/{'a' * (256 - len(REGISTRY) - len('/mirror/gcr.io/'))}:1", id="name too long"),
