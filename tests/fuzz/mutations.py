@@ -165,7 +165,7 @@ def _splice(within: Any, key: Any, dice: Random) -> None:
         "imagePullPolicy": dice.choice(("Always", "IfNotPresent", "Never", None)),
     }
     part: dict[str, Any] = {
-        "annotations": {ORIGINALS: _originals(dice), "b": dice.choice(TEXTS)},
+        "annotations": {ORIGINALS: _originals(dice), "b": dice.choice((dice.choice(TEXTS), TEXTS[-1]))},
         "labels": {"image-mirror/skip": dice.choice(("true", "false", True, ""))},
         "containers": [container, {"name": "b", "image": dice.choice(IMAGES)}],
         "ephemeralContainers": [container],
