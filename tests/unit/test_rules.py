@@ -298,6 +298,20 @@ DEFAULT_EXAMPLES = {
     "registry.gitlab.com": "registry.gitlab.com/a/b",
     "lscr.io": "lscr.io/linuxserver/x",
     "xpkg.upbound.io": "xpkg.upbound.io/a/b",
+    "registry.istio.io": "registry.istio.io/release/pilot:1.30.3",
+    "*.docker.scarf.sh": "hyperdxio.docker.scarf.sh/a/b",
+    "registry.access.redhat.com": "registry.access.redhat.com/ubi9/ubi:9.4",
+    "registry.datadoghq.com": "registry.datadoghq.com/agent:7",
+    "xpkg.crossplane.io": "xpkg.crossplane.io/crossplane/crossplane:v1.20.0",
+    "cgr.dev": "cgr.dev/chainguard/nginx",
+    "cr.l5d.io": "cr.l5d.io/linkerd/proxy:stable-2.14.1",
+    "dhi.io": "dhi.io/nginx:1.28-debian12",
+    "cr.fluentbit.io": "cr.fluentbit.io/fluent/fluent-bit:3.0",
+    "oci.external-secrets.io": "oci.external-secrets.io/external-secrets/external-secrets:v0.14.0",
+    "docker.n8n.io": "docker.n8n.io/n8nio/n8n:1.0",
+    "cr.kgateway.dev": "cr.kgateway.dev/kgateway-dev/kgateway:v2.0.0",
+    "ecr-public.aws.com": "ecr-public.aws.com/docker/library/nginx:1.27",
+    "mcr.microsoft.com": "mcr.microsoft.com/dotnet/runtime:8.0",
 }
 
 
@@ -311,7 +325,9 @@ def test_each_default_rule_has_an_image_that_it_decides() -> None:
 @pytest.mark.parametrize(
     "image",
     [
-        "mcr.microsoft.com/x",
+        "mcr.azure.cn/x",
+        "docker.scarf.sh/x",
+        "registry.redhat.io/x",
         "602401143452.dkr.ecr.us-west-2.amazonaws.com/eks/pause",
         "961992271922.dkr.ecr.cn-northwest-1.amazonaws.com.cn/eks/pause",
         "registry.cn-hangzhou.aliyuncs.com/x/y",

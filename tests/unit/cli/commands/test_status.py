@@ -293,7 +293,7 @@ def test_a_build_that_codebuild_no_longer_knows_is_reported(answer: Callable[[st
             f"gcr.io/new:1 is copied to {REGISTRY}/mirror/gcr.io/new:1 when a pod names it: rule gcr.io",
             id="copy",
         ),
-        pytest.param("mcr.microsoft.com/x", "mcr.microsoft.com/x stays as written: no rule names it", id="no-rule"),
+        pytest.param("mcr.azure.cn/x", "mcr.azure.cn/x stays as written: no rule names it", id="no-rule"),
         pytest.param("auto", "it is a placeholder", id="placeholder"),
         pytest.param("gcr.io/x:sha256-" + "a" * 64, "tags of the form sha256-<hex>", id="no-destination"),
         pytest.param(
