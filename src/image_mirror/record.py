@@ -43,6 +43,7 @@ class Record:
     latest build's code, and how many builds in a row have ended with it. `open_build` is the ID of a build whose copy
     has arrived while its end has not been read. `pushed` is the digest that the latest such build exported, and
     `signatures` how many signatures it copied, or why it copied none or fewer.
+    `requested_by` is the pod that made the present request, as `audit.requester` names it; None if an operator or an older release made it.
     """
 
     repo: str
@@ -61,6 +62,7 @@ class Record:
     open_build: str | None = None
     pushed: str | None = None
     signatures: str | None = None
+    requested_by: str | None = None
 
     @property
     def is_active(self) -> bool:
@@ -104,7 +106,7 @@ class Build:
     signatures: str = ""
 
 
-def new_record(destination: Destination, source: ImageReference, now: int) -> Record:
+def new_record(destination: Destination, source: ImageReference, now: int, requested_by: str | None = None) -> Record:
     """Return the record of a copy that is requested for the first time."""
     return Record(
         repo=destination.repo,
@@ -114,6 +116,7 @@ def new_record(destination: Destination, source: ImageReference, now: int) -> Re
         requested_at=now,
         updated_at=now,
         due_at=now,
+        requested_by=requested_by,
     )
 
 
@@ -149,7 +152,7 @@ def asked_again(record: Record, now: int) -> Record | None:
     `requested_at`, because pods have waited since then.
     """
     if record.status is Status.FAILED:
-        again = replace(record, status=Status.REQUESTED, requested_at=now)
+        again = replace(record, status=Status.REQUESTED, requested_at=now, requested_by=None)
     elif record.status is Status.REQUESTED and (record.due_at or 0) > now:
         again = record
     else:

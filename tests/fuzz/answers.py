@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,10 @@ def check_response(answer: Json, review: Json) -> None:
     warnings = response.get("warnings", ["none"])
     assert 0 < len(warnings) == len(set(warnings)) <= 11
     assert all(0 < len(warning) <= 120 and warning.isprintable() for warning in warnings), warnings
+    annotations = response.get("auditAnnotations", {"copies": "[]"})
+    assert annotations.keys() <= {"copies", "copies-omitted"}, "the API server takes only names without a slash"
+    assert all(0 < len(text) <= 4_200 and text.isprintable() for text in annotations.values()), annotations
+    assert annotations.get("copies-omitted", "1").isdecimal()
 
 
 def check_calls(request: Json, table: Table, scenario: Scenario) -> None:
@@ -61,6 +66,7 @@ def check_calls(request: Json, table: Table, scenario: Scenario) -> None:
     for record in tuple(table.written):
         assert record.source == allowed[record.repo, record.tag]
         assert (record.status, record.attempts, record.due_at) == ("REQUESTED", 0, NOW)
+        assert re.fullmatch(r"[a-z0-9-]{1,63}(/[A-Za-z0-9]{1,63}/[A-Za-z0-9.:_-]{1,253})?|", record.requested_by or "")
     assert not table.written or request.get("dryRun") is not True, "a dry run wrote a record"
 
 

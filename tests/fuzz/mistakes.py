@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from image_mirror import admission, pod_images, recorder, review, webhook
+from image_mirror import admission, audit, pod_images, recorder, review, webhook
 from image_mirror.decisions import Copy, Decision, Leave, Mirror
 from image_mirror.record import Record
 from image_mirror.recorder import Recorder
@@ -95,6 +95,7 @@ MISTAKES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "control characters in a warning": lambda: patch("image_mirror.messages.printable", str),
     "warnings without end": lambda: patch("image_mirror.messages._LONGEST", 1000),
     "answering twice in two ways": lambda: patch.object(recorder.KnownRecords, "get", _copied),
+    "believing any name of who asks": lambda: patch.object(audit, "_is", lambda _, text: isinstance(text, str)),
     "status 500": lambda: patch.object(webhook, "refuse", lambda _: {**_answer_of_500()}),
 }
 

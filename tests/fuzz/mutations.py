@@ -13,7 +13,10 @@ _HEX = "c0f429e16b13e583da7e5a6ec20dd656d325d88e6819cafe0adb0828976529dc"
 
 # Where the webhook looks: most changes happen there, and the more of them in the pods.
 _ENVELOPE = frozenset(
-    ("apiVersion", "kind", "request", "uid", "operation", "subResource", "resource", "dryRun", "object", "oldObject")
+    (
+        *("apiVersion", "kind", "request", "uid", "operation", "subResource", "resource", "dryRun", "object"),
+        *("oldObject", "namespace", "ownerReferences", "generateName"),
+    )
 )
 _PODS = frozenset(
     (

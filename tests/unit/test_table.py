@@ -27,6 +27,7 @@ FULL = Record(
     open_build="ImagePullProject:2",
     pushed="sha256:" + "c" * 64,
     signatures="1 of 2: UNREACHABLE",
+    requested_by="shop/ReplicaSet/web-5d9c",
 )
 
 

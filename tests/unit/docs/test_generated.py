@@ -107,7 +107,7 @@ def test_the_page_has_each_default_rule_with_its_reason() -> None:
     assert [quoted(rule)[0] for rule, _ in table(RULES, "rule")] == DEFAULT_RULES.split()
 
 
-def test_what_the_page_says_is_left_out_is_in_no_default_rule() -> None:
+def test_what_the_page_says_is_omitted_is_in_no_default_rule() -> None:
     rules = parse_rules(DEFAULT_RULES)
     for name, _ in table(section(RULES, "Left out"), "registry"):
         host = quoted(name)[0].replace("*", "a")

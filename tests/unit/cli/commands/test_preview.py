@@ -109,7 +109,7 @@ def test_each_image_is_listed_with_its_field_its_result_and_its_rule() -> None:
             True,
             id="no-reference",
         ),
-        pytest.param(None, "", None, None, True, id="left-out"),
+        pytest.param(None, "", None, None, True, id="omitted"),
     ],
 )
 def test_the_result_names_what_decided(

@@ -94,6 +94,14 @@ def test_a_failed_copy_is_a_new_request_to_codebuild_and_one_that_waits_keeps_it
     assert waiting.requested_at == WAITING.requested_at
 
 
+def test_a_new_request_by_an_operator_names_no_pod_and_one_that_is_hurried_keeps_its_pod() -> None:
+    again = asked_again(replace(FAILED, requested_by="shop/Pod/p"), now())
+    hurried = asked_again(replace(WAITING, requested_by="shop/Pod/p"), now())
+    assert again is not None
+    assert hurried is not None
+    assert (again.requested_by, hurried.requested_by) == (None, "shop/Pod/p")
+
+
 def test_each_image_is_requested_again_or_the_reason_is_printed(records: Records) -> None:
     result = run("retry", *(each.source or each.destination for each in ALL))
     assert (result.exit_code, result.stderr) == (0, "")

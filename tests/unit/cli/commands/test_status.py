@@ -33,7 +33,13 @@ pytestmark = pytest.mark.usefixtures("noon")
 
 FAILED = record("gcr.io/broken:1", Status.FAILED, hours=3, at=NOON)
 WAITING = record(
-    "quay.io/waiting:1", Status.REQUESTED, hours=5, error="RATE_LIMITED: toomanyrequests", waits=2, at=NOON
+    "quay.io/waiting:1",
+    Status.REQUESTED,
+    hours=5,
+    error="RATE_LIMITED: toomanyrequests",
+    waits=2,
+    requested_by="shop/ReplicaSet/web-5d9c",
+    at=NOON,
 )
 COPYING = record("nginx:1.27", Status.COPYING, hours=0.5, at=NOON)
 REFRESHING = record("redis:7", Status.COPYING, hours=20, digest=DIGEST, at=NOON)
@@ -141,6 +147,7 @@ def test_json_has_all_that_the_records_say() -> None:
         "digest": None,
         "signatures": None,
         "reason": "RATE_LIMITED: toomanyrequests",
+        "requested_by": "shop/ReplicaSet/web-5d9c",
     }
     assert (rows[4]["state"], rows[4]["requested_at"]) == (None, None)
 
@@ -187,6 +194,7 @@ def test_one_image_is_shown_in_full_with_its_build_and_the_end_of_its_log(name: 
     assert re.search(r"[+]\d\d:\d\d \(3h ago\)$", fields["requested"])
     assert fields["attempts"] == "5 refused by the source, 0 delayed for another reason"
     assert fields["reason"] == REASON
+    assert fields["requester"] == "not a pod, or a pod of an older release"
     assert build_lines[0] == f"{BUILD}: FAILED"
     assert [line.split(None, 3) for line in build_lines[1:]] == [
         ["PHASE", "STATUS", "SECONDS", "MESSAGE"],
@@ -195,6 +203,12 @@ def test_one_image_is_shown_in_full_with_its_build_and_the_end_of_its_log(name: 
         ["COMPLETED", "IN_PROGRESS", "-"],
     ]
     assert log_lines[1:] == [f"  line {number}\\x1b[31m" for number in range(10, 30)]
+
+
+@pytest.mark.usefixtures("table")
+def test_one_image_is_shown_with_who_requested_it() -> None:
+    result = run("status", "quay.io/waiting:1")
+    assert dict(line.split(None, 1) for line in result.stdout.splitlines())["requester"] == "shop/ReplicaSet/web-5d9c"
 
 
 @pytest.mark.usefixtures("build")

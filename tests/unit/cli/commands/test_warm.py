@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -129,6 +130,13 @@ def test_each_change_is_a_line_where_there_is_no_terminal() -> None:
         f"STATE   IMAGE         {'COPY':<{len(REGISTRY) + 20}}  REASON",
         f"COPIED  gcr.io/a/b:1  {REGISTRY}/mirror/gcr.io/a/b:1",
     ]
+
+
+@pytest.mark.usefixtures("reconciler")
+def test_a_request_by_an_operator_names_no_pod(operated: Operated) -> None:
+    keep(operated, "gcr.io/a/b:1", lambda made: fail(replace(made, requested_by="shop/Pod/p")))
+    assert run("-", stdin=manifest("gcr.io/a/b:1", "gcr.io/a/c:1")).exit_code == 0
+    assert [item.get("requested_by") for item in operated.cloud.items()] == [None, None]
 
 
 def test_an_image_that_is_never_pulled_is_not_requested(reconciler: Reconciler) -> None:

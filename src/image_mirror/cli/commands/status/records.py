@@ -38,6 +38,7 @@ class RecordRow:
     digest: str | None
     signatures: str | None
     reason: str | None
+    requested_by: str | None
 
 
 def record_row(record: Record) -> RecordRow:
@@ -55,6 +56,7 @@ def record_row(record: Record) -> RecordRow:
         digest=record.digest,
         signatures=record.signatures,
         reason=record.error,
+        requested_by=record.requested_by,
     )
 
 
@@ -118,6 +120,7 @@ def full(record: Record, now: int) -> Iterator[str]:
         "copy": record.destination,
         "state": record.status or "none: an older deployment wrote the record; the next pod requests the copy",
         "requested": moment(record.requested_at, now),
+        "requester": record.requested_by or "not a pod, or a pod of an older release",
         "changed": moment(record.updated_at, now),
         "next look": moment(record.due_at or 0, now),
         "attempts": f"{record.attempts} refused by the source, {record.waits} delayed for another reason",
