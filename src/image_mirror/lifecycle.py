@@ -19,11 +19,10 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from image_mirror.metrics import Metric
-from image_mirror.record import MINUTE, Build, BuildResult, Policy, Record, Status
+from image_mirror.record import MINUTE, MOST_ATTEMPTS, Build, BuildResult, Policy, Record, Status
 from image_mirror.reference import no_longer_copied
 
 BACKOFF = (1 * MINUTE, 5 * MINUTE, 15 * MINUTE, 60 * MINUTE)
-MOST_ATTEMPTS = len(BACKOFF) + 1
 _LONGEST_WAIT = 60 * MINUTE
 _POLL = 50_000  # just under the schedule's minute, so that each of its runs finds the running builds due
 _CLOCK_SKEW = 5_000  # the clocks of two functions; far below the shortest back-off

@@ -12,6 +12,8 @@ from image_mirror.reference import Destination, ImageReference
 MINUTE = 60_000
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
+MOST_ATTEMPTS = 5
+"""How often a source may refuse a copy; with the last time the request ends."""
 
 
 class Status(StrEnum):

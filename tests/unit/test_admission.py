@@ -4,6 +4,7 @@ import copy
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from image_mirror.admission import CopyRequest, SwapWhen, copy_requests
 from image_mirror.decisions import Copy, Mirror, Rewrite
-from image_mirror.messages import copied_later, copying, failed
+from image_mirror.messages import copied_later, copying, failed, refused
 from image_mirror.pod_images import ORIGINALS, new_images
 from image_mirror.record import MINUTE, Policy, Record, Status
 from image_mirror.reference import Destination
@@ -252,6 +253,39 @@ def test_the_record_and_swap_when_say_whether_the_image_changes(
     assert admitted.originals == ({"containers/a": "gcr.io/x:1"} if swapped else None)
     details = ("DENIED: no pull access", 90) if warning is failed else ()
     assert admitted.warnings == ([warning("gcr.io/x:1", *details)] if warning else [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        pytest.param({"same_result": "NOT_FOUND 2", "error": "NOT_FOUND: manifest unknown"}, "NOT_FOUND", id="both"),
+        pytest.param({"same_result": "DENIED 1", "error": None}, "DENIED", id="while-a-build-runs"),
+        pytest.param({"error": "BAD_INPUT: no image"}, "BAD_INPUT", id="of-an-earlier-release"),
+        pytest.param({"error": "the build was stopped by hand"}, "the build was stopped by hand", id="without-a-code"),
+        pytest.param({"same_result": "\x1b[31m 9", "error": "\x1b[31m: x"}, "\x1b[31m: x", id="written-by-hand"),
+        pytest.param({}, "", id="unknown"),
+    ],
+)
+@pytest.mark.parametrize("status", [Status.REQUESTED, Status.COPYING])
+@pytest.mark.parametrize("swap_when", ["always", "copied"])
+def test_after_the_first_refusal_the_warning_says_so(
+    changes: dict[str, Any], reason: str, status: Status, swap_when: SwapWhen
+) -> None:
+    def lookup(wanted: Sequence[CopyRequest]) -> dict[Destination, Record]:
+        found = all_records(status)(wanted)
+        return {name: replace(record, attempts=2, **changes) for name, record in found.items()}
+
+    admitted = admit(review_of(made_pod({"a": "nginx:9.99"})), lookup, swap_when=swap_when)
+    assert admitted.warnings == [refused("nginx:9.99", reason, 2, 5, waits=swap_when == "always")]
+    assert all(warning.isprintable() for warning in admitted.warnings)
+
+
+def test_a_refresh_that_the_source_refuses_is_no_warning_because_there_is_a_copy() -> None:
+    def lookup(wanted: Sequence[CopyRequest]) -> dict[Destination, Record]:
+        found = all_records(Status.REQUESTED, digest=DIGEST, error="NOT_FOUND: x")(wanted)
+        return {name: replace(record, attempts=2) for name, record in found.items()}
+
+    assert admit(review_of(made_pod({"a": "nginx:9.99"})), lookup).warnings == []
 
 
 def test_a_failed_image_beside_others_stays_alone() -> None:

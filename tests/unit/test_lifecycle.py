@@ -9,7 +9,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from image_mirror.lifecycle import (
     BACKOFF,
-    MOST_ATTEMPTS,
     NextStep,
     Save,
     Step,
@@ -25,6 +24,7 @@ from image_mirror.lifecycle import (
 from image_mirror.record import (
     HOUR,
     MINUTE,
+    MOST_ATTEMPTS,
     Build,
     BuildResult,
     Policy,
@@ -175,6 +175,7 @@ def test_attempts_back_off_and_the_fifth_ends_in_failed_with_the_reason() -> Non
         record = refused(record, "DENIED: x", NOW)
         assert record.status is Status.REQUESTED
         waits.append((record.due_at or 0) - NOW)
+    assert len(BACKOFF) == MOST_ATTEMPTS - 1
     assert tuple(waits) == BACKOFF == (MINUTE, 5 * MINUTE, 15 * MINUTE, 60 * MINUTE)
     record = refused(record, "DENIED: x", NOW)
     assert (record.status, record.attempts, record.error, record.due_at) == (Status.FAILED, 5, "DENIED: x", None)

@@ -14,9 +14,9 @@ import typer
 
 from image_mirror.build_result import EXIT_CODES, read_build
 from image_mirror.cli import app, errors
-from image_mirror.lifecycle import BACKOFF, MOST_ATTEMPTS
+from image_mirror.lifecycle import BACKOFF
 from image_mirror.metrics import Metric
-from image_mirror.record import MINUTE, BuildResult, Record, Status
+from image_mirror.record import MINUTE, MOST_ATTEMPTS, BuildResult, Record, Status
 from image_mirror.reference import parse_reference
 from image_mirror.rules import DEFAULT_REASONS, DEFAULT_RULES, parse_rules
 from image_mirror.table import DUE_INDEX

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from image_mirror.cli import terminal
 from image_mirror.decisions import Mirror
-from image_mirror.lifecycle import MOST_ATTEMPTS, Step, next_step
-from image_mirror.record import Record, Status, asked_again, idempotency_token
+from image_mirror.lifecycle import Step, next_step
+from image_mirror.record import MOST_ATTEMPTS, Record, Status, asked_again, idempotency_token
 from image_mirror.reference import destination_named, parse_reference
 from image_mirror.rules import DEFAULT_RULES, parse_rules
 from image_mirror.table import Records
