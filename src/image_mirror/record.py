@@ -44,8 +44,8 @@ class Record:
     running or ended. `digest` is what ECR holds. `error` is the latest reason, for people. `same_result` is the
     latest build's code, and how many builds in a row have ended with it. `open_build` is the ID of a build whose copy
     has arrived while its end has not been read. `pushed` is the digest that the latest such build exported, and
-    `signatures` how many signatures it copied, or why it copied none or fewer.
-    `requested_by` is the pod that made the present request, as `audit.requester` names it; None if an operator or an older release made it.
+    `signatures` how many signatures it copied, or why it copied none or fewer. `requested_by` is the pod that made the
+    present request, as `audit.requester` names it; None if an operator or an older release made it.
     """
 
     repo: str
