@@ -105,6 +105,7 @@ def test_the_readme_has_the_default_rules() -> None:
 def test_the_page_has_each_default_rule_with_its_reason() -> None:
     assert {quoted(rule)[0]: reason for rule, reason in table(RULES, "rule")} == DEFAULT_REASONS
     assert [quoted(rule)[0] for rule, _ in table(RULES, "rule")] == DEFAULT_RULES.split()
+    assert f"""'MirrorRules="{DEFAULT_RULES}"'""" in RULES, "the command that gives them to an older stack"
 
 
 def test_what_the_page_says_is_omitted_is_in_no_default_rule() -> None:
