@@ -483,11 +483,11 @@ def copy_image(build: Build) -> None:
 def digest_of_source(build: Build, crane: str, source: Source, failed: Callable[[str], tuple[str, str]]) -> str:
     """Return the digest of the tag: a HEAD, which registries do not count as a pull."""
     # crane follows redirects without end.
+    limited = build.limited(DIGEST_SECONDS, build.most_bytes)
     try:
-        limited = build.limited(DIGEST_SECONDS, build.most_bytes)
         status, output, errors = limited.run(crane, "digest", source.name + source.version)
     except Ended as ended:
-        if ended.result == "STALLED" and time.monotonic() < build.deadline:
+        if ended.result == "STALLED" and limited.deadline < time.monotonic() < build.deadline:
             raise Ended("STALLED", f"the source has not said the digest in {DIGEST_SECONDS:g} s") from None
         raise
     if status:
