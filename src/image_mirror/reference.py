@@ -165,6 +165,19 @@ def destination_of(source: ImageReference, registry: str, prefix: str) -> Destin
     return Destination(registry, repository, tag, None)
 
 
+def source_of(repo: str, tag: str, registry: str, prefix: str) -> ImageReference | None:
+    """Return the source whose copy has this name, the inverse of `destination_of`; None if no source has."""
+    host, _, path = repo.removeprefix(f"{registry}/{prefix}/").partition("/")
+    digest = tag.removeprefix(DIGEST_TAG)
+    version = f":{tag}" if digest == tag else f"@sha256:{digest}"
+    try:
+        source = parse_reference(f"{host.replace('_', ':')}/{path}{version}")
+        named = destination_of(source, registry, prefix)
+    except (InvalidReferenceError, NoDestinationError):
+        return None
+    return source if (named.repo, named.tag) == (repo, tag) else None
+
+
 def path_below_prefix(source: ImageReference) -> str:
     """Return the part of the destination's repository that follows the prefix: the source's host and path."""
     return f"{source.registry.replace(':', '_')}/{source.repository}"

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from image_mirror.reference import (
     PREFIX,
-    Destination,
     ImageReference,
     InvalidReferenceError,
     NoDestinationError,
     destination_of,
     parse_reference,
+    source_of,
 )
 from support.reviews_data import DIGEST, HEX, REGISTRY
 
@@ -376,15 +376,6 @@ def test_the_longest_name_that_every_runtime_accepts_is_allowed(prefix: str) -> 
 prefixes = st.sampled_from(["mirror", "m", "team-a/mirror", "mirror/gcr.io", "a__b/c.d"])
 
 
-def source_of(destination: Destination, prefix: str) -> ImageReference:
-    """Read the source from the name of its copy: such a function exists only if names are unique (injective)."""
-    host, _, path = destination.repository.removeprefix(f"{prefix}/").partition("/")
-    by_digest = re.fullmatch(r"digest-sha256-([a-f0-9]{64})", destination.tag)
-    if by_digest:
-        return ImageReference(host.replace("_", ":"), path, None, f"sha256:{by_digest[1]}")
-    return ImageReference(host.replace("_", ":"), path, destination.tag, None)
-
-
 @steady
 @given(well_formed(), prefixes)
 def test_the_source_of_a_copy_can_be_read_from_its_name(text: str, prefix: str) -> None:
@@ -393,7 +384,29 @@ def test_the_source_of_a_copy_can_be_read_from_its_name(text: str, prefix: str) 
         destination = destination_of(source, REGISTRY, prefix)
     except NoDestinationError:
         assume(False)
-    assert source_of(destination, prefix) == source.pinned
+    assert source_of(destination.repo, destination.tag, REGISTRY, prefix) == source.pinned
+
+
+@pytest.mark.parametrize(
+    ("repo", "tag"),
+    [
+        pytest.param(f"{REGISTRY}/mirror/gcr.io", "1", id="no path"),
+        pytest.param(f"{REGISTRY}/mirror/app", "1", id="no host"),
+        pytest.param(f"{REGISTRY}/mirror/team/app", "1", id="a first segment that is no host"),
+        pytest.param(f"{REGISTRY}/mirror/docker.io/app", "1", id="a short name that Docker Hub does not have"),
+        pytest.param(f"{REGISTRY}/mirror/index.docker.io/library/app", "1", id="another name of Docker Hub"),
+        pytest.param(f"{REGISTRY}/mirror/gcr.io/App", "1", id="upper case"),
+        pytest.param(f"{REGISTRY}/mirror/gcr.io_x/app", "1", id="a port that is no number"),
+        pytest.param(f"{REGISTRY}/other/gcr.io/app", "1", id="another prefix"),
+        pytest.param(f"{REGISTRY}/mirror/gcr.io/{'x' * 255}", "1", id="too long"),
+        pytest.param(f"{REGISTRY}/mirror/gcr.io/app", "-1", id="no tag"),
+        pytest.param(f"{REGISTRY}/mirror/gcr.io/app", f"sha256-{HEX}", id="the tag of a referrer"),
+        pytest.param(f"{REGISTRY}/mirror/gcr.io/app", "digest-sha256-1", id="no digest"),
+        pytest.param(f"{REGISTRY}/mirror/gcr.io/app", f"digest-sha256-{HEX}a", id="a digest that is too long"),
+    ],
+)
+def test_a_name_that_no_source_has_is_told_from_a_copy_s(repo: str, tag: str) -> None:
+    assert source_of(repo, tag, REGISTRY, "mirror") is None
 
 
 # Few parts, chosen so that a faulty naming would give two sources the same name.
