@@ -4,8 +4,10 @@ All times are milliseconds since the epoch.
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 from image_mirror.reference import Destination, ImageReference
 
@@ -41,6 +43,9 @@ class Record:
     `requested_at` that the source refused, `waits` the delays that cost no attempt. `build_id` is the latest build,
     running or ended. `digest` is what ECR holds. `error` is the latest reason, for people. `same_result` is the
     latest build's code, and how many builds in a row have ended with it.
+
+    `raw` is the item that a damaged record was read from: one that has other values than this record would be written
+    with. It belongs to what was read, so `replace` does not copy it.
     """
 
     repo: str
@@ -56,6 +61,7 @@ class Record:
     error: str | None = None
     due_at: int | None = None
     same_result: str | None = None
+    raw: Mapping[str, Any] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def is_active(self) -> bool:
