@@ -47,7 +47,7 @@ requirements: .venv/.dev
 	$(BIN)/uv pip compile --quiet --no-header --python-version 3.13 --generate-hashes $(ARGS) \
 		src/requirements.in -o src/requirements.txt
 
-# Copies the build's bash, buildspec/*.sh, into image-pulling.yaml, which must be one file for CloudFormation. `make test`
+# Puts the build, the files of buildspec/, into image-pulling.yaml, which must be one file for CloudFormation. `make test`
 # fails if this was forgotten, and `make e2e` runs shellcheck; to run it alone: shellcheck buildspec/*.sh
 templates: .venv/.dev
 	PYTHONPATH=.:tests $(BIN)/python -m tools.put_buildspec_into_template

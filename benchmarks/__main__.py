@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.cold import cold
 from benchmarks.copiers import copiers
-from benchmarks.copies import copy
+from benchmarks.copies import copy, without_the_copy
 from benchmarks.memory import memory
 from benchmarks.parts import parts_table
 from benchmarks.plot import plot
@@ -28,6 +28,7 @@ MEASUREMENTS: Mapping[str, Callable[[int], Iterator[Row]]] = {
     "cold": cold,
     "copy": copy,
     "copiers": copiers,
+    "without-the-copy": without_the_copy,
     "throughput": throughput,
     "memory": memory,
 }

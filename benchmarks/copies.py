@@ -48,9 +48,55 @@ def copy(rounds: int) -> Iterator[Row]:
         yield Row("build that copies two platforms of 60 MB", reference, ratios, 1.0)
 
 
+def without_the_copy(rounds: int) -> Iterator[Row]:
+    """Time of a build that finds its image in ECR: it installs crane, logs in and reads two digests.
+
+    The reference is the same login with the installation of earlier releases. Skips without apt or the right to use it.
+    """
+    check_programs()
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
+        pytest.skip("apt-get or root is missing, which the reference needs")
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name)
+        with ecr_api(folder) as api:
+            contestants = {"build": partial(_unchanged, folder, api), "apt": partial(_apt, api)}
+            take_turns(contestants, 1)
+            costs = take_turns(contestants, min(rounds, _MOST_ROUNDS))
+    ratios = tuple(cost["build"] / cost["apt"] for cost in costs)
+    yield Row("build without the copy: install, login, digests", "the login, and skopeo installed by apt", ratios, 0.5)
+
+
+def _unchanged(parent: Path, api: EcrApi) -> float:
+    """Return the time of a build whose image is in ECR."""
+    with _registries(parent) as (folder, source, target, pushed):
+        project, image = Project(folder / "build", api, target), f"{source.host}/{_IMAGE}"
+        destination = project.destination(image)
+        target.push(destination.repository, destination.tag, pushed)
+        began = time.perf_counter()
+        run = project.run(image)
+        seconds = time.perf_counter() - began
+        assert run.exported.get("COPY_REASON") == "ECR already has this image", run.output
+    return seconds
+
+
+def _apt(api: EcrApi) -> float:
+    """Return the time of the login and of what an earlier release installed, from the mirrors of this machine."""
+    began = time.perf_counter()
+    environment = os.environ | {
+        "AWS_ACCESS_KEY_ID": api.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": api.secret_access_key,
+        "AWS_ENDPOINT_URL": api.url,
+    }
+    login = ["aws", "ecr", "get-login-password", "--region", CHINA.region]
+    subprocess.run(login, env=environment, capture_output=True, check=True)
+    for words in ("update -qq", "install -qq -y --reinstall --no-install-recommends skopeo"):
+        subprocess.run(["apt-get", *words.split()], capture_output=True, check=True)
+    return time.perf_counter() - began
+
+
 def _build(parent: Path, api: EcrApi) -> dict[str, float]:
     """Return the time of a build, which downloads crane from this machine."""
-    with _registries(parent) as (folder, source, target):
+    with _registries(parent) as (folder, source, target, _):
         project, image = Project(folder / "build", api, target), f"{source.host}/{_IMAGE}"
         began = time.perf_counter()
         run = project.run(image)
@@ -63,7 +109,7 @@ def _build(parent: Path, api: EcrApi) -> dict[str, float]:
 
 def _podman(parent: Path, api: EcrApi, podman: str) -> dict[str, float]:
     """Return the time of the login, and the time of pull, tag and push, with an empty local storage."""
-    with _registries(parent) as (folder, source, target):
+    with _registries(parent) as (folder, source, target, _):
         environment = {
             **os.environ,
             "STORAGE_DRIVER": "vfs",
@@ -95,8 +141,8 @@ def _podman(parent: Path, api: EcrApi, podman: str) -> dict[str, float]:
 
 
 @contextmanager
-def _registries(parent: Path) -> Iterator[tuple[Path, Registry, Registry]]:
-    """Yield a folder, a registry with a new random image, and an empty registry that requires ECR's login.
+def _registries(parent: Path) -> Iterator[tuple[Path, Registry, Registry, SourceImage]]:
+    """Yield a folder, a registry with a new random image, an empty one that requires ECR's login, and the image.
 
     So no program finds anything in a cache.
     """
@@ -106,8 +152,9 @@ def _registries(parent: Path) -> Iterator[tuple[Path, Registry, Registry]]:
         (folder / "target").mkdir()
         with registry(folder / "source") as source, registry(folder / "target", ECR_LOGIN) as target:
             repository, _, tag = _IMAGE.partition(":")
-            source.push(repository, tag, random_image(1, LAYER))
-            yield folder, source, target
+            pushed = random_image(1, LAYER)
+            source.push(repository, tag, pushed)
+            yield folder, source, target, pushed
 
 
 def _check(target: Registry, repository: str, tag: str, platforms: int) -> None:

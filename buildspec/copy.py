@@ -1,14 +1,14 @@
 """The copy of one image: the program that the build in image-pulling.yaml runs. Python 3.9 and its library only.
 
-`make templates` puts it into the template, without comments and docstrings. It reads the environment of the build and
-writes its result, a reason for people and the digest as three lines into the file OUTCOME. Its exit code is that of the
-result.
+`make templates` puts it into the template, with the modules of image_mirror that it imports. It reads the environment
+of the build and writes its result, a reason for people, the digest and what it says of signatures as four lines into
+the file OUTCOME. Its exit code is that of the result.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
+import copy
 import fnmatch
 import json
 import os
@@ -20,9 +20,9 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlencode
 
-Failed = Callable[[str], "tuple[str, str]"]
+from image_mirror.registry_login import DOCKER_HUB, LoginError, login_of, shown_key
 
 # The exit codes. A reconciler of an earlier release knows only 29, 40, 41, 43, 44 and 50; it takes any other one for an
 # attempt. So results that cost no attempt share a code that it knows.
@@ -50,16 +50,16 @@ COMPONENT = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 IMAGE = re.compile(
     rf"({HOST})/({COMPONENT}(?:/{COMPONENT})*)(:[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}|@sha256:[a-f0-9]{{64}})"
 )
-RESERVED_TAG = re.compile(r"(?:digest-)?sha256-[a-f0-9]{64}")
-DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
+DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
+RESERVED_TAG = re.compile(r"sha256-[a-f0-9]{64}|digest-sha256-.*")
 
 
 class Ended(Exception):
     """The build has a result."""
 
-    def __init__(self, result: str, reason: str, digest: str = "") -> None:
+    def __init__(self, result: str, reason: str, digest: str = "", signatures: str = "") -> None:
         super().__init__(result, reason)
-        self.result, self.reason, self.digest = result, reason, digest
+        self.result, self.reason, self.digest, self.signatures = result, reason, digest, signatures
 
 
 class Source:
@@ -86,13 +86,15 @@ def checked_names(image: str, target: str, target_registry: str, prefix: str) ->
     if not found:
         raise Ended("BAD_INPUT", "DOCKER_IMAGE is not written HOST/PATH:TAG or HOST/PATH@sha256:DIGEST")
     source = Source(*found.groups())
-    if not ({".", ":"} & set(source.host) or source.host == "localhost") or source.host == "index.docker.io":
+    if not ({".", ":"} & set(source.host) or source.host == "localhost"):
         raise Ended("BAD_INPUT", "DOCKER_IMAGE does not begin with the host of a registry, such as docker.io")
+    if source.host in DOCKER_HUB[1:]:
+        raise Ended("BAD_INPUT", "DOCKER_IMAGE has another host name of Docker Hub; its images begin with docker.io/")
     if source.host == "docker.io" and "/" not in source.path:
         raise Ended("BAD_INPUT", "DOCKER_IMAGE: an official image of docker.io is docker.io/library/NAME")
     tag = "digest-sha256-" + source.version[8:] if source.digest else source.version[1:]
     if not source.digest and RESERVED_TAG.fullmatch(tag):
-        raise Ended("BAD_INPUT", "DOCKER_IMAGE: tags of the form sha256-<hex> and digest-sha256-<hex> are reserved")
+        raise Ended("BAD_INPUT", "DOCKER_IMAGE: tags sha256-<hex> and tags that begin with digest-sha256- are reserved")
     registry = target.partition("/")[0]
     if not re.fullmatch(HOST, registry) or not fnmatch.fnmatchcase(registry, target_registry):
         raise Ended("BAD_INPUT", "NEW_DOCKER_IMAGE is not in the registry of the parameters Region and ChinaAccountId")
@@ -108,84 +110,12 @@ def checked_names(image: str, target: str, target_registry: str, prefix: str) ->
     return source
 
 
-def login_of(text: str, source: Source) -> tuple[str, dict[str, str]] | None:
-    """Return the key and the entry of the login for `source` in `text`, the secret of RegistryAuthSecretArn, or None.
-
-    The secret is a config.json of docker or an auth.json of containers: {"auths": {KEY: ENTRY}}. KEY is a host or a
-    host and a path, with or without "https://" and "/v1/" or "/v2/". The longest key that fits decides. Raises Ended
-    with AUTH_FILE for a secret that the copy would ignore.
-    """
-    if not text.strip():
-        return None
-    auths = entries_of(text)
-    found = None
-    for key, entry in auths.items():
-        host, path = place_of(key)
-        fits = host == place_of(source.host)[0] and (
-            source.path == path or f"{source.path}/".startswith(f"{path}/" * bool(path))
-        )
-        if fits and (found is None or len(path) > len(place_of(found[0])[1])):
-            found = (key, entry)
-    return found and (found[0], usable(*found))
-
-
-def entries_of(text: str) -> dict[str, dict[str, Any]]:
-    """Return the object under "auths". Raises Ended with AUTH_FILE."""
-    form = 'write {"auths": {"HOST": {"auth": "..."}}}, as `docker login` does without a credential store'
+def login_for(source: Source, text: str) -> tuple[str, dict[str, str]] | None:
+    """Return the key and the login for `source` in the secret's text, or None. Raises Ended with AUTH_FILE."""
     try:
-        document = json.loads(text)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        raise no_login("is not a JSON object", form)
-    auths = document.get("auths")
-    if isinstance(auths, dict) and auths and all(isinstance(entry, dict) for entry in auths.values()):
-        return auths
-    if document.get("kind") == "Secret" or ".dockerconfigjson" in document:
-        raise no_login("is a whole Secret of Kubernetes", "store the decoded text of its .dockerconfigjson")
-    if "username" in document or "auth" in document:
-        raise no_login("is a login without its registry", form)
-    if any(name in document for name in ("credsStore", "credHelpers")):
-        raise no_login("only names a credential store (credsStore, credHelpers)", form)
-    if "auths" not in document and any(isinstance(value, dict) for value in document.values()):
-        raise no_login('is an old .dockercfg without "auths"', 'put its content under "auths"')
-    raise no_login('has no logins under "auths"', form)
-
-
-def usable(key: str, entry: Mapping[str, Any]) -> dict[str, str]:
-    """Return the user and the password, or the token, of a login. Raises Ended with AUTH_FILE."""
-    name = re.sub(r"[^ -~]", "?", key)[:100]
-    if isinstance(entry.get("identitytoken"), str) and entry["identitytoken"]:
-        return {"identitytoken": entry["identitytoken"]}
-    user, password = entry.get("username"), entry.get("password")
-    if not (isinstance(user, str) and isinstance(password, str) and user and password):
-        auth = entry.get("auth")
-        if not isinstance(auth, str) or not auth:
-            raise no_login(f"has no login for {name}", 'give it "auth", or "username" and "password"')
-        try:
-            user, colon, password = base64.b64decode(auth.strip(), validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
-            raise no_login(
-                f'has a login for {name} whose "auth" is not base64', "encode USER:PASSWORD in base64"
-            ) from None
-        password = password.rstrip("\0")
-        if not colon or not user or not password:
-            raise no_login(
-                f'has a login for {name} whose "auth" is not USER:PASSWORD', "encode USER:PASSWORD in base64"
-            )
-    return {"username": user, "password": password}
-
-
-def no_login(fault: str, remedy: str) -> Ended:
-    """Return the end of a build whose registry login cannot be used."""
-    return Ended("AUTH_FILE", f"the secret of RegistryAuthSecretArn {fault}; {remedy}")
-
-
-def place_of(key: str) -> tuple[str, str]:
-    """Return the host and the path of a login's key."""
-    host, _, path = re.sub(r"^https?://", "", key.strip()).partition("/")
-    path = re.sub(r"^v[12](/|$)", "", path).strip("/")
-    return ("docker.io" if host.lower() in DOCKER_HUB else host.lower()), path
+        return login_of(text, source.host, source.path)
+    except LoginError as error:
+        raise Ended("AUTH_FILE", f"the secret of RegistryAuthSecretArn {error.fault}; {error.remedy}") from None
 
 
 def crane_config(source_host: str, login: Mapping[str, str] | None, target_host: str, password: str) -> str:
@@ -214,7 +144,7 @@ def secrets_of(login: Mapping[str, str] | None) -> list[str]:
 # What a failed crane says. Its error is one line "Error: ...: METHOD URL: CODE: message", where the method and the host
 # say which side spoke. The name of an image can look like an error, so what is before the URL is not read.
 URL = re.compile(
-    r"\b(?:GET|HEAD|PUT|POST|PATCH|DELETE) \"?(https?)://([^/\s\"?]+)(/[^\s\"?]*)?[^\s\"]*\"?:? ?", re.IGNORECASE
+    r"\b(?:GET|HEAD|PUT|POST|PATCH|DELETE) \"?(https?)://([^/\s\"?]+)(/[^\s\"?]*)?([^\s\"]*)\"?:? ?", re.IGNORECASE
 )
 READING = re.compile(r"unexpected EOF|read tcp|error verifying|stream error|http2:", re.IGNORECASE)
 NETWORK = re.compile(
@@ -232,15 +162,19 @@ WITHOUT_URL = (
     (r"no space left|cannot allocate memory|read-only file system|permission denied", "UNEXPLAINED"),
     (r"unexpected end of JSON|invalid character|cannot unmarshal|looking for beginning of value", "UNREACHABLE"),
     (r"error verifying Digest", "BAD_INPUT"),
+    (r"body exceeds [0-9]+ byte limit", "UNREACHABLE"),
     (r"error verifying|manifest digest: .* does not match|unexpected EOF|size of .* does not match", "UNREACHABLE"),
     (r"unsupported MediaType|unknown media type|unknown mime type|unrecognized manifest", "BAD_INPUT"),
 )
 
 
-def status_of(said: str) -> int | None:
-    """Return the HTTP status in crane's words, or None: it is not printed for an error with codes."""
-    found = re.search(r"unexpected status code ([0-9]{3})", said)
-    return int(found[1]) if found else None
+def answer_of(said: str) -> tuple[int, str]:
+    """Return the HTTP status of an answer, or 0, and its error code, or "". crane prints only one of them."""
+    status = re.match(r"unexpected status code ([0-9]{3})", said)
+    code = re.match(r"(?:multiple errors returned: )?([A-Z][A-Z0-9_]+): ", said)
+    if code and (code[1] in ("UNKNOWN", "UNAVAILABLE") or code[1].startswith("INTERNAL")):
+        return 500, ""  # what registries write with a 5xx
+    return (int(status[1]) if status else 0), (code[1] if code else "")
 
 
 def understood(errors: str, source: Source, target_host: str, login_key: str | None = None) -> tuple[str, str]:
@@ -262,51 +196,68 @@ def understood(errors: str, source: Source, target_host: str, login_key: str | N
         return ("UNREACHABLE" if NETWORK.search(text) else "UNEXPLAINED"), text
     host, path, said = place[2].lower(), place[3] or "/", text[place.end() :]
     if host == target_host:
-        return of_target(said), text
-    return of_source(said, host, path, source, login_key, text)
+        return of_target(said, path), text
+    if host == source.host or (source.host == "docker.io" and host in DOCKER_HUB):
+        if re.match(r".*(?:no such host|certificate is (?:not )?valid for)", said):
+            return "NOT_FOUND", text
+        speaks = True
+    else:
+        # registry.k8s.io redirects manifests, and a token server has its own host. Any other one is a CDN, which
+        # refuses a layer if its signed URL has expired.
+        asks_token = re.search(r"[?&](?:scope|service)=", place[4])
+        speaks = bool(asks_token or re.match(r"/v2/?:?$|/v2/.+/manifests/", path))
+    return of_source(said, path, login_key, text, speaks=speaks)
 
 
-def of_target(said: str) -> str:
+def of_target(said: str, path: str) -> str:
     """Return the result of an error of ECR in China."""
-    status = status_of(said)
-    if READING.search(said):
+    status, code = answer_of(said)
+    if not status and not code and READING.search(said):
         return "UNREACHABLE"
     # Names of repositories have no upper case and no spaces, so these words are ECR's own.
     if re.search(r"LimitExceeded|LIMIT_?EXCEEDED|maximum allowed|tag is immutable", said):
         return "REFUSED"
-    if "TOOMANYREQUESTS" in said or "_UNKNOWN" in said or status in (404, 408, 429) or (status or 0) >= 500:
+    if code == "TOOMANYREQUESTS" or code.endswith("_UNKNOWN") or status in (404, 408, 429) or status >= 500:
         return "TARGET_BUSY"
-    if re.search(r"UNAVAILABLE|INTERNAL|ServerException|Rate exceeded", said):
+    if re.search(r"ServerException|Rate exceeded", said):
         return "TARGET_BUSY"
-    if re.search(r"UNAUTHORIZED|DENIED|authorization token|no basic auth", said) or status in (401, 403):
+    if (
+        code in ("UNAUTHORIZED", "DENIED")
+        or status in (401, 403)
+        or re.search("authorization token|no basic auth", said)
+    ):
         return "TARGET_LOGIN"
-    if status in (400, 405, 409, 413, 415, 422) or re.search(r"UNSUPPORTED|_INVALID|SIZE_", said):
-        return "REFUSED"
+    if status in (400, 405, 413, 415, 422) or code == "UNSUPPORTED" or re.search("_INVALID$|^SIZE_", code):
+        # A layer can have been damaged on its way.
+        return "REFUSED" if "/manifests/" in path else "TARGET_BUSY"
     return "UNREACHABLE" if NETWORK.search(said) else "UNEXPLAINED"
 
 
-def of_source(said: str, host: str, path: str, source: Source, login_key: str | None, text: str) -> tuple[str, str]:
-    """Return the result and the reason of an error of the source: its registry, its token server or its CDN."""
-    own = host == source.host or (source.host == "docker.io" and host in (*DOCKER_HUB, "index.docker.io"))
-    status = status_of(said)
-    if status == 429 or "TOOMANYREQUESTS" in said:
+def of_source(said: str, path: str, login_key: str | None, text: str, *, speaks: bool) -> tuple[str, str]:
+    """Return the result and the reason of an error of the source: its registry, its token server or its CDN.
+
+    `speaks` says whether a refusal is the source's verdict about the image. A CDN's is not.
+    """
+    status, code = answer_of(said)
+    if status == 429 or code == "TOOMANYREQUESTS":
         return "RATE_LIMITED", text
-    missing = status in (404, 410) or re.search(r"(?:MANIFEST|NAME|BLOB)_UNKNOWN|NAME_INVALID", said)
-    unauthorized = status == 401 or "UNAUTHORIZED" in said
-    denied = unauthorized or status in (402, 403, 451) or "DENIED" in said
-    if (missing or denied) and not own and "/blobs/" in path:
+    missing = status in (404, 410) or code in ("MANIFEST_UNKNOWN", "NAME_UNKNOWN", "BLOB_UNKNOWN", "NAME_INVALID")
+    unauthorized = status == 401 or code == "UNAUTHORIZED"
+    denied = unauthorized or status in (402, 403, 451) or code == "DENIED"
+    if (missing or denied) and not speaks:
         return "UNREACHABLE", text
-    is_api = re.match(r"/v2(?:/|$)", path)
-    if (missing or denied) and login_key and not is_api and status == 401:
-        key = re.sub(r"[^ -~]", "?", login_key)[:100]
-        return "AUTH_FILE", f"the login for {key} in the secret of RegistryAuthSecretArn is refused: {text}"
+    # A token server can be below /v2/ too, as Quay's /v2/auth, and write a code instead of the status, as Harbor's.
+    is_api = re.match(r"/v2/?:?$|/v2/.+/(?:manifests|blobs|tags|referrers)/", path)
+    if unauthorized and login_key and not is_api:
+        return (
+            "AUTH_FILE",
+            f"the login for {shown_key(login_key)} in the secret of RegistryAuthSecretArn is refused: {text}",
+        )
     if denied:
-        return "DENIED", f"with the login for {login_key}: {text}" if login_key else text
+        return "DENIED", f"with the login for {shown_key(login_key)}: {text}" if login_key else text
     if missing:
         return "NOT_FOUND", text
-    if own and re.search(r"no such host|certificate is (?:not )?valid for", said):
-        return "NOT_FOUND", text
-    if (status or 0) >= 500 or status in (400, 405, 406, 408) or NETWORK.search(said):
+    if status >= 500 or status in (400, 405, 406, 408) or (not status and NETWORK.search(said)):
         return "UNREACHABLE", text
     return "UNEXPLAINED", text
 
@@ -320,6 +271,8 @@ class Build:
         self.folder = folder
         self.masked: list[str] = []
         self.began = time.monotonic()
+        self.arrived = 0
+        self.read = 0
         self.pauses = [float(each) for each in environment["COPY_PAUSES"].split()]
         self.stall = float(environment["COPY_STALL_SECONDS"])
         self.interval = float(environment["COPY_WATCH_SECONDS"])
@@ -336,18 +289,26 @@ class Build:
 
     def shown(self, text: str) -> str:
         """Return a text for the log, without secrets and in printable ASCII."""
-        text = "".join(char if " " <= char <= "~" or char == "\n" else " " for char in text)
-        text = re.sub(r"(https?://)[^/@\" ]*@", r"\1", text)
-        text = re.sub(r"(https?://[^?\" ]*)\?[^\" ]*", r"\1", text)
-        text = re.sub(
-            r"\b(basic|bearer|password|token)([ =:]+)[A-Za-z0-9+/=._~-]{16,}", r"\1\2***", text, flags=re.IGNORECASE
-        )
         for secret in sorted(self.masked, key=len, reverse=True):
             text = text.replace(secret, "***")
-        return text
+        text = "".join(char if " " <= char <= "~" or char == "\n" else " " for char in text)
+        text = re.sub(r"https?://[^\"\s]+", lambda url: re.sub("//[^/@]*@", "//", url[0].partition("?")[0]), text)
+        return re.sub(
+            r"\b(basic|bearer|password|token)([ =:]+)[A-Za-z0-9+/=._~-]{16,}", r"\1\2***", text, flags=re.IGNORECASE
+        )
 
-    def run(self, *command: str, watched: bool = False, quiet: bool = False) -> tuple[int, str, str]:
-        """Run a program with PATH, an empty HOME, the logins and LC_ALL only. Return its status, output and errors."""
+    def limited(self, seconds: float, most_bytes: float) -> Build:
+        """Return this build with less time, and with another limit for what one program reads."""
+        other = copy.copy(self)
+        other.deadline = min(self.deadline, time.monotonic() + seconds)
+        other.most_bytes = most_bytes
+        return other
+
+    def run(self, *command: str, sends_layers: bool = False, quiet: bool = False) -> tuple[int, str, str]:
+        """Run a program with PATH, an empty HOME, the logins and LC_ALL only. Return its status, output and errors.
+
+        If the time is over, layers that a program has sent count. Raises Ended.
+        """
         clean = {
             "PATH": self.environment.get("PATH", ""),
             "HOME": str(self.folder / "home"),
@@ -359,8 +320,10 @@ class Build:
             process = subprocess.Popen(
                 command, env=clean, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True
             )
-            ended = self.wait(process, errors_file) if watched else self.wait(process, None)
-        text = errors_file.read_bytes().decode("utf-8", "replace")
+            ended = self.wait(process, errors_file if sends_layers else None)
+        with errors_file.open("rb") as errors:
+            errors.seek(max(errors_file.stat().st_size - MOST_ERRORS, 0))
+            text = errors.read().decode("utf-8", "replace")
         if not quiet:
             print(self.shown(text), end="", flush=True)
         if ended:
@@ -368,34 +331,56 @@ class Build:
         return process.returncode, output_file.read_bytes().decode("utf-8", "replace"), text
 
     def wait(self, process: subprocess.Popen[bytes], log: Path | None) -> Ended | None:
-        """Wait for a process. Return None, or why it was killed: nothing read, too much read, or no time left."""
-        seen, quiet_since = -1, time.monotonic()
+        """Wait for a process. Return None, or why it was killed: nothing read, too much read, or no time left.
+
+        `read` is then what it has read, and `arrived` is how many layers all processes have sent, by their `log`.
+        """
+        progress, quiet_since, arrived_before = 0, time.monotonic(), self.arrived
         while True:
-            try:
-                process.wait(self.interval)
+            over = ends_within(process.pid, self.interval)
+            now, self.read = time.monotonic(), max(bytes_read(process.pid), 0)
+            if log:
+                self.arrived = arrived_before + log.read_text(errors="replace").count("pushed blob: ")
+            if over:
+                process.wait()
                 return None
-            except subprocess.TimeoutExpired:
-                pass
-            now, read = time.monotonic(), bytes_read(process.pid)
-            if read != seen:
-                seen, quiet_since = read, now
+            if self.read >= progress + LEAST_PROGRESS:
+                progress, quiet_since = self.read, now
             ended = None
-            if read > self.most_bytes:
+            if self.read > self.most_bytes:
                 most = self.environment["MAX_IMAGE_GIGABYTES"]
                 ended = Ended("TOO_LARGE", f"more than {most} GB were read; MaxImageGigabytes allows more")
             elif now - quiet_since > self.stall:
                 ended = Ended("STALLED", f"nothing was read for {self.stall:g} s")
             elif now > self.deadline:
-                arrived = log.read_text(errors="replace").count("pushed blob: ") if log else 0
                 reason = "the time of the build is over (BuildTimeoutMinutes)"
-                if arrived:
-                    ended = Ended("UNREACHABLE", f"{reason}; {arrived} layers arrived, and the next build continues")
+                if self.arrived:
+                    ended = Ended(
+                        "UNREACHABLE", f"{reason}; {self.arrived} layers arrived, and the next build continues"
+                    )
                 else:
                     ended = Ended("STALLED", f"{reason}, and no layer arrived")
             if ended:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 return ended
+
+
+# A program that waits reads a few bytes each minute: Go's runtime looks at the limits of its cgroup, HTTP/2 has pings.
+LEAST_PROGRESS = 10_000
+LONGEST_PAUSE = 0.05  # seconds in which the end of a program is not seen
+MOST_ERRORS = 65_536  # bytes of a program's errors that are read, its last ones
+
+
+def ends_within(pid: int, seconds: float) -> bool:
+    """Return whether a child process ends in this time. It stays a zombie, so that what it has read can be seen."""
+    until = time.monotonic() + seconds
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        left = until - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(left, LONGEST_PAUSE))
+    return True
 
 
 def bytes_read(pid: int) -> int:
@@ -413,7 +398,7 @@ def shortened(reason: str) -> str:
     return reason if len(reason) <= 300 else f"{reason[:105]} ... {reason[-190:]}"
 
 
-def copy(build: Build) -> None:
+def copy_image(build: Build) -> None:
     """Copy the image. Raises Ended, always."""
     environment = build.environment
     build.hide(
@@ -440,7 +425,7 @@ def copy(build: Build) -> None:
         raise Ended(*problem.split(" ", 1))
 
     registry_auth = environment.get("REGISTRY_AUTH", "")
-    login = login_of(registry_auth, source)
+    login = login_for(source, registry_auth)
     build.hide(*secrets_of(login and login[1]))
     password = ecr_password(build)
     target_host = target.partition("/")[0]
@@ -460,24 +445,30 @@ def copy(build: Build) -> None:
         raise Ended("COPIED", "ECR already has this image", digest)
     print(f"copying {source.name}@{digest} to {target}", flush=True)
     for pause in (*build.pauses, None):
-        status, _, errors = build.run(crane, "copy", "--jobs", JOBS, f"{source.name}@{digest}", target, watched=True)
+        status, _, errors = build.run(
+            crane, "copy", "--jobs", JOBS, f"{source.name}@{digest}", target, sends_layers=True
+        )
         if status == 0:
-            raise Ended("COPIED", "the copy is in ECR", digest)
+            signatures = ""
+            if environment["WITH_SIGNATURES"] == "true":
+                signatures = copied_signatures(build, crane, source, digest, target, login and login[1])
+            raise Ended("COPIED", "the copy is in ECR", digest, signatures)
         result, reason = failed(errors)
-        if result not in REPEATED or pause is None or time.monotonic() + pause > build.deadline:
+        answers = source.digest is None or build.arrived  # otherwise nothing shows that the source is there
+        if not answers or result not in REPEATED or pause is None or time.monotonic() + pause > build.deadline:
             if result == "NOT_FOUND":
                 reason = with_platform(build, crane, source, digest, reason)
             raise Ended(result, reason)
         time.sleep(pause)
 
 
-def digest_of_source(build: Build, crane: str, source: Source, failed: Failed) -> str:
+def digest_of_source(build: Build, crane: str, source: Source, failed: Callable[[str], tuple[str, str]]) -> str:
     """Return the digest of the tag: a HEAD, which registries do not count as a pull."""
-    status, output, errors = build.run(crane, "digest", source.name + source.version, watched=True)
+    status, output, errors = build.run(crane, "digest", source.name + source.version)
     if status:
         raise Ended(*failed(errors))
     digest = output.strip()
-    if not re.fullmatch(r"sha256:[a-f0-9]{64}", digest):
+    if not DIGEST.fullmatch(digest):
         raise Ended("BAD_INPUT", "the source's digest is not a sha256 digest")
     return digest
 
@@ -535,20 +526,201 @@ def ecr_password(build: Build) -> str:
     raise Ended("TARGET_LOGIN", errors or "aws ecr get-login-password printed no password")
 
 
+# Signatures, attestations and SBOMs: the artifacts of an image. They never fail its copy, so they have limits of their
+# own.
+MOST_ARTIFACTS = 50
+MOST_ARTIFACT_BYTES = 100e6
+SIGNATURE_SECONDS = 60.0
+MANIFEST_TYPES = ", ".join(
+    f"application/vnd.{each}+json"
+    for each in (
+        "oci.image.index.v1",
+        "oci.image.manifest.v1",
+        "docker.distribution.manifest.v2",
+        "docker.distribution.manifest.list.v2",
+    )
+)
+
+
+def copied_signatures(
+    build: Build, crane: str, source: Source, digest: str, target: str, login: Mapping[str, str] | None
+) -> str:
+    """Copy the artifacts of an image whose copy is in ECR. Return how many there are, or what was not copied and why.
+
+    Each is copied by its digest, because ECR finds it by its subject. The tag sha256-<hex>, a list of artifacts, is not
+    copied: in ECR it would keep them from being deleted with their image.
+    """
+    limited = build.limited(SIGNATURE_SECONDS, MOST_ARTIFACT_BYTES)
+    repository = target.rpartition(":")[0]
+    copied, problem = 0, ""
+    found: list[tuple[str, str]] = []
+    try:
+        found, problem = artifacts_of(SourceApi(limited, source, login), digest)
+        for artifact, place in found[:MOST_ARTIFACTS]:
+            command = (crane, "copy", "--jobs", JOBS, f"{source.name}@{artifact}", repository + place)
+            status, _, errors = limited.run(*command)
+            limited.most_bytes -= limited.read
+            copied += not status
+            if status:
+                problem = problem or understood(errors, source, target.partition("/")[0])[1]
+        if len(found) > MOST_ARTIFACTS:
+            problem = problem or f"at most {MOST_ARTIFACTS} are copied"
+    except Ended as ended:
+        limits = {"STALLED": f"not copied in {SIGNATURE_SECONDS:g} s", "TOO_LARGE": "they have more than 100 MB"}
+        problem = limits.get(ended.result, ended.reason)
+    except Exception as error:
+        problem = f"a bug of the build: {type(error).__name__}"
+    if not problem:
+        return str(copied)
+    return shortened(build.shown(f"{copied} of {len(found)}: {problem}" if found else problem))
+
+
+def artifacts_of(api: SourceApi, digest: str) -> tuple[list[tuple[str, str]], str]:
+    """Return the digest of each artifact of `digest` with its place in the copy's repository, and what went wrong.
+
+    They are listed by the referrers API of the source (OCI distribution 1.1), or by its fallback, the tag
+    sha256-<hex>. cosign 2 made tags of its own. HEADs do not count as pulls.
+    """
+    tag = digest.replace(":", "-")
+    problems = []
+
+    def ask(place: str, absent: tuple[int, ...], *, head: bool = False) -> tuple[str, bytes] | None:
+        status, pushed, body = api.ask(place, head=head)
+        if status != 200 and status not in absent:
+            problems.append(f"the source answered {status} for {place}")
+        return (pushed, body) if status == 200 else None
+
+    # A registry without the API answers 404, and some answer that they do not know the path or the method.
+    answer = ask(f"referrers/{digest}", (400, 404, 405))
+    listed = listed_in(answer[1]) if answer else None
+    if listed is None and ask(f"manifests/{tag}", (404,), head=True):
+        answer = ask(f"manifests/{tag}", ())
+        listed = listed_in(answer[1]) if answer else None
+    found = []
+    for kind in (".sig", ".att", ".sbom"):
+        answer = ask(f"manifests/{tag}{kind}", (404,), head=True)
+        if answer and DIGEST.fullmatch(answer[0]):
+            found.append((answer[0], f":{tag}{kind}"))
+    return found + [(each, f"@{each}") for each in listed or ()], problems[0] if problems else ""
+
+
+def listed_in(body: bytes) -> list[str] | None:
+    """Return the digests in an index, each once, or None if it is no index."""
+    try:
+        digests = [entry["digest"] for entry in json.loads(body)["manifests"]]
+        return [each for each in dict.fromkeys(digests) if DIGEST.fullmatch(each)]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+class SourceApi:
+    """The API of the source's registry, by curl: no command of crane reads referrers."""
+
+    def __init__(self, build: Build, source: Source, login: Mapping[str, str] | None) -> None:
+        """Take the login for the source. One that is an identity token is not used here."""
+        self.build, self.path = build, source.path
+        host = "registry-1.docker.io" if source.host == "docker.io" else source.host
+        self.base = f"https://{host}/v2/{source.path}/"
+        self.basic = ""
+        if login and "username" in login:
+            pair = f"{login['username']}:{login['password']}"
+            self.basic = "Basic " + base64.b64encode(pair.encode()).decode()
+        self.authorization: str | None = None
+
+    def ask(self, place: str, *, head: bool = False) -> tuple[int, str, bytes]:
+        """Return the status, the Docker-Content-Digest and the body of a place in the repository. Raises Ended."""
+        status, headers, body = self.request(self.base + place, self.authorization or "", head=head)
+        # After a redirect another host would say who gets the login.
+        if status == 401 and self.authorization is None and "redirected" not in headers:
+            self.authorization = self.authorization_for(headers.get("www-authenticate", ""))
+            status, headers, body = self.request(self.base + place, self.authorization, head=head)
+        return status, headers.get("docker-content-digest", ""), body
+
+    def authorization_for(self, challenge: str) -> str:
+        """Return the Authorization header for a challenge, "" for none: Basic, or Bearer with a token."""
+        if not challenge.lower().startswith("bearer "):
+            return self.basic
+        values = dict(re.findall(r'(realm|service)="([^"]*)"', challenge))
+        realm = values.get("realm", "")
+        if not re.fullmatch(r"https://[!-~]+", realm):
+            return ""
+        query = {"scope": f"repository:{self.path}:pull"}
+        if "service" in values:
+            query["service"] = values["service"]
+        status, _, body = self.request(f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}", self.basic)
+        try:
+            answer = json.loads(body) if status == 200 else {}
+            token = answer.get("token") or answer.get("access_token") or ""
+        except (ValueError, AttributeError):
+            return ""
+        if not isinstance(token, str) or not re.fullmatch(r"[A-Za-z0-9+/=._~:-]+", token):
+            return ""
+        self.build.hide(token)
+        return f"Bearer {token}"
+
+    def request(self, url: str, authorization: str, *, head: bool = False) -> tuple[int, dict[str, str], bytes]:
+        """Return the status, the headers by their lower-case names, and the body. Raises Ended if there is no answer.
+
+        curl sends the authorization to no other host after a redirect.
+        """
+        config, answer, body = (self.build.folder / name for name in ("curl.txt", "headers.txt", "body"))
+        config.write_text(f'header = "Authorization: {authorization}"\n' if authorization else "", encoding="utf-8")
+        for file in (answer, body):
+            file.write_bytes(b"")
+        left = max(self.build.deadline - time.monotonic(), 1)
+        files = ("--config", str(config), "--dump-header", str(answer), "--output", str(body))
+        limits = (
+            "--max-time",
+            f"{left:.0f}",
+            "--max-filesize",
+            "4000000",
+            "--proto",
+            "=https",
+            "--proto-redir",
+            "=https",
+        )
+        command = ("curl", "--silent", "--show-error", "--location", "--globoff", *files, *limits)
+        more = ("--head",) if head else ()
+        status, output, errors = self.build.run(
+            *command,
+            *more,
+            "--header",
+            f"Accept: {MANIFEST_TYPES}",
+            "--write-out",
+            "%{http_code} %{num_redirects}",
+            "--url",
+            url,
+        )
+        answered = re.fullmatch(r"([0-9]{3}) ([0-9]+)", output)
+        if status or not answered:
+            raise Ended("UNREACHABLE", errors or "curl ended without an answer")
+        # After redirects the file has the headers of each answer.
+        last = re.split(r"\r?\n\r?\n", answer.read_text("latin-1").strip())[-1]
+        headers = {
+            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in last.splitlines()[1:])
+        }
+        if answered[2] != "0":
+            headers["redirected"] = answered[2]
+        return int(answered[1]), headers, body.read_bytes()
+
+
 def main(outcome: str) -> int:
     """Copy the image, write the result to the file `outcome`, and return the exit code."""
     with tempfile.TemporaryDirectory() as folder:
         build = Build(os.environ, Path(folder))
         try:
-            copy(build)
-        except Ended as ended:
-            result, reason, digest = ended.result, shortened(build.shown(ended.reason)), ended.digest
+            copy_image(build)
+        except Ended as error:
+            ended = error
+        except OSError as error:
+            ended = Ended("UNEXPLAINED", f"the build cannot use {error.filename or 'a file'}: {error.strerror}")
         except Exception as error:
-            result, reason, digest = "UNEXPLAINED", f"a bug of the build: {type(error).__name__}", ""
-            print(f"{type(error).__name__} ", flush=True)
-    Path(outcome).write_text(f"{result}\n{reason}\n{digest}\n", encoding="utf-8")
-    print(f"{result}: {reason}", flush=True)
-    return EXIT_CODES[result]
+            ended = Ended("UNEXPLAINED", f"a bug of the build: {type(error).__name__}")
+        lines = (ended.result, shortened(build.shown(ended.reason)), ended.digest, ended.signatures)
+    Path(outcome).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    signatures = f"; signatures: {ended.signatures}" if ended.signatures else ""
+    print(f"{lines[0]}: {lines[1]}{signatures}", flush=True)
+    return EXIT_CODES[ended.result]
 
 
 if __name__ == "__main__":

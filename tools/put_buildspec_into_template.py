@@ -1,64 +1,80 @@
-"""Puts the scripts in buildspec/ into image-pulling.yaml as the commands of its build: `make templates`.
+"""Puts the buildspec and its scripts, the files of buildspec/, into image-pulling.yaml: `make templates`.
 
-CloudFormation needs one file, the template; shellcheck, tests and editors need the scripts.
+CloudFormation needs one file, the template; shellcheck, tests and editors need the scripts. A template that is passed
+inline has at most 51,200 bytes, so the program of the build is in it as an archive: all its files, unchanged.
 """
 
-import ast
+import base64
 import io
-import tokenize
+import re
+import textwrap
+import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import yaml
 
 from support.templates import ROOT
 
 TEMPLATE = ROOT / "image-pulling.yaml"
-SCRIPTS = {"install": ROOT / "buildspec" / "install.sh", "build": ROOT / "buildspec" / "copy.sh"}
-"""Each phase of the build whose first command is a script, and the script's file."""
+BUILDSPEC = ROOT / "buildspec" / "buildspec.yaml"
+"""The buildspec, with the names of the scripts in the place of their commands."""
 
-PROGRAM = ROOT / "buildspec" / "copy.py"
-"""The program in the script of the build; a line with its name is replaced by it."""
+SCRIPTS = (ROOT / "buildspec" / "install.sh", ROOT / "buildspec" / "copy.sh")
+"""The long commands of the buildspec."""
 
-_BUILDSPEC = ("Resources", "CodeBuildProject", "Properties", "Source", "BuildSpec")
+PROGRAM = {
+    "__main__.py": ROOT / "buildspec" / "copy.py",
+    "image_mirror/__init__.py": ROOT / "src" / "image_mirror" / "__init__.py",
+    "image_mirror/registry_login.py": ROOT / "src" / "image_mirror" / "registry_login.py",
+}
+"""The files of the program by their names in its archive, which Python runs (zipapp)."""
+
+ARCHIVE = "copy.pyz"
+"""The line of a script that is replaced by the archive, in base64."""
+
+PLACE = ("Mappings", "Build", "Spec", "Text")
+"""Where the buildspec is in the template: projects can share it."""
+
+_WIDTH = 110
 
 
 def generated() -> str:
-    """Return the text of the template: the committed one with the commands of the current scripts."""
-    commands = {phase: command_of(path.read_text(encoding="utf-8")) for phase, path in SCRIPTS.items()}
-    program = without_comments(PROGRAM.read_text(encoding="utf-8"))
-    commands = {phase: command.replace(f"\n{PROGRAM.name}\n", f"\n{program}") for phase, command in commands.items()}
-    return with_commands(TEMPLATE.read_text(encoding="utf-8"), commands)
+    """Return the text of the template: the committed one with the current buildspec."""
+    template = TEMPLATE.read_text(encoding="utf-8")
+    commands = {path.name: command_of(path.read_text(encoding="utf-8")) for path in SCRIPTS}
+    # Another version of zlib packs the same files in other bytes.
+    archive = archive_in(template)
+    if archive is None or files_of(archive) != {name: path.read_bytes() for name, path in PROGRAM.items()}:
+        archive = packed({name: path.read_bytes() for name, path in PROGRAM.items()})
+    lines = "\n".join(textwrap.wrap(base64.b64encode(archive).decode(), _WIDTH))
+    commands = {name: command.replace(f"\n{ARCHIVE}\n", f"\n{lines}\n") for name, command in commands.items()}
+    return with_text(template, with_commands(BUILDSPEC.read_text(encoding="utf-8"), commands))
 
 
-def without_comments(program: str) -> str:
-    """Return a Python program without comments, docstrings and empty lines, and with indents of one space.
-
-    A template has at most 51,200 bytes. Raises ValueError if Python would read another program.
-    """
-    lines = program.splitlines(keepends=True)
-    dropped: set[int] = set()
-    for node in ast.walk(ast.parse(program)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            dropped |= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
-    for token in tokenize.generate_tokens(io.StringIO(program).readline):
-        if token.type == tokenize.COMMENT and lines[token.start[0] - 1].lstrip().startswith("#"):
-            dropped.add(token.start[0])
-    kept = "".join(
-        " " * ((len(line) - len(line.lstrip(" "))) // 4) + line.lstrip(" ")
-        for number, line in enumerate(lines, 1)
-        if number not in dropped and line.strip()
-    )
-    if ast.dump(ast.parse(kept)) != ast.dump(_without_docstrings(ast.parse(program))):
-        raise ValueError("the program without comments is another program")
-    return kept
+def packed(files: Mapping[str, bytes]) -> bytes:
+    """Return a zip archive of files by their names, the same one for the same files."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+    return data.getvalue()
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            del node.body[0]
-    return tree
+def files_of(archive: bytes) -> dict[str, bytes]:
+    """Return the files of a zip archive by their names."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        return {name: opened.read(name) for name in opened.namelist()}
+
+
+def archive_in(template: str) -> bytes | None:
+    """Return the archive in the text of a template, or None if it has none that can be read."""
+    found = re.search(r"^ *base64 --decode .*<<'ARCHIVE'\n(.*?)^ *ARCHIVE$", template, re.MULTILINE | re.DOTALL)
+    try:
+        archive = base64.b64decode("".join(found[1].split()), validate=True) if found else b""
+        files_of(archive)
+    except (ValueError, zipfile.BadZipFile):
+        return None
+    return archive
 
 
 def command_of(script: str) -> str:
@@ -72,53 +88,55 @@ def command_of(script: str) -> str:
     return command
 
 
-def with_commands(template: str, commands: Mapping[str, str]) -> str:
-    """Return the template's text with the first command of each phase in `commands` replaced, and nothing else.
+def with_commands(buildspec: str, commands: Mapping[str, str]) -> str:
+    """Return a buildspec after its head, with half of its indents, and with each name of `commands` as that command.
 
-    Raises ValueError if the template has no such place, or if YAML would not read the same commands back.
+    Raises ValueError if a name is not there once, or if YAML would not read the same buildspec back.
     """
-    for phase, command in commands.items():
-        outer = _block(template, *_BUILDSPEC)
-        inner = _block(outer.value, "phases", phase, "commands", 0)
-        first, indent = outer.first + inner.first, outer.indent + inner.indent
-        lines = template.splitlines(keepends=True)
-        lines[first : first + inner.value.count("\n")] = [
-            " " * indent + line if line.strip() else line for line in command.splitlines(keepends=True)
-        ]
-        template = "".join(lines)
-        if _block(_block(template, *_BUILDSPEC).value, "phases", phase, "commands", 0).value != command:
-            raise ValueError(f"YAML reads the command of the phase {phase} as something else")
-    return template
+    text = re.sub(r"^ +", lambda indent: " " * (len(indent[0]) // 2), command_of(buildspec), flags=re.MULTILINE)
+    for name, command in commands.items():
+        places = re.findall(rf"^( *)- {re.escape(name)}\n", text, re.MULTILINE)
+        if len(places) != 1:
+            raise ValueError(f"not one command of the buildspec is {name}")
+        [indent] = places
+        text = text.replace(f"{indent}- {name}\n", f"{indent}- |\n{indented(command, f'{indent} ')}")
+    expected = yaml.safe_load(buildspec)
+    for phase in expected["phases"].values():
+        phase["commands"] = [commands.get(each, each) for each in phase["commands"]]
+    if yaml.safe_load(text) != expected:
+        raise ValueError("YAML reads a command of the buildspec as something else")
+    return text
 
 
-@dataclass(frozen=True)
-class _Block:
-    """A block of text in a YAML document: the number of its first line, its indent, and the text without the indent."""
-
-    first: int
-    indent: int
-    value: str
+def indented(text: str, indent: str) -> str:
+    """Return a text with each of its lines indented, but empty ones."""
+    return "".join(indent + line if line.strip() else line for line in text.splitlines(keepends=True))
 
 
-def _block(document: str, *path: str | int) -> _Block:
-    """Return the block under `path`, keys of mappings and places in lists. Raises ValueError for none."""
-    node = yaml.compose(document, Loader=yaml.SafeLoader)
-    for step in path:
-        node = _under(node, step)
+def with_text(template: str, text: str) -> str:
+    """Return the template's text with the block of text at PLACE replaced, and nothing else.
+
+    Raises ValueError if the template has no such block, or if YAML would not read the same text back.
+    """
+    block = _block(template)
+    first = block.start_mark.line + 1
+    lines = template.splitlines(keepends=True)
+    indent = lines[first][: len(lines[first]) - len(lines[first].lstrip(" "))]
+    lines[first : first + block.value.count("\n")] = [indented(text, indent)]
+    changed = "".join(lines)
+    if _block(changed).value != text:
+        raise ValueError("YAML reads the buildspec as something else")
+    return changed
+
+
+def _block(template: str) -> yaml.ScalarNode:
+    node: yaml.Node | None = yaml.compose(template, Loader=yaml.SafeLoader)
+    for step in PLACE:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+        node = next((value for key, value in pairs if key.value == step), None)
     if not isinstance(node, yaml.ScalarNode) or node.style != "|":
-        raise ValueError(f"no block of text (|) is under {'/'.join(map(str, path))}")
-    first = node.start_mark.line + 1
-    line = document.split("\n")[first]
-    return _Block(first, len(line) - len(line.lstrip(" ")), node.value)
-
-
-def _under(node: yaml.Node | None, step: str | int) -> yaml.Node | None:
-    if isinstance(node, yaml.MappingNode):
-        return next((value for key, value in node.value if key.value == step), None)
-    if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-        found: yaml.Node = node.value[step]
-        return found
-    return None
+        raise ValueError(f"no block of text (|) is under {'/'.join(PLACE)}")
+    return node
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Makes the answer from decisions and records: the JSONPatch, the annotation with the original images, the warnings."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, assert_never
@@ -8,11 +9,12 @@ from typing import Literal, assert_never
 from image_mirror import messages
 from image_mirror.decisions import Copy, Decision, Leave, Mirror, Restore, Rewrite, copy_of, replaces_image
 from image_mirror.pod_images import ORIGINALS, ImageField, annotations, image_fields, original_images
-from image_mirror.record import MINUTE, Policy, Record
+from image_mirror.record import MINUTE, MOST_ATTEMPTS, Policy, Record
 from image_mirror.reference import Destination
 from image_mirror.review import Json, Review
 
 SwapWhen = Literal["always", "copied"]
+_CODE = re.compile(r"[A-Z][A-Z_]{1,39}")  # of a build's result, such as NOT_FOUND
 _MOST_ANNOTATIONS = 262_144  # bytes of all keys and values: apimachinery, TotalAnnotationSizeLimitB
 
 
@@ -70,11 +72,22 @@ def apply_records(
                     wait = min(record.updated_at + policy.retry_failed - now, policy.retry_failed)
                     reason = record.error or "the reason is unknown"
                     warnings.append(messages.failed(field.image, reason, max(1, -(-wait // MINUTE))))
+                elif record.digest is None and record.attempts:
+                    reason, attempts = _latest_result(record), min(record.attempts, MOST_ATTEMPTS)
+                    warnings.append(messages.refused(field.image, reason, attempts, MOST_ATTEMPTS, waits=swap))
                 elif record.digest is None:
                     warnings.append(messages.copying(field.image) if swap else messages.copied_later(field.image))
             case _:
                 assert_never(decision)
     return changes, messages.at_most_ten(warnings)
+
+
+def _latest_result(record: Record) -> str:
+    """Return the code of the latest build that has ended, or else the latest reason; "" if both are unknown."""
+    for text in ((record.same_result or "").partition(" ")[0], (record.error or "").partition(":")[0]):
+        if _CODE.fullmatch(text):
+            return text
+    return record.error or ""
 
 
 def make_patch(

@@ -38,7 +38,10 @@ THROTTLED = frozenset(("Throttling", "ThrottlingException", "RequestLimitExceede
 _NO_CAPACITY = THROTTLED | {"AccountLimitExceededException"}  # the latter is StartBuild's: its queue is full
 # Codes whose messages quote no part of a key.
 _QUOTED = frozenset(
-    ("AccessDeniedException", "InvalidInputException", "InvalidParameterException", "ResourceNotFoundException")
+    (
+        *("AccessDeniedException", "InvalidInputException", "InvalidParameterException", "KmsException"),
+        "ResourceNotFoundException",
+    )
 )
 _LONGEST_MESSAGE = 300
 

@@ -42,6 +42,7 @@ _OF_A_KEY = frozenset(("AUTH_FILE", "TARGET_LOGIN"))
 _BEFORE_COMMANDS = frozenset(("SUBMITTED", "QUEUED", "PROVISIONING", "DOWNLOAD_SOURCE"))
 _LONGEST_REASON = 400
 _EXIT = re.compile(r"exit status (\d+)")
+_DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
 
 UNKNOWN = Build(BuildResult.DELAYED, "CodeBuild knows no such build; it is started again")
 """The result of a build that BatchGetBuilds does not find."""
@@ -52,8 +53,9 @@ def read_build(build: Mapping[str, Any]) -> Build:
     status = build.get("buildStatus")
     if status == "IN_PROGRESS":
         return Build(BuildResult.RUNNING)
+    exported = {pair.get("name"): str(pair.get("value")) for pair in build.get("exportedEnvironmentVariables", ())}
     if status == "SUCCEEDED":
-        return Build(BuildResult.COPIED)
+        return _copied(exported)
     phase, message = _failed_phase(build)
     if status == "FAULT":
         return _delay(f"CodeBuild failed: {message}")
@@ -65,10 +67,9 @@ def read_build(build: Mapping[str, Any]) -> Build:
         return _refusal("the build ran out of time; BuildTimeoutMinutes allows more")
     if status == "STOPPED":
         return _refusal("the build was stopped by hand")
-    exported = {pair.get("name"): pair.get("value") for pair in build.get("exportedEnvironmentVariables", ())}
     result = exported.get("COPY_RESULT")
     if result == "COPIED":
-        return Build(BuildResult.COPIED)  # even if something failed afterwards
+        return _copied(exported)  # even if something failed afterwards
     if result not in _COSTS:
         exit_code = _EXIT.search(message)
         result = EXIT_CODES.get(int(exit_code[1])) if exit_code else None
@@ -87,6 +88,13 @@ def _failed_phase(build: Mapping[str, Any]) -> tuple[str, str]:
             messages = (context.get("message", "") for context in phase.get("contexts", ()))
             return str(phase.get("phaseType")), " ".join(filter(None, messages)) or "no message"
     return str(build.get("currentPhase")), "no message"
+
+
+def _copied(exported: Mapping[Any, str]) -> Build:
+    """Return the result of a build with a copy. An older global stack exports neither digest nor signatures."""
+    digest = exported.get("COPY_DIGEST", "")
+    signatures = _one_line(exported.get("COPY_SIGNATURES", ""))
+    return Build(BuildResult.COPIED, digest=digest if _DIGEST.fullmatch(digest) else "", signatures=signatures)
 
 
 def _refusal(reason: str) -> Build:

@@ -12,8 +12,8 @@ from image_mirror.reference import (
     NoDestinationError,
     destination_of,
     parse_reference,
-    path_below_prefix,
     path_of_copy,
+    paths_of_copies,
 )
 from image_mirror.rules import Rule, Rules
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _REMEMBERED = 4_096  # the latest decisions; at most 8 MB
+_HUB_PAGES = "hub.docker.com"
 _PLACEHOLDER = "auto"  # in Istio's gateways: its own webhook replaces this text with an image
 
 
@@ -116,6 +117,8 @@ class Mirror:
     def _decide(self, reference: ImageReference) -> tuple[Decision | str, Rule | None]:
         """Decide about a reference. A text is the reason why it can be neither copied nor rewritten."""
         rule = None if reference.registry == self.registry else self.rules.match(reference)
+        if rule is None and reference.registry == _HUB_PAGES:
+            return f"{_HUB_PAGES} is a web site and serves no images; write docker.io", None
         if rule is None or rule.action == "leave":
             return Leave(), rule
         if rule.action == "rewrite":
@@ -134,9 +137,9 @@ class Mirror:
             copy, source = parse_reference(image), parse_reference(original)
         except InvalidReferenceError:
             return False
-        path = path_below_prefix(source)
+        paths = paths_of_copies(source)
         below = self._path_of_copy(copy)
-        if path == below or (below is None and copy.registry == self.registry and copy.repository.endswith(f"/{path}")):
+        if below in paths or (below is None and copy.registry == self.registry and _ends(copy.repository, paths)):
             return _same_version(copy, source)
         rule = self.rules.match(source)
         return rule is not None and rule.rewrite(source) == copy
@@ -155,7 +158,7 @@ class Mirror:
             return True
         below = self._path_of_copy(copy)
         # An older prefix may have been longer, and its rest may look like a host.
-        own = below is None or below.endswith(f"/{path_below_prefix(source)}")
+        own = below is None or _ends(below, paths_of_copies(source))
         return own and _same_version(copy, source)
 
     def _path_of_copy(self, reference: ImageReference) -> str | None:
@@ -164,6 +167,10 @@ class Mirror:
         A name that has a host is read as a whole: m.io/docker.io/x is not docker.io/x.
         """
         return path_of_copy(reference.repository, self.prefix) if reference.registry == self.registry else None
+
+
+def _ends(path: str, ends: tuple[str, ...]) -> bool:
+    return path.endswith(tuple(f"/{end}" for end in ends))
 
 
 def _same_version(copy: ImageReference, source: ImageReference) -> bool:

@@ -32,7 +32,9 @@ class Repositories:
         The policies are written each time, not only at creation: a crash in between must not lose them, and what is set
         again reaches the repositories that exist. Raises DelayedError.
         """
-        repository = record.repo.partition("/")[2]
+        repository, key = record.repo.partition("/")[2], self._settings.kms_key_id
+        # ECR takes the encryption at creation only. Without a key, the account's own default applies.
+        encrypted: Any = {"encryptionConfiguration": {"encryptionType": "KMS", "kmsKey": key}} if key else {}
         exists = self._ecr.exceptions.RepositoryAlreadyExistsException
         try:
             with suppress(exists):
@@ -41,6 +43,7 @@ class Repositories:
                     tags=[{"Key": "image-mirror", "Value": "copy"}],
                     imageTagMutability="MUTABLE",  # an immutable tag would refuse a refresh
                     imageScanningConfiguration={"scanOnPush": self._settings.scan_on_push},
+                    **encrypted,
                 )
             if self._settings.expire_days:
                 text = json.dumps(lifecycle_policy(self._settings.expire_days))

@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from image_mirror.metrics import Metric
-from image_mirror.record import MINUTE, Build, BuildResult, Policy, Record, Status
+from image_mirror.record import MINUTE, MOST_ATTEMPTS, Build, BuildResult, Policy, Record, Status
+from image_mirror.reference import no_longer_copied
 
 BACKOFF = (1 * MINUTE, 5 * MINUTE, 15 * MINUTE, 60 * MINUTE)
-MOST_ATTEMPTS = len(BACKOFF) + 1
 _LONGEST_WAIT = 60 * MINUTE
 _POLL = 50_000  # just under the schedule's minute, so that each of its runs finds the running builds due
 _CLOCK_SKEW = 5_000  # the clocks of two functions; far below the shortest back-off
@@ -60,9 +60,10 @@ def next_step(record: Record, build: Build | None, now: int) -> NextStep:
     if record.status in (None, Status.FAILED) or now < (record.due_at or 0) - _CLOCK_SKEW:
         return Step.WAIT
     if record.status is Status.REQUESTED:
-        return Step.START
+        reason = no_longer_copied(record.source)
+        return Save(ended(record, reason, now)) if reason else Step.START
     if record.status is Status.COPIED:
-        return Step.VERIFY
+        return Step.VERIFY if record.open_build is None else _of_open_build(record, build, now)
     if record.build_id is None:
         return Save(delayed(record, "the build's ID is missing; it is started again", now))
     if build is None:
@@ -72,6 +73,15 @@ def next_step(record: Record, build: Build | None, now: int) -> NextStep:
     if build.result is BuildResult.COPIED:
         return Step.VERIFY
     return Save(_after_failed_build(record, build, now))
+
+
+def _of_open_build(record: Record, build: Build | None, now: int) -> NextStep:
+    """Return the step of a copy that arrived before its build ended: the build is looked up until it ends."""
+    if build is None:
+        return Step.INSPECT
+    if build.result is BuildResult.RUNNING:
+        return Save(replace(record, updated_at=now, due_at=now + _POLL))
+    return Step.VERIFY
 
 
 def _after_failed_build(record: Record, build: Build, now: int) -> Record:
@@ -123,15 +133,19 @@ def ended(record: Record, reason: str, now: int) -> Record:
     return replace(record, status=Status.FAILED, attempts=attempts, error=reason, updated_at=now, due_at=None)
 
 
-def verified(record: Record, held: str | None, now: int, policy: Policy) -> NextStep:
-    """Return the next step of a record whose step was VERIFY. `held` is the digest of its tag in ECR, or None."""
+def verified(record: Record, held: str | None, now: int, policy: Policy, build: Build | None = None) -> NextStep:
+    """Return the next step of a record whose step was VERIFY.
+
+    `held` is the digest of its tag in ECR, or None; `build` is the build that has ended, if that was the reason.
+    """
     arrived = _is_right(record, held)
     if record.status is Status.COPIED:
         if not arrived:
             return Step.REMOVE
-        return Save(replace(record, digest=held, updated_at=now, due_at=_next_check(record, now, policy)))
+        after = _with_exports(replace(record, open_build=None), held, build)
+        return Save(replace(after, digest=held, updated_at=now, due_at=_next_check(record, now, policy)))
     if arrived:
-        return Save(_copied(record, held, now, policy))
+        return Save(_copied(_with_exports(record, held, build), held, now, policy))
     return Save(refused(replace(record, digest=None), "the build succeeded, but ECR does not hold what it pushed", now))
 
 
@@ -139,12 +153,17 @@ def after_push_event(record: Record, held: str | None, now: int, policy: Policy)
     """Return the next step of a record that an ECR event named. The event can be late, repeated, or by another pusher.
 
     A first copy is made when ECR holds it, even if another client pushed it. A refresh ends only with its own build.
+    The build of a first copy may still copy signatures: it is looked up again until it has ended.
     """
     arrived = _is_right(record, held)
     if record.status is None or (arrived and held == record.digest):
         return Step.WAIT
     if arrived and (record.digest is None or record.status is Status.COPIED):
-        return Save(_copied(record, held, now, policy))
+        copied = _copied(record, held, now, policy)
+        open_build = record.build_id if record.status is Status.COPYING else record.open_build
+        if open_build is not None:
+            copied = replace(copied, open_build=open_build, due_at=now + _POLL)
+        return Save(copied)
     if not arrived and record.status is Status.COPIED:
         return Step.REMOVE
     if not arrived and record.digest is not None:
@@ -152,8 +171,15 @@ def after_push_event(record: Record, held: str | None, now: int, policy: Policy)
     return Step.WAIT
 
 
-def lookup_failed(record: Record, reason: str, now: int) -> Record:
-    """Return the record of a copy whose build may still run, because CodeBuild does not answer about it."""
+def lookup_failed(record: Record, reason: str, now: int, policy: Policy, *, key: bool = False) -> Record:
+    """Return the record of a copy whose build may still run, because CodeBuild does not answer about it.
+
+    `key` says that it refuses the key. Then the end of a build whose copy has arrived is not waited for.
+    """
+    if record.status is Status.COPIED:
+        if key:
+            return replace(record, open_build=None, updated_at=now, due_at=_next_check(record, now, policy))
+        return replace(record, updated_at=now, due_at=now + _POLL)
     return replace(record, waits=record.waits + 1, error=reason, updated_at=now, due_at=now + _POLL)
 
 
@@ -201,6 +227,14 @@ def _copied(record: Record, held: str | None, now: int, policy: Policy) -> Recor
         updated_at=now,
         due_at=due_at,
     )
+
+
+def _with_exports(record: Record, held: str | None, build: Build | None) -> Record:
+    """Return the record with what its build exported. What is known of the signatures belongs to one digest."""
+    signatures = record.signatures if held == record.digest else None
+    if build is None:
+        return replace(record, signatures=signatures)
+    return replace(record, pushed=build.digest or None, signatures=build.signatures or signatures)
 
 
 def _is_right(record: Record, held: str | None) -> bool:

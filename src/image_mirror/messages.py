@@ -21,6 +21,15 @@ def copied_later(image: str) -> str:
     return _fit(image, " is being copied to ECR; this pod keeps the source, later pods get the copy")
 
 
+def refused(image: str, reason: str, attempts: int, most: int, *, waits: bool) -> str:
+    """Return the warning that a copy was refused `attempts` times, at `most` of which it ends, and is tried again.
+
+    `reason` is a code or a sentence, "" if it is unknown. `waits`: the pod uses the copy; else it keeps the source.
+    """
+    counted = f"{attempts} of {most} attempts; {'it waits for its copy' if waits else 'this pod keeps the source'}"
+    return _fit(image, f": {printable(reason)}", f", {counted}") if reason else _fit(image, f": {counted}")
+
+
 def failed(image: str, reason: str, retry_minutes: int) -> str:
     """Return the warning that a copy failed, with the minutes after which a new pod requests it again."""
     ending = f"; a new pod retries after {retry_minutes} min"

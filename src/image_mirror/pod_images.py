@@ -5,26 +5,29 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from image_mirror.decisions import Decision, Mirror, Restore
+from image_mirror.decisions import Decision, Leave, Mirror, Restore
 from image_mirror.reference import InvalidReferenceError, parse_reference
 from image_mirror.review import Json, Review
 
 ORIGINALS = "image-mirror/original-images"
 SKIP_LABEL = "image-mirror/skip"
 _MIRROR_POD = "kubernetes.io/config.mirror"
+NEVER_PULLED = "its pull policy is Never"
 
 
 @dataclass(frozen=True, slots=True)
 class ImageField:
     """One image in a pod: `key` (containers/NAME) names it, `pointer` (RFC 6901) finds it, `image` is its text.
 
-    `pull_always`: the image pull policy is Always. The API server sets the default before it calls the webhook.
+    `pull_always`, `pull_never`: the image pull policy is Always, or Never. The API server sets the default, which is
+    not Never, before it calls the webhook.
     """
 
     key: str
     pointer: str
     image: str
     pull_always: bool
+    pull_never: bool
 
 
 def skip_reason(pod: Json) -> str | None:
@@ -44,7 +47,10 @@ def image_fields(pod: Json, subresource: str = "") -> list[ImageField]:
 
 
 def new_images(review: Review, mirror: Mirror) -> dict[ImageField, Decision]:
-    """Decide about each new image of this request: all of a new pod; of an updated one, those that have changed."""
+    """Decide about each new image of this request: all of a new pod; of an updated one, those that have changed.
+
+    An image that is never pulled is left unchanged: it is on the node, under the name that the pod gives it.
+    """
     old = {field.key: field.image for field in image_fields(review.old_object, review.subresource)}
     originals = original_images(review.old_object)
     decisions: dict[ImageField, Decision] = {}
@@ -54,6 +60,8 @@ def new_images(review: Review, mirror: Mirror) -> dict[ImageField, Decision]:
             continue
         if current is not None and _comes_from(current, field.image, originals.get(field.key), mirror):
             decisions[field] = Restore(current)
+        elif field.pull_never:
+            decisions[field] = Leave()
         else:
             decisions[field] = mirror.decide(field.image)[0]
     return decisions
@@ -90,22 +98,21 @@ def _comes_from(current: str, image: str, original: str | None, mirror: Mirror) 
 def _containers(pod: Json, kind: str) -> Iterator[ImageField]:
     for index, container in enumerate(_list(pod.get("spec", {}).get(kind))):
         if isinstance(container, dict) and isinstance(container.get("name"), str):
-            image = container.get("image")
-            pointer = f"/spec/{kind}/{index}/image"
+            image, key = container.get("image"), f"{kind}/{container['name']}"
             if image is None or isinstance(image, str):
-                always = container.get("imagePullPolicy") == "Always"
-                yield ImageField(f"{kind}/{container['name']}", pointer, image or "", always)
+                yield _field(key, f"/spec/{kind}/{index}/image", image, container.get("imagePullPolicy"))
 
 
 def _volumes(pod: Json) -> Iterator[ImageField]:
     for index, volume in enumerate(_list(pod.get("spec", {}).get("volumes"))):
         if isinstance(volume, dict) and isinstance(volume.get("name"), str) and isinstance(volume.get("image"), dict):
-            image = volume["image"].get("reference")
+            image, key = volume["image"].get("reference"), f"volumes/{volume['name']}"
             if image is None or isinstance(image, str):
-                always = volume["image"].get("pullPolicy") == "Always"
-                yield ImageField(
-                    f"volumes/{volume['name']}", f"/spec/volumes/{index}/image/reference", image or "", always
-                )
+                yield _field(key, f"/spec/volumes/{index}/image/reference", image, volume["image"].get("pullPolicy"))
+
+
+def _field(key: str, pointer: str, image: str | None, policy: object) -> ImageField:
+    return ImageField(key, pointer, image or "", pull_always=policy == "Always", pull_never=policy == "Never")
 
 
 def _list(value: object) -> list[Any]:

@@ -152,7 +152,7 @@ class Reconciler:
         The repair is written before the step: no build is started for a record whose writes the table refuses.
         """
         source = source_of(record.repo, record.tag, self._mirror.registry, self._mirror.prefix)
-        sound = repaired(record, str(source.pinned) if source else None, self._now(), self._policy)
+        sound = repaired(record, source, self._now(), self._policy)
         if sound is record:
             return record
         if not self._replace(record, sound, invocation):
@@ -201,7 +201,8 @@ class Reconciler:
     def _conclude(self, record: Record, builds: Mapping[str, Build | DelayedError], invocation: Invocation) -> None:
         build = builds.get(record.build_id or "")
         if isinstance(build, DelayedError):
-            self._write(record, Save(lookup_failed(record, str(build), self._now())), invocation, _wait(build))
+            after = lookup_failed(record, str(build), self._now(), self._policy, key=build.key)
+            self._write(record, Save(after), invocation, _wait(build))
         elif build is not None:
             self._take(record, build, invocation)
 
@@ -223,7 +224,7 @@ class Reconciler:
                 else:
                     step = Save(started(record, build_id, self._now()))
             case Step.VERIFY:
-                step = verified(record, self._repositories.held(record), self._now(), self._policy)
+                step = verified(record, self._repositories.held(record), self._now(), self._policy, build)
             case Save() | Step.WAIT | Step.INSPECT | Step.REMOVE:
                 pass
             case _:

@@ -14,6 +14,8 @@ from image_mirror.reference import Destination, ImageReference
 MINUTE = 60_000
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
+MOST_ATTEMPTS = 5
+"""How often a source may refuse a copy; with the last time the request ends."""
 
 
 class Status(StrEnum):
@@ -42,7 +44,10 @@ class Record:
     `status` is None in an item written by an older deployment. `attempts` counts the builds since
     `requested_at` that the source refused, `waits` the delays that cost no attempt. `build_id` is the latest build,
     running or ended. `digest` is what ECR holds. `error` is the latest reason, for people. `same_result` is the
-    latest build's code, and how many builds in a row have ended with it.
+    latest build's code, and how many builds in a row have ended with it. `open_build` is the ID of a build whose copy
+    has arrived while its end has not been read. `pushed` is the digest that the latest such build exported, and
+    `signatures` how many signatures it copied, or why it copied none or fewer. `requested_by` is the pod that made the
+    present request, as `audit.requester` names it; None if an operator or an older release made it.
 
     `raw` is the item that a damaged record was read from: one that has other values than this record would be written
     with. It belongs to what was read, so `replace` does not copy it.
@@ -61,6 +66,10 @@ class Record:
     error: str | None = None
     due_at: int | None = None
     same_result: str | None = None
+    open_build: str | None = None
+    pushed: str | None = None
+    signatures: str | None = None
+    requested_by: str | None = None
     raw: Mapping[str, Any] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -94,16 +103,18 @@ class Build:
     """The state of one build in CodeBuild; `reason` is one line for people, without secrets.
 
     `key` is set for a delay that lasts until someone fixes a key or a secret in the global account. `code` is the
-    build's COPY_RESULT, if it is known.
+    build's COPY_RESULT, if it is known. `digest` and `signatures` are what a build with a copy exported, or "".
     """
 
     result: BuildResult
     reason: str = ""
     key: bool = False
     code: str = ""
+    digest: str = ""
+    signatures: str = ""
 
 
-def new_record(destination: Destination, source: ImageReference, now: int) -> Record:
+def new_record(destination: Destination, source: ImageReference, now: int, requested_by: str | None = None) -> Record:
     """Return the record of a copy that is requested for the first time."""
     return Record(
         repo=destination.repo,
@@ -113,6 +124,7 @@ def new_record(destination: Destination, source: ImageReference, now: int) -> Re
         requested_at=now,
         updated_at=now,
         due_at=now,
+        requested_by=requested_by,
     )
 
 
@@ -136,7 +148,9 @@ def renew(record: Record, fresh: Record, *, pull_always: bool, policy: Policy) -
     """
     now, by_digest = fresh.requested_at, fresh.by_digest
     renewed = needs_renewal(record, now, by_digest=by_digest, pull_always=pull_always, policy=policy)
-    return replace(fresh, digest=record.digest) if renewed else None
+    if not renewed:
+        return None
+    return replace(fresh, digest=record.digest, pushed=record.pushed, signatures=record.signatures)
 
 
 def asked_again(record: Record, now: int) -> Record | None:
@@ -146,7 +160,7 @@ def asked_again(record: Record, now: int) -> Record | None:
     `requested_at`, because pods have waited since then.
     """
     if record.status is Status.FAILED:
-        again = replace(record, status=Status.REQUESTED, requested_at=now)
+        again = replace(record, status=Status.REQUESTED, requested_at=now, requested_by=None)
     elif record.status is Status.REQUESTED and (record.due_at or 0) > now:
         again = record
     else:

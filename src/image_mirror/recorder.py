@@ -69,14 +69,21 @@ class Recorder:
         self._threads = ThreadPoolExecutor(max_workers=_PARALLEL, thread_name_prefix="record")
 
     def record(
-        self, copy_requests: Sequence[CopyRequest], *, now: int, seconds: float, dry_run: bool
+        self,
+        copy_requests: Sequence[CopyRequest],
+        *,
+        now: int,
+        seconds: float,
+        dry_run: bool,
+        requested_by: str | None = None,
     ) -> dict[Destination, Record]:
         """Return the record of each copy, within `seconds`. `now` is in milliseconds since the epoch.
 
-        A copy without a record gets one. If this pod requests a copy again, its record is renewed. A damaged record is
-        repaired; if the table refuses that, the result has no record of this copy. With `dry_run` the
-        records are returned but not written. Records that were written in time are remembered, so the API server's next
-        attempt has less to do. Raises NotRecordedError.
+        A copy without a record gets one. If this pod requests a copy again, its record is renewed. Both say that the
+        request is `requested_by` this pod, None for an operator. A damaged record is repaired; if the table refuses
+        that, the result has no record of this copy. With `dry_run` the records are returned but not written. Records
+        that were written in time are remembered, so the API server's next attempt has less to do.
+        Raises NotRecordedError.
         """
         deadline = monotonic() + seconds
         existing: dict[Destination, Record] = {}
@@ -89,7 +96,7 @@ class Recorder:
             if record is not None and not self._needs_renewal(record, request, now):
                 existing[destination] = record
             elif monotonic() < deadline:
-                fresh = new_record(destination, request.copy.source, now)
+                fresh = new_record(destination, request.copy.source, now, requested_by)
                 pending[self._threads.submit(step, request, fresh, record)] = destination
             else:  # the submitted calls must still be waited for or cancelled
                 not_submitted += 1

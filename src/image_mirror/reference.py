@@ -10,8 +10,9 @@ The grammar (distribution/reference, which the kubelet uses too):
     digest     := "sha256:" 64 hex | "sha384:" 96 hex | "sha512:" 128 hex
 
 Defaults: a first segment is a registry only if it holds "." or ":" or an upper-case letter, or is "localhost"; else the
-registry is docker.io, where a single segment means library/NAME. `index.docker.io` is docker.io. No tag and no digest
-means the tag "latest".
+registry is docker.io, where a single segment means library/NAME. The other host names of Docker Hub's registry
+(`index.docker.io`, `registry-1.docker.io`, `registry.hub.docker.com`) are docker.io. No tag and no digest means the tag
+"latest".
 """
 
 import re
@@ -19,7 +20,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 DEFAULT_REGISTRY = "docker.io"
-_LEGACY_REGISTRY = "index.docker.io"
+DOCKER_HUB_HOSTS = frozenset(("index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"))
+"""The other host names to which docker.io's registry answers."""
 _OFFICIAL = "library/"
 
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
@@ -30,13 +32,14 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128}")
 _IDENTIFIER = re.compile(r"[a-f0-9]{64}")
 _LONGEST_REPOSITORY = 255  # distribution/reference, RepositoryNameTotalLengthMax
+_LONGEST_IN_ECR = 256  # CreateRepository
 _LONGEST_TEXT = 1024  # above the longest legal reference: limits the work for a hostile text
 
-# Reserved tags: ours for a copy made by digest, and OCI 1.1's referrers fallback tag, which clients read as an index of
-# signatures. A source with such a tag is not copied.
-_RESERVED_TAG = re.compile(r"(?:digest-)?sha256-[a-f0-9]{64}")
 DIGEST_TAG = "digest-sha256-"
 """The start of the tag of a copy made by digest; the digest's 64 hex digits follow."""
+# OCI 1.1's referrers fallback tag, which clients read as an index of signatures.
+_REFERRERS_TAG = re.compile(r"sha256-[a-f0-9]{64}")
+_RESERVED = f"tags of the form sha256-<hex> and tags that begin with {DIGEST_TAG} are reserved"
 _ECR_HOST = re.compile(r"[a-z0-9]+(?:(?:\.|-+)[a-z0-9]+)*(?::[0-9]+)?")
 # Each name begins with RepositoryPrefix, so ECR's rule that a name starts with a letter is a rule for the prefix.
 PREFIX = re.compile(rf"(?=[a-z]){_COMPONENT}(?:/{_COMPONENT})*")
@@ -160,27 +163,45 @@ def destination_of(source: ImageReference, registry: str, prefix: str) -> Destin
     if source.digest is not None:
         return Destination(registry, repository, _tag_of_digest(source), source.digest)
     tag = source.tag or "latest"
-    if _RESERVED_TAG.fullmatch(tag):
-        raise NoDestinationError(source, "tags of the form sha256-<hex> and digest-sha256-<hex> are reserved")
+    if _is_reserved(tag):
+        raise NoDestinationError(source, _RESERVED)
     return Destination(registry, repository, tag, None)
 
 
-def source_of(repo: str, tag: str, registry: str, prefix: str) -> ImageReference | None:
-    """Return the source whose copy has this name, the inverse of `destination_of`; None if no source has."""
-    host, _, path = repo.removeprefix(f"{registry}/{prefix}/").partition("/")
-    digest = tag.removeprefix(DIGEST_TAG)
-    version = f":{tag}" if digest == tag else f"@sha256:{digest}"
-    try:
-        source = parse_reference(f"{host.replace('_', ':')}/{path}{version}")
-        named = destination_of(source, registry, prefix)
-    except (InvalidReferenceError, NoDestinationError):
+def source_of(repo: str, tag: str, registry: str, prefix: str) -> str | None:
+    """Return the text of the source whose copy has this name, the inverse of `destination_of`; None if none can have.
+
+    The text is not parsed: earlier releases have recorded copies of names that are read in another way now.
+    """
+    repository = repo.removeprefix(f"{registry}/")
+    host, _, path = (path_of_copy(repository, prefix) or "").partition("/")
+    host = host.replace("_", ":")
+    is_name = _ECR_HOST.fullmatch(host) and _REPOSITORY.fullmatch(path) and _TAG.fullmatch(tag)
+    if not is_name or len(repository) > _LONGEST_IN_ECR:
         return None
-    return source if (named.repo, named.tag) == (repo, tag) else None
+    digest = tag.removeprefix(DIGEST_TAG)
+    by_digest = digest != tag and _IDENTIFIER.fullmatch(digest)
+    return f"{host}/{path}" + (f"@sha256:{digest}" if by_digest else f":{tag}")
 
 
 def path_below_prefix(source: ImageReference) -> str:
     """Return the part of the destination's repository that follows the prefix: the source's host and path."""
     return f"{source.registry.replace(':', '_')}/{source.repository}"
+
+
+def paths_of_copies(source: ImageReference) -> tuple[str, ...]:
+    """Return `path_below_prefix`, and before it the paths that earlier releases gave to copies of the same source.
+
+    They took each host name of Docker Hub but index.docker.io for a registry of its own, without library/.
+    """
+    if source.registry != DEFAULT_REGISTRY:
+        return (path_below_prefix(source),)
+    names = [source.repository]
+    official = source.repository.removeprefix(_OFFICIAL)
+    if "/" not in official:
+        names.append(official)
+    former = [f"{host}/{name}" for host in sorted(DOCKER_HUB_HOSTS) for name in names]
+    return (*former, path_below_prefix(source))
 
 
 def path_of_copy(repository: str, prefix: str) -> str | None:
@@ -194,6 +215,19 @@ def path_of_copy(repository: str, prefix: str) -> str | None:
     return path if path != repository and (not {".", "_"}.isdisjoint(host) or host == "localhost") else None
 
 
+def no_longer_copied(source: str) -> str | None:
+    """Return why no build copies `source` as an earlier release has recorded it, or None if builds copy it."""
+    try:
+        reference = parse_reference(source)
+    except InvalidReferenceError:
+        return None
+    if source.partition("/")[0] in DOCKER_HUB_HOSTS:
+        return f"it is copied as {reference.pinned} now; recreate the pods that wait for this copy"
+    if reference.digest is None and _is_reserved(reference.tag or ""):
+        return f"{_RESERVED}; give the source another tag"
+    return None
+
+
 def destination_named(reference: ImageReference, registry: str, prefix: str) -> Destination:
     """Return the destination of `reference`, which names a source or, in `registry`, the copy itself.
 
@@ -204,6 +238,11 @@ def destination_named(reference: ImageReference, registry: str, prefix: str) -> 
     if reference.digest is None:
         return Destination(registry, reference.repository, reference.tag or "latest", None)
     return Destination(registry, reference.repository, _tag_of_digest(reference), reference.digest)
+
+
+def _is_reserved(tag: str) -> bool:
+    """Return whether no source with this tag is copied. Rules for copies by digest select them by DIGEST_TAG alone."""
+    return tag.startswith(DIGEST_TAG) or _REFERRERS_TAG.fullmatch(tag) is not None
 
 
 def _tag_of_digest(reference: ImageReference) -> str:
@@ -229,7 +268,7 @@ def _split_registry(name: str) -> tuple[str, str]:
         registry, repository = DEFAULT_REGISTRY, name
     else:
         registry, repository = first, rest
-    if registry == _LEGACY_REGISTRY:
+    if registry in DOCKER_HUB_HOSTS:
         registry = DEFAULT_REGISTRY
     if registry == DEFAULT_REGISTRY and "/" not in repository:
         repository = _OFFICIAL + repository

@@ -21,11 +21,15 @@ class BadReviewError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """The request of an AdmissionReview; `object` is the pod, {} for anything else; `old_object` is {} on CREATE."""
+    """The request of an AdmissionReview; `object` is the pod, {} for anything else; `old_object` is {} on CREATE.
+
+    `namespace` is "" if the request names none.
+    """
 
     api_version: str
     uid: str
     operation: str
+    namespace: str
     subresource: str
     dry_run: bool
     object: Json
@@ -47,12 +51,14 @@ def parse_review(event: Mapping[str, Any]) -> Review:
     subresource = request.get("subResource") or ""
     if not isinstance(subresource, str):
         raise BadReviewError("request.subResource: must be a text")
+    namespace = request.get("namespace")
     is_pod = _object(request.get("resource"), "request.resource").get("resource") == "pods"
     reads_pod = is_pod and operation in ("CREATE", "UPDATE") and subresource in ("", "ephemeralcontainers")
     return Review(
         api_version=api_version,
         uid=uid,
         operation=operation,
+        namespace=namespace if isinstance(namespace, str) else "",
         subresource=subresource,
         dry_run=request.get("dryRun") is True,
         object=_pod(request.get("object"), "request.object") if reads_pod else {},
@@ -60,14 +66,18 @@ def parse_review(event: Mapping[str, Any]) -> Review:
     )
 
 
-def answer(review: Review, patch: Sequence[Json], warnings: Sequence[str]) -> Response:
-    """Allow the request, with a JSONPatch and warnings, each if there are any."""
+def answer(
+    review: Review, patch: Sequence[Json], warnings: Sequence[str], audit_annotations: Mapping[str, str] | None = None
+) -> Response:
+    """Allow the request, with a JSONPatch, warnings and annotations for the audit log, each if there are any."""
     response: Json = {"uid": review.uid, "allowed": True}
     if patch:
         response["patchType"] = "JSONPatch"
         response["patch"] = base64.b64encode(json.dumps(patch).encode()).decode()
     if warnings:
         response["warnings"] = list(warnings)
+    if audit_annotations:
+        response["auditAnnotations"] = dict(audit_annotations)
     return _respond(200, {"apiVersion": review.api_version, "kind": "AdmissionReview", "response": response})
 
 

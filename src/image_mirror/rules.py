@@ -16,24 +16,50 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from image_mirror.reference import DEFAULT_REGISTRY, REGISTRY, ImageReference, InvalidReferenceError, parse_reference
-
-DEFAULT_RULES = (
-    "docker.io gcr.io *.gcr.io k8s.gcr.io registry.k8s.io quay.io ghcr.io *.pkg.dev nvcr.io public.ecr.aws "
-    "docker.elastic.co registry.gitlab.com lscr.io xpkg.upbound.io"
+from image_mirror.reference import (
+    DEFAULT_REGISTRY,
+    DOCKER_HUB_HOSTS,
+    REGISTRY,
+    ImageReference,
+    InvalidReferenceError,
+    parse_reference,
 )
-"""The registries that a cluster in AWS China needs copies of. The less obvious ones, each with its reason:
 
-- k8s.gcr.io: *.gcr.io covers it; it is listed because people look for it; no new images are pushed there.
-- public.ecr.aws: reachable from China on most days, but served from outside it, slowly and with time-outs.
-- quay.io, ghcr.io: the registry itself often answers; the hosts it redirects layers to are slow or reset.
-- nvcr.io: NVIDIA's layers come from such a host too, and its images are large.
-- docker.elastic.co, registry.gitlab.com, lscr.io, xpkg.upbound.io: they are not blocked themselves, but their layers
-  are on hosts that are (Google storage, ghcr.io); a copy costs cents.
-- mcr.microsoft.com is not here: Microsoft serves it inside China.
-- *.dkr.ecr.*.amazonaws.com is not here: it needs a login that the build does not have; EKS add-ons in China come from
-  AWS's own ECR there (a PREFIX=TARGET rule maps them).
+DEFAULT_REASONS = {
+    "docker.io": "Docker Hub is blocked in China",
+    "gcr.io": "Google's hosts are blocked in China",
+    "*.gcr.io": "as gcr.io",
+    "k8s.gcr.io": "*.gcr.io covers it; listed because people look for it; no new images are pushed there",
+    "registry.k8s.io": "it redirects to Google's hosts and to buckets outside China",
+    "quay.io": "the registry itself often answers; the hosts it redirects layers to are slow or reset",
+    "ghcr.io": "as quay.io",
+    "*.pkg.dev": "Google's Artifact Registry, as gcr.io",
+    "nvcr.io": "NVIDIA's layers are on such hosts too, and its images are large",
+    "public.ecr.aws": "reachable on most days, but served from outside China, slowly and with time-outs",
+    "docker.elastic.co": "not blocked itself; its layers are on Google's hosts",
+    "registry.gitlab.com": "not blocked itself; its layers are on Google's hosts",
+    "lscr.io": "another name for images on ghcr.io",
+    "xpkg.upbound.io": "not blocked itself; its layers are on Google's hosts",
+    "registry.istio.io": "the registry of Istio's charts; it leads to hosts outside China",
+    "*.docker.scarf.sh": "Scarf's names for images on Docker Hub, ghcr.io and others; it redirects there",
+    "registry.access.redhat.com": "Red Hat's images that need no login, served from outside China",
+    "registry.datadoghq.com": "the registry of Datadog's charts, served from outside China",
+    "xpkg.crossplane.io": "Crossplane's name for its packages on ghcr.io",
+    "cgr.dev": "Chainguard's images; the hosts of their layers are outside China",
+    "cr.l5d.io": "Linkerd's name for its images on ghcr.io",
+    "dhi.io": "Docker's hardened images, as docker.io; it needs a login (RegistryAuthSecretArn)",
+    "cr.fluentbit.io": "Fluent Bit's name for its images on other registries",
+    "oci.external-secrets.io": "External Secrets' name for its images on ghcr.io",
+    "docker.n8n.io": "n8n's name for its images on Docker Hub",
+    "cr.kgateway.dev": "kgateway's name for its images on other registries",
+    "ecr-public.aws.com": "another name of public.ecr.aws, which answers by IPv6 too",
+    "mcr.microsoft.com": "Microsoft serves China from mcr.azure.cn now; under this name layers are slow there",
+}
+"""The default rules, each with the reason why a cluster in AWS China needs copies from this registry.
+
+docs/default-rules.md has these texts as a table, and MirrorRules in sam-template.yaml has the rules.
 """
+DEFAULT_RULES = " ".join(DEFAULT_REASONS)
 
 Action = Literal["copy", "rewrite", "leave"]
 _SEGMENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
@@ -176,5 +202,5 @@ def _parse_prefix(entry: str, text: str) -> Prefix:
             raise RuleError(
                 entry, f"{segment!r} is not a path segment; tags, digests and empty segments are not allowed"
             )
-    host = DEFAULT_REGISTRY if host.lower() == "index.docker.io" else host.lower()
+    host = DEFAULT_REGISTRY if host.lower() in DOCKER_HUB_HOSTS else host.lower()
     return Prefix(host, wildcard, tuple(path))

@@ -13,6 +13,8 @@ from image_mirror.rules import DEFAULT_RULES, parse_rules
 
 _REGISTRY = re.compile(r"[0-9]{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(\.cn)?|localhost:[0-9]+")
 
+_KMS_KEY_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|mrk-[0-9a-f]{32}")  # mrk: of several regions
+
 
 class SettingsError(ValueError):
     """Environment variables that are missing or wrong; the message names all of them."""
@@ -23,8 +25,9 @@ class Settings:
     """What both functions are configured with.
 
     `table` is DDB_TABLE_NAME; `secret` is GLOBAL_AKSK, the name of the secret with the global key; `project` is
-    G_PROJECT_NAME, the CodeBuild project there. `expire_days` is 0 for copies that are kept for good; `pull_accounts`
-    are account IDs that may pull the copies.
+    G_PROJECT_NAME, the CodeBuild project there. `kms_key_id` is the key of new repositories, "" for ECR's own
+    encryption; `expire_days` is 0 for copies that are kept for good; `pull_accounts` are account IDs that may pull the
+    copies.
     """
 
     table: str
@@ -34,6 +37,7 @@ class Settings:
     swap_when: SwapWhen
     policy: Policy
     scan_on_push: bool
+    kms_key_id: str
     expire_days: int
     pull_accounts: tuple[str, ...]
 
@@ -65,6 +69,7 @@ class Settings:
                 verify=values["VERIFY_HOURS"] * HOUR,
             ),
             scan_on_push=values["SCAN_ON_PUSH"],
+            kms_key_id=values["REPOSITORY_KMS_KEY_ID"],
             expire_days=values["EXPIRE_DAYS"],
             pull_accounts=values["PULL_ACCOUNTS"],
         )
@@ -94,6 +99,12 @@ def _positive(text: str) -> int:
     if _count(text) == 0:
         raise ValueError("must be a whole number, 1 or more")
     return int(text)
+
+
+def _kms_key_id(text: str) -> str:
+    if text and not _KMS_KEY_ID.fullmatch(text):
+        raise ValueError("must be the ID of a KMS key, not an alias or an ARN, or empty")
+    return text
 
 
 def _flag(text: str) -> bool:
@@ -127,6 +138,7 @@ _VARIABLES: Mapping[str, tuple[Callable[[str], Any], str | None]] = {
     "REFRESH_HOURS": (_count, "24"),
     "VERIFY_HOURS": (_positive, "24"),
     "SCAN_ON_PUSH": (_flag, "false"),
+    "REPOSITORY_KMS_KEY_ID": (_kms_key_id, ""),
     "EXPIRE_DAYS": (_count, "0"),
     "PULL_ACCOUNTS": (_accounts, ""),
 }

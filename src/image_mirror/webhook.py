@@ -9,6 +9,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from image_mirror.admission import apply_records, copy_requests, make_patch
+from image_mirror.audit import audit_annotations, named_copies, requester
 from image_mirror.aws import CallLimits, connect
 from image_mirror.counts import Counts
 from image_mirror.decisions import copy_of
@@ -21,7 +22,7 @@ from image_mirror.table import Records
 
 _logger = Logger(service="webhook")
 _counts = Counts()
-# A line for each admission would take half as long as the admission itself. The counts since the latest line are
+# One more line for each admission would take half as long as the admission itself. The counts since the latest line are
 # written at the next admission, and are lost if Lambda ends the instance before that.
 _PUBLISH_EVERY = 1.0
 # With timeoutSeconds 5 there are 1.25 s for an answer: a call that hangs ends early enough for a second try, and its
@@ -47,11 +48,19 @@ class Webhook:
         decisions = new_images(review, mirror)
         seconds = self._clock()
         now, left = int(seconds * 1000), seconds_left(event, seconds)
-        records = self._recorder.record(copy_requests(decisions), now=now, seconds=left, dry_run=review.dry_run)
+        requests, requested_by = copy_requests(decisions), requester(review)
+        records = self._recorder.record(
+            requests, now=now, seconds=left, dry_run=review.dry_run, requested_by=requested_by
+        )
         changes, warnings = apply_records(decisions, records, self._settings.swap_when, policy, now)
         if rewrites := sum(copy_of(decisions[field]) is not None for field in changes):
             _counts.add(Metric.REWRITES, rewrites)
-        return answer(review, make_patch(review, decisions, changes, mirror), warnings)
+        named, omitted = named_copies(requests, records)
+        if named:
+            fields = {"requested_by": requested_by, "copies": named, "omitted": omitted, "dry_run": review.dry_run}
+            _logger.info("copies named", extra=fields)
+        patch = make_patch(review, decisions, changes, mirror)
+        return answer(review, patch, warnings, audit_annotations(named, omitted))
 
 
 @cache

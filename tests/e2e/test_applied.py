@@ -38,6 +38,17 @@ def test_every_image_field_is_rewritten_and_kubectl_prints_the_warnings(mirrored
     assert "Warning: nginx is being copied to ECR; the pod waits in ImagePullBackOff until it arrives" in warnings
 
 
+def test_the_audit_log_says_who_asked_for_which_copies(mirrored: Cluster, aws: Emulation) -> None:
+    mirrored.apply(pod("asking", "gcr.io/a/a:1", "nginx"))
+    [event] = mirrored.audited("create", "asking")
+    assert event["user"]["username"] == "admin"
+    assert json.loads(event["annotations"]["pods.image-mirror.webhook/copies"]) == [
+        {"image": image, "copy": f"{COPIES}/{image}", "state": "REQUESTED"}
+        for image in ("gcr.io/a/a:1", "docker.io/library/nginx:latest")
+    ]
+    assert [record.requested_by for record in aws.records()] == ["default/Pod/asking"] * 2
+
+
 def test_an_ephemeral_container_is_rewritten_alone(mirrored: Cluster) -> None:
     mirrored.kubectl("apply", "-f", EVERY_FIELD)
     before = mirrored.get("pod", FULL)

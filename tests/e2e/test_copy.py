@@ -18,6 +18,7 @@ from e2e.fakes.registries import (
     Registry,
     busy_registry,
     ecr_api,
+    guarded_source,
     odd_source,
     refusing_target,
     registry,
@@ -73,7 +74,7 @@ def assert_ended(project: Project, run: Run, result: str, *reasons: str) -> None
     """Check the result of a build, by its exit code and its export, and that it shows no password and no key."""
     assert run.exported["COPY_RESULT"] == result, run.output
     assert run.exit_code == PROGRAM.EXIT_CODES[result], run.output
-    assert set(run.exported) == {"COPY_RESULT", "COPY_REASON", "COPY_DIGEST"}
+    assert set(run.exported) == {"COPY_RESULT", "COPY_REASON", "COPY_DIGEST", "COPY_SIGNATURES"}
     assert bool(run.exported["COPY_DIGEST"]) is (result == "COPIED")
     reason = run.exported["COPY_REASON"]
     assert all(each in reason for each in reasons), reason
@@ -256,6 +257,58 @@ def test_a_source_that_refuses_the_login_and_a_broken_secret_have_different_resu
     assert_ended(project, project.run(f"{host}/team/closed:1"), result, reason)
 
 
+def errors(status: int, code: str) -> Answer:
+    """Return an answer with an error as registries write it."""
+    body = json.dumps({"errors": [{"code": code, "message": "no"}]}).encode()
+    return Answer(status, body, {"Content-Type": "application/json"})
+
+
+GIVEN = Answer(200, b'{"token": "a-token"}', {"Content-Type": "application/json"})
+MISSING = errors(404, "MANIFEST_UNKNOWN")
+REFUSED_LOGIN = "the login for KEY in the secret of RegistryAuthSecretArn is refused: "
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize(
+    ("token", "manifest", "realm", "result", "reason"),
+    [
+        pytest.param(Answer(401, b"no"), MISSING, "/token", "AUTH_FILE", REFUSED_LOGIN, id="401 for a token"),
+        pytest.param(
+            errors(401, "UNAUTHORIZED"), MISSING, "/service/token", "AUTH_FILE", REFUSED_LOGIN, id="401 with a code"
+        ),
+        pytest.param(
+            Answer(401, b"no"), MISSING, "/v2/auth", "AUTH_FILE", REFUSED_LOGIN, id="401 for a token below the API"
+        ),
+        pytest.param(Answer(403, b"no"), MISSING, "/token", "DENIED", "with the login for KEY: ", id="403 for a token"),
+        pytest.param(
+            GIVEN, errors(401, "UNAUTHORIZED"), "/token", "DENIED", "with the login for KEY: ", id="401 for the image"
+        ),
+        pytest.param(
+            GIVEN, errors(403, "DENIED"), "/token", "DENIED", "with the login for KEY: ", id="403 for the image"
+        ),
+        pytest.param(GIVEN, MISSING, "/token", "NOT_FOUND", "MANIFEST_UNKNOWN", id="a login that is accepted"),
+    ],
+)
+def test_a_login_that_the_source_refuses_is_told_from_an_image_that_it_does_not_give(
+    project: Project, token: Answer, manifest: Answer, realm: str, result: str, reason: str
+) -> None:
+    with guarded_source(token, manifest, realm) as source:
+        project = replace(project, registry_auth=auth_file(source.host, *LOGIN), locations={})
+        run = project.run(f"{source.host}/team/app:1")
+    assert_ended(project, run, result, reason.replace("KEY", source.host))
+    basic = "Basic " + base64.b64encode(":".join(LOGIN).encode()).decode()
+    assert set(source.logins) == {basic}
+
+
+@pytest.mark.usefixtures("untouched")
+def test_a_token_server_that_gives_nothing_without_a_login_denies_the_image(project: Project) -> None:
+    with guarded_source(Answer(401, b"no"), MISSING) as source:
+        run = replace(project, locations={}).run(f"{source.host}/team/app:1")
+    assert_ended(project, run, "DENIED", "unexpected status code 401 Unauthorized")
+    assert "login for" not in run.exported["COPY_REASON"]
+    assert set(source.logins) == {None}
+
+
 @pytest.mark.usefixtures("untouched")
 def test_a_source_that_stays_busy_ends_as_a_rate_limit(registries: Registries, project: Project) -> None:
     with busy_registry(registries.source, refusals=1_000) as busy:
@@ -424,5 +477,5 @@ def test_no_expansion_of_the_buildspec_is_left_unquoted() -> None:
 
 def test_shellcheck_finds_nothing_in_the_scripts() -> None:
     shellcheck = program("shellcheck", "apt-get install shellcheck")
-    done = subprocess.run([shellcheck, *SCRIPTS.values()], capture_output=True, text=True, check=False)
+    done = subprocess.run([shellcheck, *SCRIPTS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

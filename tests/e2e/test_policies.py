@@ -50,6 +50,7 @@ NOT_ALLOWED, DENIED = Decision.NOT_ALLOWED.value, Decision.DENIED.value
 WIDE, IDLE = "wider than it has to be", "granted and not used"
 TABLE_ARN = "Resource: !GetAtt ImageListTable.Arn"
 OTHER_TABLE = "Resource: !Sub arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/Other"
+KEY = "arn:${AWS::Partition}:kms:${AWS::Region}:${AWS::AccountId}:key/${RepositoryKmsKeyId}"
 COPIES = "repository/${RepositoryPrefix}/*"
 EXPIRY = "!If [CopiesExpire, ecr:PutLifecyclePolicy, !Ref AWS::NoValue]"
 PULLING = "!If [OtherAccountsPull, ecr:SetRepositoryPolicy, !Ref AWS::NoValue]"
@@ -96,6 +97,10 @@ def slip(resource: str, old: str, new: str, problem: str, id: str, case: str = E
             "conditions mixed up",
             "other accounts pull",
         ),
+        slip("ReconcilerRole", f"!Sub {KEY}", '"*"', WIDE, "every key"),
+        slip("ReconcilerRole", "key/${RepositoryKmsKeyId}", "alias/${RepositoryKmsKeyId}", NOT_ALLOWED, "an alias"),
+        slip("ReconcilerRole", "Action: kms:CreateGrant", "Action: kms:Decrypt", NOT_ALLOWED, "no grant"),
+        slip("ReconcilerRole", '"true"', '"false"', NOT_ALLOWED, "a grant by nobody"),
         slip("ReconcilerRole", "- ecr:CreateRepository", "- ecr:*Repository", WIDE, "every repository action"),
         slip("ReconcilerRole", "!GetAtt DeadLetters.Arn", OTHER_TABLE[10:], NOT_ALLOWED, "no dead letters"),
         slip("ImagePushUser", "- ecr:PutImage", "", NOT_ALLOWED, "no PutImage"),

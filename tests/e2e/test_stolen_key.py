@@ -115,7 +115,7 @@ def test_each_condition_key_of_an_override_is_one_that_aws_knows() -> None:
 
 
 @pytest.mark.parametrize("number", range(len(DENIALS)), ids=[str(each["Condition"])[:90] for each in DENIALS])
-def test_no_denial_can_be_left_out(number: int) -> None:
+def test_no_denial_can_be_omitted(number: int) -> None:
     rest = [each for each in POLICY[0]["Statement"] if each is not DENIALS[number]]
     assert holes([{**POLICY[0], "Statement": rest}])
 

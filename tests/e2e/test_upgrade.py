@@ -1,6 +1,8 @@
-"""A deployment of an older release is updated in place to the shipped one."""
+"""A deployment of an older release is updated in place to the shipped one, on both sides."""
 
-from e2e.harness.deployment import STACK, Checkout, registry, store_key
+import json
+
+from e2e.harness.deployment import GLOBAL_STACK, STACK, Checkout, registry, store_key
 from e2e.harness.sam import Json, Region
 from e2e.harness.stage import TOKEN
 from e2e.harness.traffic import COPIES, REVIEW, admit, builds, ecr_event, expected_images, stream_batch
@@ -32,6 +34,75 @@ Resources:
     Type: AWS::ApiGatewayV2::Route
     Properties: {ApiId: !Ref OlderApi, RouteKey: POST /}
 """
+
+# The global side of an older deployment: its build installs skopeo. The secret is as every release has written it.
+OLDER_GLOBAL_TEMPLATE = """
+AWSTemplateFormatVersion: "2010-09-09"
+Parameters:
+  Region: {Type: String, Default: cn-northwest-1}
+  AccessKey: {Type: String, NoEcho: true, Default: ""}
+  AccessKeySK: {Type: String, NoEcho: true, Default: ""}
+  BuildTimeoutMinutes: {Type: Number, Default: 240}
+Resources:
+  ECRSecertManager:
+    Type: AWS::SecretsManager::Secret
+    DeletionPolicy: Delete
+    UpdateReplacePolicy: Delete
+    Properties:
+      Name: ImagePullSecret
+      SecretString: !Join
+        - ""
+        - - '{"Region": "'
+          - !Ref Region
+          - '", "AccessKey": "'
+          - !Ref AccessKey
+          - '", "AccessSecretKey": "'
+          - !Ref AccessKeySK
+          - '"}'
+  CodeBuildRole:
+    Type: AWS::IAM::Role
+    Properties:
+      AssumeRolePolicyDocument:
+        Version: "2012-10-17"
+        Statement: [{Effect: Allow, Principal: {Service: codebuild.amazonaws.com}, Action: sts:AssumeRole}]
+  CodeBuildProject:
+    Type: AWS::CodeBuild::Project
+    Properties:
+      Name: ImagePullProject
+      Description: older
+      TimeoutInMinutes: !Ref BuildTimeoutMinutes
+      QueuedTimeoutInMinutes: 480
+      LogsConfig: {CloudWatchLogs: {Status: ENABLED}}
+      ServiceRole: !GetAtt CodeBuildRole.Arn
+      Artifacts: {Type: NO_ARTIFACTS}
+      Environment: {Type: LINUX_CONTAINER, ComputeType: BUILD_GENERAL1_SMALL, Image: aws/codebuild/standard:7.0}
+      Source: {Type: NO_SOURCE, BuildSpec: "version: 0.2\\nphases: {build: {commands: [apt-get install skopeo]}}"}
+  ImagePullUser:
+    Type: AWS::IAM::User
+"""
+
+
+def test_an_older_global_stack_is_updated_in_place_and_keeps_its_rotated_key(built: Checkout) -> None:
+    (built.folder / "older-global.yaml").write_text(OLDER_GLOBAL_TEMPLATE)
+
+    def deploy(template: str, *parameters: str) -> Region:
+        names = ("--template-file", template, "--stack-name", GLOBAL_STACK)
+        return built.deploy("us-east-2", *names, "--parameter-overrides", "Region=cn-north-1", *parameters)
+
+    region = deploy("older-global.yaml", "AccessKey=AKIAOLD", "AccessKeySK=old")
+    user, secrets = region.resource(GLOBAL_STACK, "ImagePullUser"), region.client("secretsmanager")
+    rotated = json.dumps({"Region": "cn-north-1", "AccessKey": "AKIANEW", "AccessSecretKey": "new"})
+    secrets.put_secret_value(SecretId="ImagePullSecret", SecretString=rotated)
+
+    deploy("image-pulling.yaml", "AccessKey=AKIAOLD", "AccessKeySK=old")
+    assert secrets.get_secret_value(SecretId="ImagePullSecret")["SecretString"] == rotated
+    assert region.resource(GLOBAL_STACK, "ImagePullUser") == user
+    [project] = region.client("codebuild").batch_get_projects(names=["ImagePullProject"])["projects"]
+    assert "skopeo" not in project["source"]["buildspec"]
+    assert "copy.pyz" in project["source"]["buildspec"]
+    names = {each["name"] for each in project["environment"]["environmentVariables"]}
+    assert {"CRANE_URL", "CRANE_SHA256", "WITH_SIGNATURES"} <= names
+    assert region.outputs(GLOBAL_STACK)["ImagePullUserName"] == user
 
 
 def test_an_older_stack_is_upgraded_in_place_and_its_items_are_kept(built: Checkout, global_region: Region) -> None:

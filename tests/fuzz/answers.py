@@ -2,12 +2,13 @@
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import jsonpatch
 
-from fuzz.reading import ORIGINALS, REGISTRY, destination, entry_for, full_name, images, rewritten
+from fuzz.reading import ORIGINALS, REGISTRY, destination, entry_for, full_name, images, never_pulled, rewritten
 from fuzz.scenarios import Scenario
 from fuzz.table import NOW, Key, Table
 
@@ -42,6 +43,10 @@ def check_response(answer: Json, review: Json) -> None:
     warnings = response.get("warnings", ["none"])
     assert 0 < len(warnings) == len(set(warnings)) <= 11
     assert all(0 < len(warning) <= 120 and warning.isprintable() for warning in warnings), warnings
+    annotations = response.get("auditAnnotations", {"copies": "[]"})
+    assert annotations.keys() <= {"copies", "copies-omitted"}, "the API server takes only names without a slash"
+    assert all(0 < len(text) <= 4_200 and text.isprintable() for text in annotations.values()), annotations
+    assert annotations.get("copies-omitted", "1").isdecimal()
 
 
 def check_calls(request: Json, table: Table, scenario: Scenario) -> None:
@@ -49,9 +54,11 @@ def check_calls(request: Json, table: Table, scenario: Scenario) -> None:
     allowed: dict[Key, str] = {}
     if _concerns_us(request):
         old_images = _old_images(request)
-        for key, _, text in images(request["object"], request.get("subResource")):
+        never = never_pulled(request["object"], request.get("subResource"))
+        for key, pointer, text in images(request["object"], request.get("subResource")):
             entry = entry_for(scenario.rules, full_name(text))
-            if old_images.get(key) != text and entry and entry[0] != "!" and "=" not in entry:
+            is_new = old_images.get(key) != text and pointer not in never
+            if is_new and entry and entry[0] != "!" and "=" not in entry:
                 allowed[destination(full_name(text))] = full_name(text)
     for asked in tuple(table.asked):
         assert asked in allowed, f"a call for {asked}, which no rule copies or no container names"
@@ -59,6 +66,7 @@ def check_calls(request: Json, table: Table, scenario: Scenario) -> None:
     for record in tuple(table.written):
         assert record.source == allowed[record.repo, record.tag]
         assert (record.status, record.attempts, record.due_at) == ("REQUESTED", 0, NOW)
+        assert re.fullmatch(r"[a-z0-9-]{1,63}(/[A-Za-z0-9]{1,63}/[A-Za-z0-9.:_-]{1,253})?|", record.requested_by or "")
     assert not table.written or request.get("dryRun") is not True, "a dry run wrote a record"
 
 
@@ -66,7 +74,7 @@ def check_patch(patch: list[Json], request: Json, table: Table, scenario: Scenar
     """Check that the patch applies, and that each operation changes an image as allowed or is about the annotation."""
     pod, subresource, old_images = request["object"], request.get("subResource"), _old_images(request)
     fields = {pointer: (key, text) for key, pointer, text in images(pod, subresource)}
-    patched = patched_by(patch, pod)
+    patched, never = patched_by(patch, pod), never_pulled(pod, subresource)
     noted: dict[str, str] = {}
     for operation in patch:
         path, value = operation["path"], operation.get("value")
@@ -78,6 +86,7 @@ def check_patch(patch: list[Json], request: Json, table: Table, scenario: Scenar
         assert operation == {"op": "replace", "path": path, "value": value}
         if value != old_images.get(key):
             assert isinstance(value, str)
+            assert path not in never, f"{text!r}, which is never pulled, was changed"
             _check_image(text, value, scenario)
             noted["/".join(key)] = text
             is_copy = value.startswith(f"{REGISTRY}/")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from image_mirror import admission, pod_images, recorder, review, webhook
+from image_mirror import admission, audit, pod_images, recorder, review, webhook
 from image_mirror.decisions import Copy, Decision, Leave, Mirror
 from image_mirror.record import Record
 from image_mirror.recorder import Recorder
@@ -17,6 +17,7 @@ from image_mirror.table import Records
 
 _decide, _record, _new_images, _make_patch = Mirror.decide, Recorder.record, pod_images.new_images, admission.make_patch
 _answer, _originals, _known = review.answer, admission._originals, recorder.KnownRecords.get
+_image_fields = pod_images.image_fields
 _ANY = parse_rules("*.io").entries[0]
 
 
@@ -59,6 +60,16 @@ def _echo_of_another(answered: Review, *more: Any) -> Response:
     return _answer(replace(answered, uid=answered.uid.strip("\0")[:36]), *more)
 
 
+def _pulled(field: pod_images.ImageField) -> pod_images.ImageField:
+    return replace(field, pull_never=False)
+
+
+def _pulling_all(asked: Review, mirror: Mirror) -> Mapping[pod_images.ImageField, Decision]:
+    fields = _image_fields
+    with patch.object(pod_images, "image_fields", lambda *arguments: [_pulled(each) for each in fields(*arguments)]):
+        return _new_images(asked, mirror)
+
+
 def _always_new(asked: Review, mirror: Mirror) -> Mapping[pod_images.ImageField, Decision]:
     return _new_images(replace(asked, old_object={}), mirror)
 
@@ -70,6 +81,7 @@ MISTAKES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "writing in a dry run": lambda: patch.object(
         Recorder, "record", lambda self, wanted, **more: _record(self, wanted, **more | {"dry_run": False})
     ),
+    "changing what is never pulled": lambda: patch.object(webhook, "new_images", _pulling_all),
     "changing what an update does not change": lambda: patch.object(webhook, "new_images", _always_new),
     "changing what has opted out": lambda: patch.object(webhook, "skip_reason", lambda _: None),
     "failing at a pod without labels": lambda: patch.object(webhook, "skip_reason", _bug),
@@ -83,6 +95,7 @@ MISTAKES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "control characters in a warning": lambda: patch("image_mirror.messages.printable", str),
     "warnings without end": lambda: patch("image_mirror.messages._LONGEST", 1000),
     "answering twice in two ways": lambda: patch.object(recorder.KnownRecords, "get", _copied),
+    "believing any name of who asks": lambda: patch.object(audit, "_is", lambda _, text: isinstance(text, str)),
     "status 500": lambda: patch.object(webhook, "refuse", lambda _: {**_answer_of_500()}),
 }
 

@@ -13,7 +13,10 @@ _HEX = "c0f429e16b13e583da7e5a6ec20dd656d325d88e6819cafe0adb0828976529dc"
 
 # Where the webhook looks: most changes happen there, and the more of them in the pods.
 _ENVELOPE = frozenset(
-    ("apiVersion", "kind", "request", "uid", "operation", "subResource", "resource", "dryRun", "object", "oldObject")
+    (
+        *("apiVersion", "kind", "request", "uid", "operation", "subResource", "resource", "dryRun", "object"),
+        *("oldObject", "namespace", "ownerReferences", "generateName"),
+    )
 )
 _PODS = frozenset(
     (
@@ -22,7 +25,21 @@ _PODS = frozenset(
     ).split()
 )
 TEXTS = (
-    *("", " ", "a", "auto", "true", "Always", "CREATE", "UPDATE", "DELETE", "ephemeralcontainers", "pods", "status"),
+    *(
+        "",
+        " ",
+        "a",
+        "auto",
+        "true",
+        "Always",
+        "Never",
+        "CREATE",
+        "UPDATE",
+        "DELETE",
+        "ephemeralcontainers",
+        "pods",
+        "status",
+    ),
     *("admission.k8s.io/v1", "admission.k8s.io/v1beta1", "admission.k8s.io/v2", "AdmissionReview"),
     *("\0", "a\0b", "a\nb", "\ud800", "\udfff\ud800", "\u202e", "\x1b[31m", "é", "日本語", "\U0001f433"),
     *("~1", "/", "../..", "{", "[]", "{}", "null", "[" * 5000, '{"a":' * 5000, "9" * 5000, "1e999"),
@@ -30,12 +47,27 @@ TEXTS = (
 )
 IMAGES = (
     *("nginx", "nginx:1.27", "docker.io/nginx", "index.docker.io/library/nginx", "redis", "a/b/c:1", "localhost/x"),
+    *(
+        "registry-1.docker.io/library/nginx",
+        "registry.hub.docker.com/a/b:1",
+        "hub.docker.com/a",
+        "registry-1.docker.io/x",
+    ),
     *("gcr.io/a/b", "GCR.io/a/b:1", "x.gcr.io/a", "a.x.gcr.io/a", "agcr.io/a", "gcr.io:443/a", ".gcr.io/a"),
     *("quay.io/prometheus/node:1", "quay.io/prometheusx/node", "registry.k8s.io/pause:3.9", "us-docker.pkg.dev/p/r/i"),
     *("private.example.com/x", "a.example.org/x/y/z", "b.a.example.org/x/y/z", "localhost:5000/x", "[fd00::1]:80/x"),
     *(f"gcr.io/a@sha256:{_HEX}", f"gcr.io/a:1@sha256:{_HEX}", f"gcr.io/a@sha512:{_HEX}{_HEX}", _HEX),
-    *(f"gcr.io/a:sha256-{_HEX}", f"gcr.io/a:digest-sha256-{_HEX}", f"gcr.io/a@sha256:{_HEX.upper()}"),
+    *(
+        f"gcr.io/a:sha256-{_HEX}",
+        f"gcr.io/a:digest-sha256-{_HEX}",
+        "gcr.io/a:digest-sha256-x",
+        f"gcr.io/a@sha256:{_HEX.upper()}",
+    ),
     *(f"{REGISTRY}/mirror/gcr.io/a/b:latest", f"{REGISTRY}/x", f"{REGISTRY}/mirror/{REGISTRY}/x:1"),
+    *(
+        f"{REGISTRY}/mirror/registry-1.docker.io/library/nginx:latest",
+        f"{REGISTRY}/mirror/registry.hub.docker.com/a/b:1",
+    ),
     *(f"{REGISTRY}/mirror/docker.io/library/nginx:latest", f"{REGISTRY}/mirror/gcr.io/a@sha256:{_HEX}"),
     *("hub.example.com/library/nginx:latest", "mirror.example.com/gcr/a/b", "docker.io/k8s/pause:3.9"),
     *("gcr.io/a:" + "t" * 128, "gcr.io/" + "r" * 255, "gcr.io/" + "r" * 256, "gcr.io/" + "a/" * 200 + "a"),
@@ -130,13 +162,17 @@ def _splice(within: Any, key: Any, dice: Random) -> None:
         return
     name = dice.choice(("a", "b", "c", "i", "v", "\0", "~1/"))
     image = dice.choice(IMAGES)
-    container = {"name": name, "image": image, "imagePullPolicy": dice.choice(("Always", "IfNotPresent", None))}
+    container = {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": dice.choice(("Always", "IfNotPresent", "Never", None)),
+    }
     part: dict[str, Any] = {
-        "annotations": {ORIGINALS: _originals(dice), "b": dice.choice(TEXTS)},
+        "annotations": {ORIGINALS: _originals(dice), "b": dice.choice((dice.choice(TEXTS), TEXTS[-1]))},
         "labels": {"image-mirror/skip": dice.choice(("true", "false", True, ""))},
         "containers": [container, {"name": "b", "image": dice.choice(IMAGES)}],
         "ephemeralContainers": [container],
-        "volumes": [{"name": name, "image": {"reference": image, "pullPolicy": "Always"}}],
+        "volumes": [{"name": name, "image": {"reference": image, "pullPolicy": dice.choice(("Always", "Never"))}}],
     }
     fitting = {"metadata": ["annotations", "labels"], "spec": ["containers", "ephemeralContainers", "volumes"]}
     chosen = dice.choice(fitting.get(key, sorted(part)))

@@ -20,7 +20,7 @@ def full_name(image: str) -> str:
     host, slash, path = name.partition("/")
     if not slash or ("." not in host and ":" not in host and host != "localhost" and host == host.lower()):
         host, path = "docker.io", name
-    if host == "index.docker.io":
+    if host in ("index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"):
         host = "docker.io"
     if host == "docker.io" and "/" not in path:
         path = f"library/{path}"
@@ -67,6 +67,17 @@ def images(pod: Any, subresource: str | None = None) -> Iterator[tuple[tuple[str
             text = holder.get(last.rpartition("/")[2]) if isinstance(holder, dict) else False
             if text is None or isinstance(text, str):
                 yield (kind, each["name"]), f"/spec/{kind}/{index}/{last}", text or ""
+
+
+def never_pulled(pod: Any, subresource: str | None = None) -> set[str]:
+    """Return the JSON pointers of the images whose pull policy is Never."""
+    found = set()
+    for (kind, _), pointer, _ in images(pod, subresource):
+        each = pod["spec"][kind][int(pointer.split("/")[3])]
+        policy = each["image"].get("pullPolicy") if kind == "volumes" else each.get("imagePullPolicy")
+        if policy == "Never":
+            found.add(pointer)
+    return found
 
 
 def _weight(prefix: str, source: str) -> tuple[int, ...]:

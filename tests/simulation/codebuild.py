@@ -14,7 +14,7 @@ from simulation.sources import Sources
 from simulation.world import World
 
 PROVISIONING = 40.0
-INSTALLING = 20.0  # skopeo, by apt
+INSTALLING = 5.0  # crane, one download; and the login to ECR
 TOKEN_HELD_FOR = 5 * MINUTE
 BUILD_TIMEOUT = HOUR
 QUEUE_TIMEOUT = 8 * HOUR

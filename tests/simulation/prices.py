@@ -41,6 +41,8 @@ PRICES: Mapping[str, Price] = {
 _WEEKS_A_MONTH = 365.25 / 12 / 7
 # Bytes that an invocation leaves in the log: Lambda's START, END and REPORT, and a line of metrics or of its own.
 _LOGGED = 700
+# And the webhook's line about the copies that a pod needs: some 300 bytes, and 150 for each copy.
+_NAMED = 450
 _SECRETS = 2
 
 
@@ -71,7 +73,7 @@ def cost(usage: Usage) -> dict[str, float]:
         "Lambda": _usd("Lambda invocation", invocations) + _usd("Lambda GB-second", gigabyte_seconds),
         "DynamoDB": _usd("DynamoDB write unit", usage.write_units) + _usd("DynamoDB read unit", usage.read_units),
         "Secrets Manager": _usd("Secrets Manager call", usage.secret_calls) + _a_week(_usd("secret a month", _SECRETS)),
-        "logs": _usd("CloudWatch Logs GB", invocations * _LOGGED / 1e9),
+        "logs": _usd("CloudWatch Logs GB", (invocations * _LOGGED + usage.webhook_invocations * _NAMED) / 1e9),
         "metrics, alarms, dashboard": _a_week(watching),
         "CodeBuild": _usd("CodeBuild minute", usage.build_minutes),
         "data transfer": _usd("GB out to the internet", usage.pushes * usage.image_gigabytes),

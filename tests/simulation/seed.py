@@ -4,8 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from unittest.mock import patch
 
-from image_mirror.lifecycle import MOST_ATTEMPTS
-from image_mirror.record import Status
+from image_mirror.record import MOST_ATTEMPTS, Status
 from image_mirror.table import to_record
 from simulation.clock import HOUR, MINUTE
 from simulation.cluster import Pod

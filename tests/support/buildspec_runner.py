@@ -64,7 +64,7 @@ reply={state}/replies/${{0##*/}}-${{1-}}
 [[ ! -f $reply.once ]] || {{ rm "$reply.once"; exit 1; }}
 [[ ! -f $reply.status ]] || exit "$(cat "$reply.status")"
 """
-_REAL = ("bash", "cat", "cp", "env", "gzip", "mkdir", "mktemp", "rm", "sha256sum", "tar")
+_REAL = ("base64", "bash", "cat", "cp", "env", "gzip", "mkdir", "mktemp", "rm", "sha256sum", "tar")
 SOURCE_DIGEST = "sha256:" + "5" * 64
 # What a build waits for in the template; tests replace it.
 _QUICK = {"COPY_PAUSES": "0 0", "COPY_WATCH_SECONDS": "0.02", "CRANE_PAUSE_SECONDS": "0"}
@@ -72,6 +72,7 @@ _REPLIES = {
     "aws ecr": (PASSWORD, "", 0),
     "crane digest": (f"{SOURCE_DIGEST}\n", "", 0),
     "crane digest target": ("", f"Error: GET https://{REGISTRY}/v2/x/manifests/1: MANIFEST_UNKNOWN: no\n", 1),
+    "curl --silent": ("404 0", "", 0),  # the source has no signatures
 }
 
 
@@ -88,7 +89,7 @@ def buildspec() -> Any:
     By CodeBuild's reference this is so if there is no `finally` (it always runs), no phase post_build (it runs after a
     failed build too), and no setting that a build continues after a failure.
     """
-    found = yaml.safe_load(template()["Resources"]["CodeBuildProject"]["Properties"]["Source"]["BuildSpec"])
+    found = yaml.safe_load(resolve(template()["Resources"]["CodeBuildProject"]["Properties"]["Source"]["BuildSpec"]))
     phases = found["phases"]
     assert list(phases) == ["install", "build"]
     assert phases["build"]["on-failure"] == "ABORT"

@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 @dataclass(slots=True)
 class Image:
-    """One image: its tags, its size, when it was pushed and last pulled, and the digests that an index refers to."""
+    """One image: its tags, its size, when it was pushed and last pulled, and the digests that it refers to."""
 
     digest: str
     tags: list[str]
@@ -24,6 +24,7 @@ class Image:
     pushed: datetime
     pulled: datetime | None
     children: list[str] = field(default_factory=list)
+    subject: str | None = None
 
     def details(self) -> Json:
         """Return an entry of DescribeImages."""
@@ -37,6 +38,8 @@ class Image:
             shown["imageTags"] = list(self.tags)
         if self.pulled:
             shown["lastRecordedPullTime"] = self.pulled
+        if self.subject:
+            shown["subjectManifestDigest"] = self.subject
         return shown
 
 
@@ -58,11 +61,12 @@ class Registry:
         size: int = 1_000_000,
         content: str = "",
         children: tuple[Image, ...] = (),
+        subject: str | None = None,
     ) -> Image:
         """Add an image that was pushed `days` days ago and pulled `pulled` days ago (None: never)."""
         digest = "sha256:" + hashlib.sha256(f"{repository} {tags} {content}".encode()).hexdigest()
         image = Image(digest, list(tags), size, ago(days), None if pulled is None else ago(pulled))
-        image.children = [child.digest for child in children]
+        image.children, image.subject = [child.digest for child in children], subject
         self.repositories.setdefault(repository, {})[digest] = image
         return image
 

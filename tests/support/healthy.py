@@ -16,7 +16,7 @@ from image_mirror.cli.doctor.keys import Absent
 from image_mirror.cli.doctor.triggers import RATE, STREAM_FILTER, ecr_pattern
 from image_mirror.cli.stacks import Stack
 from image_mirror.review import Json
-from support.operators import CHINA_OUTPUTS, GLOBAL_OUTPUTS, PULL_USER, PUSH_USER, TOKEN, Reply
+from support.operators import AUTH_SECRET, CHINA_OUTPUTS, GLOBAL_OUTPUTS, PULL_USER, PUSH_USER, TOKEN, Reply
 from support.templates import carry_out, load_template, parameters_of
 
 ACCOUNT = "123456789012"
@@ -119,7 +119,9 @@ class Answers:
     )
     global_side: Stack = field(
         default_factory=lambda: _stack(
-            "global", "image-pulling", "image-pulling.yaml", GLOBAL_OUTPUTS, ChinaAccountId=ACCOUNT
+            *("global", "image-pulling", "image-pulling.yaml", GLOBAL_OUTPUTS),
+            ChinaAccountId=ACCOUNT,
+            RegistryAuthSecretArn=AUTH_SECRET,
         )
     )
     resources: dict[str, str] = field(
@@ -138,6 +140,7 @@ class Answers:
             GLOBAL_OUTPUTS["ImagePullSecretArn"]: json.dumps(
                 {"Region": "cn-northwest-1", "AccessKey": "AKIACHINAEXAMPLE0001", "AccessSecretKey": "china/secret"}
             ),
+            AUTH_SECRET: json.dumps({"auths": {"ghcr.io": {"username": "robot", "password": "logins/secret"}}}),
         }
     )
     keys: dict[str, list[Json] | None] = field(

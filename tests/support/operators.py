@@ -38,6 +38,9 @@ GLOBAL_OUTPUTS = {
     "ImagePullSecretArn": "arn:aws:secretsmanager:us-west-2:123456789012:secret:ImagePullSecret-AbCdEf",
     "BuildLogGroup": "image-pulling-BuildLogs-4D5E6F",
 }
+AUTH_SECRET = "arn:aws:secretsmanager:us-west-2:123456789012:secret:RegistryAuth-AbCdEf"
+"""The secret of RegistryAuthSecretArn."""
+
 PROFILES = """\
 [profile china]
 region = cn-northwest-1

@@ -40,6 +40,11 @@ def captured(name: str) -> Json:
     return review
 
 
+def sample(name: str) -> Path:
+    """Return the path of a manifest in tests/samples, which tests take as it is."""
+    return Path(__file__).parents[1] / "samples" / name
+
+
 def made_pod(
     containers: Mapping[str, str] | None = None,
     *,
@@ -152,6 +157,7 @@ class Admitted:
     pod: Json
     patch: list[Json]
     warnings: list[str]
+    audit: dict[str, str]
 
     @property
     def images(self) -> dict[str, str]:
@@ -187,4 +193,4 @@ def admit(review: Json, records: Lookup = REQUESTED, **options: Any) -> Admitted
     patch = json.loads(base64.b64decode(response["patch"], validate=True)) if "patch" in response else []
     assert "patch" not in response or (patch and response["patchType"] == "JSONPatch")
     pod = jsonpatch.JsonPatch(patch).apply(copy.deepcopy(review["request"]["object"]))
-    return Admitted(pod, patch, response.get("warnings", []))
+    return Admitted(pod, patch, response.get("warnings", []), response.get("auditAnnotations", {}))

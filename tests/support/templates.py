@@ -96,6 +96,8 @@ def carry_out(
                 return re.sub(r"\$\{([^}]+)\}", lambda match: named.get(match[1]) or substitute(match), text)
             case [("Fn::Split", [separator, text])]:
                 return str(resolve(text)).split(separator)
+            case [("Fn::FindInMap", [name, first, second])]:
+                return template["Mappings"][name][first][second]
             case [("Fn::Join", [separator, parts])]:
                 return separator.join(resolve(parts))
             case [("Fn::Equals", both)]:

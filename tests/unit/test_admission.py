@@ -4,15 +4,17 @@ import copy
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from image_mirror.admission import CopyRequest, SwapWhen, copy_requests
 from image_mirror.decisions import Copy, Mirror, Rewrite
-from image_mirror.messages import copied_later, copying, failed
+from image_mirror.messages import copied_later, copying, failed, refused
 from image_mirror.pod_images import ORIGINALS, new_images
 from image_mirror.record import MINUTE, Policy, Record, Status
 from image_mirror.reference import Destination
@@ -33,6 +35,7 @@ from support.reviews_data import (
     made_pod,
     respond,
     review_of,
+    sample,
 )
 
 steady = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
@@ -265,6 +268,39 @@ def test_the_record_and_swap_when_say_whether_the_image_changes(
     assert admitted.warnings == ([warning("gcr.io/x:1", *details)] if warning else [])
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        pytest.param({"same_result": "NOT_FOUND 2", "error": "NOT_FOUND: manifest unknown"}, "NOT_FOUND", id="both"),
+        pytest.param({"same_result": "DENIED 1", "error": None}, "DENIED", id="while-a-build-runs"),
+        pytest.param({"error": "BAD_INPUT: no image"}, "BAD_INPUT", id="of-an-earlier-release"),
+        pytest.param({"error": "the build was stopped by hand"}, "the build was stopped by hand", id="without-a-code"),
+        pytest.param({"same_result": "\x1b[31m 9", "error": "\x1b[31m: x"}, "\x1b[31m: x", id="written-by-hand"),
+        pytest.param({}, "", id="unknown"),
+    ],
+)
+@pytest.mark.parametrize("status", [Status.REQUESTED, Status.COPYING])
+@pytest.mark.parametrize("swap_when", ["always", "copied"])
+def test_after_the_first_refusal_the_warning_says_so(
+    changes: dict[str, Any], reason: str, status: Status, swap_when: SwapWhen
+) -> None:
+    def lookup(wanted: Sequence[CopyRequest]) -> dict[Destination, Record]:
+        found = all_records(status)(wanted)
+        return {name: replace(record, attempts=2, **changes) for name, record in found.items()}
+
+    admitted = admit(review_of(made_pod({"a": "nginx:9.99"})), lookup, swap_when=swap_when)
+    assert admitted.warnings == [refused("nginx:9.99", reason, 2, 5, waits=swap_when == "always")]
+    assert all(warning.isprintable() for warning in admitted.warnings)
+
+
+def test_a_refresh_that_the_source_refuses_is_no_warning_because_there_is_a_copy() -> None:
+    def lookup(wanted: Sequence[CopyRequest]) -> dict[Destination, Record]:
+        found = all_records(Status.REQUESTED, digest=DIGEST, error="NOT_FOUND: x")(wanted)
+        return {name: replace(record, attempts=2) for name, record in found.items()}
+
+    assert admit(review_of(made_pod({"a": "nginx:9.99"})), lookup).warnings == []
+
+
 def test_a_failed_image_beside_others_stays_alone() -> None:
     def lookup(wanted: Sequence[CopyRequest]) -> dict[Destination, Record]:
         return {
@@ -322,6 +358,78 @@ def test_a_copy_counts_as_pulled_always_if_any_use_says_so(policies: list[Any], 
     (request,) = copy_requests(new_images(parse_review(event_of(review_of(pod))), MIRROR))
     assert request.pull_always is always
     assert str(request.copy.source) == "docker.io/library/nginx:latest"
+
+
+def pod_with_policy(place: str, policy: object, *, image: str = "gcr.io/x:1") -> Json:
+    """Make a pod with one image in `place`, a keyword of made_pod, and its pull policy."""
+    pod = made_pod(**{place: {"n": image}})
+    for each in pod["spec"].get("volumes", ()):
+        each["image"]["pullPolicy"] = policy
+    for kind in ("containers", "initContainers", "ephemeralContainers"):
+        for each in pod["spec"].get(kind, ()):
+            each["imagePullPolicy"] = policy
+    return pod
+
+
+def test_images_that_are_never_pulled_stay_beside_one_that_is_rewritten() -> None:
+    asked: list[CopyRequest] = []
+
+    def lookup(wanted: Sequence[CopyRequest]) -> Mapping[Destination, Record]:
+        asked.extend(wanted)
+        return REQUESTED(wanted)
+
+    admitted = admit(review_of(yaml.safe_load(sample("pull-policy-never.yaml").read_text())), lookup)
+    copy = f"{REGISTRY}/mirror/quay.io/team/tool:1"
+    assert admitted.patch == [
+        {"op": "replace", "path": "/spec/containers/1/image", "value": copy},
+        {
+            "op": "add",
+            "path": "/metadata/annotations",
+            "value": {ORIGINALS: '{"containers/pulled":"quay.io/team/tool:1"}'},
+        },
+    ]
+    assert [str(request.copy.source) for request in asked] == ["quay.io/team/tool:1"]
+    assert admitted.warnings == [copying("quay.io/team/tool:1")]
+
+
+@pytest.mark.parametrize("place", ["containers", "init", "ephemeral", "volumes"])
+@pytest.mark.parametrize("image", ["gcr.io/x:1", "a.io/x:1", "auto", "__X__", ""])
+def test_an_image_that_is_never_pulled_is_left_alone_in_silence(place: str, image: str) -> None:
+    pod = pod_with_policy(place, "Never", image=image)
+    mirror = Mirror(REGISTRY, "mirror", parse_rules("gcr.io a.io=b.io"))
+    review = review_of(pod)
+    if place == "ephemeral":
+        review = review_of(pod, made_pod(), subresource="ephemeralcontainers")
+    admitted = admit(review, no_lookup, mirror=mirror)
+    assert (admitted.patch, admitted.warnings) == ([], [])
+
+
+@pytest.mark.parametrize("place", ["containers", "init", "ephemeral", "volumes"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        pytest.param(None, id="null"),
+        pytest.param("", id="empty"),
+        pytest.param("never", id="lower-case"),
+        pytest.param(["Never"], id="list"),
+        pytest.param({"Never": "Never"}, id="object"),
+        pytest.param("IfNotPresent", id="another"),
+    ],
+)
+def test_any_other_policy_is_not_never(place: str, policy: object) -> None:
+    pod = pod_with_policy(place, policy)
+    review = review_of(pod)
+    if place == "ephemeral":
+        review = review_of(pod, made_pod(), subresource="ephemeralcontainers")
+    assert list(admit(review).images.values()) == [f"{GCR}/x:1"]
+
+
+def test_an_image_that_one_container_never_pulls_is_copied_for_the_other() -> None:
+    pod = made_pod({"local": "nginx", "pulled": "nginx"})
+    pod["spec"]["containers"][0]["imagePullPolicy"] = "Never"
+    admitted = admit(review_of(pod))
+    assert admitted.images == {"containers/local": "nginx", "containers/pulled": f"{HUB}/nginx:latest"}
+    assert admitted.originals == {"containers/pulled": "nginx"}
 
 
 @pytest.mark.parametrize(

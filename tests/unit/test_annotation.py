@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+import yaml
 
 from image_mirror.admission import CopyRequest
 from image_mirror.decisions import Mirror
@@ -26,6 +27,7 @@ from support.reviews_data import (
     images_of,
     made_pod,
     review_of,
+    sample,
 )
 
 HUB = f"{REGISTRY}/mirror/docker.io/library"
@@ -417,6 +419,78 @@ def test_an_image_that_was_never_rewritten_is_not_touched_when_applied_again() -
     live = create(source, FAILED)
     assert images_of(live) == images_of(source)
     assert not update(applied(live, source), live, no_lookup).patch
+
+
+@pytest.mark.parametrize("place", ["containers", "init", "volumes"])
+def test_a_pod_of_an_earlier_release_keeps_the_copy_of_an_image_that_is_never_pulled(place: str) -> None:
+    """To put the source back would restart a container, and a volume cannot change."""
+    source = made_pod(**{place: {"a": "gcr.io/x:1"}})
+    live = create(source)
+    for pod in (source, live):
+        for each in pod["spec"].get("volumes", ()):
+            each["image"]["pullPolicy"] = "Never"
+        for kind in ("containers", "initContainers"):
+            for each in pod["spec"].get(kind, ()):
+                each["imagePullPolicy"] = "Never"
+    admitted = update(applied(live, source), live, no_lookup)
+    assert admitted.images == images_of(live)
+    assert admitted.originals == images_of(source)
+
+
+HUB_NAMES = [
+    pytest.param("registry-1.docker.io/library/nginx:1", "registry-1.docker.io/library/nginx:1", id="registry-1"),
+    pytest.param("registry-1.docker.io/nginx:1", "registry-1.docker.io/nginx:1", id="registry-1-without-library"),
+    pytest.param("registry.hub.docker.com/a/b:1", "registry.hub.docker.com/a/b:1", id="registry.hub"),
+    pytest.param(f"registry-1.docker.io/a/b:1@{DIGEST}", f"registry-1.docker.io/a/b@{DIGEST}", id="digest"),
+]
+
+
+@pytest.mark.parametrize("prefix", ["mirror", "older", "older/mirror"])
+@pytest.mark.parametrize("annotated", [True, False], ids=["annotated", "not-annotated"])
+@pytest.mark.parametrize(("source", "path"), HUB_NAMES)
+def test_a_copy_that_an_earlier_release_named_by_another_host_of_docker_hub_is_restored(
+    source: str, path: str, annotated: bool, prefix: str
+) -> None:
+    """That release took the host for a registry of its own. Its copy is in use, and a new name would restart it."""
+    for place, field in (("containers", "containers"), ("init", "initContainers"), ("volumes", "volumes")):
+        current = f"{REGISTRY}/{prefix}/{path}"
+        note = noted({f"{field}/a": source}) if annotated else None
+        old, manifest = made_pod(**{place: {"a": current}}, annotations=note), made_pod(**{place: {"a": source}})
+        for rules in ("docker.io", "registry-1.docker.io", ""):
+            admitted = update(applied(old, manifest), old, no_lookup, mirror_of(rules))
+            assert list(admitted.images.values()) == [current]
+            assert admitted.originals == ({f"{field}/a": source} if annotated else None)
+            assert not update(admitted.pod, old, no_lookup, mirror_of(rules)).patch
+
+
+def test_a_copy_that_an_earlier_release_named_otherwise_is_not_taken_for_another_image() -> None:
+    old = made_pod({"a": f"{REGISTRY}/mirror/registry-1.docker.io/a/b:1"})
+    for image, becomes in (
+        ("registry-1.docker.io/library/a/b:1", f"{HUB}/a/b:1"),
+        ("registry-1.docker.io/a/b:2", f"{REGISTRY}/mirror/docker.io/a/b:2"),
+        ("gcr.io/a/b:1", f"{GCR}/a/b:1"),
+    ):
+        assert update(made_pod({"a": image}), old).images == {"containers/a": becomes}
+
+
+def test_a_new_pod_of_a_source_with_another_name_of_docker_hub_uses_the_one_copy() -> None:
+    pod = yaml.safe_load(sample("docker-hub-aliases.yaml").read_text())
+    admitted = admit(review_of(pod))
+    assert {name: admitted.images[f"containers/{name}"] for name in "abc"} == dict.fromkeys("abc", f"{HUB}/nginx:1.27")
+    assert admitted.images["containers/d"] == "hub.docker.com/library/nginx:1.27"
+    assert (admitted.originals or {}).keys() == {"containers/a", "containers/b", "containers/c"}
+    assert [warning.split(" ")[0] for warning in admitted.warnings] == [
+        *("registry.hub.docker.com/library/nginx:1.27", "registry-1.docker.io/library/nginx:1.27"),
+        *("index.docker.io/library/nginx:1.27", "hub.docker.com/library/nginx:1.27"),
+    ]
+
+
+def test_a_container_that_never_pulls_gets_the_image_it_is_set_to() -> None:
+    pods = [made_pod({"a": image}) for image in (f"{GCR}/x:1", "gcr.io/x:2")]
+    for pod in pods:
+        pod["spec"]["containers"][0]["imagePullPolicy"] = "Never"
+    old, new = pods
+    assert update(new, old, no_lookup).images == {"containers/a": "gcr.io/x:2"}
 
 
 def test_one_image_changes_and_the_others_are_restored() -> None:

@@ -118,7 +118,8 @@ def test_no_setting_makes_reading_it_take_long(unit: str) -> None:
 
 
 def _names() -> list[str]:
-    return ["ECR_REGISTRY", "REPOSITORY_PREFIX", "MIRROR_RULES", "PULL_ACCOUNTS", "RETRY_FAILED_MINUTES", "SWAP_WHEN"]
+    names = ["ECR_REGISTRY", "REPOSITORY_PREFIX", "MIRROR_RULES", "PULL_ACCOUNTS", "RETRY_FAILED_MINUTES", "SWAP_WHEN"]
+    return [*names, "REPOSITORY_KMS_KEY_ID"]
 
 
 @pytest.mark.parametrize("form", ["{}", "!{}", "a.io={}", "{}=a.io", "*.{}", "a.io/{}"])

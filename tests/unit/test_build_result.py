@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from image_mirror.build_result import EXIT_CODES, read_build
-from image_mirror.record import BuildResult
+from image_mirror.record import Build, BuildResult
+
+DIGEST = "sha256:" + "d" * 64
 
 
 def failed(message: str = "", phase: str = "BUILD", status: str = "FAILED", **exported: str) -> dict[str, Any]:
@@ -21,6 +23,25 @@ def failed(message: str = "", phase: str = "BUILD", status: str = "FAILED", **ex
         ],
         "exportedEnvironmentVariables": [{"name": name, "value": value} for name, value in exported.items()],
     }
+
+
+@pytest.mark.parametrize(
+    ("exported", "digest", "signatures"),
+    [
+        pytest.param({}, "", "", id="an older stack exports neither"),
+        pytest.param({"COPY_DIGEST": DIGEST, "COPY_SIGNATURES": "2"}, DIGEST, "2", id="both"),
+        pytest.param(
+            {"COPY_DIGEST": "latest", "COPY_SIGNATURES": "1 of 2:\n x\x1b[m"}, "", "1 of 2: x [m", id="odd texts"
+        ),
+        pytest.param({"COPY_SIGNATURES": "x" * 999}, "", "x" * 400, id="a long text"),
+    ],
+)
+@pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED"])
+def test_a_build_with_a_copy_says_what_it_pushed(
+    exported: dict[str, str], digest: str, signatures: str, status: str
+) -> None:
+    build = failed(status=status, COPY_RESULT="COPIED", **exported)
+    assert read_build(build) == Build(BuildResult.COPIED, digest=digest, signatures=signatures)
 
 
 COMMAND = "Error while executing command: copy. Reason: exit status "

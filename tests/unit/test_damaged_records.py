@@ -94,6 +94,7 @@ KINDS: dict[str, Item] = {
     "no status, due": item(REQUESTED, status=None),
     "a build that is a number": item(COPYING, build_id=number(1)),
     "a build that is no ID": item(COPYING, build_id={"S": "ImagePullProject:a b\n"}),
+    "an open build without its ID": item(COPIED, build_id=number(1), open_build={"S": "ImagePullProject:1"}),
     "a digest that is a boolean": item(COPIED, digest={"BOOL": True}),
     "a digest that is none": item(COPIED, digest={"S": "latest"}),
     "copied without a digest": item(COPIED, digest=None, due_at=number(NOON + HOUR)),
@@ -353,6 +354,7 @@ def test_an_image_whose_record_cannot_be_used_stays_as_written_and_the_others_do
     refusing.admit(SOURCE)
     assert sum(published()["RecordsUnusable"]) == 2
     assert '"message":"record unusable"' in logged.getvalue()
+    assert '"state":"UNUSABLE"' in logged.getvalue(), "the audit log says so too"
 
 
 def test_no_build_is_started_for_a_record_that_cannot_be_written(refusing: World, published: Published) -> None:
@@ -376,7 +378,7 @@ def test_no_build_is_started_for_a_record_that_cannot_be_written(refusing: World
         pytest.param(f"{REGISTRY}/mirror/Team/app", "1", id="no host, upper case"),
         pytest.param(f"{REGISTRY}/mirror/", "1", id="the prefix alone"),
         pytest.param(f"{REGISTRY}/mirror/gcr.io/a", "a tag\n", id="no tag"),
-        pytest.param(f"{REGISTRY}/mirror/gcr.io/a", f"sha256-{'a' * 64}", id="the tag of a signature"),
+        pytest.param(f"{REGISTRY}/mirror/gcr.io/A", "1", id="a path in upper case"),
     ],
 )
 @pytest.mark.parametrize("status", [REQUESTED, COPYING, COPIED])

@@ -71,6 +71,31 @@ def test_a_new_repository_scans_what_is_pushed_where_that_is_set(cloud: Cloud, s
     assert repository["imageScanningConfiguration"] == {"scanOnPush": True}
 
 
+def test_a_new_repository_is_encrypted_with_the_key_that_is_set_and_an_existing_one_is_not_changed(
+    cloud: Cloud, settings: Settings
+) -> None:
+    key = "1234abcd-12ab-34cd-56ef-1234567890ab"
+    cloud.ecr.create_repository(repositoryName="mirror/gcr.io/team/old")
+    for image in ("gcr.io/team/app:1", "gcr.io/team/old:1"):
+        Repositories(cloud.ecr, replace(settings, kms_key_id=key)).ensure(fresh(image))
+    found = cloud.ecr.describe_repositories()["repositories"]
+    assert {each["repositoryName"]: each["encryptionConfiguration"] for each in found} == {
+        "mirror/gcr.io/team/app": {"encryptionType": "KMS", "kmsKey": key},
+        "mirror/gcr.io/team/old": {"encryptionType": "AES256"},
+    }
+
+
+def test_a_key_that_ecr_may_not_use_is_the_reason(
+    cloud: Cloud, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise ClientError({"Error": {"Code": "KmsException", "Message": "the key is disabled"}}, "CreateRepository")
+
+    monkeypatch.setattr(cloud.ecr, "create_repository", refuse)
+    with pytest.raises(DelayedError, match=r"AWS answered KmsException: the key is disabled"):
+        Repositories(cloud.ecr, settings).ensure(fresh())
+
+
 def test_outside_china_the_partition_of_other_accounts_is_aws() -> None:
     assert pull_policy(("111111111111",), "aws")["Statement"][0]["Principal"] == {
         "AWS": ["arn:aws:iam::111111111111:root"]

@@ -9,12 +9,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from image_mirror.lifecycle import (
     BACKOFF,
-    MOST_ATTEMPTS,
     NextStep,
     Save,
     Step,
     after_push_event,
     delayed,
+    lookup_failed,
     next_step,
     not_served,
     refused,
@@ -24,6 +24,7 @@ from image_mirror.lifecycle import (
 from image_mirror.record import (
     HOUR,
     MINUTE,
+    MOST_ATTEMPTS,
     Build,
     BuildResult,
     Policy,
@@ -139,6 +140,28 @@ def test_each_state_has_its_step(record: Record, build: Build | None, now: int, 
     assert next_step(record, build, now) == step
 
 
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        pytest.param("registry-1.docker.io/library/a:1", "docker.io/library/a:1 now", id="another name of docker.io"),
+        pytest.param("gcr.io/a:digest-sha256-1", "reserved", id="reserved tag"),
+    ],
+)
+def test_a_request_of_an_earlier_release_that_builds_refuse_ends_with_the_reason(source: str, reason: str) -> None:
+    """A build would cost five attempts and refuse it each time."""
+    step = next_step(replace(REQUESTED, source=source), None, NOW)
+    assert isinstance(step, Save)
+    assert (step.record.status, step.record.due_at) == (Status.FAILED, None)
+    assert reason in (step.record.error or "")
+    refresh = next_step(replace(REQUESTED, source=source, digest=HELD), None, NOW)
+    assert isinstance(refresh, Save)
+    assert (refresh.record.status, refresh.record.digest) == (Status.COPIED, HELD)
+    copying = replace(COPYING, source=source)
+    assert next_step(copying, SUCCEEDED, LATER) is Step.VERIFY, "a build that runs is waited for"
+    waiting = replace(REQUESTED, source=source, due_at=NOW + MINUTE)
+    assert next_step(waiting, None, NOW) is Step.WAIT
+
+
 def test_a_running_build_is_looked_at_again_within_the_minute() -> None:
     step = next_step(COPYING, RUNNING, LATER)
     assert isinstance(step, Save)
@@ -152,6 +175,7 @@ def test_attempts_back_off_and_the_fifth_ends_in_failed_with_the_reason() -> Non
         record = refused(record, "DENIED: x", NOW)
         assert record.status is Status.REQUESTED
         waits.append((record.due_at or 0) - NOW)
+    assert len(BACKOFF) == MOST_ATTEMPTS - 1
     assert tuple(waits) == BACKOFF == (MINUTE, 5 * MINUTE, 15 * MINUTE, 60 * MINUTE)
     record = refused(record, "DENIED: x", NOW)
     assert (record.status, record.attempts, record.error, record.due_at) == (Status.FAILED, 5, "DENIED: x", None)
@@ -303,6 +327,80 @@ def test_a_new_request_and_a_retry_count_from_the_start() -> None:
     assert copied.record.same_result is None
 
 
+ARRIVED = after_push_event(COPYING, HELD, NOW, POLICY)
+EXPORTED = Build(BuildResult.COPIED, digest=HELD, signatures="2")
+
+
+def saved(step: NextStep) -> Record:
+    assert isinstance(step, Save)
+    return step.record
+
+
+def test_a_copy_that_arrives_before_its_build_ends_is_looked_up_until_the_build_has_ended() -> None:
+    record = saved(ARRIVED)
+    assert (record.status, record.digest, record.open_build) == (Status.COPIED, HELD, COPYING.build_id)
+    assert NOW < (record.due_at or 0) <= NOW + MINUTE
+    assert next_step(record, None, NOW + MINUTE) is Step.INSPECT
+    running = saved(next_step(record, Build(BuildResult.RUNNING), NOW + MINUTE))
+    assert (running.status, running.open_build) == (Status.COPIED, COPYING.build_id)
+    assert NOW + MINUTE < (running.due_at or 0) <= NOW + 2 * MINUTE
+    assert next_step(running, EXPORTED, NOW + 2 * MINUTE) is Step.VERIFY
+    after_all = saved(verified(running, HELD, NOW + 2 * MINUTE, POLICY, EXPORTED))
+    assert (after_all.open_build, after_all.pushed, after_all.signatures) == (None, HELD, "2")
+    assert (after_all.due_at or 0) > NOW + 20 * HOUR
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        pytest.param(Build(BuildResult.DELAYED, "CodeBuild knows no such build"), id="unknown"),
+        pytest.param(Build(BuildResult.REFUSED, "the build ran out of time"), id="out of time"),
+        pytest.param(Build(BuildResult.COPIED), id="of an older stack, which exports nothing"),
+    ],
+)
+def test_a_copy_that_arrived_stays_whatever_its_build_comes_to(build: Build) -> None:
+    record = saved(ARRIVED)
+    assert next_step(record, build, NOW + MINUTE) is Step.VERIFY
+    after_all = saved(verified(record, HELD, NOW + MINUTE, POLICY, build))
+    assert (after_all.status, after_all.attempts, after_all.error) == (Status.COPIED, 0, None)
+    assert (after_all.open_build, after_all.pushed, after_all.signatures) == (None, None, None)
+
+
+def test_the_build_of_a_copy_that_arrived_is_looked_up_again_if_codebuild_does_not_answer() -> None:
+    waiting = lookup_failed(saved(ARRIVED), "no answer", NOW + MINUTE, POLICY)
+    assert (waiting.open_build, waiting.waits, waiting.error) == (COPYING.build_id, 0, None)
+    assert (waiting.due_at or 0) <= NOW + 2 * MINUTE
+    refused_key = lookup_failed(saved(ARRIVED), "key refused", NOW + MINUTE, POLICY, key=True)
+    assert (refused_key.status, refused_key.open_build) == (Status.COPIED, None)
+    assert (refused_key.due_at or 0) > NOW + 20 * HOUR
+
+
+def test_a_copy_without_a_push_event_gets_the_same_from_its_build() -> None:
+    polled = saved(verified(COPYING, HELD, NOW, POLICY, EXPORTED))
+    assert (polled.status, polled.open_build, polled.pushed, polled.signatures) == (Status.COPIED, None, HELD, "2")
+
+
+@pytest.mark.parametrize(
+    ("held", "exported", "signatures"),
+    [
+        pytest.param(HELD, "", "2", id="a refresh without a change copies none again"),
+        pytest.param(OTHER, "", None, id="another digest has none yet"),
+        pytest.param(OTHER, "1", "1", id="another digest has its own"),
+    ],
+)
+def test_what_is_known_of_signatures_belongs_to_a_digest(held: str, exported: str, signatures: str | None) -> None:
+    record = replace(COPYING, digest=HELD, signatures="2")
+    build = Build(BuildResult.COPIED, digest=held, signatures=exported)
+    assert saved(verified(record, held, NOW, POLICY, build)).signatures == signatures
+
+
+def test_a_refresh_keeps_what_is_known_of_the_copy_in_use() -> None:
+    record = replace(COPIED, pushed=HELD, signatures="2")
+    renewed = renew(record, fresh(now=NOW + 25 * HOUR), pull_always=True, policy=POLICY)
+    assert renewed is not None
+    assert (renewed.digest, renewed.pushed, renewed.signatures) == (HELD, HELD, "2")
+
+
 texts = st.none() | st.sampled_from([HELD, OTHER, "x"])
 records = st.builds(
     Record,
@@ -319,6 +417,7 @@ records = st.builds(
     error=texts,
     due_at=st.none() | st.integers(0, 2 * NOW),
     same_result=st.none() | st.sampled_from(["STALLED 1", "UNEXPLAINED 3", "x", "STALLED -1", "STALLED 9" * 99]),
+    open_build=texts,
 )
 codes = st.sampled_from(["", "STALLED", "UNEXPLAINED", "UNREACHABLE"])
 builds = st.none() | st.builds(Build, st.sampled_from(BuildResult), st.text(max_size=5), code=codes)
@@ -330,9 +429,10 @@ def test_every_record_has_an_answer_to_everything(
 ) -> None:
     steps = [
         next_step(record, build, now),
-        verified(record, held, now, POLICY),
+        verified(record, held, now, POLICY, build),
         after_push_event(record, held, now, POLICY),
         Save(not_served(record, now, POLICY)),
+        Save(lookup_failed(record, "no answer", now, POLICY, key=build is None)),
     ]
     for step in steps:
         if isinstance(step, Save) and step.record.status not in (None, Status.FAILED):
@@ -370,19 +470,20 @@ class History(RuleBasedStateMachine):
     @rule(result=st.sampled_from(BuildResult), code=codes, pushed=st.sampled_from([HELD, OTHER]))
     def the_reconciler_looks(self, result: BuildResult, code: str, pushed: str) -> None:
         assert self.record is not None
-        step = next_step(self.record, None, self.now)
-        if step is Step.INSPECT:
+        step, build = next_step(self.record, None, self.now), Build(result, "reason", code=code)
+        if step is Step.INSPECT and self.record.status is Status.COPYING:
             if result is BuildResult.COPIED:
                 self.held = HELD if self.record.by_digest else pushed
             if result in (BuildResult.ENDED, BuildResult.DELAYED, BuildResult.REFUSED):
                 repeated = code == self.last_code == "STALLED"
                 self.may_end_at_once = self.may_end_at_once or repeated or result is BuildResult.ENDED
                 self.last_code = code
-            step = next_step(self.record, Build(result, "reason", code=code), self.now)
+        if step is Step.INSPECT:
+            step = next_step(self.record, build, self.now)
         if step is Step.START:
             step = Save(started(self.record, f"build:{self.now}", self.now))
         if step is Step.VERIFY:
-            step = verified(self.record, self.held, self.now, POLICY)
+            step = verified(self.record, self.held, self.now, POLICY, build)
         self.apply(step)
 
     @precondition(lambda self: self.record is not None)

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from image_mirror.decisions import Leave
-from image_mirror.messages import at_most_ten, copied_later, copying, failed, left_unchanged
+from image_mirror.messages import at_most_ten, copied_later, copying, failed, left_unchanged, refused
 from image_mirror.reference import InvalidReferenceError, NoDestinationError, destination_of, parse_reference
 from support.reviews_data import DIGEST, MIRROR
 
@@ -35,6 +35,21 @@ any_text = (
             "gcr.io/x:1 stays as written, its copy failed: NOT_FOUND; a new pod retries after 60 min",
             id="failed",
         ),
+        pytest.param(
+            refused("nginx:9.99", "NOT_FOUND", 2, 5, waits=True),
+            "nginx:9.99: NOT_FOUND, 2 of 5 attempts; it waits for its copy",
+            id="refused",
+        ),
+        pytest.param(
+            refused("nginx:9.99", "DENIED", 1, 5, waits=False),
+            "nginx:9.99: DENIED, 1 of 5 attempts; this pod keeps the source",
+            id="refused-and-the-source-kept",
+        ),
+        pytest.param(
+            refused("nginx:9.99", "", 4, 5, waits=True),
+            "nginx:9.99: 4 of 5 attempts; it waits for its copy",
+            id="refused-for-an-unknown-reason",
+        ),
         pytest.param(left_unchanged("auto", "it is empty"), "auto stays as written: it is empty", id="left-alone"),
         pytest.param(left_unchanged("", "it is empty"), "'' stays as written: it is empty", id="empty-name"),
     ],
@@ -46,7 +61,9 @@ def test_a_short_warning_says_what_happens_in_full(warning: str, text: str) -> N
 @steady
 @given(any_text, any_text, st.integers(0, 525_600))
 def test_a_warning_is_one_printable_line_of_at_most_120_characters(image: str, reason: str, minutes: int) -> None:
-    for warning in (copying(image), copied_later(image), failed(image, reason, minutes), left_unchanged(image, reason)):
+    of_refusal = (refused(image, reason, minutes, 5, waits=waits) for waits in (True, False))
+    others = (copying(image), copied_later(image), failed(image, reason, minutes), left_unchanged(image, reason))
+    for warning in (*others, *of_refusal):
         assert 0 < len(warning) <= 120
         assert warning.isprintable()
         warning.encode()
@@ -103,6 +120,13 @@ def test_nothing_is_cut_from_a_warning_that_fits(image: str, reason: str) -> Non
         ),
     ):
         assert len(whole) > 120 or warning == whole
+
+
+def test_a_long_reason_of_a_refusal_leaves_room_for_the_image_and_the_count() -> None:
+    warning = refused("registry.example.com/" + "x" * 200 + ":v1.2.3", "r" * 500, 2, 5, waits=True)
+    assert warning.startswith("registry")
+    assert ":v1.2.3: rrr" in warning
+    assert warning.endswith("r, 2 of 5 attempts; it waits for its copy")
 
 
 def test_a_long_reason_leaves_room_for_the_image_and_for_what_to_do() -> None:

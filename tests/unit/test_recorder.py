@@ -64,9 +64,9 @@ def copy_request(image: str = "gcr.io/a:1", *, pull_always: bool = False) -> Cop
 
 
 def record_all(
-    recorder: Recorder, *copy_requests: CopyRequest, now: int = NOW, seconds: float = 60, dry_run: bool = False
+    recorder: Recorder, *copy_requests: CopyRequest, now: int = NOW, seconds: float = 60, **more: Any
 ) -> list[Record]:
-    existing = recorder.record(copy_requests, now=now, seconds=seconds, dry_run=dry_run)
+    existing = recorder.record(copy_requests, now=now, seconds=seconds, **{"dry_run": False} | more)
     return [existing[request.copy.destination] for request in copy_requests]
 
 
@@ -84,6 +84,24 @@ def test_a_new_image_costs_one_round_trip_and_is_recorded(
     assert record.status is Status.REQUESTED
     assert [to_record(item) for item in cloud.items()] == [record]
     assert records.calls == ["create"]
+
+
+def test_a_record_keeps_who_made_its_present_request(cloud: Cloud, recorder: Recorder) -> None:
+    first, second, third = (f"shop/Pod/{name}" for name in ("first", "second", "third"))
+    assert record_all(recorder, copy_request(), requested_by=first)[0].requested_by == first
+    [record] = record_all(recorder, copy_request(), requested_by=second)
+    assert record.requested_by == first, "a pod that finds the request has not made it"
+    Records(cloud.dynamodb, "ImageListTable").replace(record, replace(record, status=Status.FAILED, due_at=None))
+    [renewed] = record_all(recorder, copy_request(), now=NOW + HOUR, requested_by=third)
+    assert renewed.requested_by == third
+    assert [to_record(item) for item in cloud.items()] == [renewed]
+
+
+def test_a_request_that_no_pod_makes_has_no_requester(cloud: Cloud, recorder: Recorder) -> None:
+    put_record(cloud, status=Status.FAILED, error="x", due_at=None, requested_by="shop/Pod/p")
+    [record] = record_all(recorder, copy_request(), now=NOW + HOUR)
+    assert (record.status, record.requested_by) == (Status.REQUESTED, None)
+    assert "requested_by" not in cloud.items()[0]
 
 
 def test_many_images_are_recorded_at_the_same_time(records: CountingRecords, recorder: Recorder) -> None:

@@ -10,12 +10,16 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from image_mirror.reference import (
+    DOCKER_HUB_HOSTS,
     PREFIX,
     ImageReference,
     InvalidReferenceError,
     NoDestinationError,
     destination_of,
+    no_longer_copied,
     parse_reference,
+    path_below_prefix,
+    paths_of_copies,
     source_of,
 )
 from support.reviews_data import DIGEST, HEX, REGISTRY
@@ -86,11 +90,27 @@ def test_a_reference_is_read_with_its_defaults(
                 "docker.io/library/nginx",
                 "index.docker.io/nginx",
                 "index.docker.io/library/nginx:latest",
+                "registry-1.docker.io/nginx",
+                "registry-1.docker.io/library/nginx",
+                "registry.hub.docker.com/nginx:latest",
+                "registry.hub.docker.com/library/nginx",
             ),
             "docker.io/library/nginx:latest",
             id="official",
         ),
-        pytest.param(("a/b:1", "docker.io/a/b:1", "index.docker.io/a/b:1"), "docker.io/a/b:1", id="user-of-docker-hub"),
+        pytest.param(
+            (
+                "a/b:1",
+                "docker.io/a/b:1",
+                "index.docker.io/a/b:1",
+                "registry-1.docker.io/a/b:1",
+                "registry.hub.docker.com/a/b:1",
+            ),
+            "docker.io/a/b:1",
+            id="user-of-docker-hub",
+        ),
+        pytest.param(("hub.docker.com/a/b:1",), "hub.docker.com/a/b:1", id="its-web-site-is-another-host"),
+        pytest.param(("registry-1.docker.io:443/a",), "registry-1.docker.io:443/a:latest", id="with-a-port"),
         pytest.param(("gcr.io/x", "gcr.io/x:latest"), "gcr.io/x:latest", id="other-registry"),
         pytest.param(
             (f"x@{DIGEST}", f"docker.io/library/x@{DIGEST}"),
@@ -188,6 +208,8 @@ hosts = st.sampled_from(
     [
         "docker.io",
         "index.docker.io",
+        "registry-1.docker.io",
+        "registry.hub.docker.com",
         "gcr.io",
         "a.b",
         "a.b:5",
@@ -251,10 +273,13 @@ any_text = st.text(alphabet=string.ascii_letters + string.digits + "._-/:@[]%+ Ã
 @steady
 @given(well_formed() | nearly_well_formed() | any_text)
 def test_an_independent_parser_reads_the_same(text: str) -> None:
-    """The other parser is a port of distribution/reference, with two intended differences: it leaves the default tag to
-    its caller, and has no limit for the whole text (our limit is far above any legal text, and these are far below)."""
+    """The other parser is a port of distribution/reference, with three intended differences: it leaves the default tag
+    to its caller, has no limit for the whole text (our limit is far above any legal text, and these are far below), and
+    knows one other host name of Docker Hub."""
+    host, slash, rest = text.partition("/")
+    known_to_both = f"index.docker.io/{rest}" if slash and host in DOCKER_HUB_HOSTS else text
     try:
-        other = Reference.parse_normalized_named(text)
+        other = Reference.parse_normalized_named(known_to_both)
         expected = ImageReference(other.domain(), other.path(), other["tag"], other["digest"])
     except (InvalidReference, InvalidDigest):
         with pytest.raises(InvalidReferenceError):
@@ -356,6 +381,8 @@ def test_a_copy_lies_below_the_prefix_under_the_host_and_path_of_its_source(
         pytest.param(f"gcr.io/x@{SHA512}", "sha256", id="sha512"),
         pytest.param(f"gcr.io/x:sha256-{HEX}", "reserved", id="referrers-fallback-tag"),
         pytest.param(f"gcr.io/x:digest-sha256-{HEX}", "reserved", id="tag-of-a-copy-by-digest"),
+        pytest.param("gcr.io/x:digest-sha256-1.0", "reserved", id="tag-that-begins-as-one-of-a-copy-by-digest"),
+        pytest.param("gcr.io/x:digest-sha256-", "reserved", id="that-beginning-alone"),
     ],
 )
 def test_an_image_without_a_legal_name_in_ecr_has_its_own_error_with_the_cause(source: str, cause: str) -> None:
@@ -373,6 +400,63 @@ def test_the_longest_name_that_every_runtime_accepts_is_allowed(prefix: str) -> 
         destination_of(parse_reference("gcr.io/" + "x" * (room + 1)), REGISTRY, prefix)
 
 
+@pytest.mark.parametrize(
+    "tag", [f"sha256-{HEX}.sig", "sha256-1", "digest-sha256", "x-digest-sha256-1", "Digest-sha256-1"]
+)
+def test_a_tag_that_only_resembles_a_reserved_one_is_copied(tag: str) -> None:
+    assert destination_of(parse_reference(f"gcr.io/x:{tag}"), REGISTRY, "mirror").tag == tag
+
+
+@pytest.mark.parametrize(
+    ("source", "paths"),
+    [
+        pytest.param("gcr.io/x:1", {"gcr.io/x"}, id="one-name"),
+        pytest.param(
+            "nginx",
+            {
+                "docker.io/library/nginx",
+                *("index.docker.io/library/nginx", "index.docker.io/nginx"),
+                *("registry-1.docker.io/library/nginx", "registry-1.docker.io/nginx"),
+                *("registry.hub.docker.com/library/nginx", "registry.hub.docker.com/nginx"),
+            },
+            id="official-image",
+        ),
+        pytest.param(
+            "library/a/b",
+            {
+                *("docker.io/library/a/b", "index.docker.io/library/a/b"),
+                *("registry-1.docker.io/library/a/b", "registry.hub.docker.com/library/a/b"),
+            },
+            id="below-library",
+        ),
+    ],
+)
+def test_a_copy_has_one_path_and_those_of_earlier_releases(source: str, paths: set[str]) -> None:
+    found = paths_of_copies(parse_reference(source))
+    assert found[-1] == path_below_prefix(parse_reference(source))
+    assert set(found) == paths
+    assert len(found) == len(paths)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        pytest.param("gcr.io/x:1", None, id="tag"),
+        pytest.param(f"gcr.io/x@{DIGEST}", None, id="digest"),
+        pytest.param("docker.io/library/x:1", None, id="docker-hub"),
+        pytest.param("", None, id="unknown"),
+        pytest.param("no image", None, id="no-reference"),
+        pytest.param("registry-1.docker.io/x:1", "docker.io/library/x:1 now", id="registry-1"),
+        pytest.param(f"registry.hub.docker.com/a/b@{DIGEST}", f"docker.io/a/b@{DIGEST} now", id="by-digest"),
+        pytest.param("gcr.io/x:digest-sha256-1", "reserved", id="reserved-tag"),
+        pytest.param(f"gcr.io/x:digest-sha256-1@{DIGEST}", None, id="reserved-tag-beside-a-digest"),
+    ],
+)
+def test_a_source_that_an_earlier_release_named_otherwise_has_a_reason(source: str, reason: str | None) -> None:
+    found = no_longer_copied(source)
+    assert (found is None) if reason is None else (reason in (found or ""))
+
+
 prefixes = st.sampled_from(["mirror", "m", "team-a/mirror", "mirror/gcr.io", "a__b/c.d"])
 
 
@@ -384,7 +468,7 @@ def test_the_source_of_a_copy_can_be_read_from_its_name(text: str, prefix: str) 
         destination = destination_of(source, REGISTRY, prefix)
     except NoDestinationError:
         assume(False)
-    assert source_of(destination.repo, destination.tag, REGISTRY, prefix) == source.pinned
+    assert source_of(destination.repo, destination.tag, REGISTRY, prefix) == str(source.pinned)
 
 
 @pytest.mark.parametrize(
@@ -393,20 +477,31 @@ def test_the_source_of_a_copy_can_be_read_from_its_name(text: str, prefix: str) 
         pytest.param(f"{REGISTRY}/mirror/gcr.io", "1", id="no path"),
         pytest.param(f"{REGISTRY}/mirror/app", "1", id="no host"),
         pytest.param(f"{REGISTRY}/mirror/team/app", "1", id="a first segment that is no host"),
-        pytest.param(f"{REGISTRY}/mirror/docker.io/app", "1", id="a short name that Docker Hub does not have"),
-        pytest.param(f"{REGISTRY}/mirror/index.docker.io/library/app", "1", id="another name of Docker Hub"),
         pytest.param(f"{REGISTRY}/mirror/gcr.io/App", "1", id="upper case"),
         pytest.param(f"{REGISTRY}/mirror/gcr.io_x/app", "1", id="a port that is no number"),
+        pytest.param(f"{REGISTRY}/mirror/a_b_5/app", "1", id="two ports"),
         pytest.param(f"{REGISTRY}/other/gcr.io/app", "1", id="another prefix"),
         pytest.param(f"{REGISTRY}/mirror/gcr.io/{'x' * 255}", "1", id="too long"),
         pytest.param(f"{REGISTRY}/mirror/gcr.io/app", "-1", id="no tag"),
-        pytest.param(f"{REGISTRY}/mirror/gcr.io/app", f"sha256-{HEX}", id="the tag of a referrer"),
-        pytest.param(f"{REGISTRY}/mirror/gcr.io/app", "digest-sha256-1", id="no digest"),
-        pytest.param(f"{REGISTRY}/mirror/gcr.io/app", f"digest-sha256-{HEX}a", id="a digest that is too long"),
+        pytest.param(f"{REGISTRY}/mirror/gcr.io/app", "1" * 129, id="a tag that is too long"),
     ],
 )
 def test_a_name_that_no_source_has_is_told_from_a_copy_s(repo: str, tag: str) -> None:
     assert source_of(repo, tag, REGISTRY, "mirror") is None
+
+
+@pytest.mark.parametrize(
+    ("copy", "tag", "source"),
+    [
+        pytest.param("registry-1.docker.io/app", "1", "registry-1.docker.io/app:1", id="a host of Docker Hub"),
+        pytest.param("gcr.io/app", "digest-sha256-1", "gcr.io/app:digest-sha256-1", id="a tag that is reserved now"),
+        pytest.param("localhost_5000/app", "1", "localhost:5000/app:1", id="a port"),
+    ],
+)
+def test_the_source_of_a_copy_that_an_earlier_release_made_is_what_that_release_recorded(
+    copy: str, tag: str, source: str
+) -> None:
+    assert source_of(f"{REGISTRY}/mirror/{copy}", tag, REGISTRY, "mirror") == source
 
 
 # Few parts, chosen so that a faulty naming would give two sources the same name.
@@ -414,7 +509,7 @@ neighbours = st.builds(
     ImageReference,
     st.sampled_from(["docker.io", "a.b", "a.b:5", "a.b-5", "a.b.5", "localhost", "localhost:5", "library"]),
     st.lists(st.sampled_from(["5", "a", "a_5", "a.b_5", "library"]), min_size=1, max_size=3).map("/".join),
-    st.sampled_from(["latest", HEX, f"sha256-{HEX}", f"digest-sha256-{HEX}"]),
+    st.sampled_from(["latest", HEX, f"sha256-{HEX}", f"digest-sha256-{HEX}", "digest-sha256-1"]),
     st.none() | st.just(DIGEST),
 ).map(lambda reference: reference.pinned)
 

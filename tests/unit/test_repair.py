@@ -77,6 +77,11 @@ AGAIN: dict[str, Any] = {"status": REQUESTED, "requested_at": NOW, "updated_at":
         pytest.param(made(COPYING, same_result="STALLED " + "9" * 5_000), {"same_result": None}, id="a long count"),
         pytest.param(made(COPYING, same_result="no"), {"same_result": None}, id="no count"),
         pytest.param(made(COPYING, attempts=10**7, waits=10**7), {"attempts": 0, "waits": 0}, id="large counts"),
+        pytest.param(
+            made(COPIED, open_build="ImagePullProject:1", build_id=None),
+            {"open_build": None},
+            id="an open build that cannot be looked up",
+        ),
         pytest.param(made(COPIED, source=""), {"source": SOURCE}, id="no source"),
         pytest.param(made(FAILED, source="x"), {"source": SOURCE}, id="failed, with another source"),
         pytest.param(

@@ -60,6 +60,8 @@ def image_after(decision: Decision, image: str) -> str:
         pytest.param("[::1]:80", ["[::1]:80"], id="ipv6"),
         pytest.param("GCR.io", ["gcr.io"], id="host-in-lower-case"),
         pytest.param("index.docker.io", ["docker.io"], id="docker-hub-by-its-old-name"),
+        pytest.param("docker.io registry-1.docker.io", ["docker.io"], id="docker-hub-by-two-names"),
+        pytest.param("!registry.hub.docker.com/x", ["!docker.io/x"], id="docker-hub-by-another-name"),
         pytest.param("gcr.io gcr.io", ["gcr.io"], id="said-twice"),
     ],
 )
@@ -128,6 +130,9 @@ def test_a_bad_rule_is_an_error_that_quotes_the_entry(entry: str, cause: str) ->
         pytest.param("gcr.io=a.io gcr.io=b.io", "gcr.io=b.io", "gcr.io=a.io", id="two-rewrites"),
         pytest.param("gcr.io gcr.io=b.io", "gcr.io=b.io", "gcr.io", id="copy-and-rewrite"),
         pytest.param("docker.io !index.docker.io", "!index.docker.io", "docker.io", id="one-host-by-two-names"),
+        pytest.param(
+            "docker.io !Registry-1.docker.io", "!Registry-1.docker.io", "docker.io", id="one-host-by-two-other-names"
+        ),
         pytest.param("a.io=b.io b.io=c.io", "a.io=b.io", "b.io=c.io", id="rewrite-of-a-target"),
         pytest.param("b.io=c.io a.io=b.io", "a.io=b.io", "b.io=c.io", id="rewrite-of-a-target-first"),
         pytest.param("a.io=b.io b.io", "a.io=b.io", "b.io", id="copy-of-a-target"),
@@ -176,6 +181,10 @@ def test_rules_that_contradict_each_other_are_refused(text: str, quoted: str, ot
         pytest.param("docker.io/library", "nginx", "docker.io/library", id="official"),
         pytest.param("docker.io/library", "prom/node", None, id="not-official"),
         pytest.param("index.docker.io/prom", "prom/node", "docker.io/prom", id="docker-hub-by-its-old-name"),
+        pytest.param("docker.io", "registry-1.docker.io/prom/node", "docker.io", id="docker-hub's-registry"),
+        pytest.param(
+            "docker.io/library", "registry.hub.docker.com/nginx", "docker.io/library", id="official-there-too"
+        ),
         pytest.param("[::A]", "[::a]/x", "[::a]", id="ipv6-without-case"),
         pytest.param("", "gcr.io/x", None, id="no-rules"),
         pytest.param("a.io=b.io/m", "b.io/m/x", "!b.io/m", id="target-is-left-alone"),
@@ -265,6 +274,15 @@ def test_an_image_without_a_destination_is_left_unchanged_with_a_warning(image: 
     assert "stays as written" in decision.warning
 
 
+def test_docker_hub_s_web_site_serves_no_images_and_the_warning_says_so() -> None:
+    decision, rule = MIRROR.decide("hub.docker.com/library/nginx:1.27")
+    assert rule is None
+    cause = "hub.docker.com is a web site and serves no images; write docker.io"
+    assert decision == Leave(f"hub.docker.com/library/nginx:1.27 stays as written: {cause}")
+    assert isinstance(decide("hub.docker.com", "hub.docker.com/x"), Copy), "a rule says otherwise"
+    assert decide("!hub.docker.com", "hub.docker.com/x") == Leave()
+
+
 DEFAULT_EXAMPLES = {
     "docker.io": "nginx",
     "gcr.io": "gcr.io/google-samples/hello-app:1.0",
@@ -280,6 +298,20 @@ DEFAULT_EXAMPLES = {
     "registry.gitlab.com": "registry.gitlab.com/a/b",
     "lscr.io": "lscr.io/linuxserver/x",
     "xpkg.upbound.io": "xpkg.upbound.io/a/b",
+    "registry.istio.io": "registry.istio.io/release/pilot:1.30.3",
+    "*.docker.scarf.sh": "hyperdxio.docker.scarf.sh/a/b",
+    "registry.access.redhat.com": "registry.access.redhat.com/ubi9/ubi:9.4",
+    "registry.datadoghq.com": "registry.datadoghq.com/agent:7",
+    "xpkg.crossplane.io": "xpkg.crossplane.io/crossplane/crossplane:v1.20.0",
+    "cgr.dev": "cgr.dev/chainguard/nginx",
+    "cr.l5d.io": "cr.l5d.io/linkerd/proxy:stable-2.14.1",
+    "dhi.io": "dhi.io/nginx:1.28-debian12",
+    "cr.fluentbit.io": "cr.fluentbit.io/fluent/fluent-bit:3.0",
+    "oci.external-secrets.io": "oci.external-secrets.io/external-secrets/external-secrets:v0.14.0",
+    "docker.n8n.io": "docker.n8n.io/n8nio/n8n:1.0",
+    "cr.kgateway.dev": "cr.kgateway.dev/kgateway-dev/kgateway:v2.0.0",
+    "ecr-public.aws.com": "ecr-public.aws.com/docker/library/nginx:1.27",
+    "mcr.microsoft.com": "mcr.microsoft.com/dotnet/runtime:8.0",
 }
 
 
@@ -293,7 +325,9 @@ def test_each_default_rule_has_an_image_that_it_decides() -> None:
 @pytest.mark.parametrize(
     "image",
     [
-        "mcr.microsoft.com/x",
+        "mcr.azure.cn/x",
+        "docker.scarf.sh/x",
+        "registry.redhat.io/x",
         "602401143452.dkr.ecr.us-west-2.amazonaws.com/eks/pause",
         "961992271922.dkr.ecr.cn-northwest-1.amazonaws.com.cn/eks/pause",
         "registry.cn-hangzhou.aliyuncs.com/x/y",
@@ -323,6 +357,7 @@ def test_a_placeholder_passes_through_with_a_warning(image: str) -> None:
 
 
 HOSTS = ["a.io", "b.a.io", "c.b.a.io", "docker.io", "b.io:80", "index.docker.io", "A.io", REGISTRY]
+HOSTS += ["registry-1.docker.io", "registry.hub.docker.com"]
 PATHS = ["", "/x", "/x/y", "/library", "/library/x", "/mirror/a.io"]
 places = st.builds(str.__add__, st.sampled_from(HOSTS), st.sampled_from(PATHS))
 prefixes = st.builds(str.__add__, st.sampled_from(["", "", "*."]), places)
@@ -383,7 +418,8 @@ def best_match(rules: list[str], image: str) -> str | None:
     # The target of a rewrite rule counts as an entry that leaves images unchanged.
     for prefix in [place for rule in rules for place in rule.lstrip("!").split("=")]:
         pattern, _, below = prefix.partition("/")
-        pattern = re.sub(r"^(\*\.)?index\.docker\.io$", r"\1docker.io", pattern.lower())
+        hub = r"^(\*\.)?(index\.docker\.io|registry-1\.docker\.io|registry\.hub\.docker\.com)$"
+        pattern = re.sub(hub, r"\1docker.io", pattern.lower())
         wildcard = pattern.startswith("*.")
         matches = host.endswith(pattern[1:]) if wildcard else host == pattern
         if matches and path.startswith(f"/{below}/" if below else "/"):

@@ -19,6 +19,7 @@ def test_what_is_not_set_has_the_defaults_of_the_template() -> None:
         24 * HOUR,
     )
     assert (settings.scan_on_push, settings.expire_days, settings.pull_accounts) == (False, 0, ())
+    assert settings.kms_key_id == ""
 
 
 def test_one_error_names_all_that_is_missing() -> None:
@@ -53,6 +54,8 @@ def test_one_error_names_all_that_is_wrong() -> None:
         pytest.param("RETRY_FAILED_MINUTES", "1.5", id="fraction"),
         pytest.param("VERIFY_HOURS", "0", id="verification can't be off"),
         pytest.param("SCAN_ON_PUSH", "yes", id="neither true nor false"),
+        pytest.param("REPOSITORY_KMS_KEY_ID", "alias/copies", id="alias of a key"),
+        pytest.param("REPOSITORY_KMS_KEY_ID", "1234abcd-12ab-34cd-56ef-1234567890a", id="short key"),
         pytest.param("EXPIRE_DAYS", "soon", id="no number"),
         pytest.param("PULL_ACCOUNTS", "123456789012,5", id="no account"),
         pytest.param("MIRROR_RULES", "gcr.io=", id="bad rule"),
@@ -62,6 +65,11 @@ def test_a_wrong_value_is_quoted_with_its_name(name: str, value: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.from_env({**ENVIRONMENT, name: value})
     assert f"{name}={value!r}: " in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["1234abcd-12ab-34cd-56ef-1234567890ab", "mrk-" + "0a" * 16])
+def test_a_key_is_named_by_its_id(key: str) -> None:
+    assert Settings.from_env({**ENVIRONMENT, "REPOSITORY_KMS_KEY_ID": key}).kms_key_id == key
 
 
 def test_accounts_may_be_split_by_commas_and_spaces() -> None:

@@ -24,6 +24,10 @@ FULL = Record(
     error="NOT_FOUND: manifest unknown",
     due_at=3000,
     same_result="UNREACHABLE 2",
+    open_build="ImagePullProject:2",
+    pushed="sha256:" + "c" * 64,
+    signatures="1 of 2: UNREACHABLE",
+    requested_by="shop/ReplicaSet/web-5d9c",
 )
 
 

@@ -99,6 +99,23 @@ def test_each_image_is_recorded_before_the_answer(cloud: Cloud) -> None:
     }
 
 
+def test_the_records_the_log_and_the_audit_log_say_who_asked_for_what(cloud: Cloud, logged: io.StringIO) -> None:
+    answer = call(event(review("create-pod-from-deployment")))[1]["response"]
+    requested_by = "default/ReplicaSet/nginx-gcr-ff5dfcc99"
+    assert [item["requested_by"] for item in cloud.items()] == [{"S": requested_by}]
+    copies = [
+        {
+            "image": "k8s.gcr.io/nginx:latest",
+            "copy": f"{REGISTRY}/mirror/k8s.gcr.io/nginx:latest",
+            "state": "REQUESTED",
+        }
+    ]
+    assert {key: json.loads(text) for key, text in answer["auditAnnotations"].items()} == {"copies": copies}
+    [line] = [json.loads(line) for line in logged.getvalue().splitlines()]
+    assert line["message"] == "copies named"
+    assert (line["requested_by"], line["copies"], line["omitted"], line["dry_run"]) == (requested_by, copies, 0, False)
+
+
 def test_a_dry_run_answers_as_the_real_call_does_and_writes_nothing(cloud: Cloud) -> None:
     dry = call(event(review("create-pod-dry-run")))[1]["response"]
     assert cloud.items() == []
@@ -186,12 +203,16 @@ def test_missing_settings_are_named_in_the_log_and_answered_503(
     assert "DDB_TABLE_NAME is missing; G_PROJECT_NAME is missing" in logged.getvalue()
 
 
-def test_nothing_of_the_event_is_logged(monkeypatch: pytest.MonkeyPatch, logged: io.StringIO) -> None:
-    monkeypatch.setattr(webhook, "connect", lambda *_: Failing())
+@pytest.mark.parametrize("message", ["copies named", "not recorded"])
+def test_nothing_else_of_the_event_is_logged(
+    monkeypatch: pytest.MonkeyPatch, logged: io.StringIO, message: str
+) -> None:
+    if message == "not recorded":
+        monkeypatch.setattr(webhook, "connect", lambda *_: Failing())
     sent = review("create-pod")
     sent["request"]["object"]["spec"]["containers"][0]["env"] = [{"name": "PASSWORD", "value": "hunter2"}]
     call({**event(sent), "rawPath": "/SecretToken"})
-    assert "not recorded" in logged.getvalue()
+    assert message in logged.getvalue()
     assert "hunter2" not in logged.getvalue()
     assert "SecretToken" not in logged.getvalue()
 

@@ -16,6 +16,7 @@ from unittest import mock
 
 import boto3
 from moto import mock_aws
+from moto.codebuild.models import codebuild_backends
 
 from image_mirror import reconciler, webhook
 from image_mirror.global_access import ENTRIES
@@ -112,7 +113,10 @@ class Emulation:
         return {"Records": records}
 
     def push(self, record: Record) -> dict[str, Any]:
-        """Push an image as the build would, and return the event that ECR sends."""
+        """Push an image as the build would, and return the event that ECR sends.
+
+        The image has no signatures, which the build exports with the digest.
+        """
         repository = record.repo.partition("/")[2]
         manifest = json.dumps(
             {"schemaVersion": 2, "config": {}, "layers": [], "annotations": {"source": record.source}}
@@ -126,6 +130,12 @@ class Emulation:
             imageManifestMediaType="application/vnd.oci.image.manifest.v1+json",
             imageDigest=digest,
         )
+        exported = {"COPY_RESULT": "COPIED", "COPY_DIGEST": digest, "COPY_SIGNATURES": "0"}
+        for build in codebuild_backends[ACCOUNT][GLOBAL_REGION].build_metadata_history[PROJECT]:
+            if build["id"] == record.build_id:
+                build["exportedEnvironmentVariables"] = [
+                    {"name": name, "value": value} for name, value in exported.items()
+                ]
         return {
             "version": "0",
             "source": "aws.ecr",

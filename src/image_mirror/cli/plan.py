@@ -16,7 +16,14 @@ from image_mirror.cli.manifests import FoundPod, Manifests
 from image_mirror.cli.output import aligned
 from image_mirror.decisions import Copy, Leave, Mirror, Restore, Rewrite
 from image_mirror.messages import printable
-from image_mirror.pod_images import SKIP_LABEL, ImageField, image_fields, original_images, skip_reason
+from image_mirror.pod_images import (
+    NEVER_PULLED,
+    SKIP_LABEL,
+    ImageField,
+    image_fields,
+    original_images,
+    skip_reason,
+)
 from image_mirror.reference import Destination
 from image_mirror.review import Json
 
@@ -52,7 +59,7 @@ class Explanation:
 
 
 def explain(image: str, mirror: Mirror, skipped: str | None = None) -> Explanation:
-    """Decide about `image` as the webhook does for a new pod; `skipped` says why it ignores the pod."""
+    """Decide about `image` as the webhook does for a new pod; `skipped` says why it ignores the pod or the image."""
     if skipped:
         return Explanation(image, image, reason=skipped)
     decision, rule = mirror.decide(image)
@@ -122,9 +129,11 @@ def _explained(manifests: Manifests, mirror: Mirror) -> Iterator[tuple[FoundPod,
         labels = manifests.namespaces.get(found.namespace, {}) if found.namespace else {}
         # The API server does not send the pods of such a namespace, because of the webhook's configuration.
         opted_out = f"its namespace has the label {SKIP_LABEL}" if labels.get(SKIP_LABEL) == "true" else None
+        skipped = opted_out or skip_reason(found.pod)
         for subresource in ("", "ephemeralcontainers"):
             for image_field in image_fields(found.pod, subresource):
-                yield found, image_field, explain(image_field.image, mirror, opted_out or skip_reason(found.pod))
+                reason = skipped or (NEVER_PULLED if image_field.pull_never else None)
+                yield found, image_field, explain(image_field.image, mirror, reason)
 
 
 def _row(found: FoundPod, field: ImageField, explained: Explanation) -> Row:

@@ -23,6 +23,7 @@ _RETURNED = (
     "Content-Type",
     "Docker-Content-Digest",
     "Docker-Distribution-Api-Version",
+    "Location",
     "Retry-After",
     "WWW-Authenticate",
 )
@@ -63,7 +64,8 @@ def internet(folder: Path, locations: Mapping[str, str]) -> Iterator[Internet]:
             host, slash, prefix = self.place.partition("/")
             path = self.path.replace("/v2/", f"/v2/{prefix}/", 1) if slash and self.path != "/v2/" else self.path
             headers = {name: self.headers[name] for name in _PASSED if name in self.headers}
-            found = urllib3.request(self.command, f"http://{host}{path}", headers=headers, decode_content=False)
+            url = f"http://{host}{path}"
+            found = urllib3.request(self.command, url, headers=headers, decode_content=False, redirect=False)
             with suppress(OSError):
                 self.send_response(found.status)
                 for name in _RETURNED:

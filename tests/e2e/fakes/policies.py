@@ -148,6 +148,7 @@ _STRINGS = {
     "StringNotEquals": (True, _equal),
     "StringLike": (False, _like),
     "StringNotLike": (True, _like),
+    "Bool": (False, _equal),  # "true" or "false", as texts
 }
 """Each operator's comparison, and whether it is true if no pattern matches (instead of if one matches)."""
 

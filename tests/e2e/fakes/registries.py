@@ -2,13 +2,15 @@
 
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import bcrypt
 import boto3
@@ -18,7 +20,7 @@ from urllib3 import BaseHTTPResponse
 
 from e2e.fakes.servers import Answer, Request, serving
 from e2e.harness.processes import free_port, listening, program, running, wait_for
-from e2e.harness.source_images import MANIFEST_TYPES, Content, SourceImage
+from e2e.harness.source_images import INDEX, MANIFEST_TYPES, Content, SourceImage
 from e2e.harness.stacks import CHINA
 
 ACCOUNT = CHINA.account
@@ -143,10 +145,25 @@ class BusyRegistry:
             message = "You have reached your unauthenticated pull rate limit."
             body = json.dumps({"errors": [{"code": "TOOMANYREQUESTS", "message": message}]}).encode()
             return Answer(429, body, {"Content-Type": "application/json", "Retry-After": "0"})
-        url = f"http://{self.behind.host}{request.path}"
-        found = urllib3.request(request.method, url, headers={"Accept": ", ".join(MANIFEST_TYPES)})
-        names = ("Content-Type", "Docker-Content-Digest", "Docker-Distribution-Api-Version")
-        return Answer(found.status, found.data, {name: found.headers[name] for name in names if name in found.headers})
+        return forwarded(self.behind, request)
+
+
+def forwarded(behind: Registry, request: Request, path: str | None = None) -> Answer:
+    """Return what a registry answers to a request, or to the same request for another path."""
+    passed = {name: value for name, value in request.headers.items() if name not in ("transfer-encoding", "connection")}
+    found = urllib3.request(
+        request.method,
+        f"http://{behind.host}{path or request.path}",
+        headers=passed,
+        body=request.body,
+        redirect=False,
+        decode_content=False,
+    )
+    own = ("content-length", "date", "connection", "transfer-encoding")
+    headers = {name: value for name, value in found.headers.items() if name.lower() not in own}
+    if request.method == "HEAD":
+        headers["Content-Length"] = found.headers.get("Content-Length", "0")
+    return Answer(found.status, found.data, headers)
 
 
 @contextmanager
@@ -156,6 +173,39 @@ def busy_registry(behind: Registry, refusals: int) -> Iterator[BusyRegistry]:
     with serving(busy.answer) as port:
         busy.host = f"localhost:{port}"
         yield busy
+
+
+@contextmanager
+def with_referrers(behind: Registry) -> Iterator[Registry]:
+    """Serve a registry with the referrers API too, which docker-registry does not have (OCI distribution 1.1)."""
+    names = behind.storage / "docker/registry/v2/repositories"
+
+    def listed(repository: str, subject: str) -> list[dict[str, Any]]:
+        found = []
+        for revision in sorted((names / repository / "_manifests/revisions/sha256").glob("*/link")):
+            digest = revision.read_text()
+            hexadecimal = digest.removeprefix("sha256:")
+            data = (
+                behind.storage / "docker/registry/v2/blobs/sha256" / hexadecimal[:2] / hexadecimal / "data"
+            ).read_bytes()
+            manifest = json.loads(data)
+            if manifest.get("subject", {}).get("digest") == subject:
+                kind = manifest.get("artifactType") or manifest["config"]["mediaType"]
+                found.append(
+                    {"mediaType": manifest["mediaType"], "digest": digest, "size": len(data), "artifactType": kind}
+                )
+        return found
+
+    def answer(request: Request) -> Answer:
+        asked = re.fullmatch(r"/v2/(.+)/referrers/(sha256:[a-f0-9]{64})", request.path.partition("?")[0])
+        found = forwarded(behind, request, "/v2/" if asked else None)
+        if asked and found.status == 200:
+            index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": listed(*asked.groups())}
+            return Answer(200, json.dumps(index).encode(), {"Content-Type": INDEX})
+        return found
+
+    with serving(answer) as port:
+        yield replace(behind, host=f"localhost:{port}")
 
 
 @contextmanager
@@ -179,6 +229,35 @@ def odd_source(respond: Callable[[Request], Answer]) -> Iterator[str]:
     """Run a source with one image whose manifests are answered by `respond`; yield its host."""
     with serving(lambda request: Answer(200) if request.path == "/v2/" else respond(request)) as port:
         yield f"localhost:{port}"
+
+
+@dataclass
+class GuardedSource:
+    """A source that requires a token: its `host`, and the Authorization headers with which tokens were requested."""
+
+    host: str = ""
+    logins: list[str | None] = field(default_factory=list)
+
+
+@contextmanager
+def guarded_source(token: Answer, manifest: Answer, realm: str = "/token") -> Iterator[GuardedSource]:
+    """Run a source and its token server, at the path `realm` of another port, with these answers."""
+    source = GuardedSource()
+    addresses: list[str] = []
+
+    def answer(request: Request) -> Answer:
+        if request.path.partition("?")[0] == realm:
+            source.logins.append(request.headers.get("authorization"))
+            return token
+        if request.headers.get("authorization", "").startswith("Bearer "):
+            return manifest if "/manifests/" in request.path else Answer(200)
+        challenge = f'Bearer realm="http://{addresses[1]}{realm}",service="{addresses[0]}"'
+        return Answer(401, headers={"WWW-Authenticate": challenge})
+
+    with serving(answer) as port, serving(answer) as port_of_tokens:
+        addresses += [f"localhost:{port}", f"localhost:{port_of_tokens}"]
+        source.host = addresses[0]
+        yield source
 
 
 @dataclass(frozen=True)

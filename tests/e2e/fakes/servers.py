@@ -39,19 +39,29 @@ def serving(
         disable_nagle_algorithm = True  # head and body are two writes
 
         def do_any(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if "chunked" in self.headers.get("Transfer-Encoding", ""):  # it is not read, so the connection ends
-                self.close_connection = True
+            if "chunked" in self.headers.get("Transfer-Encoding", ""):
+                body = b"".join(self.chunks())
+            else:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             headers = {name.lower(): value for name, value in self.headers.items()}
             answer = respond(Request(self.command, self.path, headers, body))
             with suppress(OSError):  # the caller may have hung up meanwhile
                 self.send_response(answer.status)
                 for name, value in answer.headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(answer.body)))
+                if "Content-Length" not in answer.headers:  # a HEAD can have that of the GET
+                    self.send_header("Content-Length", str(len(answer.body)))
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(answer.body)
+
+        def chunks(self) -> Iterator[bytes]:
+            """Yield the parts of a body without a known length (RFC 9112, 7.1)."""
+            while size := int(self.rfile.readline().partition(b";")[0] or b"0", 16):
+                yield self.rfile.read(size)
+                self.rfile.readline()
+            while self.rfile.readline().strip():
+                pass
 
         do_GET = do_HEAD = do_PATCH = do_POST = do_PUT = do_any  # noqa: N815 - http.server's names
 

@@ -13,8 +13,7 @@ from e2e.harness.recording import Call, Recorder
 from e2e.harness.stacks import GLOBAL, Stack
 from image_mirror import reconciler, webhook
 from image_mirror.cli.emulation import TABLE, Context, Emulation, emulated_aws, http_event
-from image_mirror.lifecycle import MOST_ATTEMPTS
-from image_mirror.record import Status
+from image_mirror.record import MOST_ATTEMPTS, Status
 from image_mirror.table import Records
 
 REVIEWS = Path(__file__).parents[2] / "reviews"

@@ -58,6 +58,15 @@ def resource_of(action: str, place: Place, **names: str) -> str:
     raise NotMappedError(f"{action} has the resources {types}, none of them named by {sorted(names)}")
 
 
+def _requests_to_kms(key: str | None, place: Place) -> list[Request]:
+    """Return what ECR asks KMS in the caller's name for a repository with a key, by ECR's guide to encryption."""
+    if key is None:
+        return []
+    resources = {each: resource_of(each, place, KeyId=key) for each in ("kms:DescribeKey", "kms:CreateGrant")}
+    by_a_service = {"kms:CreateGrant": {"kms:GrantIsForAWSResource": "true"}}
+    return [Request(each, resource, by_a_service.get(each, {})) for each, resource in resources.items()]
+
+
 def requests(call: Call) -> list[Request]:
     """Return the requests that IAM checks before a call. Raises NotMappedError for an unknown call."""
     given, action = call.parameters, call.action
@@ -68,7 +77,8 @@ def requests(call: Call) -> list[Request]:
     if call.service == "ecr":
         # CreateRepository with tags needs TagResource too, by ECR's documentation of tags.
         needed = [action, "ecr:TagResource"] if given.get("tags") else [action]
-        return [Request(each, resource_of(each, place, RepositoryName=given["repositoryName"])) for each in needed]
+        found = [Request(each, resource_of(each, place, RepositoryName=given["repositoryName"])) for each in needed]
+        return found + _requests_to_kms(given.get("encryptionConfiguration", {}).get("kmsKey"), place)
     if action == "secretsmanager:GetSecretValue":
         # AWS looks up the name first: IAM checks the ARN, which ends in a hyphen and six random characters.
         return [Request(action, resource_of(action, place, SecretId=given["SecretId"] + "-a1B2c3"))]

@@ -62,13 +62,14 @@ class Project:
                 **self.key,
             },
             registry_auth=self.registry_auth,
-            path=os.environ["PATH"],
+            path=f"{self.folder / 'programs'}:{os.environ['PATH']}",
         )
         # A name that must be quoted, because of its space and its pattern characters.
         scratch = self.folder / "a [b]* $c"
         scratch.mkdir()
         with ExitStack() as stack:
-            archive = self._archive(stack)
+            settings = self._proxy(stack)
+            archive = self._archive(settings)
             port = stack.enter_context(serving(lambda _: Answer(200, archive)))
             run = codebuild.run(
                 image,
@@ -85,17 +86,30 @@ class Project:
         assert not list(scratch.iterdir()), "the build left files behind"
         return run
 
-    def _archive(self, stack: ExitStack) -> bytes:
+    def _proxy(self, stack: ExitStack) -> str:
+        """Start the registries of the Internet. Return the variables with which crane and curl reach them."""
+        if not self.locations:
+            return ""
+        world = stack.enter_context(internet(self.folder, self.locations))
+        certificate = shlex.quote(str(world.certificate))
+        settings = f"HTTPS_PROXY={world.url} SSL_CERT_FILE={certificate} CURL_CA_BUNDLE={certificate}"
+        (self.folder / "programs").mkdir()
+        _write_script(self.folder / "programs" / "curl", settings, program("curl", "apt-get install curl"))
+        return settings
+
+    def _archive(self, settings: str) -> bytes:
         """Return the archive that the build downloads: crane, or a script that runs it behind the proxy."""
         crane = program("crane", _CRANE)
-        if not self.locations:
+        if not settings:
             return _packed(crane)
-        world = stack.enter_context(internet(self.folder, self.locations))
         script = self.folder / "crane"
-        settings = f"HTTPS_PROXY={world.url} SSL_CERT_FILE={shlex.quote(str(world.certificate))}"
-        script.write_text(f'#!/bin/sh\n{settings} exec {shlex.quote(str(crane))} "$@"\n')
-        script.chmod(0o755)
+        _write_script(script, settings, crane)
         return _packed.__wrapped__(script)
+
+
+def _write_script(path: Path, settings: str, behind: str | Path) -> None:
+    path.write_text(f'#!/bin/sh\n{settings} exec {shlex.quote(str(behind))} "$@"\n')
+    path.chmod(0o755)
 
 
 @cache

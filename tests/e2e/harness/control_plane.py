@@ -17,8 +17,12 @@ _CONTROLLERS = "deployment,replicaset,statefulset,job"
 class Cluster:
     """The control plane as users see it, through kubectl."""
 
-    def __init__(self, kubectl: Path, kubeconfig: Path) -> None:
-        """Take the kubectl program and the kubeconfig file; kubectl's caches are beside that file."""
+    def __init__(self, kubectl: Path, kubeconfig: Path, audit_log: Path) -> None:
+        """Take the kubectl program, the kubeconfig file, and the API server's audit log.
+
+        kubectl's caches are beside the kubeconfig file.
+        """
+        self._audit_log = audit_log
         self._command = [str(kubectl), "--kubeconfig", str(kubeconfig)]
         # Without the user's ~/.kube (cache, kuberc) and KUBECTL_ variables. `kubectl diff` finds diff on the PATH.
         self._environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(kubeconfig.parent)}
@@ -39,6 +43,11 @@ class Cluster:
     def get(self, *arguments: str) -> Any:
         """Return an object or a list as JSON."""
         return json.loads(self.kubectl("get", *arguments, "-o", "json").stdout)
+
+    def audited(self, verb: str, name: str) -> list[Any]:
+        """Return the events about the pod `name` that the audit log has for a verb, at the stage ResponseComplete."""
+        events = map(json.loads, self._audit_log.read_text(encoding="utf-8").splitlines())
+        return [each for each in events if (each["verb"], each["objectRef"].get("name")) == (verb, name)]
 
     def apply(self, value: object, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Apply an object that is plain data."""
@@ -78,7 +87,11 @@ def control_plane(folder: Path) -> Iterator[Cluster]:
             }
         )
     )
-    cluster = Cluster(programs / "kubectl", kubeconfig)
+    policy, audit_log = folder / "audit-policy.json", folder / "audit.log"
+    rules = [{"level": "Metadata", "resources": [{"group": "", "resources": ["pods"]}]}, {"level": "None"}]
+    kind = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"]}
+    policy.write_text(json.dumps(kind | {"rules": rules}))
+    cluster = Cluster(programs / "kubectl", kubeconfig, audit_log)
     with ExitStack() as stack:
 
         def start(name: str, port: int | None, *flags: str | Path) -> None:
@@ -100,6 +113,7 @@ def control_plane(folder: Path) -> Iterator[Cluster]:
             *("--service-account-issuer", "https://localhost", "--service-account-signing-key-file", key),
             *("--service-account-key-file", key, "--authorization-mode", "AlwaysAllow"),
             *("--disable-admission-plugins", "ServiceAccount", "--service-cluster-ip-range", "10.0.0.0/24"),
+            *("--audit-policy-file", policy, "--audit-log-path", audit_log),
             *("--shutdown-delay-duration", "0s", "--shutdown-send-retry-after=false"),
         )
         wait_for(lambda: cluster.try_kubectl("get", "--raw", "/readyz").returncode == 0, "the API server is ready", 60)

@@ -19,11 +19,13 @@ CASES = {
     "as shipped": {},
     "copies expire": {"ExpireDays": "30"},
     "other accounts pull": {"PullAccounts": "111122223333, 444455556666"},
+    "repositories have a key": {"RepositoryKmsKeyId": "1234abcd-12ab-34cd-56ef-1234567890ab"},
     "both, under other names": {
         "ExpireDays": "1",
         "PullAccounts": "111122223333",
         "RepositoryPrefix": "team/copies",
         "GlobalSecretName": "team/global-key",
+        "RepositoryKmsKeyId": "mrk-1234abcd12ab34cd56ef1234567890ab",
     },
 }
 EVERYTHING = "both, under other names"

@@ -11,8 +11,9 @@ from typing import Any
 
 _DOCKER = "application/vnd.docker"
 _OCI = "application/vnd.oci.image"
+INDEX = f"{_OCI}.index.v1+json"
 MANIFEST_TYPES = (
-    f"{_OCI}.index.v1+json",
+    INDEX,
     f"{_OCI}.manifest.v1+json",
     f"{_DOCKER}.distribution.manifest.list.v2+json",
     f"{_DOCKER}.distribution.manifest.v2+json",
@@ -73,9 +74,8 @@ def oci_index(text: str) -> SourceImage:
         platforms.append(manifest)
         entries.append(manifest.descriptor(platform={"os": "linux", "architecture": architecture}))
         blobs += parts
-    media_type = f"{_OCI}.index.v1+json"
-    index = {"schemaVersion": 2, "mediaType": media_type, "manifests": entries}
-    return SourceImage(_document(media_type, index), tuple(platforms), tuple(blobs))
+    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
+    return SourceImage(_document(INDEX, index), tuple(platforms), tuple(blobs))
 
 
 _DOCKER_TYPES = (

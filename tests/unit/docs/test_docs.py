@@ -121,6 +121,7 @@ def test_the_placeholder_and_the_commands_of_the_readme_are_those_of_the_files()
     [
         "is being copied to ECR; the pod waits in ImagePullBackOff until it arrives",
         "stays as written, its copy failed: NOT_FOUND",
+        "NOT_FOUND, 2 of 5 attempts; it waits for its copy",
         "failed calling webhook",
         "pod updates may not change fields",
         "Apply failed with 1 conflict",
@@ -133,7 +134,6 @@ def test_the_placeholder_and_the_commands_of_the_readme_are_those_of_the_files()
         "401 Unauthorized",
         "security token",
         "is empty; fill in",
-        "Digest did not match",
         "the build ran out of time",
         "AccountLimitExceededException",
     ],

@@ -14,17 +14,18 @@ import typer
 
 from image_mirror.build_result import EXIT_CODES, read_build
 from image_mirror.cli import app, errors
-from image_mirror.lifecycle import BACKOFF, MOST_ATTEMPTS
+from image_mirror.lifecycle import BACKOFF
 from image_mirror.metrics import Metric
-from image_mirror.record import MINUTE, BuildResult, Record, Status
-from image_mirror.rules import DEFAULT_RULES
+from image_mirror.record import MINUTE, MOST_ATTEMPTS, BuildResult, Record, Status
+from image_mirror.reference import parse_reference
+from image_mirror.rules import DEFAULT_REASONS, DEFAULT_RULES, parse_rules
 from image_mirror.table import DUE_INDEX
 from support.copy_program import PROGRAM
 from support.templates import ROOT, load_template, sam_template, webhook_configuration
 
-README, DESIGN, OPERATION, SECURITY = (
+README, DESIGN, OPERATION, SECURITY, RULES = (
     (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "docs/design.md", "docs/operation.md", "docs/security.md")
+    for name in ("README.md", "docs/design.md", "docs/operation.md", "docs/security.md", "docs/default-rules.md")
 )
 NUMBERS = {5: "five", 20: "20"}
 ORDINALS = {5: "fifth"}
@@ -99,6 +100,18 @@ def test_the_readme_has_the_default_rules() -> None:
     named = re.search(r"The default copies from (.*?);", words(section(README, "Which images")))
     assert named
     assert re.split(r", | and ", named[1].replace("\\", "")) == DEFAULT_RULES.split()
+
+
+def test_the_page_has_each_default_rule_with_its_reason() -> None:
+    assert {quoted(rule)[0]: reason for rule, reason in table(RULES, "rule")} == DEFAULT_REASONS
+    assert [quoted(rule)[0] for rule, _ in table(RULES, "rule")] == DEFAULT_RULES.split()
+
+
+def test_what_the_page_says_is_omitted_is_in_no_default_rule() -> None:
+    rules = parse_rules(DEFAULT_RULES)
+    for name, _ in table(section(RULES, "Left out"), "registry"):
+        host = quoted(name)[0].replace("*", "a")
+        assert rules.match(parse_reference(f"{host}/a/b:1")) is None, host
 
 
 def test_the_readme_has_the_webhook_s_policy_and_timeout() -> None:

@@ -7,7 +7,7 @@ import yaml
 
 from image_mirror.cli.manifests import read_manifests
 from image_mirror.cli.plan import Row, rows
-from support.reviews_data import MIRROR
+from support.reviews_data import MIRROR, sample
 
 SAMPLES = Path(__file__).parents[3] / "samples"
 ALL = sorted(path.name for path in SAMPLES.iterdir())
@@ -51,6 +51,22 @@ def test_every_image_field_of_a_manifest_is_shown_and_copied() -> None:
     pod = yaml.safe_load(text)
     mounted = {mount["name"] for container in pod["spec"]["containers"] for mount in container.get("volumeMounts", [])}
     assert mounted == {volume["name"] for volume in pod["spec"]["volumes"]}
+
+
+def test_the_default_rules_copy_from_the_registries_that_charts_name() -> None:
+    shown = {row.field: row for name in ("default-rules-gaps.yaml", "istio-default.yaml") for row in user_rows(name)}
+    left = {field for field, row in shown.items() if row.becomes == row.image}
+    assert left == {"containers/zalando", "containers/canonical", "containers/juju"}
+    for row in shown.values():
+        assert row.becomes in (row.image, f"{MIRROR.registry}/mirror/{row.image}")
+    page = (SAMPLES.parent / "docs" / "default-rules.md").read_text(encoding="utf-8").partition("## Left out")[2]
+    assert all(f"`{shown[field].image.partition('/')[0]}`" in page for field in left)
+
+
+def user_rows(name: str) -> list[Row]:
+    manifests = read_manifests([str(sample(name))])
+    assert manifests.problems == []
+    return list(rows(manifests, MIRROR))
 
 
 def test_the_opted_out_pod_stays_as_written_though_its_image_would_be_copied() -> None:

@@ -108,6 +108,8 @@ GOOD_IMAGES = [
     pytest.param("host--a.b-c.example/a__b/c--d.e_f:_T.a-G", id="every separator"),
     pytest.param("docker.io:443/nginx:1", id="docker.io with a port"),
     pytest.param("gcr.io/a:sha256-abc", id="nearly a reserved tag"),
+    pytest.param("gcr.io/a:digest-sha256", id="nearly our own tag"),
+    pytest.param("registry-1.docker.io:443/a/b:1", id="docker.io's registry with a port"),
     pytest.param(f"gcr.io/a:x-sha256-{HEX}", id="a reserved tag with more before it"),
     pytest.param(f"gcr.io/a:{'t' * 128}", id="longest tag"),
     pytest.param(f"gcr.io/{'a' * (255 - len(REGISTRY) - len('/mirror/gcr.io/'))}:1", id="longest name"),
@@ -119,6 +121,8 @@ BAD_IMAGES = [
     pytest.param("library/nginx:1", id="no host but a path"),
     pytest.param("docker.io/nginx:1", id="official without library"),
     pytest.param("index.docker.io/library/nginx:1", id="old name of docker.io"),
+    pytest.param("registry-1.docker.io/library/nginx:1", id="docker.io's registry"),
+    pytest.param("registry.hub.docker.com/library/nginx:1", id="another name of docker.io"),
     pytest.param("GCR.io/a:1", id="upper-case host"),
     pytest.param("gcr.io/A:1", id="upper-case path"),
     pytest.param("[::1]:5000/a:1", id="IPv6"),
@@ -129,6 +133,7 @@ BAD_IMAGES = [
     pytest.param(f"gcr.io/a@sha512:{HEX * 2}", id="sha512"),
     pytest.param(f"gcr.io/a:sha256-{HEX}", id="referrers tag"),
     pytest.param(f"gcr.io/a:digest-sha256-{HEX}", id="our own tag"),
+    pytest.param("gcr.io/a:digest-sha256-1.0", id="a tag that begins as ours"),
     pytest.param("gcr.io/a:.1", id="tag led by a dot"),
     pytest.param(f"gcr.io/a:{'t' * 129}", id="tag too long"),
     pytest.param(f"gcr.io/{'a' * (256 - len(REGISTRY) - len('/mirror/gcr.io/'))}:1", id="name too long"),
@@ -175,7 +180,12 @@ def test_an_image_without_a_destination_starts_nothing_and_runs_nothing(tmp_path
 @given(
     image=st.builds(
         lambda *parts: "".join(parts),
-        st.sampled_from(["gcr.io", "docker.io", "localhost", "a", "h:5000", "A.io", "a..b", "a_b.io", "é.io"]),
+        st.sampled_from(
+            [
+                *("gcr.io", "docker.io", "localhost", "a", "h:5000", "A.io", "a..b", "a_b.io", "é.io"),
+                *("registry-1.docker.io", "registry.hub.docker.com", "index.docker.io"),
+            ]
+        ),
         st.sampled_from(["/", "//", ""]),
         st.text(alphabet="ab0/._-A", max_size=12),
         st.sampled_from([":", "@", "@sha256:", ":digest-sha256-", ""]),
@@ -315,12 +325,15 @@ def test_crane_and_curl_get_a_clean_environment(tmp_path: Path) -> None:
     run = CodeBuild(tmp_path, registry_auth=AUTH_FILE).run(
         HTTPS_PROXY="http://x", BASH_ENV="/x", DOCKER_AUTH_CONFIG="x"
     )
-    assert {name for call in run.called("crane copy") for name in call.environment} == {
-        *("PATH", "HOME", "DOCKER_CONFIG", "LC_ALL")
-    }
-    assert {name for call in run.calls if call.arguments[0] == "curl" for name in call.environment} == {
-        *("PATH", "HOME", "LC_ALL")
-    }
+    of_program = {"PATH", "HOME", "DOCKER_CONFIG", "LC_ALL"}
+    for program, names in (
+        ("crane", of_program),
+        ("curl --silent", of_program),
+        ("curl --fail", {"PATH", "HOME", "LC_ALL"}),
+    ):
+        calls = [call for call in run.calls if call.program.startswith(program)]
+        assert calls
+        assert [set(call.environment) for call in calls] == [names] * len(calls)
 
 
 def test_crane_gets_the_logins_of_the_two_registries_and_no_other(tmp_path: Path) -> None:
@@ -355,6 +368,7 @@ def test_an_image_is_copied_by_the_digest_that_its_tag_has(tmp_path: Path) -> No
         "COPY_RESULT": "COPIED",
         "COPY_REASON": "the copy is in ECR",
         "COPY_DIGEST": SOURCE_DIGEST,
+        "COPY_SIGNATURES": "0",
     }
 
 
@@ -488,7 +502,7 @@ def test_a_reason_is_one_plain_line_without_secrets(tmp_path: Path) -> None:
 
 
 def test_a_long_reason_keeps_its_cause(tmp_path: Path) -> None:
-    url = f"https://{REGISTRY}/v2/mirror/gcr.io/google-samples/hello-app/blobs/uploads/{'1' * 200}"
+    url = f"https://{REGISTRY}/v2/mirror/gcr.io/google-samples/hello-app/manifests/{'1' * 200}"
     cause = f"TAG_INVALID: The image tag '1.0' already exists and is immutable: {DIGEST} {DIGEST}"
     stderr = f"Error: pushing {IMAGE}: PUT {url}: {cause}\n"
     run = CodeBuild(tmp_path, replies={"crane copy": Reply(stderr=stderr, status=1)}).run()
@@ -521,7 +535,7 @@ def test_the_buildspec_does_not_print_its_commands_and_exports_the_result() -> N
     spec = buildspec()
     assert spec["version"] == 0.2
     assert spec["env"]["shell"] == "bash"
-    assert spec["env"]["exported-variables"] == ["COPY_RESULT", "COPY_REASON", "COPY_DIGEST"]
+    assert spec["env"]["exported-variables"] == [*("COPY_RESULT", "COPY_REASON", "COPY_DIGEST", "COPY_SIGNATURES")]
     assert not any(name.startswith("AWS_") for name in spec["env"]["secrets-manager"])
     for phase in spec["phases"].values():
         for command in phase["commands"]:

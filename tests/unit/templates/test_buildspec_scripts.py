@@ -1,5 +1,7 @@
-"""The scripts in buildspec/ and the commands in image-pulling.yaml are the same."""
+"""The files of buildspec/ and the buildspec in image-pulling.yaml are the same."""
 
+import base64
+import re
 from typing import Any
 
 import pytest
@@ -10,12 +12,13 @@ from support.templates import load_template
 from tools import put_buildspec_into_template as generator
 
 TEXT = generator.TEMPLATE.read_text(encoding="utf-8")
+BUILDSPEC = generator.BUILDSPEC.read_text(encoding="utf-8")
+COMMANDS = {path.name: f"the text of {path.name}\n" for path in generator.SCRIPTS}
 
 
-def buildspec_of(text: str) -> Any:
-    """Return the buildspec of a template's text, as CodeBuild gets it."""
-    template = yaml.load(text, Loader=_Untagged)
-    return yaml.safe_load(template["Resources"]["CodeBuildProject"]["Properties"]["Source"]["BuildSpec"])
+def text_of(template: str) -> Any:
+    """Return the buildspec's text in a template's text, as CodeBuild gets it."""
+    return yaml.load(template, Loader=_Untagged)["Mappings"]["Build"]["Spec"]["Text"]
 
 
 class _Untagged(yaml.SafeLoader):
@@ -25,48 +28,68 @@ class _Untagged(yaml.SafeLoader):
 _Untagged.add_multi_constructor("!", lambda _loader, _suffix, node: str(node.value))
 
 
-def test_the_committed_template_holds_the_scripts() -> None:
+def test_the_committed_template_holds_the_buildspec() -> None:
     assert generator.generated() == TEXT, "run: make templates"
 
 
-def test_what_is_deployed_of_a_script_is_all_of_it_but_its_head() -> None:
-    for phase, path in generator.SCRIPTS.items():
+def test_the_project_runs_the_text_as_it_stands() -> None:
+    """The text is not in a !Sub, so ${NAME} is expanded by bash."""
+    template = load_template(generator.TEMPLATE.name)
+    source = template["Resources"]["CodeBuildProject"]["Properties"]["Source"]
+    assert source["BuildSpec"] == {"Fn::FindInMap": ["Build", "Spec", "Text"]}
+    assert template["Mappings"] == {"Build": {"Spec": {"Text": text_of(TEXT)}}}
+
+
+def test_what_is_deployed_of_a_file_is_all_of_it_but_its_head() -> None:
+    deployed = [command for phase in buildspec()["phases"].values() for command in phase["commands"]]
+    packed = generator.archive_in(TEXT)
+    assert packed is not None
+    lines = re.findall(r"<<'ARCHIVE'\n(.*?)ARCHIVE\n", deployed[1], re.DOTALL)
+    assert base64.b64decode("".join(lines)) == packed
+    for path in generator.SCRIPTS:
         head, _, rest = path.read_text(encoding="utf-8").partition("\n\n")
         assert head.startswith("#!/bin/bash\n")
         assert all(line.startswith("#") for line in head.splitlines()), "no command is left out"
-        deployed = generator.without_comments(generator.PROGRAM.read_text(encoding="utf-8"))
-        assert buildspec()["phases"][phase]["commands"][0] == rest.replace("\ncopy.py\n", f"\n{deployed}")
+        assert rest.replace("\ncopy.pyz\n", "\n" + "".join(lines)) in deployed
+    assert all(line.startswith("#") for line in BUILDSPEC.partition("\n\n")[0].splitlines())
 
 
-def test_each_script_is_used_and_each_long_command_is_a_script() -> None:
-    folder = {path.parent for path in generator.SCRIPTS.values()}
-    files = {path for each in folder for path in each.iterdir() if path.is_file()}
-    assert {*generator.SCRIPTS.values(), generator.PROGRAM} == files
-    places = [
-        (phase, place)
-        for phase, entry in buildspec()["phases"].items()
-        for place, command in enumerate(entry["commands"])
-        if "\n" in command
-    ]
-    assert places == [(phase, 0) for phase in generator.SCRIPTS]
+def test_the_archive_has_the_files_of_the_program_unchanged() -> None:
+    packed = generator.archive_in(TEXT)
+    assert packed is not None
+    assert generator.files_of(packed) == {name: path.read_bytes() for name, path in generator.PROGRAM.items()}
 
 
-def test_a_changed_script_changes_its_command_and_nothing_else() -> None:
+def test_an_archive_of_the_same_files_is_kept_and_of_others_is_replaced() -> None:
+    files = {name: path.read_bytes() for name, path in generator.PROGRAM.items()}
+    assert generator.packed(files) == generator.packed(files)
+    assert generator.files_of(generator.packed(files)) == files
+    for broken in (TEXT.replace("base64 --decode", "base64 -d"), re.sub("UEsD", "UEsX", TEXT), "no template"):
+        assert generator.archive_in(broken) is None
+
+
+def test_each_file_is_used_and_each_long_command_is_a_script() -> None:
+    files = {path for path in generator.BUILDSPEC.parent.iterdir() if path.is_file()}
+    assert {generator.BUILDSPEC, *generator.SCRIPTS, generator.PROGRAM["__main__.py"]} == files
+    commands = [command for phase in buildspec()["phases"].values() for command in phase["commands"]]
+    assert len([command for command in commands if "\n" in command]) == len(generator.SCRIPTS)
+
+
+def test_the_commands_take_the_place_of_their_names() -> None:
     command = "# quotes ' \" and a colon: here\n\n  if true; then\n\t:\n  fi # ${Region} \\\n"
-    changed = generator.with_commands(TEXT, {"build": command})
-    expected = buildspec()
-    given = buildspec_of(changed)
+    text = generator.with_commands(BUILDSPEC, COMMANDS | {"copy.sh": command})
+    given, written = yaml.safe_load(text), yaml.safe_load(BUILDSPEC)
     assert given["phases"]["build"]["commands"][0] == command
-    given["phases"]["build"]["commands"][0] = expected["phases"]["build"]["commands"][0]
-    assert given == expected
-    original = {"build": expected["phases"]["build"]["commands"][0]}
-    assert generator.with_commands(changed, original) == TEXT, "comments and layout too"
+    for name, phase in given["phases"].items():
+        phase["commands"][0] = written["phases"][name]["commands"][0]
+    assert given == written
 
 
-def test_cloudformation_replaces_nothing_in_the_buildspec() -> None:
-    """It is not a !Sub, so ${NAME} is expanded by bash."""
-    source = load_template(generator.TEMPLATE.name)["Resources"]["CodeBuildProject"]["Properties"]["Source"]
-    assert isinstance(source["BuildSpec"], str)
+def test_a_changed_buildspec_changes_its_text_and_nothing_else() -> None:
+    text = "version: 0.2\n# quotes ' \" and a colon: here\n\nphases: {}\n"
+    changed = generator.with_text(TEXT, text)
+    assert text_of(changed) == text
+    assert generator.with_text(changed, text_of(TEXT)) == TEXT, "comments and layout too"
 
 
 @pytest.mark.parametrize(
@@ -93,18 +116,24 @@ def test_a_script_of_another_form_is_refused(script: str) -> None:
 )
 def test_a_command_that_yaml_would_change_is_refused(command: str) -> None:
     with pytest.raises((ValueError, yaml.YAMLError)):
-        generator.with_commands(TEXT, {"build": command})
+        generator.with_commands(BUILDSPEC, COMMANDS | {"copy.sh": command})
+
+
+@pytest.mark.parametrize("name", ["other.sh", "COPY_RESULT"])
+def test_a_script_that_is_no_command_of_the_buildspec_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="command of the buildspec"):
+        generator.with_commands(BUILDSPEC, COMMANDS | {name: "true\n"})
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        pytest.param("BuildSpec: |", "Buildspec: |", id="no buildspec"),
-        pytest.param("    build:\n", "    built:\n", id="no such phase"),
-        pytest.param("BuildSpec: |", "BuildSpec: >", id="a text that YAML folds"),
+        pytest.param("\nMappings:", "\nMapping:", id="no mappings"),
+        pytest.param("   Text: |", "   Texts: |", id="no text"),
+        pytest.param("   Text: |", "   Text: >", id="a text that YAML folds"),
     ],
 )
 def test_a_template_without_the_place_is_refused(old: str, new: str) -> None:
     assert old in TEXT
     with pytest.raises(ValueError, match="no block of text"):
-        generator.with_commands(TEXT.replace(old, new), {"build": "true\n"})
+        generator.with_text(TEXT.replace(old, new), "true\n")

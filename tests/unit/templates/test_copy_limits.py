@@ -26,7 +26,7 @@ def build(folder: Path, **settings: str) -> Any:
 
 def ended(folder: Path, *command: str, **settings: str) -> tuple[str, str]:
     with pytest.raises(PROGRAM.Ended) as raised:
-        build(folder, **settings).run(*command, watched=True)
+        build(folder, **settings).run(*command)
     return raised.value.result, raised.value.reason
 
 
@@ -36,10 +36,45 @@ def test_a_program_that_reads_nothing_for_too_long_is_stalled(tmp_path: Path) ->
 
 
 def test_a_program_that_goes_on_reading_is_not_stalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    numbers = itertools.count()
+    numbers = itertools.count(10_000, 10_000)
     monkeypatch.setattr(PROGRAM, "bytes_read", lambda _: next(numbers))
-    status, _, _ = build(tmp_path, COPY_STALL_SECONDS="0").run("sleep", "0.2", watched=True)
+    status, _, _ = build(tmp_path, COPY_STALL_SECONDS="0").run("sleep", "0.2")
     assert status == 0
+
+
+def test_a_few_bytes_now_and_then_are_no_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crane that waits reads its cgroup's limits and HTTP/2 pings."""
+    numbers = itertools.count(step=3)
+    monkeypatch.setattr(PROGRAM, "bytes_read", lambda _: next(numbers))
+    with pytest.raises(PROGRAM.Ended) as raised:
+        build(tmp_path, COPY_STALL_SECONDS="0.05", BUILD_TIMEOUT_MINUTES="1").run("sleep", "3600")
+    assert raised.value.result == "STALLED"
+    assert raised.value.reason.startswith("nothing was read")
+
+
+def test_layers_of_an_earlier_try_count_if_the_time_is_over(tmp_path: Path) -> None:
+    running = build(tmp_path)
+    script = "echo '2026/11/29 pushed blob: sha256:a' >&2"
+    assert running.run("bash", "-c", f"{script}; exit 1", sends_layers=True)[0] == 1
+    running.deadline = 0.0
+    with pytest.raises(PROGRAM.Ended) as raised:
+        running.run("sleep", "3600", sends_layers=True)
+    assert raised.value.result == "UNREACHABLE"
+    assert "1 layers arrived" in raised.value.reason
+
+
+def test_what_a_program_has_read_is_known_after_its_end(tmp_path: Path) -> None:
+    running = build(tmp_path)
+    running.run("head", "-c", "1000000", "/dev/zero")
+    assert 1_000_000 <= running.read < 1_200_000
+    running.run("true")
+    assert running.read < 200_000
+
+
+def test_only_the_end_of_many_errors_is_read(tmp_path: Path) -> None:
+    _, _, errors = build(tmp_path).run("bash", "-c", "yes x | head -c 1000000 >&2; echo 'Error: last' >&2")
+    assert len(errors) == 65_536
+    assert errors.endswith("Error: last\n")
 
 
 def test_a_program_that_reads_too_much_is_ended(tmp_path: Path) -> None:
@@ -67,7 +102,7 @@ def test_a_build_without_time_left_waits_if_a_layer_arrived(tmp_path: Path, monk
 
     monkeypatch.setattr(PROGRAM, "bytes_read", late)
     with pytest.raises(PROGRAM.Ended) as raised:
-        running.run("bash", "-c", script, watched=True)
+        running.run("bash", "-c", script, sends_layers=True)
     assert raised.value.result == "UNREACHABLE"
     assert raised.value.reason.endswith("1 layers arrived, and the next build continues")
 
@@ -86,7 +121,7 @@ def test_all_processes_of_a_program_that_is_ended_are_killed(tmp_path: Path, mon
 
     monkeypatch.setattr(PROGRAM, "bytes_read", late)
     with pytest.raises(PROGRAM.Ended):
-        running.run("bash", "-c", script, watched=True)
+        running.run("bash", "-c", script)
     status = Path(f"/proc/{file.read_text().strip()}/stat")
     while status.exists() and status.read_text().split()[2] != "Z":
         time.sleep(0.01)

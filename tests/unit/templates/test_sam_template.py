@@ -21,13 +21,15 @@ TEMPLATE = sam_template()
 RESOURCES: Json = TEMPLATE["Resources"]
 PARAMETERS: Json = TEMPLATE["Parameters"]
 WEBHOOK: Json = webhook_configuration()["webhooks"][0]
+KEY = "arn:${AWS::Partition}:kms:${AWS::Region}:${AWS::AccountId}:key/${RepositoryKmsKeyId}"
 ECR_COPIES = "arn:${AWS::Partition}:ecr:${AWS::Region}:${AWS::AccountId}:repository/${RepositoryPrefix}/*"
 
 
 def statements(name: str) -> dict[str, Json]:
     """Return the statements of the only policy of a role or user, by Sid."""
     [policy] = RESOURCES[name]["Properties"]["Policies"]
-    return {statement["Sid"]: statement for statement in policy["PolicyDocument"]["Statement"]}
+    listed = [each["Fn::If"][1] if "Fn::If" in each else each for each in policy["PolicyDocument"]["Statement"]]
+    return {statement["Sid"]: statement for statement in listed}
 
 
 def actions(statement: Json) -> set[str]:
@@ -150,6 +152,7 @@ def test_the_conditions_say_what_their_names_say() -> None:
     assert TEMPLATE["Conditions"] == {
         "AlarmsAreMailed": {"Fn::Not": [{"Fn::Equals": [{"Ref": "AlarmEmail"}, ""]}]},
         "CopiesExpire": {"Fn::Not": [{"Fn::Equals": [{"Ref": "ExpireDays"}, 0]}]},
+        "RepositoriesHaveKey": {"Fn::Not": [{"Fn::Equals": [{"Ref": "RepositoryKmsKeyId"}, ""]}]},
         "OtherAccountsPull": {"Fn::Not": [{"Fn::Equals": [{"Ref": "PullAccounts"}, ""]}]},
     }
 
@@ -282,6 +285,8 @@ def test_the_reconciler_may_do_what_it_calls_on_the_prefix_the_table_and_the_one
             },
             {"Fn::Sub": ECR_COPIES},
         ),
+        "RepositoryKey": ({"kms:DescribeKey"}, {"Fn::Sub": KEY}),
+        "RepositoryKeyForEcr": ({"kms:CreateGrant"}, {"Fn::Sub": KEY}),
         "DeadLetters": ({"sqs:SendMessage"}, {"Fn::GetAtt": ["DeadLetters", "Arn"]}),
         "OwnLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"Fn::GetAtt": ["ReconcilerLogs", "Arn"]}),
     }
@@ -295,6 +300,30 @@ def test_policies_of_repositories_may_be_written_only_where_parameters_ask_for_t
         ("CopiesExpire", "ecr:PutLifecyclePolicy"),
         ("OtherAccountsPull", "ecr:SetRepositoryPolicy"),
     ]
+
+
+def test_the_key_of_repositories_may_be_used_only_where_one_is_set_and_by_ecr_alone() -> None:
+    [policy] = RESOURCES["ReconcilerRole"]["Properties"]["Policies"]
+    conditional = [each["Fn::If"] for each in policy["PolicyDocument"]["Statement"] if "Fn::If" in each]
+    assert [(condition, statement["Sid"], otherwise) for condition, statement, otherwise in conditional] == [
+        ("RepositoriesHaveKey", "RepositoryKey", {"Ref": "AWS::NoValue"}),
+        ("RepositoriesHaveKey", "RepositoryKeyForEcr", {"Ref": "AWS::NoValue"}),
+    ]
+    assert statements("ReconcilerRole")["RepositoryKeyForEcr"]["Condition"] == {
+        "Bool": {"kms:GrantIsForAWSResource": "true"}
+    }
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("", "1234abcd-12ab-34cd-56ef-1234567890ab", "mrk-" + "0a" * 16, "mrk-0a", "alias/copies"),
+        *("arn:aws-cn:kms:cn-north-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab", "*", "1234abcd-12ab"),
+    ],
+)
+def test_the_key_parameter_takes_what_the_code_takes(key: str) -> None:
+    allowed = re.fullmatch(PARAMETERS["RepositoryKmsKeyId"]["AllowedPattern"], key) is not None
+    assert allowed == (key == "" or settings_module._KMS_KEY_ID.fullmatch(key) is not None)
 
 
 def test_the_pushing_user_has_no_name_no_key_and_only_the_push() -> None:

@@ -93,7 +93,7 @@ def test_a_service_s_regions_are_as_botocore_ships_them(data: Path, service: str
     assert here == there
 
 
-def test_only_documentation_is_left_out_and_no_member_of_that_name(tmp_path: Path) -> None:
+def test_only_documentation_is_omitted_and_no_member_of_that_name(tmp_path: Path) -> None:
     members = {"documentation": {"shape": "Text", "documentation": "Some words."}}
     model = {"metadata": {"endpointPrefix": "x"}, "shapes": {"A": {"members": members}}, "documentation": "Words."}
     (tmp_path / "service-2.json.gz").write_bytes(gzip.compress(json.dumps(model).encode()))

@@ -13,7 +13,7 @@ from fuzz.events import BREAK, ENCODED, HEADERS, MARKED, event_of, joined
 from fuzz.mistakes import MISTAKES
 from fuzz.mutations import mutated
 from fuzz.oracle import Bug, Checked, check
-from fuzz.scenarios import SCENARIOS
+from fuzz.scenarios import SCENARIOS, _settings
 from support.reviews_data import CAPTURED, captured
 
 REVIEWS = {name: captured(name) for name in CAPTURED}
@@ -61,10 +61,14 @@ def test_mutated_reviews_reach_every_kind_of_answer() -> None:
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_the_oracle_finds_each_of_these_mistakes(mistake: str) -> None:
+def test_the_oracle_finds_each_of_these_mistakes(mistake: str, request: pytest.FixtureRequest) -> None:
+    # The settings remember decisions, and those made under another mistake would be found here.
+    _settings.cache_clear()
+    request.addfinalizer(_settings.cache_clear)
+
     def judge(inputs: int) -> None:
         for seed in range(inputs):
             check(*event_of(bend(Random(seed))))
 
     with MISTAKES[mistake](), pytest.raises((AssertionError, Bug)):
-        judge(3000)
+        judge(6000)

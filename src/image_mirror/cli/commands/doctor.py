@@ -36,15 +36,17 @@ def doctor(
 ) -> None:
     """Check both accounts and print what is wrong and how to fix it. Changes nothing.
 
-    It checks both stacks, both keys (each with a real call), the CodeBuild project and its quota, the table, what makes
-    the reconciler run, both functions, and the webhook, which answers a dry-run review through its public URL. With
-    --kubeconfig or --context it also compares the cluster's webhook configuration with the shipped one:
+    It checks both stacks, both keys (each with a real call), the logins for sources, the CodeBuild project and its
+    quota, the table, what makes the reconciler run, both functions, and the webhook, which answers a dry-run review
+    through its public URL. With --kubeconfig or --context it also compares the cluster's webhook configuration with the
+    shipped one:
 
     \b
     image-mirror doctor --china-profile china --global-profile global --context my-cluster
 
-    If you lack a permission, that check is skipped and its result names the permission; all others run. To test the
-    keys it reads the two secrets. It prints no key, and only the host of the webhook's URL.
+    If you lack a permission, that check is skipped and its result names the permission; all others run. It reads the
+    secrets of the two keys and of RegistryAuthSecretArn. It prints no key and no login, only the hosts that have a
+    login, and only the host of the webhook's URL.
 
     \b
     --output json prints a list of objects, one for each result, with the keys

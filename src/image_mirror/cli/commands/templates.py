@@ -21,7 +21,7 @@ _FILES = (
     "src/requirements.txt",
 )
 # Of the package's modules: what the functions never load. src/bundle.py leaves it out as well.
-_NOT_FOR_LAMBDA = ("__main__.py", "cli", "resources")
+_NOT_FOR_LAMBDA = ("__main__.py", "cli", "registry_login.py", "resources")
 
 
 def templates(

@@ -6,13 +6,14 @@ line. `runner` runs the checks, and `report` prints their results.
 
 from collections.abc import Sequence
 
-from image_mirror.cli.doctor import cluster, codebuild, dynamodb, functions, keys, stacks, triggers, webhook
+from image_mirror.cli.doctor import cluster, codebuild, dynamodb, functions, keys, logins, stacks, triggers, webhook
 from image_mirror.cli.doctor.runner import CheckResult, Context, run
 
 # In the order in which faults are fixed.
 CHECKS = (
     *stacks.CHECKS,
     *keys.CHECKS,
+    *logins.CHECKS,
     *codebuild.CHECKS,
     *dynamodb.CHECKS,
     *triggers.CHECKS,

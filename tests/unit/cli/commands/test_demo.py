@@ -58,12 +58,13 @@ def test_each_record_goes_from_requested_to_copied(shown: str) -> None:
     lines = shown.splitlines()
     start = lines.index("Records, one for each image, and their states:") + 1
     printed = lines[start : lines.index("", start)]
-    ways = [printed[number : number + 4] for number in range(0, len(printed), 4)]
+    ways = [printed[number : number + 5] for number in range(0, len(printed), 5)]
     assert len({way[0] for way in ways}) == len(ways) == 7
-    for source, requested, copying, copied in ways:
+    for source, requested, copying, copied, ended in ways:
         assert requested == "    REQUESTED"
         assert copying.startswith("    COPYING by ImagePullProject:")
         assert copied.startswith("    COPIED as sha256:")
+        assert ended == "    the build has ended: it pushed this digest, signatures copied with it: 0"
         if "@" in source:
             assert copied.endswith(source.partition("@")[2])
 

@@ -20,7 +20,7 @@ from image_mirror.cli.plan import Row, rows
 from image_mirror.decisions import Copy
 from image_mirror.pod_images import new_images
 from image_mirror.review import Json, parse_review
-from support.reviews_data import DIGEST, MIRROR, REGISTRY, captured, event_of, made_pod
+from support.reviews_data import DIGEST, MIRROR, REGISTRY, captured, event_of, made_pod, sample
 
 SAMPLES = Path(__file__).parents[4] / "samples"
 OWN = "210987654321.dkr.ecr.cn-north-1.amazonaws.com.cn"
@@ -109,7 +109,7 @@ def test_each_image_is_listed_with_its_field_its_result_and_its_rule() -> None:
             True,
             id="no-reference",
         ),
-        pytest.param(None, "", None, None, True, id="left-out"),
+        pytest.param(None, "", None, None, True, id="omitted"),
     ],
 )
 def test_the_result_names_what_decided(
@@ -206,6 +206,24 @@ def test_the_preview_of_a_captured_pod_is_what_the_webhook_decides(name: str) ->
     }
     assert decided
     assert {row.field: row.becomes for row in rows(manifests, MIRROR)} == decided
+
+
+def test_an_image_that_is_never_pulled_is_shown_as_written_with_the_reason() -> None:
+    shown = {
+        row["field"]: (row["becomes"], row["rule"], row["reason"]) for row in listed(sample("pull-policy-never.yaml"))
+    }
+    assert shown == {
+        "containers/preloaded": ("team-tool:dev", None, "its pull policy is Never"),
+        "containers/pulled": (f"{REGISTRY}/mirror/quay.io/team/tool:1", "quay.io", None),
+        "volumes/models": ("ghcr.io/team/model:1", None, "its pull policy is Never"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["initContainers", "ephemeralContainers"])
+def test_the_pull_policy_never_counts_in_any_list_of_containers(kind: str) -> None:
+    pod = made_pod({"a": "nginx"})
+    pod["spec"][kind] = [{"name": "n", "image": "gcr.io/x:1", "imagePullPolicy": "Never"}]
+    assert [row["reason"] for row in listed("-", stdin=json.dumps(pod))] == [None, "its pull policy is Never"]
 
 
 def test_ephemeral_containers_of_a_running_pod_are_listed_too() -> None:

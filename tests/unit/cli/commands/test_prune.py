@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from image_mirror import recorder
 from image_mirror.cli.commands.prune import command
 from image_mirror.cli.commands.prune.output import PruneRow
-from image_mirror.cli.commands.prune.selection import InUse, Tag, in_use, unused
+from image_mirror.cli.commands.prune.selection import InUse, Tag, in_use, signatures_left, unused
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.decisions import Copy, Mirror
@@ -659,6 +659,35 @@ def test_the_images_of_an_index_go_with_it_but_those_of_one_that_stays_do_not(
     assert store.untagged(repository) == {shared.digest, other.digest, pulled.digest, new.digest}
     assert before.digest not in store.repositories[repository]
     assert "and 2 untagged images" in result.stderr
+
+
+@pytest.mark.usefixtures("waited")
+def test_signatures_stay_with_their_image_and_go_with_its_last_tag(store: Registry, records: Records) -> None:
+    repository = "mirror/gcr.io/signed"
+    stays, goes = store.push(repository, "1", pulled=1), store.push(repository, "2")
+    for tag, image in (("1", stays), ("2", goes)):
+        records.create(replace(record(f"gcr.io/signed:{tag}", hours=2_000), digest=image.digest))
+    signature = {image.digest: image.digest.replace(":", "-") for image in (stays, goes)}
+    for tag in signature.values():
+        for kind in (".sig", ".att", ".sbom"):
+            store.push(repository, tag + kind)
+    referrer = store.push(repository, content="referrer", subject=stays.digest)
+    found = {name: outcome for name, outcome in outcomes("--yes", "--no-cluster").items() if "signed" in name}
+    assert found == {"gcr.io/signed:2": REMOVED}
+    of_stays = signature[stays.digest]
+    assert {tag.rpartition(":")[2] for tag in store.tags() if "signed" in tag} == {
+        *("1", f"{of_stays}.sig", f"{of_stays}.att", f"{of_stays}.sbom")
+    }
+    assert store.untagged(repository) == {referrer.digest}
+
+
+def test_signatures_of_an_image_that_is_there_in_any_form_or_that_runs_stay() -> None:
+    store, tag, digest = Registry(), "sha256-" + "a" * 64 + ".sig", "sha256:" + "a" * 64
+    signature = store.push("x", tag).details()
+    child = replace(store.push("x"), digest=digest).details()  # an index that stays refers to it
+    assert signatures_left("r/x", [child, signature], InUse()) == []
+    assert signatures_left("r/x", [signature], InUse()) == [tag]
+    assert signatures_left("r/x", [signature], InUse(digests=frozenset({("r/x", digest)}))) == []
 
 
 @pytest.mark.usefixtures("waited")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from image_mirror.cli import terminal
 from image_mirror.decisions import Mirror
-from image_mirror.lifecycle import MOST_ATTEMPTS, Step, next_step
-from image_mirror.record import Record, Status, asked_again, idempotency_token
+from image_mirror.lifecycle import Step, next_step
+from image_mirror.record import MOST_ATTEMPTS, Record, Status, asked_again, idempotency_token
 from image_mirror.reference import destination_named, parse_reference
 from image_mirror.rules import DEFAULT_RULES, parse_rules
 from image_mirror.table import Records
@@ -92,6 +92,14 @@ def test_a_failed_copy_is_a_new_request_to_codebuild_and_one_that_waits_keeps_it
     waiting = asked_again(WAITING, now())
     assert waiting is not None
     assert waiting.requested_at == WAITING.requested_at
+
+
+def test_a_new_request_by_an_operator_names_no_pod_and_one_that_is_hurried_keeps_its_pod() -> None:
+    again = asked_again(replace(FAILED, requested_by="shop/Pod/p"), now())
+    hurried = asked_again(replace(WAITING, requested_by="shop/Pod/p"), now())
+    assert again is not None
+    assert hurried is not None
+    assert (again.requested_by, hurried.requested_by) == (None, "shop/Pod/p")
 
 
 def test_each_image_is_requested_again_or_the_reason_is_printed(records: Records) -> None:

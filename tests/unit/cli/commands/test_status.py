@@ -33,7 +33,13 @@ pytestmark = pytest.mark.usefixtures("noon")
 
 FAILED = record("gcr.io/broken:1", Status.FAILED, hours=3, at=NOON)
 WAITING = record(
-    "quay.io/waiting:1", Status.REQUESTED, hours=5, error="RATE_LIMITED: toomanyrequests", waits=2, at=NOON
+    "quay.io/waiting:1",
+    Status.REQUESTED,
+    hours=5,
+    error="RATE_LIMITED: toomanyrequests",
+    waits=2,
+    requested_by="shop/ReplicaSet/web-5d9c",
+    at=NOON,
 )
 COPYING = record("nginx:1.27", Status.COPYING, hours=0.5, at=NOON)
 REFRESHING = record("redis:7", Status.COPYING, hours=20, digest=DIGEST, at=NOON)
@@ -139,7 +145,9 @@ def test_json_has_all_that_the_records_say() -> None:
         "waits": 2,
         "build": None,
         "digest": None,
+        "signatures": None,
         "reason": "RATE_LIMITED: toomanyrequests",
+        "requested_by": "shop/ReplicaSet/web-5d9c",
     }
     assert (rows[4]["state"], rows[4]["requested_at"]) == (None, None)
 
@@ -186,6 +194,7 @@ def test_one_image_is_shown_in_full_with_its_build_and_the_end_of_its_log(name: 
     assert re.search(r"[+]\d\d:\d\d \(3h ago\)$", fields["requested"])
     assert fields["attempts"] == "5 refused by the source, 0 delayed for another reason"
     assert fields["reason"] == REASON
+    assert fields["requester"] == "not a pod, or a pod of an older release"
     assert build_lines[0] == f"{BUILD}: FAILED"
     assert [line.split(None, 3) for line in build_lines[1:]] == [
         ["PHASE", "STATUS", "SECONDS", "MESSAGE"],
@@ -194,6 +203,12 @@ def test_one_image_is_shown_in_full_with_its_build_and_the_end_of_its_log(name: 
         ["COMPLETED", "IN_PROGRESS", "-"],
     ]
     assert log_lines[1:] == [f"  line {number}\\x1b[31m" for number in range(10, 30)]
+
+
+@pytest.mark.usefixtures("table")
+def test_one_image_is_shown_with_who_requested_it() -> None:
+    result = run("status", "quay.io/waiting:1")
+    assert dict(line.split(None, 1) for line in result.stdout.splitlines())["requester"] == "shop/ReplicaSet/web-5d9c"
 
 
 @pytest.mark.usefixtures("build")
@@ -292,7 +307,7 @@ def test_a_build_that_codebuild_no_longer_knows_is_reported(answer: Callable[[st
             f"gcr.io/new:1 is copied to {REGISTRY}/mirror/gcr.io/new:1 when a pod names it: rule gcr.io",
             id="copy",
         ),
-        pytest.param("mcr.microsoft.com/x", "mcr.microsoft.com/x stays as written: no rule names it", id="no-rule"),
+        pytest.param("mcr.azure.cn/x", "mcr.azure.cn/x stays as written: no rule names it", id="no-rule"),
         pytest.param("auto", "it is a placeholder", id="placeholder"),
         pytest.param("gcr.io/x:sha256-" + "a" * 64, "tags of the form sha256-<hex>", id="no-destination"),
         pytest.param(

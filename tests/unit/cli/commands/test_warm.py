@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,7 +30,7 @@ from image_mirror.reference import Destination, destination_of, parse_reference
 from image_mirror.table import Records
 from support.cloud import REGISTRY
 from support.operators import Operated
-from support.reviews_data import MIRROR
+from support.reviews_data import MIRROR, sample
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -129,6 +130,21 @@ def test_each_change_is_a_line_where_there_is_no_terminal() -> None:
         f"STATE   IMAGE         {'COPY':<{len(REGISTRY) + 20}}  REASON",
         f"COPIED  gcr.io/a/b:1  {REGISTRY}/mirror/gcr.io/a/b:1",
     ]
+
+
+@pytest.mark.usefixtures("reconciler")
+def test_a_request_by_an_operator_names_no_pod(operated: Operated) -> None:
+    keep(operated, "gcr.io/a/b:1", lambda made: fail(replace(made, requested_by="shop/Pod/p")))
+    assert run("-", stdin=manifest("gcr.io/a/b:1", "gcr.io/a/c:1")).exit_code == 0
+    assert [item.get("requested_by") for item in operated.cloud.items()] == [None, None]
+
+
+def test_an_image_that_is_never_pulled_is_not_requested(reconciler: Reconciler) -> None:
+    result = run(str(sample("pull-policy-never.yaml")))
+    assert result.exit_code == 0, result.output
+    assert [item["source"]["S"] for item in reconciler.operated.cloud.items()] == ["quay.io/team/tool:1"]
+    assert "team-tool:dev stays as written: its pull policy is Never" in result.stderr
+    assert "ghcr.io/team/model:1 stays as written: its pull policy is Never" in result.stderr
 
 
 def test_a_copy_that_fails_for_good_ends_with_1_and_its_reason(reconciler: Reconciler) -> None:

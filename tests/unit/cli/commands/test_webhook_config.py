@@ -106,11 +106,11 @@ def test_each_option_changes_what_it_says_and_nothing_else(arguments: list[str],
     "arguments",
     [
         pytest.param([], id="all-namespaces"),
-        pytest.param(["--exclude-namespaces", "default"], id="another-one-is-left-out"),
+        pytest.param(["--exclude-namespaces", "default"], id="another-one-is-omitted"),
         pytest.param(["--namespaces", "default,kube-system"], id="named"),
     ],
 )
-def test_fail_without_kube_system_left_out_is_warned_of(arguments: list[str]) -> None:
+def test_fail_without_kube_system_omitted_is_warned_of(arguments: list[str]) -> None:
     done = webhook_config("--url", URL, "--failure-policy", "Fail", *arguments)
     assert done.exit_code == 0
     assert done.stderr.startswith("Warning: while the webhook is down, no pod starts in kube-system either")

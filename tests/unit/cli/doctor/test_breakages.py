@@ -18,7 +18,7 @@ from image_mirror.cli.doctor.webhook import Reply
 from image_mirror.record import MINUTE, Status
 from support.cloud import REGISTRY
 from support.healthy import API, HINTS, RECONCILER, SCHEDULE, Answers, key
-from support.operators import GLOBAL_OUTPUTS, PROFILES, PULL_USER, PUSH_USER
+from support.operators import AUTH_SECRET, GLOBAL_OUTPUTS, PROFILES, PULL_USER, PUSH_USER
 
 PULL_SECRET = GLOBAL_OUTPUTS["ImagePullSecretArn"]
 
@@ -97,6 +97,16 @@ def waiting(found: Answers) -> None:
     found.quota = 2
     found.builds = [{"id": f"p:{each}", "buildStatus": "IN_PROGRESS", "currentPhase": "QUEUED"} for each in range(2)]
     due(1, Status.REQUESTED, 3)(found)
+
+
+def logins(text: str | Absent) -> Callable[[Answers], None]:
+    return lambda found: found.secrets.update({AUTH_SECRET: text})
+
+
+def login(key: str, **entry: str) -> Callable[[Answers], None]:
+    """Put a login beside a good one into the secret."""
+    auths = {"quay.io": {"username": "robot", "password": "p"}, key: entry}
+    return logins(json.dumps({"auths": auths}))
 
 
 def secret_of_another_name(found: Answers, text: str | Absent) -> None:
@@ -372,6 +382,113 @@ BREAKAGES = [
         "is 91 days old",
         "connect --rotate",
         id="an-old-key",
+    ),
+    pytest.param(
+        logins(Absent.GONE),
+        "source logins",
+        "failed",
+        "the secret of RegistryAuthSecretArn (RegistryAuth) does not exist, so every build fails",
+        "--parameter-overrides 'RegistryAuthSecretArn=<its ARN>'`",
+        id="no-secret-with-logins",
+    ),
+    pytest.param(
+        logins(Absent.MARKED),
+        "source logins",
+        "failed",
+        "(RegistryAuth) is marked for deletion, so every build fails",
+        "restore-secret --profile global --region us-west-2 --secret-id RegistryAuth`",
+        id="a-secret-with-logins-marked-for-deletion",
+    ),
+    pytest.param(
+        lambda found: found.change_global(RegistryAuthSecretArn=AUTH_SECRET.replace("us-west-2", "eu-west-1")),
+        "source logins",
+        "failed",
+        "(RegistryAuth) is in eu-west-1, not in the stack's region us-west-2",
+        "in a secret in us-west-2",
+        id="a-secret-with-logins-in-another-region",
+    ),
+    pytest.param(
+        logins(" "),
+        "source logins",
+        "failed",
+        "(RegistryAuth) has no text, so builds read the sources without a login",
+        "store a registry auth file",
+        id="a-secret-without-logins",
+    ),
+    pytest.param(
+        logins(json.dumps({"auths": {"ghcr.io": {"username": "robot", "password": "p" * 4_000}}})),
+        "source logins",
+        "failed",
+        "has 4,061 characters, and a build gets at most 4,000",
+        "keep only the logins",
+        id="a-secret-with-too-many-logins",
+    ),
+    pytest.param(
+        logins('{"ghcr.io":{"auth":"cm9ib3Q6ZXhhbXBsZQ=="}}'),
+        "source logins",
+        "failed",
+        'the secret of RegistryAuthSecretArn (RegistryAuth) is an old .dockercfg without "auths"',
+        'put its content under "auths"',
+        id="an-old-dockercfg",
+    ),
+    pytest.param(
+        logins(
+            '{"apiVersion":"v1","kind":"Secret","type":"kubernetes.io/dockerconfigjson",'
+            '"data":{".dockerconfigjson":"eyJhdXRocyI6e319"}}'
+        ),
+        "source logins",
+        "failed",
+        "(RegistryAuth) is a whole Secret of Kubernetes",
+        "store the decoded text of its .dockerconfigjson",
+        id="a-whole-secret-of-kubernetes",
+    ),
+    pytest.param(
+        logins('{"auths": {}, "credsStore": "desktop"}'),
+        "source logins",
+        "failed",
+        "(RegistryAuth) only names a credential store (credsStore, credHelpers)",
+        "without a credential store",
+        id="only-a-credential-store",
+    ),
+    pytest.param(
+        logins('{"credHelpers": {"ghcr.io": "ecr-login"}}'),
+        "source logins",
+        "failed",
+        "(RegistryAuth) only names a credential store (credsStore, credHelpers)",
+        "without a credential store",
+        id="only-credential-helpers",
+    ),
+    pytest.param(
+        login("ghcr.io", auth="%"),
+        "source logins",
+        "failed",
+        '(RegistryAuth) has a login for ghcr.io whose "auth" is not base64',
+        "encode USER:PASSWORD in base64",
+        id="a-login-of-broken-base64",
+    ),
+    pytest.param(
+        login("ghcr.io", auth=base64.b64encode(b"robot").decode()),
+        "source logins",
+        "failed",
+        '(RegistryAuth) has a login for ghcr.io whose "auth" is not USER:PASSWORD',
+        "encode USER:PASSWORD in base64",
+        id="a-login-without-a-colon",
+    ),
+    pytest.param(
+        login("https://ghcr.io"),
+        "source logins",
+        "failed",
+        "(RegistryAuth) has no login for https://ghcr.io",
+        'give it "auth"',
+        id="a-login-that-is-in-a-credential-store",
+    ),
+    pytest.param(
+        login("*.pkg.dev", username="robot", password="p"),
+        "source logins",
+        "warning",
+        "(RegistryAuth) has login number 2 under a name that no image begins with",
+        "without a wildcard",
+        id="a-login-for-a-wildcard",
     ),
     pytest.param(
         lambda found: found.set(project=None),

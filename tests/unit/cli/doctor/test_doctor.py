@@ -1,5 +1,6 @@
 """`image-mirror doctor` as an operator runs it: healthy, denied, with bad input, without network, interrupted."""
 
+import base64
 import json
 import os
 import pty
@@ -67,7 +68,15 @@ def well(operated: Operated, answer: Answer, monkeypatch: pytest.MonkeyPatch) ->
         answer(service, operation, reply)
     arn = operated.global_secrets.describe_secret(SecretId="ImagePullSecret")["ARN"]
     outputs = GLOBAL_OUTPUTS | {"ImagePullSecretArn": arn}
-    operated.deploy("image-pulling.yaml", "us-west-2", "image-pulling", outputs, ChinaAccountId="123456789012")
+    login = {"auth": base64.b64encode(b"robot:logins-of-sources").decode()}
+    auth = operated.global_secrets.create_secret(
+        Name="RegistryAuth", SecretString=json.dumps({"auths": {"ghcr.io": login}})
+    )
+    operated.deploy(
+        *("image-pulling.yaml", "us-west-2", "image-pulling", outputs),
+        ChinaAccountId="123456789012",
+        RegistryAuthSecretArn=auth["ARN"],
+    )
     pull = operated.global_iam.create_access_key(UserName=PULL_USER)["AccessKey"]
     push = operated.china_iam.create_access_key(UserName=PUSH_USER)["AccessKey"]
     pull_id, pull_secret = pull["AccessKeyId"], pull["SecretAccessKey"]
@@ -90,7 +99,7 @@ def well(operated: Operated, answer: Answer, monkeypatch: pytest.MonkeyPatch) ->
         environment=project["environment"],
         serviceRole="arn:aws:iam::123456789012:role/builds",
     )
-    operated.secrets = [pull_id, pull_secret, push_id, push_secret, TOKEN]
+    operated.secrets = [pull_id, pull_secret, push_id, push_secret, TOKEN, "logins-of-sources", login["auth"]]
     return operated
 
 

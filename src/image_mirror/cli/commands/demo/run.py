@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jsonpatch
 import typer
@@ -138,21 +139,37 @@ def _show_pod(title: str, review: Json) -> Json:
 
 
 def _show_copies(aws: Emulation) -> None:
-    """Let the stream start the builds and ECR's events end them; print the states of each record."""
+    """Let the stream start the builds, ECR's events say that the copies arrived, and the schedule see the builds' ends.
+
+    Print the states of each record.
+    """
     states = {(record.repo, record.tag): [str(record.status)] for record in aws.records()}
     reconciler.handler(aws.stream_batch(), Context())
     for record in aws.records():
         states[record.repo, record.tag].append(f"{record.status} by {record.build_id}")
         reconciler.handler(aws.push(record), Context())
+    _a_minute_later()
     if states:
         typer.echo("Records, one for each image, and their states:")
     for record in aws.records():
-        states[record.repo, record.tag].append(f"{record.status} as {record.digest}")
+        states[record.repo, record.tag] += [
+            f"{record.status} as {record.digest}",
+            f"the build has ended: it pushed {'this digest' if record.pushed == record.digest else record.pushed}, "
+            f"signatures copied with it: {record.signatures}",
+        ]
         typer.echo(f"  {record.source}")
         for step in states[record.repo, record.tag]:
             typer.echo(f"    {step}")
     if states:
         typer.echo("")
+
+
+def _a_minute_later() -> None:
+    """Run the schedule as if a minute had passed."""
+    with mock.patch("time.time", return_value=time.time() + 60):
+        reconciler.load.cache_clear()  # it holds the clock
+        reconciler.handler({}, Context())
+    reconciler.load.cache_clear()
 
 
 def _short(name: str) -> str:

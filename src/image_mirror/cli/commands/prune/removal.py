@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.aws_errors import code_of
-from image_mirror.cli.commands.prune.selection import Details, InUse, Tag, Unused, tags, unused_untagged
+from image_mirror.cli.commands.prune.selection import (
+    Details,
+    InUse,
+    Tag,
+    Unused,
+    signatures_left,
+    signed_digest,
+    tags,
+    unused_untagged,
+)
 from image_mirror.cli.image_selection import ImageResult
 from image_mirror.cli.terminal import each
 from image_mirror.table import Records
@@ -112,6 +121,9 @@ class Pruning:
             self._remove_tags(repo, names)
         if removable:
             self._remove_untagged(repo, found, running)
+            if any(signed_digest(tag.name) for tag in tags(repo, found)):
+                for names in _batches(signatures_left(repo, images(self._ecr, repo), running)):
+                    self._delete(repo, "imageTag", names)
 
     def _reason_to_keep(self, before: Tag, now: Tag | None, running: InUse) -> ImageResult | None:
         if self._records.get(*before.key) is not None:

@@ -1,6 +1,7 @@
 """Finds the images in ECR that nobody needs: from the times in ECR, the table, and what clusters run. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ _INDEXES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
+_SIGNATURE_TAG = re.compile(r"sha256-([a-f0-9]{64})\.(?:sig|att|sbom)")
 _STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
 
 Details = Mapping[str, Any]
@@ -106,10 +108,13 @@ def tags(repo: str, images: Iterable[Details]) -> Iterator[Tag]:
 def unused(all_tags: Iterable[Tag], records: Mapping[tuple[str, str], Record], running: InUse, cutoff: int) -> Found:
     """Find what was not pushed, pulled or requested since `cutoff`. What was not used for the longest time is first.
 
-    A copy whose record is not COPIED is kept: it is being copied, or has failed and may be requested again.
+    A copy whose record is not COPIED is kept: it is being copied, or has failed and may be requested again. cosign's
+    tags are no copies.
     """
     found = Found([])
     for tag in sorted(all_tags, key=lambda tag: (tag.used_at, tag.key)):
+        if signed_digest(tag.name):
+            continue
         record = records.get(tag.key)
         # A refresh that finds nothing newer pushes nothing. Only its request shows that a pod needed the copy.
         if max(tag.used_at, record.requested_at if record else 0) >= cutoff:
@@ -123,16 +128,36 @@ def unused(all_tags: Iterable[Tag], records: Mapping[tuple[str, str], Record], r
     return found
 
 
+def signed_digest(tag: str) -> str | None:
+    """Return the digest of the image that a tag of cosign 2 belongs to: its signature, attestation or SBOM."""
+    found = _SIGNATURE_TAG.fullmatch(tag)
+    return f"sha256:{found[1]}" if found else None
+
+
+def signatures_left(repo: str, images: Sequence[Details], running: InUse) -> list[str]:
+    """Return cosign's tags in a repository whose image is not there, and does not run either."""
+    held = {image["imageDigest"] for image in images}
+    subjects = {tag.name: signed_digest(tag.name) for tag in tags(repo, images)}
+    return [
+        name
+        for name, digest in subjects.items()
+        if digest and digest not in held and not running.holds(repo, "", digest)
+    ]
+
+
 def unused_untagged(repo: str, images: Iterable[Details], running: InUse, cutoff: int) -> tuple[list[str], list[str]]:
     """Return the digests of a repository's untagged images that nobody has used since `cutoff`: indexes, and others.
 
     An index is removed before the images that it refers to, because ECR keeps these as long as the index exists.
+    What refers to a subject, as a signature does, is not removed here: ECR removes it after its subject.
     """
     indexes: list[str] = []
     others: list[str] = []
     for image in images:
         [as_tagged] = tags(repo, [{**image, "imageTags": [""]}])
-        if image.get("imageTags") or as_tagged.used_at >= cutoff or running.holds(repo, "", as_tagged.digest):
+        if image.get("imageTags") or image.get("subjectManifestDigest"):
+            continue
+        if as_tagged.used_at >= cutoff or running.holds(repo, "", as_tagged.digest):
             continue
         (indexes if image.get("imageManifestMediaType") in _INDEXES else others).append(as_tagged.digest)
     return indexes, others

@@ -72,7 +72,10 @@ def status(
       waits         how often it was delayed for another reason
       build         the latest build's ID, or null
       digest        of the image in ECR, or null
+      signatures    how many were copied with it, or why none or fewer, or null
       reason        of the latest failure or delay, or null
+      requested_by  NAMESPACE/KIND/NAME of the pod's controller or of the pod that requested
+                    it; null for a request by an operator or of an older release
     For one image it prints one object with these keys and
       build_details null, or an object with build, status, log_group, log_stream,
                     phases (each with phase, status, seconds, message) and log (a list of lines)

@@ -36,7 +36,9 @@ class RecordRow:
     waits: int
     build: str | None
     digest: str | None
+    signatures: str | None
     reason: str | None
+    requested_by: str | None
 
 
 def record_row(record: Record) -> RecordRow:
@@ -52,7 +54,9 @@ def record_row(record: Record) -> RecordRow:
         waits=record.waits,
         build=record.build_id,
         digest=record.digest,
+        signatures=record.signatures,
         reason=record.error,
+        requested_by=record.requested_by,
     )
 
 
@@ -116,11 +120,13 @@ def full(record: Record, now: int) -> Iterator[str]:
         "copy": record.destination,
         "state": record.status or "none: an older deployment wrote the record; the next pod requests the copy",
         "requested": moment(record.requested_at, now),
+        "requester": record.requested_by or "not a pod, or a pod of an older release",
         "changed": moment(record.updated_at, now),
         "next look": moment(record.due_at or 0, now),
         "attempts": f"{record.attempts} refused by the source, {record.waits} delayed for another reason",
         "build": record.build_id or "-",
         "digest": record.digest or "-",
+        "signatures": record.signatures or "-",
         "reason": record.error or "-",
     }
     width = max(map(len, fields))
