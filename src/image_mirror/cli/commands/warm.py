@@ -23,8 +23,9 @@ from image_mirror.cli.plan import ImagesToCopy, images_to_copy, pods_as_written
 from image_mirror.cli.stacks import china_stack, mirror_of
 from image_mirror.decisions import Mirror
 from image_mirror.messages import printable
+from image_mirror.metrics import Metric
 from image_mirror.pod_images import SKIP_LABEL
-from image_mirror.record import Policy, Record
+from image_mirror.record import DAY, Policy, Record
 from image_mirror.recorder import KnownRecords, NotRecordedError, Recorder
 from image_mirror.reference import Destination
 from image_mirror.table import Records
@@ -114,7 +115,7 @@ def _wait(
     copies: list[CopyProgress] = []
     with _display() as show:
         for copies in follow(
-            records, {destination: existing[destination] for destination in found.copies}, describe, time.sleep
+            records, {destination: existing.get(destination) for destination in found.copies}, describe, time.sleep
         ):
             show(copies)
             if time.monotonic() - started > minutes * 60:
@@ -161,7 +162,8 @@ _BATCH = 100
 _BATCH_SECONDS = 60.0  # the longest time for recording a batch
 _PARALLEL = 8
 # A pod waits before it requests a failed copy again. An operator does not have to.
-_POLICY = Policy(retry_failed=0)
+# The stack's VerifyHours is not known here, so no copy is checked too late.
+_POLICY = Policy(retry_failed=0, verify=100 * 365 * DAY)
 
 
 def plan_copies(records: Records, found: ImagesToCopy) -> list[CopyProgress]:
@@ -181,7 +183,12 @@ def plan_copies(records: Records, found: ImagesToCopy) -> list[CopyProgress]:
 
 def request_copies(records: Records, found: ImagesToCopy) -> dict[Destination, Record]:
     """Record each copy. Raises NoAnswerError, ClientError, BotoCoreError."""
-    recorder = Recorder(records, _POLICY, KnownRecords())
+
+    def report(metric: Metric, copy: str, reason: str) -> None:
+        if metric is Metric.RECORDS_UNUSABLE:
+            typer.echo(printable(f"Error: the table refuses the record of {copy}: {reason}"), err=True)
+
+    recorder = Recorder(records, _POLICY, KnownRecords(), report)
     copy_requests = [CopyRequest(copy, pull_always=False) for copy in found.copies.values()]
     existing: dict[Destination, Record] = {}
     for start in range(0, len(copy_requests), _BATCH):
