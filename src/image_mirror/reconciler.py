@@ -27,12 +27,14 @@ from image_mirror.lifecycle import (
     Step,
     after_push_event,
     delayed,
+    key_refused,
     lookup_failed,
     next_step,
     not_served,
     of_change,
     started,
     verified,
+    without_copy,
 )
 from image_mirror.metrics import Metric
 from image_mirror.record import Build, Record
@@ -134,7 +136,7 @@ class Reconciler:
             if record.due_at is not None and record.due_at <= self._now():
                 _logger.warning("not served", extra={"copy": record.destination})
                 self._write(record, Save(not_served(record, self._now(), self._policy)), invocation)
-        elif next_step(record, None, self._now()) is Step.INSPECT:
+        elif next_step(record, None, self._now(), self._policy) is Step.INSPECT:
             building.append(record)
         else:
             self._take(record, None, invocation)
@@ -162,7 +164,7 @@ class Reconciler:
 
     def _take(self, record: Record, build: Build | None, invocation: Invocation) -> None:
         """Do the record's next step, and write the result."""
-        step, wait = next_step(record, build, self._now()), _wait(build)
+        step, wait = next_step(record, build, self._now(), self._policy), _wait(build)
         match step:
             case Step.START:
                 if invocation.no_capacity:
@@ -174,7 +176,13 @@ class Reconciler:
                 except DelayedError as error:
                     invocation.no_capacity = invocation.no_capacity or error.no_capacity
                     soon, wait = error.no_capacity or error.uncertain, _wait(error)
-                    step = Save(delayed(record, str(error), self._now(), soon=soon))
+                    if error.key:
+                        after = key_refused(record, str(error), self._now())
+                    elif error.refusal is None:
+                        after = delayed(record, str(error), self._now(), soon=soon)
+                    else:
+                        after = without_copy(record, Build(error.refusal, str(error)), self._now(), self._policy)
+                    step = Save(after)
                 else:
                     step = Save(started(record, build_id, self._now()))
             case Step.VERIFY:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from image_mirror.lifecycle import _LONGEST_WAIT
+from image_mirror.lifecycle import _LONGEST_KEY_WAIT
 from image_mirror.metrics import Metric
 from image_mirror.record import MINUTE
 from image_mirror.table import DUE_INDEX
@@ -253,7 +253,7 @@ def test_every_alarm_is_in_the_table_of_rules() -> None:
 def test_the_alarm_of_a_key_that_stays_refused_stays_in_alarm() -> None:
     """A copy that waits for the key tries at least once in the longest wait, so twice in the time of the alarm."""
     needed, periods, period, *_ = rule("KeyRefusedAlarm")
-    assert needed * _LONGEST_WAIT <= periods * period * 1000
+    assert needed * _LONGEST_KEY_WAIT <= periods * period * 1000
     assert period * 1000 > MINUTE, "a refusal and its retry a minute later count once"
 
 
