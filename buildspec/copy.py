@@ -39,6 +39,7 @@ EXIT_CODES = {
     "TOO_LARGE": 46,
     "UNREACHABLE": 50,
     "TARGET_BUSY": 50,
+    "TARGET_DENIED": 50,
     "STALLED": 51,
 }
 REPEATED = ("UNREACHABLE", "TARGET_BUSY")
@@ -226,7 +227,7 @@ def of_target(said: str, path: str) -> str:
         or status in (401, 403)
         or re.search("authorization token|no basic auth", said)
     ):
-        return "TARGET_LOGIN"
+        return "TARGET_DENIED"
     if status in (400, 405, 413, 415, 422) or code == "UNSUPPORTED" or re.search("_INVALID$|^SIZE_", code):
         # A layer can have been damaged on its way.
         return "REFUSED" if "/manifests/" in path else "TARGET_BUSY"

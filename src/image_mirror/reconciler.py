@@ -307,7 +307,7 @@ def _asks(item: Mapping[str, Any]) -> bool:
 
 def _wait(cause: DelayedError | Build | None) -> Metric:
     """Return the metric of a wait with this cause."""
-    if cause is not None and cause.key:
+    if cause is not None and (cause.key or (isinstance(cause, Build) and cause.code == "AUTH_FILE")):
         return Metric.KEY_REFUSED
     return Metric.BUSY if isinstance(cause, DelayedError) and cause.no_capacity else Metric.WAITS
 

@@ -74,10 +74,10 @@ TO_ECR: list[tuple[str, BuildResult, str, str]] = [
     ("ECR's 500 with another code", WAIT, "TARGET_BUSY", "UNKNOWN: x"),
     ("no repository", WAIT, "TARGET_BUSY", "NAME_UNKNOWN: The repository with name 'x' does not exist in the registry"),
     ("a child that ECR has not seen", WAIT, "TARGET_BUSY", "MANIFEST_UNKNOWN: x"),
-    ("the password has expired", WAIT, "TARGET_LOGIN", "DENIED: Your authorization token has expired. Reauthenticate and try again."),
-    ("ECR's 401", WAIT, "TARGET_LOGIN", "UNAUTHORIZED: x"),
-    ("ECR's 403 without a code", WAIT, "TARGET_LOGIN", "unexpected status code 403 Forbidden"),
-    ("the user may not push", WAIT, "TARGET_LOGIN", "DENIED: User: arn:aws-cn:iam::1:user/push is not authorized to perform: ecr:PutImage"),
+    ("the password has expired", WAIT, "TARGET_DENIED", "DENIED: Your authorization token has expired. Reauthenticate and try again."),
+    ("ECR's 401", WAIT, "TARGET_DENIED", "UNAUTHORIZED: x"),
+    ("ECR's 403 without a code", WAIT, "TARGET_DENIED", "unexpected status code 403 Forbidden"),
+    ("the user may not push", WAIT, "TARGET_DENIED", "DENIED: User: arn:aws-cn:iam::1:user/push is not authorized to perform: ecr:PutImage"),
     ("ECR refuses the manifest", END, "REFUSED", "UNSUPPORTED: Invalid parameter at 'ImageManifest' failed to satisfy constraint: 'Invalid JSON syntax'"),
     ("a manifest that is invalid", END, "REFUSED", "MANIFEST_INVALID: bad"),
     ("400 without a code", END, "REFUSED", "unexpected status code 400 Bad Request"),
@@ -138,12 +138,12 @@ CASES: list[tuple[str, BuildResult, str, str]] = [
     ("an upload that ECR forgot", WAIT, "TARGET_BUSY", f"PUT https://{TARGET}/v2/x/blobs/uploads/?digest=1: BLOB_UPLOAD_UNKNOWN: x"),
     ("a layer that was damaged on its way", WAIT, "TARGET_BUSY", f"PUT https://{TARGET}/v2/x/blobs/uploads/?digest=1: DIGEST_INVALID: x"),
     ("an upload's 400", WAIT, "TARGET_BUSY", UPLOAD + "unexpected status code 400 Bad Request: <html>"),
-    ("the password has expired at an upload", WAIT, "TARGET_LOGIN", UPLOAD + "DENIED: Your authorization token has expired. Reauthenticate and try again."),
-    ("ECR's 401 at a HEAD", WAIT, "TARGET_LOGIN", HEAD_TARGET + "401 Unauthorized" + NO_BODY),
-    ("ECR's 403 at a HEAD", WAIT, "TARGET_LOGIN", HEAD_TARGET + "403 Forbidden" + NO_BODY),
+    ("the password has expired at an upload", WAIT, "TARGET_DENIED", UPLOAD + "DENIED: Your authorization token has expired. Reauthenticate and try again."),
+    ("ECR's 401 at a HEAD", WAIT, "TARGET_DENIED", HEAD_TARGET + "401 Unauthorized" + NO_BODY),
+    ("ECR's 403 at a HEAD", WAIT, "TARGET_DENIED", HEAD_TARGET + "403 Forbidden" + NO_BODY),
     ("ECR is not reachable", WAIT, "UNREACHABLE", f'Get "https://{TARGET}/v2/": dial tcp 52.82.0.1:443: i/o timeout'),
     ("names that look like errors", WAIT, "TARGET_BUSY", UPLOAD + "NAME_UNKNOWN: The repository with name 'mirror/limitexceeded/immutable/quota' does not exist"),
-    ("a user who may not push to such a name", WAIT, "TARGET_LOGIN", UPLOAD + "DENIED: not authorized: repository/mirror/limitexceeded/immutable/quota"),
+    ("a user who may not push to such a name", WAIT, "TARGET_DENIED", UPLOAD + "DENIED: not authorized: repository/mirror/limitexceeded/immutable/quota"),
     # Anything else.
     ("a full disk", WAIT, "UNEXPLAINED", "write /tmp/x: no space left on device"),
     ("a sentence of its own", WAIT, "UNEXPLAINED", "something new"),
@@ -181,7 +181,7 @@ def test_each_error_of_crane_has_its_cost_and_its_result(
 @pytest.mark.parametrize("result", PROGRAM.EXIT_CODES)
 def test_a_reconciler_of_the_release_before_ends_each_build(result: str) -> None:
     """It knows six codes, and takes any other one for an attempt: so no build is repeated for ever."""
-    waits = {"RATE_LIMITED", "UNREACHABLE", "TARGET_BUSY", "TARGET_LOGIN", "AUTH_FILE"}
+    waits = {"RATE_LIMITED", "UNREACHABLE", "TARGET_BUSY", "TARGET_LOGIN", "TARGET_DENIED", "AUTH_FILE"}
     for exported in (True, False):
         old = cost(result, exported=exported, read=released_build_result.read_build)
         if result == "COPIED":
@@ -256,7 +256,7 @@ def test_every_text_has_a_result(text: str, start: str) -> None:
 
 def test_each_result_of_the_table_is_there() -> None:
     named = {result for _, _, result, _ in CASES}
-    assert named | {"COPIED", "AUTH_FILE", "TOO_LARGE", "STALLED"} == set(PROGRAM.EXIT_CODES)
+    assert named | {"COPIED", "AUTH_FILE", "TARGET_LOGIN", "TOO_LARGE", "STALLED"} == set(PROGRAM.EXIT_CODES)
     assert all(re.fullmatch("[A-Z_]+", name) for name in named)
     assert len({error for *_, error in CASES}) == len(CASES), "each line once"
     assert list(itertools.chain(PROGRAM.REPEATED)) == ["UNREACHABLE", "TARGET_BUSY"]
