@@ -152,17 +152,17 @@ def test_each_state_has_its_step(record: Record, build: Build | None, now: int, 
 )
 def test_a_request_of_an_earlier_release_that_builds_refuse_ends_with_the_reason(source: str, reason: str) -> None:
     """A build would cost five attempts and refuse it each time."""
-    step = next_step(replace(REQUESTED, source=source), None, NOW)
+    step = next_step(replace(REQUESTED, source=source), None, NOW, POLICY)
     assert isinstance(step, Save)
     assert (step.record.status, step.record.due_at) == (Status.FAILED, None)
     assert reason in (step.record.error or "")
-    refresh = next_step(replace(REQUESTED, source=source, digest=HELD), None, NOW)
+    refresh = next_step(replace(REQUESTED, source=source, digest=HELD), None, NOW, POLICY)
     assert isinstance(refresh, Save)
     assert (refresh.record.status, refresh.record.digest) == (Status.COPIED, HELD)
     copying = replace(COPYING, source=source)
-    assert next_step(copying, SUCCEEDED, LATER) is Step.VERIFY, "a build that runs is waited for"
+    assert next_step(copying, SUCCEEDED, LATER, POLICY) is Step.VERIFY, "a build that runs is waited for"
     waiting = replace(REQUESTED, source=source, due_at=NOW + MINUTE)
-    assert next_step(waiting, None, NOW) is Step.WAIT
+    assert next_step(waiting, None, NOW, POLICY) is Step.WAIT
 
 
 def test_a_running_build_is_looked_at_again_within_the_minute() -> None:
