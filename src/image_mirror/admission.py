@@ -38,6 +38,14 @@ def copy_requests(decisions: Mapping[ImageField, Decision]) -> list[CopyRequest]
     return list(merged.values())
 
 
+def copies_placed(decisions: Mapping[ImageField, Decision], mirror: Mirror) -> int:
+    """Return how many copies the new images already name, each once.
+
+    The API server calls again with the patched pod (reinvocationPolicy): the first call has put them there.
+    """
+    return len({field.image for field in decisions if mirror.serves(field.image)})
+
+
 def apply_records(
     decisions: Mapping[ImageField, Decision],
     records: Mapping[Destination, Record],
@@ -47,10 +55,12 @@ def apply_records(
 ) -> tuple[dict[ImageField, str], list[str]]:
     """Return the images that change, each with its new image, and the warnings.
 
-    `records` has the record of every copy that the decisions name; `now` is in milliseconds since the epoch.
+    An image whose copy has no record in `records` stays as written: its pod names too many. `now` is in milliseconds
+    since the epoch.
     """
     changes: dict[ImageField, str] = {}
     warnings: list[str] = []
+    too_many: set[Destination] = set()
     for field, decision in decisions.items():
         match decision:
             case Leave(warning=warning):
@@ -58,6 +68,8 @@ def apply_records(
                     warnings.append(warning)
             case Restore(image=image) | Rewrite(image=image):
                 changes[field] = image
+            case Copy(destination=destination) if destination not in records:
+                too_many.add(destination)
             case Copy(destination=destination):
                 record = records[destination]
                 swap = record.is_active and (swap_when == "always" or record.digest is not None)
@@ -75,7 +87,9 @@ def apply_records(
                     warnings.append(messages.copying(field.image) if swap else messages.copied_later(field.image))
             case _:
                 assert_never(decision)
-    return changes, messages.at_most_ten(warnings)
+    # The first, because only ten are shown.
+    first = [messages.too_many(len(too_many))] if too_many else []
+    return changes, messages.at_most_ten([*first, *warnings])
 
 
 def _latest_result(record: Record) -> str:

@@ -35,11 +35,13 @@ def requester(review: Review) -> str | None:
 
 
 def named_copies(copy_requests: Iterable[CopyRequest], records: Mapping[Destination, Record]) -> tuple[list[Json], int]:
-    """Return the source, the copy and the state of each requested copy, and how many more there are than fit."""
+    """Return the source, the copy and the state of each copy with a record, and how many more there are than fit."""
     named: list[Json] = []
     room, omitted = _LONGEST, 0
     for request in copy_requests:
         destination = request.copy.destination
+        if destination not in records:
+            continue
         state = records[destination].status
         each = {"image": str(request.copy.source), "copy": destination.by_tag, "state": str(state or "NONE")}
         room -= len(json.dumps(each))

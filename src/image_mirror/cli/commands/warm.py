@@ -181,7 +181,7 @@ def plan_copies(records: Records, found: ImagesToCopy) -> list[CopyProgress]:
 
 def request_copies(records: Records, found: ImagesToCopy) -> dict[Destination, Record]:
     """Record each copy. Raises NoAnswerError, ClientError, BotoCoreError."""
-    recorder = Recorder(records, _POLICY, KnownRecords())
+    recorder = Recorder(records, _POLICY, KnownRecords(), _BATCH)
     copy_requests = [CopyRequest(copy, pull_always=False) for copy in found.copies.values()]
     existing: dict[Destination, Record] = {}
     for start in range(0, len(copy_requests), _BATCH):
