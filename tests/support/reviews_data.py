@@ -31,7 +31,7 @@ HEX = "c0f429e16b13e583da7e5a6ec20dd656d325d88e6819cafe0adb0828976529dc"
 DIGEST = f"sha256:{HEX}"
 CAPTURED = tuple(sorted(path.name for path in (Path(__file__).parents[1] / "reviews").glob("*.json")))
 
-Lookup = Callable[[Sequence[CopyRequest]], Mapping[Destination, Record | None]]
+Lookup = Callable[[Sequence[CopyRequest]], Mapping[Destination, Record]]
 
 
 def captured(name: str) -> Json:
