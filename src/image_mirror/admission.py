@@ -9,7 +9,7 @@ from typing import Literal, assert_never
 from image_mirror import messages
 from image_mirror.decisions import Copy, Decision, Leave, Mirror, Restore, Rewrite, copy_of, replaces_image
 from image_mirror.pod_images import ORIGINALS, ImageField, annotations, image_fields, original_images
-from image_mirror.record import MINUTE, MOST_ATTEMPTS, Policy, Record
+from image_mirror.record import MINUTE, MOST_ATTEMPTS, Policy, Record, retry_pause
 from image_mirror.reference import Destination
 from image_mirror.review import Json, Review
 
@@ -80,7 +80,8 @@ def apply_records(
                     changes[field] = str(destination)
                 if not record.is_active:
                     # Rounded up. If this clock is behind the one that wrote the record, at most the full time.
-                    wait = min(record.updated_at + policy.retry_failed - now, policy.retry_failed)
+                    pause = retry_pause(record, policy)
+                    wait = min(record.updated_at + pause - now, pause)
                     reason = record.error or "the reason is unknown"
                     warnings.append(messages.failed(field.image, reason, max(1, -(-wait // MINUTE))))
                 elif record.digest is None and record.attempts:

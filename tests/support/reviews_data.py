@@ -102,8 +102,8 @@ def event_of(
     }
 
 
-def all_records(status: Status | None, *, digest: str | None = None, error: str | None = None) -> Lookup:
-    """Return a lookup that answers every request with a record of this status."""
+def all_records(status: Status | None, *, digest: str | None = None, error: str | None = None, **more: Any) -> Lookup:
+    """Return a lookup that answers every request with a record of this status, and of `more`."""
 
     def lookup(wanted: Sequence[CopyRequest]) -> dict[Destination, Record]:
         return {
@@ -115,6 +115,7 @@ def all_records(status: Status | None, *, digest: str | None = None, error: str 
                 status=status,
                 digest=digest,
                 error=error,
+                **more,
             )
             for request in wanted
         }

@@ -269,6 +269,12 @@ def test_the_record_and_swap_when_say_whether_the_image_changes(
     assert admitted.warnings == ([warning("gcr.io/x:1", *details)] if warning else [])
 
 
+def test_the_warning_of_a_copy_that_failed_again_gives_the_longer_pause() -> None:
+    lookup = all_records(Status.FAILED, error="STALLED: nothing was read", same_result="STALLED 2", failures=1)
+    admitted = admit(review_of(made_pod({"a": "gcr.io/x:1"})), lookup)
+    assert admitted.warnings == [failed("gcr.io/x:1", "STALLED: nothing was read", 24 * 60)]
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
