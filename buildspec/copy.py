@@ -43,7 +43,7 @@ EXIT_CODES = {
     "STALLED": 51,
 }
 REPEATED = ("UNREACHABLE", "TARGET_BUSY")
-# Layers at the same time, as benchmarks/copiers.py measures: a connection across the border is slow, many are not.
+# Layers at the same time: a connection across the border is slow, several are not.
 JOBS = "12"
 DIGEST_SECONDS = 600.0
 
