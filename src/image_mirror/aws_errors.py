@@ -5,6 +5,8 @@ Codes differ from service to service; each set has those of all services that ar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from image_mirror.record import BuildResult
+
 KEY_REFUSED = frozenset(
     (
         "AuthFailure",
@@ -43,6 +45,8 @@ _QUOTED = frozenset(
         "ResourceNotFoundException",
     )
 )
+INVALID = frozenset(("InvalidParameterException", "InvalidTagParameterException", "TooManyTagsException"))
+"""AWS refuses what the call says, whenever it is made."""
 _LONGEST_MESSAGE = 300
 
 
@@ -50,11 +54,21 @@ class DelayedError(Exception):
     """AWS, the network or the configuration delays a copy; its source is not the cause.
 
     `no_capacity`: AWS is only busy. `uncertain`: the call may have succeeded nevertheless. `key`: the key is
-    missing or was refused. The message is for people and contains no secret.
+    missing or was refused. `refusal`: AWS refuses this copy, which counts like a build with that result. The message is
+    for people and contains no secret.
     """
 
-    def __init__(self, message: str, *, no_capacity: bool = False, uncertain: bool = False, key: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        no_capacity: bool = False,
+        uncertain: bool = False,
+        key: bool = False,
+        refusal: BuildResult | None = None,
+    ) -> None:
         super().__init__(message)
+        self.refusal = refusal
         self.no_capacity = no_capacity
         self.uncertain = uncertain
         self.key = key

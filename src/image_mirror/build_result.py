@@ -24,20 +24,29 @@ EXIT_CODES = {
 }
 """The buildspec's exit codes and the COPY_RESULT that each one means, if the result is not exported.
 
-AUTH_FILE has the code of TARGET_LOGIN, and TARGET_BUSY that of UNREACHABLE: they cost the same, and earlier releases
-know these codes.
+AUTH_FILE has the code of TARGET_LOGIN, and TARGET_BUSY and TARGET_DENIED that of UNREACHABLE: they are waits too, and
+earlier releases know these codes.
 """
 
 _COSTS = {
     **dict.fromkeys(("NOT_FOUND", "DENIED", "BAD_INPUT"), BuildResult.REFUSED),
     **dict.fromkeys(
-        ("RATE_LIMITED", "UNREACHABLE", "AUTH_FILE", "TARGET_LOGIN", "TARGET_BUSY", "STALLED", "UNEXPLAINED"),
+        (
+            "RATE_LIMITED",
+            "UNREACHABLE",
+            "AUTH_FILE",
+            "TARGET_LOGIN",
+            "TARGET_BUSY",
+            "TARGET_DENIED",
+            "STALLED",
+            "UNEXPLAINED",
+        ),
         BuildResult.DELAYED,
     ),
     **dict.fromkeys(("REFUSED", "TOO_LARGE"), BuildResult.ENDED),
 }
 """What a build without a copy costs, by its COPY_RESULT. In a row, STALLED and UNEXPLAINED cost more (lifecycle.py)."""
-_OF_A_KEY = frozenset(("AUTH_FILE", "TARGET_LOGIN"))
+_OF_A_KEY = "TARGET_LOGIN"  # no build can log in to ECR; after a login that worked, ECR's refusal is TARGET_DENIED
 # Phases before the first command: their failures say nothing about the source.
 _BEFORE_COMMANDS = frozenset(("SUBMITTED", "QUEUED", "PROVISIONING", "DOWNLOAD_SOURCE"))
 _LONGEST_REASON = 400
@@ -75,7 +84,7 @@ def read_build(build: Mapping[str, Any]) -> Build:
         result = EXIT_CODES.get(int(exit_code[1])) if exit_code else None
     code = str(result or "UNEXPLAINED")
     reason = exported.get("COPY_REASON") or message
-    return Build(_COSTS[code], _one_line(f"{code}: {reason}"), code in _OF_A_KEY, code)
+    return Build(_COSTS[code], _one_line(f"{code}: {reason}"), code == _OF_A_KEY, code)
 
 
 _VERBS = {"TIMED_OUT": "ran out of time", "STOPPED": "was stopped"}

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from image_mirror.aws_errors import delayed_by
-from image_mirror.record import Record
+from image_mirror.aws_errors import DENIED, INVALID, code_of, delayed_by
+from image_mirror.record import BuildResult, Record
 from image_mirror.reference import DIGEST_TAG
 from image_mirror.settings import Settings
 
@@ -53,7 +53,9 @@ class Repositories:
                 text = json.dumps(pull_policy(self._settings.pull_accounts, partition))
                 self._ecr.set_repository_policy(repositoryName=repository, policyText=text)
         except (ClientError, BotoCoreError) as error:
-            raise delayed_by(f"creating the repository {repository}", error) from error
+            delay = delayed_by(f"creating the repository {repository}", error)
+            delay.refusal = _refusal(error)
+            raise delay from error
 
     def held(self, record: Record) -> str | None:
         """Return the digest that ECR holds under the record's tag, or None if it holds none."""
@@ -64,6 +66,14 @@ class Repositories:
         except (self._ecr.exceptions.ImageNotFoundException, self._ecr.exceptions.RepositoryNotFoundException):
             return None
         return answer["imageDetails"][0]["imageDigest"]
+
+
+def _refusal(error: ClientError | BotoCoreError) -> BuildResult | None:
+    """Return what a refusal counts as: the name is refused for good, or a quota or a policy, which may change."""
+    code = code_of(error) if isinstance(error, ClientError) else ""
+    if code in INVALID:
+        return BuildResult.ENDED
+    return BuildResult.DELAYED if code in DENIED | {"LimitExceededException", "KmsException"} else None
 
 
 def lifecycle_policy(days: int) -> dict[str, Any]:

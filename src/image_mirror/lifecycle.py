@@ -19,11 +19,13 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from image_mirror.metrics import Metric
-from image_mirror.record import MINUTE, MOST_ATTEMPTS, Build, BuildResult, Policy, Record, Status
+from image_mirror.record import HOUR, MINUTE, MOST_ATTEMPTS, Build, BuildResult, Policy, Record, Status
 from image_mirror.reference import no_longer_copied
 
 BACKOFF = (1 * MINUTE, 5 * MINUTE, 15 * MINUTE, 60 * MINUTE)
-_LONGEST_WAIT = 60 * MINUTE
+_LONGEST_KEY_WAIT = 30 * MINUTE
+_SHORT_WAITS = 10
+_LONG_WAITS = (2 * HOUR, 4 * HOUR, 6 * HOUR)  # after the tenth wait
 _POLL = 50_000  # just under the schedule's minute, so that each of its runs finds the running builds due
 _CLOCK_SKEW = 5_000  # the clocks of two functions; far below the shortest back-off
 _JITTER = 0.1
@@ -52,7 +54,7 @@ class Save:
 NextStep = Step | Save
 
 
-def next_step(record: Record, build: Build | None, now: int) -> NextStep:
+def next_step(record: Record, build: Build | None, now: int, policy: Policy) -> NextStep:
     """Return the next step of `record` at `now`. Every record and every build has one.
 
     `build` is what CodeBuild says of `record.build_id`, or None if it has not been asked.
@@ -72,7 +74,7 @@ def next_step(record: Record, build: Build | None, now: int) -> NextStep:
         return Save(replace(record, error=None, updated_at=now, due_at=now + _POLL))
     if build.result is BuildResult.COPIED:
         return Step.VERIFY
-    return Save(_after_failed_build(record, build, now))
+    return Save(without_copy(record, build, now, policy))
 
 
 def _of_open_build(record: Record, build: Build | None, now: int) -> NextStep:
@@ -84,12 +86,21 @@ def _of_open_build(record: Record, build: Build | None, now: int) -> NextStep:
     return Step.VERIFY
 
 
-def _after_failed_build(record: Record, build: Build, now: int) -> Record:
-    """Return the record after a build without a copy: it waits, it has one attempt less, or it ends."""
+def without_copy(record: Record, build: Build, now: int, policy: Policy) -> Record:
+    """Return the record after a build without a copy: it waits, it has one attempt less, or it ends.
+
+    A refused key ends nothing, because no build could have made the copy. Otherwise a request ends after
+    `policy.give_up`, and one that follows a FAILED one ends with its first build.
+    """
     last, _, count = (record.same_result or "").partition(" ")
     in_a_row = 1 + (int(count) if build.code and last == build.code and count.isdecimal() else 0)
     record = replace(record, same_result=f"{build.code} {in_a_row}" if build.code else None)
+    if build.key:
+        return key_refused(record, build.reason, now)
+    record = replace(record, failing_since=record.failing_since or now)
     if build.result is BuildResult.ENDED or in_a_row >= _ENDS_IN_A_ROW.get(build.code, in_a_row + 1):
+        return ended(record, build.reason, now)
+    if record.failures or now - (record.failing_since or now) >= policy.give_up:
         return ended(record, build.reason, now)
     if build.result is BuildResult.DELAYED and in_a_row < _COSTS_IN_A_ROW.get(build.code, in_a_row + 1):
         return delayed(record, build.reason, now)
@@ -104,13 +115,28 @@ def started(record: Record, build_id: str, now: int) -> Record:
 def delayed(record: Record, reason: str, now: int, *, soon: bool = False) -> Record:
     """Return the record of a copy that has to wait for another reason than its source: this costs no attempt.
 
-    Each wait is twice as long as the one before, from a minute to an hour. With `soon` it is one to two minutes: if AWS
-    is only busy, or if a start may have succeeded, because CodeBuild remembers its token for only five minutes.
+    Each wait is twice as long as the one before, from a minute to an hour; after the tenth it is two, four and then six
+    hours. With `soon` it is one to two minutes and is not counted: if AWS is only busy, or if a start may have
+    succeeded, because CodeBuild remembers its token for only five minutes.
     """
-    pause = MINUTE + int(MINUTE * _spread(record)) if soon else min(MINUTE << min(record.waits, 6), _LONGEST_WAIT)
-    return replace(
-        record, status=Status.REQUESTED, waits=record.waits + 1, error=reason, updated_at=now, due_at=now + pause
-    )
+    if soon:
+        pause = MINUTE + int(MINUTE * _spread(record))
+    elif record.waits < _SHORT_WAITS:
+        pause = min(MINUTE << min(record.waits, 6), HOUR)
+    else:
+        pause = _LONG_WAITS[min(record.waits - _SHORT_WAITS, len(_LONG_WAITS) - 1)]
+    waits = record.waits + (not soon)
+    return replace(record, status=Status.REQUESTED, waits=waits, error=reason, updated_at=now, due_at=now + pause)
+
+
+def key_refused(record: Record, reason: str, now: int) -> Record:
+    """Return the record of a copy that waits until someone has replaced a key: at most half an hour, however often.
+
+    The time until then does not count as time in which builds failed.
+    """
+    pause = min(MINUTE << min(record.waits, 6), _LONGEST_KEY_WAIT)
+    record = replace(record, status=Status.REQUESTED, waits=record.waits + 1, failing_since=None)
+    return replace(record, error=reason, updated_at=now, due_at=now + pause)
 
 
 def refused(record: Record, reason: str, now: int) -> Record:
@@ -129,8 +155,16 @@ def ended(record: Record, reason: str, now: int) -> Record:
     """Return the record after its last attempt. A copy that is in ECR stays COPIED and is verified at once."""
     if record.digest is not None:
         return replace(record, status=Status.COPIED, attempts=0, error=reason, updated_at=now, due_at=now)
-    attempts = record.attempts + 1
-    return replace(record, status=Status.FAILED, attempts=attempts, error=reason, updated_at=now, due_at=None)
+    attempts, failures = record.attempts + 1, record.failures + 1
+    return replace(
+        record,
+        status=Status.FAILED,
+        attempts=attempts,
+        failures=failures,
+        error=reason,
+        updated_at=now,
+        due_at=None,
+    )
 
 
 def verified(record: Record, held: str | None, now: int, policy: Policy, build: Build | None = None) -> NextStep:
@@ -146,7 +180,8 @@ def verified(record: Record, held: str | None, now: int, policy: Policy, build: 
         return Save(replace(after, digest=held, updated_at=now, due_at=_next_check(record, now, policy)))
     if arrived:
         return Save(_copied(_with_exports(record, held, build), held, now, policy))
-    return Save(refused(replace(record, digest=None), "the build succeeded, but ECR does not hold what it pushed", now))
+    lost = Build(BuildResult.REFUSED, "the build succeeded, but ECR does not hold what it pushed")
+    return Save(without_copy(replace(record, digest=None), lost, now, policy))
 
 
 def after_push_event(record: Record, held: str | None, now: int, policy: Policy) -> NextStep:
@@ -159,7 +194,7 @@ def after_push_event(record: Record, held: str | None, now: int, policy: Policy)
     if record.status is None or (arrived and held == record.digest):
         return Step.WAIT
     if arrived and (record.digest is None or record.status is Status.COPIED):
-        copied = _copied(record, held, now, policy)
+        copied = _copied(_with_exports(record, held, None), held, now, policy)
         open_build = record.build_id if record.status is Status.COPYING else record.open_build
         if open_build is not None:
             copied = replace(copied, open_build=open_build, due_at=now + _POLL)
@@ -180,7 +215,7 @@ def lookup_failed(record: Record, reason: str, now: int, policy: Policy, *, key:
         if key:
             return replace(record, open_build=None, updated_at=now, due_at=_next_check(record, now, policy))
         return replace(record, updated_at=now, due_at=now + _POLL)
-    return replace(record, waits=record.waits + 1, error=reason, updated_at=now, due_at=now + _POLL)
+    return replace(record, error=reason, updated_at=now, due_at=now + _POLL)
 
 
 def not_served(record: Record, now: int, policy: Policy) -> Record:
@@ -198,7 +233,8 @@ def of_change(before: Record, after: Record | None, wait: Metric) -> dict[Metric
         return {Metric.COPIES_GONE: 1}
     added: dict[Metric, float] = {}
     became = after.status if after.status is not before.status else None
-    if became is Status.COPYING:
+    became_copying = became is Status.COPYING
+    if became_copying:
         added[Metric.BUILDS_STARTED] = 1
     elif became is Status.FAILED:
         added[Metric.COPIES_FAILED] = 1
@@ -209,7 +245,7 @@ def of_change(before: Record, after: Record | None, wait: Metric) -> dict[Metric
     # The last attempt of a refresh leaves the older copy in use, with the reason and no count of attempts.
     if after.attempts > before.attempts or (became is Status.COPIED and after.error is not None):
         added[Metric.ATTEMPTS_REFUSED] = 1
-    if after.waits > before.waits:
+    elif after.error is not None and after.status in (Status.REQUESTED, Status.COPYING) and not became_copying:
         added[wait] = 1
     return added
 
@@ -224,6 +260,8 @@ def _copied(record: Record, held: str | None, now: int, policy: Policy) -> Recor
         waits=0,
         error=None,
         same_result=None,
+        failing_since=None,
+        failures=0,
         updated_at=now,
         due_at=due_at,
     )
@@ -234,7 +272,9 @@ def _with_exports(record: Record, held: str | None, build: Build | None) -> Reco
     signatures = record.signatures if held == record.digest else None
     if build is None:
         return replace(record, signatures=signatures)
-    return replace(record, pushed=build.digest or None, signatures=build.signatures or signatures)
+    if build.digest in ("", held):
+        signatures = build.signatures or signatures
+    return replace(record, pushed=build.digest or None, signatures=signatures)
 
 
 def _is_right(record: Record, held: str | None) -> bool:

@@ -27,12 +27,14 @@ from image_mirror.lifecycle import (
     Step,
     after_push_event,
     delayed,
+    key_refused,
     lookup_failed,
     next_step,
     not_served,
     of_change,
     started,
     verified,
+    without_copy,
 )
 from image_mirror.metrics import Metric
 from image_mirror.record import Build, Record
@@ -141,7 +143,7 @@ class Reconciler:
         record = self._in_order(record, invocation)
         if record is None:
             return
-        if next_step(record, None, self._now()) is Step.INSPECT:
+        if next_step(record, None, self._now(), self._policy) is Step.INSPECT:
             building.append(record)
         else:
             self._take(record, None, invocation)
@@ -208,7 +210,7 @@ class Reconciler:
 
     def _take(self, record: Record, build: Build | None, invocation: Invocation) -> None:
         """Do the record's next step, and write the result."""
-        step, wait = next_step(record, build, self._now()), _wait(build)
+        step, wait = next_step(record, build, self._now(), self._policy), _wait(build)
         match step:
             case Step.START:
                 if invocation.no_capacity:
@@ -220,7 +222,13 @@ class Reconciler:
                 except DelayedError as error:
                     invocation.no_capacity = invocation.no_capacity or error.no_capacity
                     soon, wait = error.no_capacity or error.uncertain, _wait(error)
-                    step = Save(delayed(record, str(error), self._now(), soon=soon))
+                    if error.key:
+                        after = key_refused(record, str(error), self._now())
+                    elif error.refusal is None:
+                        after = delayed(record, str(error), self._now(), soon=soon)
+                    else:
+                        after = without_copy(record, Build(error.refusal, str(error)), self._now(), self._policy)
+                    step = Save(after)
                 else:
                     step = Save(started(record, build_id, self._now()))
             case Step.VERIFY:
@@ -359,7 +367,7 @@ def _count_repair(record: Record, reason: str, invocation: Invocation) -> None:
 
 def _wait(cause: DelayedError | Build | None) -> Metric:
     """Return the metric of a wait with this cause."""
-    if cause is not None and cause.key:
+    if cause is not None and (cause.key or (isinstance(cause, Build) and cause.code == "AUTH_FILE")):
         return Metric.KEY_REFUSED
     return Metric.BUSY if isinstance(cause, DelayedError) and cause.no_capacity else Metric.WAITS
 

@@ -16,6 +16,8 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 MOST_ATTEMPTS = 5
 """How often a source may refuse a copy; with the last time the request ends."""
+WEEK = 7 * DAY
+_LONG_BUILDS = ("STALLED", "TOO_LARGE")
 
 
 class Status(StrEnum):
@@ -30,11 +32,12 @@ class Status(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """Times in milliseconds: before a FAILED copy can be requested again; before a copy by tag is refreshed (0: never);
-    between two checks that ECR still holds a copy."""
+    between two checks that ECR still holds a copy; how long builds may fail to make a copy."""
 
     retry_failed: int = 60 * MINUTE
     refresh: int = DAY
     verify: int = DAY
+    give_up: int = 72 * HOUR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +45,9 @@ class Record:
     """One copy. `repo` and `tag` are its destination; `source` is the image it is made from.
 
     `status` is None in an item written by an older deployment. `attempts` counts the builds since
-    `requested_at` that the source refused, `waits` the delays that cost no attempt. `build_id` is the latest build,
+    `requested_at` that the source refused, `waits` the delays that cost no attempt. `failing_since` is when the first
+    build of this request ended without a copy. `failures` counts the requests in a row that became FAILED; a request
+    after the first has one build. `build_id` is the latest build,
     running or ended. `digest` is what ECR holds. `error` is the latest reason, for people. `same_result` is the
     latest build's code, and how many builds in a row have ended with it. `open_build` is the ID of a build whose copy
     has arrived while its end has not been read. `pushed` is the digest that the latest such build exported, and
@@ -70,6 +75,8 @@ class Record:
     pushed: str | None = None
     signatures: str | None = None
     requested_by: str | None = None
+    failing_since: int | None = None
+    failures: int = 0
     raw: Mapping[str, Any] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -131,14 +138,26 @@ def new_record(destination: Destination, source: ImageReference, now: int, reque
 def needs_renewal(record: Record, now: int, *, by_digest: bool, pull_always: bool, policy: Policy) -> bool:
     """Return whether a pod that needs the copy at `now` requests it again.
 
-    A FAILED copy is requested again after `policy.retry_failed`; a copy by tag, for pods with imagePullPolicy Always,
-    after `policy.refresh`; an item without a status, from an older deployment, at once.
+    A FAILED copy is requested again after retry_pause(); a copy by tag, for pods with imagePullPolicy Always, after
+    `policy.refresh`; an item without a status, from an older deployment, at once.
     """
     if record.status is Status.COPIED:
         return pull_always and not by_digest and 0 < policy.refresh <= now - record.requested_at
     if record.status is Status.FAILED:
-        return now - record.updated_at >= policy.retry_failed
+        return now - record.updated_at >= retry_pause(record, policy)
     return record.status is None
+
+
+def retry_pause(record: Record, policy: Policy) -> int:
+    """Return how long after it failed a FAILED copy can be requested again by a pod, in milliseconds.
+
+    The pause doubles with each request that failed in a row, from `policy.retry_failed` to a day, or from a day to a
+    week if a build stalled or the image was too large, because such builds are long.
+    """
+    long = (record.same_result or "").partition(" ")[0] in _LONG_BUILDS
+    first, longest = (DAY, WEEK) if long else (policy.retry_failed, DAY)
+    first = max(first, policy.retry_failed)
+    return min(first << min(max(record.failures - 1, 0), 16), max(longest, first))
 
 
 def renew(record: Record, fresh: Record, *, pull_always: bool, policy: Policy) -> Record | None:
@@ -150,7 +169,8 @@ def renew(record: Record, fresh: Record, *, pull_always: bool, policy: Policy) -
     renewed = needs_renewal(record, now, by_digest=by_digest, pull_always=pull_always, policy=policy)
     if not renewed:
         return None
-    return replace(fresh, digest=record.digest, pushed=record.pushed, signatures=record.signatures)
+    failures = max(record.failures, 1) if record.status is Status.FAILED else 0
+    return replace(fresh, digest=record.digest, pushed=record.pushed, signatures=record.signatures, failures=failures)
 
 
 def asked_again(record: Record, now: int) -> Record | None:
@@ -165,7 +185,17 @@ def asked_again(record: Record, now: int) -> Record | None:
         again = record
     else:
         return None
-    return replace(again, attempts=0, waits=0, error=None, same_result=None, updated_at=now, due_at=now)
+    return replace(
+        again,
+        attempts=0,
+        waits=0,
+        error=None,
+        same_result=None,
+        failing_since=None,
+        failures=0,
+        updated_at=now,
+        due_at=now,
+    )
 
 
 def idempotency_token(record: Record) -> str:

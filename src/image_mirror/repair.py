@@ -43,6 +43,8 @@ def repaired(record: Record, source: str | None, now: int, policy: Policy) -> Re
         updated_at=_past(record.updated_at, now),
         attempts=record.attempts if record.attempts <= _MOST_COUNTED else 0,
         waits=record.waits if record.waits <= _MOST_COUNTED else 0,
+        failing_since=record.failing_since and _past(record.failing_since, now),
+        failures=record.failures if record.failures <= _MOST_COUNTED else 0,
         open_build=record.open_build if record.build_id else None,
         digest=record.digest if record.digest and _DIGEST.fullmatch(record.digest) and not is_other else None,
         error=record.error and record.error[:_LONGEST_ERROR],
@@ -55,7 +57,7 @@ def repaired(record: Record, source: str | None, now: int, policy: Policy) -> Re
         sound = replace(sound, status=Status.FAILED, error=error, updated_at=now, due_at=None)
     elif sound.status is None or is_other:
         sound = replace(sound, status=Status.REQUESTED, attempts=0, waits=0, error=None, same_result=None)
-        sound = replace(sound, requested_at=now, updated_at=now, due_at=now)
+        sound = replace(sound, failing_since=None, failures=0, requested_at=now, updated_at=now, due_at=now)
     else:
         due_at = sound.due_at
         is_wrong = due_at is None or due_at > now + _ahead(sound.status, policy)

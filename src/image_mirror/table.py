@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DUE_INDEX = "DueIndex"
 _DUE = "DUE"  # the only hash value in the index; a record without it is not in the index
-_NUMBERS = frozenset(("requested_at", "updated_at", "attempts", "waits", "due_at"))
+_NUMBERS = frozenset(("requested_at", "updated_at", "attempts", "waits", "due_at", "failing_since", "failures"))
 # DynamoDB's types.
 _TYPES = {field.name: "N" if field.name in _NUMBERS else "S" for field in fields(Record) if field.init}
 _OURS = (*_TYPES, "due")

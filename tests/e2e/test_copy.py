@@ -322,7 +322,7 @@ def test_a_source_that_stays_busy_ends_as_a_rate_limit(registries: Registries, p
     [
         pytest.param(405, "UNSUPPORTED", "Invalid parameter at 'ImageManifest'", "REFUSED", id="a manifest"),
         pytest.param(400, "TAG_INVALID", "cannot be overwritten because the tag is immutable.", "REFUSED", id="a tag"),
-        pytest.param(403, "DENIED", "Your authorization token has expired.", "TARGET_LOGIN", id="an expired password"),
+        pytest.param(403, "DENIED", "Your authorization token has expired.", "TARGET_DENIED", id="an expired password"),
         pytest.param(404, "NAME_UNKNOWN", "The repository does not exist", "TARGET_BUSY", id="no repository"),
     ],
 )
@@ -423,7 +423,7 @@ def test_a_target_that_refuses_the_password_stays_empty(
     with registry(tmp_path / "other", ("AWS", "another password")) as other:
         project = replace(project, target=other)
         run = project.run("gcr.io/team/refused:1")
-        assert_ended(project, run, "TARGET_LOGIN", "401 Unauthorized")
+        assert_ended(project, run, "TARGET_DENIED", "401 Unauthorized")
         assert other.catalogue() == {}
 
 

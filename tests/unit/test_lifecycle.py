@@ -34,6 +34,7 @@ from image_mirror.record import (
     idempotency_token,
     new_record,
     renew,
+    retry_pause,
 )
 from image_mirror.reference import destination_of, parse_reference
 
@@ -96,7 +97,8 @@ def test_a_pod_renews_what_failed_what_is_old_and_what_has_no_status(
     record: Record, pull_always: bool, age: int, renewed: bool
 ) -> None:
     fresh_record = fresh(now=NOW + age)
-    expected = replace(fresh_record, digest=record.digest) if renewed else None
+    failures = 1 if record.status is Status.FAILED else 0
+    expected = replace(fresh_record, digest=record.digest, failures=failures) if renewed else None
     assert renew(record, fresh_record, pull_always=pull_always, policy=POLICY) == expected
 
 
@@ -116,6 +118,7 @@ SUCCEEDED = Build(BuildResult.COPIED)
 REFUSED = Build(BuildResult.REFUSED, "NOT_FOUND: x")
 DELAYED = Build(BuildResult.DELAYED, "RATE_LIMITED: x")
 LATER = NOW + HOUR
+FAILING = replace(COPYING, failing_since=LATER)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +130,8 @@ LATER = NOW + HOUR
         pytest.param(COPYING, None, NOW, Step.WAIT, id="just started"),
         pytest.param(COPYING, None, LATER, Step.INSPECT, id="build due"),
         pytest.param(COPYING, SUCCEEDED, LATER, Step.VERIFY, id="build succeeded"),
-        pytest.param(COPYING, REFUSED, LATER, Save(refused(COPYING, "NOT_FOUND: x", LATER)), id="source refused"),
-        pytest.param(COPYING, DELAYED, LATER, Save(delayed(COPYING, "RATE_LIMITED: x", LATER)), id="delayed"),
+        pytest.param(COPYING, REFUSED, LATER, Save(refused(FAILING, "NOT_FOUND: x", LATER)), id="source refused"),
+        pytest.param(COPYING, DELAYED, LATER, Save(delayed(FAILING, "RATE_LIMITED: x", LATER)), id="delayed"),
         pytest.param(COPIED, None, NOW, Step.WAIT, id="copied"),
         pytest.param(COPIED, None, NOW + 25 * HOUR, Step.VERIFY, id="verification due"),
         pytest.param(COPIED, REFUSED, NOW + 25 * HOUR, Step.VERIFY, id="an old build's result changes nothing"),
@@ -137,7 +140,7 @@ LATER = NOW + HOUR
     ],
 )
 def test_each_state_has_its_step(record: Record, build: Build | None, now: int, step: Step) -> None:
-    assert next_step(record, build, now) == step
+    assert next_step(record, build, now, POLICY) == step
 
 
 @pytest.mark.parametrize(
@@ -149,21 +152,21 @@ def test_each_state_has_its_step(record: Record, build: Build | None, now: int, 
 )
 def test_a_request_of_an_earlier_release_that_builds_refuse_ends_with_the_reason(source: str, reason: str) -> None:
     """A build would cost five attempts and refuse it each time."""
-    step = next_step(replace(REQUESTED, source=source), None, NOW)
+    step = next_step(replace(REQUESTED, source=source), None, NOW, POLICY)
     assert isinstance(step, Save)
     assert (step.record.status, step.record.due_at) == (Status.FAILED, None)
     assert reason in (step.record.error or "")
-    refresh = next_step(replace(REQUESTED, source=source, digest=HELD), None, NOW)
+    refresh = next_step(replace(REQUESTED, source=source, digest=HELD), None, NOW, POLICY)
     assert isinstance(refresh, Save)
     assert (refresh.record.status, refresh.record.digest) == (Status.COPIED, HELD)
     copying = replace(COPYING, source=source)
-    assert next_step(copying, SUCCEEDED, LATER) is Step.VERIFY, "a build that runs is waited for"
+    assert next_step(copying, SUCCEEDED, LATER, POLICY) is Step.VERIFY, "a build that runs is waited for"
     waiting = replace(REQUESTED, source=source, due_at=NOW + MINUTE)
-    assert next_step(waiting, None, NOW) is Step.WAIT
+    assert next_step(waiting, None, NOW, POLICY) is Step.WAIT
 
 
 def test_a_running_build_is_looked_at_again_within_the_minute() -> None:
-    step = next_step(COPYING, RUNNING, LATER)
+    step = next_step(COPYING, RUNNING, LATER, POLICY)
     assert isinstance(step, Save)
     assert step.record.status is Status.COPYING
     assert 0 < (step.record.due_at or 0) - LATER < MINUTE
@@ -191,18 +194,19 @@ def test_a_refresh_that_fails_for_good_leaves_the_old_copy_in_use() -> None:
     assert renew(record, fresh(now=NOW + 24 * HOUR), pull_always=True, policy=POLICY) is not None
 
 
-def test_waits_cost_no_attempt_are_counted_and_grow_to_an_hour() -> None:
+def test_waits_cost_no_attempt_are_counted_and_grow_to_six_hours() -> None:
     record, pauses = COPYING, []
-    for _ in range(10):
+    for _ in range(14):
         record = delayed(record, "RATE_LIMITED: x", NOW)
         pauses.append(((record.due_at or 0) - NOW) // MINUTE)
-    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
-    assert (record.status, record.attempts, record.waits, record.error) == (Status.REQUESTED, 0, 10, "RATE_LIMITED: x")
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 120, 240, 360, 360]
+    assert (record.status, record.attempts, record.waits, record.error) == (Status.REQUESTED, 0, 14, "RATE_LIMITED: x")
 
 
 def test_a_full_queue_is_tried_again_within_two_minutes_however_often() -> None:
-    record = replace(REQUESTED, waits=50)
-    assert MINUTE <= (delayed(record, "busy", NOW, soon=True).due_at or 0) - NOW < 2 * MINUTE
+    record = delayed(replace(REQUESTED, waits=50), "busy", NOW, soon=True)
+    assert MINUTE <= (record.due_at or 0) - NOW < 2 * MINUTE
+    assert record.waits == 50, "a long queue makes no later wait longer"
 
 
 @pytest.mark.parametrize(
@@ -283,7 +287,7 @@ def after(record: Record, *codes: str, result: BuildResult = BuildResult.DELAYED
     """Return the record after builds that ended with these codes."""
     for number, code in enumerate(codes, start=1):
         copying = replace(record, status=Status.COPYING, build_id=f"b:{number}", due_at=NOW)
-        step = next_step(copying, Build(result, f"{code}: reason", code=code), NOW)
+        step = next_step(copying, Build(result, f"{code}: reason", code=code), NOW, POLICY)
         assert isinstance(step, Save)
         record = step.record
     return record
@@ -316,6 +320,89 @@ def test_a_result_that_ends_the_request_does_so_at_once() -> None:
     assert refreshed.error == "TOO_LARGE: reason"
 
 
+@pytest.mark.parametrize(
+    ("code", "digest", "status"),
+    [
+        pytest.param("UNREACHABLE", None, Status.FAILED, id="a first copy fails"),
+        pytest.param("RATE_LIMITED", HELD, Status.COPIED, id="a refresh leaves the older copy in use"),
+    ],
+)
+def test_a_copy_that_builds_fail_to_make_for_three_days_ends(code: str, digest: str | None, status: Status) -> None:
+    record = replace(after(REQUESTED, code), digest=digest)
+    assert record.failing_since == NOW
+    almost = built(record, code, NOW + 72 * HOUR - 1)
+    assert (almost.status, almost.failing_since) == (Status.REQUESTED, NOW)
+    over = built(almost, code, NOW + 72 * HOUR)
+    assert (over.status, over.digest, over.error) == (status, digest, f"{code}: reason")
+
+
+def built(record: Record, code: str, now: int, *, key: bool = False) -> Record:
+    """Return the record after one more build that ended with this code."""
+    copying = replace(record, status=Status.COPYING, build_id=f"b:{now}", due_at=now)
+    return saved(next_step(copying, Build(BuildResult.DELAYED, f"{code}: reason", key, code), now, POLICY))
+
+
+def test_time_with_a_refused_key_a_full_queue_or_no_answer_ends_nothing() -> None:
+    record = delayed(REQUESTED, "busy", NOW, soon=True)
+    record = lookup_failed(replace(record, status=Status.COPYING, build_id="b:1"), "no answer", NOW, POLICY)
+    assert record.failing_since is None
+    failing = built(record, "UNREACHABLE", NOW)
+    assert failing.failing_since == NOW
+    refused_key = built(failing, "TARGET_LOGIN", NOW + 80 * HOUR, key=True)
+    assert (refused_key.status, refused_key.failing_since) == (Status.REQUESTED, None)
+    assert built(refused_key, "UNREACHABLE", NOW + 81 * HOUR).status is Status.REQUESTED
+
+
+def test_a_copy_that_arrives_and_then_fails_again_has_its_three_days_again() -> None:
+    failing = replace(after(REQUESTED, "UNREACHABLE"), status=Status.COPYING)
+    arrived = saved(verified(failing, HELD, NOW + HOUR, POLICY))
+    assert (arrived.failing_since, arrived.failures) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("code", "failures", "minutes"),
+    [
+        pytest.param("NOT_FOUND", 0, 60, id="of an earlier release"),
+        pytest.param("NOT_FOUND", 1, 60, id="once"),
+        pytest.param("NOT_FOUND", 2, 120, id="twice"),
+        pytest.param("NOT_FOUND", 5, 960, id="five times"),
+        pytest.param("NOT_FOUND", 6, 24 * 60, id="six times"),
+        pytest.param("NOT_FOUND", 10**9, 24 * 60, id="for ever"),
+        pytest.param("STALLED", 1, 24 * 60, id="stalled"),
+        pytest.param("TOO_LARGE", 3, 4 * 24 * 60, id="too large three times"),
+        pytest.param("STALLED", 9, 7 * 24 * 60, id="stalled for ever"),
+    ],
+)
+def test_a_failed_copy_may_be_requested_again_after_a_pause_that_doubles(
+    code: str, failures: int, minutes: int
+) -> None:
+    record = replace(FAILED, failures=failures, same_result=f"{code} 1", updated_at=NOW)
+    due = NOW + minutes * MINUTE
+    assert renew(record, fresh(now=due - 1), pull_always=False, policy=POLICY) is None
+    again = renew(record, fresh(now=due), pull_always=False, policy=POLICY)
+    assert again is not None
+    assert again.failures == max(failures, 1)
+
+
+def test_a_longer_retry_of_the_settings_is_kept() -> None:
+    policy = Policy(retry_failed=30 * 24 * HOUR)
+    assert [retry_pause(replace(FAILED, failures=number), policy) for number in (1, 9)] == [30 * 24 * HOUR] * 2
+
+
+@pytest.mark.parametrize("code", ["UNREACHABLE", "NOT_FOUND", "UNEXPLAINED"])
+def test_a_failed_copy_that_a_pod_requests_again_has_one_build(code: str) -> None:
+    again = renew(replace(FAILED, failures=1), fresh(now=NOW + HOUR), pull_always=False, policy=POLICY)
+    assert again is not None
+    waiting = built(again, "TARGET_LOGIN", NOW + HOUR, key=True)
+    assert waiting.status is Status.REQUESTED, "a refused key does not use the build up"
+    ended = built(waiting, code, NOW + 2 * HOUR)
+    assert (ended.status, ended.failures) == (Status.FAILED, 2)
+    retried = asked_again(ended, NOW + 2 * HOUR)
+    assert retried is not None
+    assert retried.failures == 0
+    assert built(retried, "UNREACHABLE", NOW + 2 * HOUR).status is Status.REQUESTED
+
+
 def test_a_new_request_and_a_retry_count_from_the_start() -> None:
     stalled = after(REQUESTED, "STALLED")
     retried = asked_again(replace(stalled, due_at=NOW + HOUR), NOW)
@@ -340,11 +427,11 @@ def test_a_copy_that_arrives_before_its_build_ends_is_looked_up_until_the_build_
     record = saved(ARRIVED)
     assert (record.status, record.digest, record.open_build) == (Status.COPIED, HELD, COPYING.build_id)
     assert NOW < (record.due_at or 0) <= NOW + MINUTE
-    assert next_step(record, None, NOW + MINUTE) is Step.INSPECT
-    running = saved(next_step(record, Build(BuildResult.RUNNING), NOW + MINUTE))
+    assert next_step(record, None, NOW + MINUTE, POLICY) is Step.INSPECT
+    running = saved(next_step(record, Build(BuildResult.RUNNING), NOW + MINUTE, POLICY))
     assert (running.status, running.open_build) == (Status.COPIED, COPYING.build_id)
     assert NOW + MINUTE < (running.due_at or 0) <= NOW + 2 * MINUTE
-    assert next_step(running, EXPORTED, NOW + 2 * MINUTE) is Step.VERIFY
+    assert next_step(running, EXPORTED, NOW + 2 * MINUTE, POLICY) is Step.VERIFY
     after_all = saved(verified(running, HELD, NOW + 2 * MINUTE, POLICY, EXPORTED))
     assert (after_all.open_build, after_all.pushed, after_all.signatures) == (None, HELD, "2")
     assert (after_all.due_at or 0) > NOW + 20 * HOUR
@@ -360,7 +447,7 @@ def test_a_copy_that_arrives_before_its_build_ends_is_looked_up_until_the_build_
 )
 def test_a_copy_that_arrived_stays_whatever_its_build_comes_to(build: Build) -> None:
     record = saved(ARRIVED)
-    assert next_step(record, build, NOW + MINUTE) is Step.VERIFY
+    assert next_step(record, build, NOW + MINUTE, POLICY) is Step.VERIFY
     after_all = saved(verified(record, HELD, NOW + MINUTE, POLICY, build))
     assert (after_all.status, after_all.attempts, after_all.error) == (Status.COPIED, 0, None)
     assert (after_all.open_build, after_all.pushed, after_all.signatures) == (None, None, None)
@@ -392,6 +479,18 @@ def test_what_is_known_of_signatures_belongs_to_a_digest(held: str, exported: st
     record = replace(COPYING, digest=HELD, signatures="2")
     build = Build(BuildResult.COPIED, digest=held, signatures=exported)
     assert saved(verified(record, held, NOW, POLICY, build)).signatures == signatures
+
+
+def test_signatures_of_another_digest_than_ecr_holds_are_not_recorded() -> None:
+    pushed = saved(after_push_event(replace(COPIED, signatures="3", pushed=HELD), OTHER, NOW, POLICY))
+    assert (pushed.digest, pushed.signatures) == (OTHER, None)
+    other_pusher = replace(saved(ARRIVED), signatures=None)
+    assert saved(verified(other_pusher, OTHER, NOW, POLICY, EXPORTED)).signatures is None
+
+
+def test_a_second_push_leaves_the_build_open() -> None:
+    again = saved(after_push_event(saved(ARRIVED), OTHER, NOW, POLICY))
+    assert (again.digest, again.open_build) == (OTHER, COPYING.build_id)
 
 
 def test_a_refresh_keeps_what_is_known_of_the_copy_in_use() -> None:
@@ -428,7 +527,7 @@ def test_every_record_has_an_answer_to_everything(
     record: Record, build: Build | None, held: str | None, now: int
 ) -> None:
     steps = [
-        next_step(record, build, now),
+        next_step(record, build, now, POLICY),
         verified(record, held, now, POLICY, build),
         after_push_event(record, held, now, POLICY),
         Save(not_served(record, now, POLICY)),
@@ -470,7 +569,7 @@ class History(RuleBasedStateMachine):
     @rule(result=st.sampled_from(BuildResult), code=codes, pushed=st.sampled_from([HELD, OTHER]))
     def the_reconciler_looks(self, result: BuildResult, code: str, pushed: str) -> None:
         assert self.record is not None
-        step, build = next_step(self.record, None, self.now), Build(result, "reason", code=code)
+        step, build = next_step(self.record, None, self.now, POLICY), Build(result, "reason", code=code)
         if step is Step.INSPECT and self.record.status is Status.COPYING:
             if result is BuildResult.COPIED:
                 self.held = HELD if self.record.by_digest else pushed
@@ -479,7 +578,7 @@ class History(RuleBasedStateMachine):
                 self.may_end_at_once = self.may_end_at_once or repeated or result is BuildResult.ENDED
                 self.last_code = code
         if step is Step.INSPECT:
-            step = next_step(self.record, build, self.now)
+            step = next_step(self.record, build, self.now, POLICY)
         if step is Step.START:
             step = Save(started(self.record, f"build:{self.now}", self.now))
         if step is Step.VERIFY:

@@ -15,7 +15,6 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from image_mirror import reconciler
 from image_mirror.aws_errors import DelayedError, delayed_by
 from image_mirror.codebuild import Builds
-from image_mirror.ecr import Repositories
 from image_mirror.reconciler import Reconciler
 from image_mirror.record import HOUR, MINUTE, Build, BuildResult, Record, Status, idempotency_token, new_record
 from image_mirror.reference import destination_of, parse_reference
@@ -244,7 +243,7 @@ def test_a_key_that_is_refused_leaves_running_copies_as_they_are_and_says_why(
     monkeypatch.setattr(Builds, "look_up", builds)
     run(SCHEDULE)
     after = current(records, record)
-    assert (after.status, after.build_id, after.attempts, after.waits) == (Status.COPYING, record.build_id, 0, 1)
+    assert (after.status, after.build_id, after.attempts, after.waits) == (Status.COPYING, record.build_id, 0, 0)
     assert after.error == "BatchGetBuilds: AWS answered UnrecognizedClientException"
     assert 0 < (after.due_at or 0) - now() <= MINUTE
 
@@ -261,23 +260,38 @@ def test_a_missing_secret_makes_requests_wait_without_an_attempt(cloud: Cloud, r
     assert MINUTE - 5000 <= (after.due_at or 0) - now() <= MINUTE
 
 
-def test_a_repository_that_cannot_be_created_delays_the_copy_and_starts_no_build(
-    cloud: Cloud, records: Records, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("code", "expected", "counts"),
+    [
+        pytest.param("LimitExceededException", (Status.REQUESTED, 0, 1), True, id="the quota is full"),
+        pytest.param("AccessDeniedException", (Status.REQUESTED, 0, 1), True, id="a policy"),
+        pytest.param("KmsException", (Status.REQUESTED, 0, 1), True, id="the key of the repository"),
+        pytest.param("InvalidParameterException", (Status.FAILED, 1, 0), True, id="the name"),
+        pytest.param("ServerException", (Status.REQUESTED, 0, 1), False, id="AWS is broken"),
+        pytest.param("ThrottlingException", (Status.REQUESTED, 0, 0), False, id="AWS is busy"),
+    ],
+)
+def test_a_repository_that_is_refused_counts_like_a_build_without_a_copy(
+    cloud: Cloud,
+    records: Records,
+    monkeypatch: pytest.MonkeyPatch,
+    code: str,
+    expected: tuple[Status, int, int],
+    counts: bool,
 ) -> None:
-    started: list[Record] = []
+    def refuse(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": code, "Message": "x"}}, "CreateRepository")
 
-    def refuse(_self: Repositories, record: Record) -> None:
-        error = ClientError({"Error": {"Code": "LimitExceededException", "Message": "x"}}, "CreateRepository")
-        raise delayed_by(f"creating the repository {record.repo}", error)
-
-    monkeypatch.setattr(Repositories, "ensure", refuse)
-    monkeypatch.setattr(Builds, "start", lambda _self, record: started.append(record))
+    client = reconciler.load()[1]._repositories._ecr
+    monkeypatch.setattr(client, "create_repository", refuse)
     record = create(records, fresh())
     assert run(stream(record)) == {"batchItemFailures": []}
     after = current(records, record)
-    assert (started, cloud.codebuild.list_builds()["ids"]) == ([], [])
-    assert (after.status, after.attempts, after.waits) == (Status.REQUESTED, 0, 1)
-    assert after.error == f"creating the repository {record.repo}: AWS answered LimitExceededException"
+    assert cloud.codebuild.list_builds()["ids"] == []
+    assert (after.status, after.attempts, after.waits) == expected
+    assert (after.failing_since is not None) is counts
+    repository = record.repo.partition("/")[2]
+    assert (after.error or "").startswith(f"creating the repository {repository}: AWS answered {code}")
 
 
 def test_a_full_queue_ends_the_starts_of_an_invocation_and_leaves_the_rest_due(
@@ -294,9 +308,9 @@ def test_a_full_queue_ends_the_starts_of_an_invocation_and_leaves_the_rest_due(
     run(SCHEDULE)
     assert 1 <= len(asked) <= 8, "no more calls than threads at the same time"
     after = [current(records, record) for record in made]
-    assert sum(record.waits for record in after) == len(asked)
-    assert all(MINUTE - 5000 <= (record.due_at or 0) - now() < 2 * MINUTE for record in after if record.waits)
-    assert [record for record in after if record.waits == 0] == [r for r in made if r not in asked]
+    assert len([record for record in after if record.error]) == len(asked)
+    assert all(MINUTE - 5000 <= (record.due_at or 0) - now() < 2 * MINUTE for record in after if record.error)
+    assert [record for record in after if record.error is None] == [r for r in made if r not in asked]
 
 
 def test_what_is_known_to_wait_for_capacity_is_not_read_again_until_there_is_some(
@@ -330,7 +344,7 @@ def test_what_is_known_to_wait_for_capacity_is_not_read_again_until_there_is_som
     monkeypatch.setattr(Builds, "start", lambda _self, record: f"ImagePullProject:{record.repo[-2:]}")
     run(SCHEDULE)
     left = [current(records, record) for record in waiting]
-    assert {record.status for record in left if not record.waits} == {Status.COPYING}
+    assert {record.status for record in left if record.error is None} == {Status.COPYING}
 
 
 def test_a_start_that_may_have_taken_effect_is_repeated_while_its_token_lasts(

@@ -28,6 +28,8 @@ FULL = Record(
     pushed="sha256:" + "c" * 64,
     signatures="1 of 2: UNREACHABLE",
     requested_by="shop/ReplicaSet/web-5d9c",
+    failing_since=1_800_000_000_789,
+    failures=2,
 )
 
 

@@ -62,6 +62,13 @@ OF_A_MANIFEST: list[tuple[str, BuildResult, str, str]] = [
     ("500 with another code", WAIT, "UNREACHABLE", "INTERNAL_ERROR: x"),
     ("408", WAIT, "UNREACHABLE", "unexpected status code 408 Request Timeout"),
     ("a reset", WAIT, "UNREACHABLE", "read tcp 10.0.0.1:1->1.2.3.4:443: read: connection reset by peer"),
+    ("no tag, in Harbor's words", ATTEMPT, "NOT_FOUND", "NOT_FOUND: artifact team/app:1 not found"),
+    ("denied, in Harbor's words", ATTEMPT, "DENIED", "FORBIDDEN: no"),
+    ("a code without a message", ATTEMPT, "NOT_FOUND", "MANIFEST_UNKNOWN:"),
+    ("the rate limit without a message", WAIT, "RATE_LIMITED", "TOOMANYREQUESTS:"),
+    ("400", WAIT, "UNREACHABLE", "unexpected status code 400 Bad Request"),
+    ("406", WAIT, "UNREACHABLE", "unexpected status code 406 Not Acceptable"),
+    ("an odd token server", WAIT, "UNREACHABLE", "no token in bearer response: {}"),
     ("a teapot", WAIT, "UNEXPLAINED", "unexpected status code 418 I'm a teapot"),
 ]
 TO_ECR: list[tuple[str, BuildResult, str, str]] = [
@@ -72,12 +79,14 @@ TO_ECR: list[tuple[str, BuildResult, str, str]] = [
     ("ECR's 408", WAIT, "TARGET_BUSY", "unexpected status code 408 Request Timeout"),
     ("ECR's 500", WAIT, "TARGET_BUSY", "INTERNAL_ERROR: x"),
     ("ECR's 500 with another code", WAIT, "TARGET_BUSY", "UNKNOWN: x"),
+    ("ECR's 404", WAIT, "TARGET_BUSY", "unexpected status code 404 Not Found"),
+    ("an immutable tag without words", END, "REFUSED", "TAG_INVALID:"),
     ("no repository", WAIT, "TARGET_BUSY", "NAME_UNKNOWN: The repository with name 'x' does not exist in the registry"),
     ("a child that ECR has not seen", WAIT, "TARGET_BUSY", "MANIFEST_UNKNOWN: x"),
-    ("the password has expired", WAIT, "TARGET_LOGIN", "DENIED: Your authorization token has expired. Reauthenticate and try again."),
-    ("ECR's 401", WAIT, "TARGET_LOGIN", "UNAUTHORIZED: x"),
-    ("ECR's 403 without a code", WAIT, "TARGET_LOGIN", "unexpected status code 403 Forbidden"),
-    ("the user may not push", WAIT, "TARGET_LOGIN", "DENIED: User: arn:aws-cn:iam::1:user/push is not authorized to perform: ecr:PutImage"),
+    ("the password has expired", WAIT, "TARGET_DENIED", "DENIED: Your authorization token has expired. Reauthenticate and try again."),
+    ("ECR's 401", WAIT, "TARGET_DENIED", "UNAUTHORIZED: x"),
+    ("ECR's 403 without a code", WAIT, "TARGET_DENIED", "unexpected status code 403 Forbidden"),
+    ("the user may not push", WAIT, "TARGET_DENIED", "DENIED: User: arn:aws-cn:iam::1:user/push is not authorized to perform: ecr:PutImage"),
     ("ECR refuses the manifest", END, "REFUSED", "UNSUPPORTED: Invalid parameter at 'ImageManifest' failed to satisfy constraint: 'Invalid JSON syntax'"),
     ("a manifest that is invalid", END, "REFUSED", "MANIFEST_INVALID: bad"),
     ("400 without a code", END, "REFUSED", "unexpected status code 400 Bad Request"),
@@ -103,6 +112,10 @@ CASES: list[tuple[str, BuildResult, str, str]] = [
     ("no such host", ATTEMPT, "NOT_FOUND", f'Get "https://{HOST}/v2/": dial tcp: lookup {HOST} on 10.0.0.2:53: no such host'),
     ("a certificate for another name", ATTEMPT, "NOT_FOUND", f'Get "https://{HOST}/v2/": tls: failed to verify certificate: x509: certificate is valid for a.b, not {HOST}'),
     ("a name that crane refuses", ATTEMPT, "BAD_INPUT", f'parsing reference "{HOST}/a:1": could not parse reference: {HOST}/a:1'),
+    ("a hash that crane does not know", ATTEMPT, "BAD_INPUT", 'unsupported hash: "sha512"'),
+    ("a media type that crane does not know", ATTEMPT, "BAD_INPUT", "unsupported MediaType: x"),
+    ("a size that lies", WAIT, "UNREACHABLE", "size of blob does not match"),
+    ("another host of Docker Hub", WAIT, "UNREACHABLE", f"GET https://index.docker.io/x/blobs/{CHILD}: unexpected status code 403 Forbidden"),
     ("an entry with other data", ATTEMPT, "BAD_INPUT", f'error verifying Digest; got "{CHILD}", want "{DIGEST}"'),
     # Token servers.
     ("a token server's 403", ATTEMPT, "DENIED", TOKEN + "unexpected status code 403 Forbidden: no"),
@@ -138,12 +151,12 @@ CASES: list[tuple[str, BuildResult, str, str]] = [
     ("an upload that ECR forgot", WAIT, "TARGET_BUSY", f"PUT https://{TARGET}/v2/x/blobs/uploads/?digest=1: BLOB_UPLOAD_UNKNOWN: x"),
     ("a layer that was damaged on its way", WAIT, "TARGET_BUSY", f"PUT https://{TARGET}/v2/x/blobs/uploads/?digest=1: DIGEST_INVALID: x"),
     ("an upload's 400", WAIT, "TARGET_BUSY", UPLOAD + "unexpected status code 400 Bad Request: <html>"),
-    ("the password has expired at an upload", WAIT, "TARGET_LOGIN", UPLOAD + "DENIED: Your authorization token has expired. Reauthenticate and try again."),
-    ("ECR's 401 at a HEAD", WAIT, "TARGET_LOGIN", HEAD_TARGET + "401 Unauthorized" + NO_BODY),
-    ("ECR's 403 at a HEAD", WAIT, "TARGET_LOGIN", HEAD_TARGET + "403 Forbidden" + NO_BODY),
+    ("the password has expired at an upload", WAIT, "TARGET_DENIED", UPLOAD + "DENIED: Your authorization token has expired. Reauthenticate and try again."),
+    ("ECR's 401 at a HEAD", WAIT, "TARGET_DENIED", HEAD_TARGET + "401 Unauthorized" + NO_BODY),
+    ("ECR's 403 at a HEAD", WAIT, "TARGET_DENIED", HEAD_TARGET + "403 Forbidden" + NO_BODY),
     ("ECR is not reachable", WAIT, "UNREACHABLE", f'Get "https://{TARGET}/v2/": dial tcp 52.82.0.1:443: i/o timeout'),
     ("names that look like errors", WAIT, "TARGET_BUSY", UPLOAD + "NAME_UNKNOWN: The repository with name 'mirror/limitexceeded/immutable/quota' does not exist"),
-    ("a user who may not push to such a name", WAIT, "TARGET_LOGIN", UPLOAD + "DENIED: not authorized: repository/mirror/limitexceeded/immutable/quota"),
+    ("a user who may not push to such a name", WAIT, "TARGET_DENIED", UPLOAD + "DENIED: not authorized: repository/mirror/limitexceeded/immutable/quota"),
     # Anything else.
     ("a full disk", WAIT, "UNEXPLAINED", "write /tmp/x: no space left on device"),
     ("a sentence of its own", WAIT, "UNEXPLAINED", "something new"),
@@ -175,13 +188,15 @@ def test_each_error_of_crane_has_its_cost_and_its_result(
     assert cost(found, exported=True) is expected, found
     assert cost(found, exported=False) is expected, found
     assert found == result
-    assert reason.removeprefix("an entry of the index has data that is not its manifest: ") == " ".join(error.split())
+    lie = "an entry of the index has data that is not its manifest: "
+    assert reason.startswith(lie) is ("verifying Digest" in error)
+    assert reason.removeprefix(lie) == " ".join(error.split())
 
 
 @pytest.mark.parametrize("result", PROGRAM.EXIT_CODES)
 def test_a_reconciler_of_the_release_before_ends_each_build(result: str) -> None:
     """It knows six codes, and takes any other one for an attempt: so no build is repeated for ever."""
-    waits = {"RATE_LIMITED", "UNREACHABLE", "TARGET_BUSY", "TARGET_LOGIN", "AUTH_FILE"}
+    waits = {"RATE_LIMITED", "UNREACHABLE", "TARGET_BUSY", "TARGET_LOGIN", "TARGET_DENIED", "AUTH_FILE"}
     for exported in (True, False):
         old = cost(result, exported=exported, read=released_build_result.read_build)
         if result == "COPIED":
@@ -199,7 +214,8 @@ def test_the_package_reads_each_exit_code_of_the_build() -> None:
 
 def test_only_the_last_line_that_begins_with_error_is_read() -> None:
     errors = (
-        f"Error: {MANIFEST}DENIED: x\nretrying {MANIFEST}TOOMANYREQUESTS: x\nError: {MANIFEST}MANIFEST_UNKNOWN: y\n"
+        f"Error: {MANIFEST}DENIED: x\nretrying {MANIFEST}TOOMANYREQUESTS: x\nError: {MANIFEST}DENIED: z\n"
+        f"Error: {MANIFEST}MANIFEST_UNKNOWN: y\n"
     )
     assert PROGRAM.understood(errors, source(), TARGET)[0] == "NOT_FOUND"
     assert PROGRAM.understood(f"say Error: {MANIFEST}DENIED: x\n", source(), TARGET)[0] == "UNEXPLAINED"
@@ -256,7 +272,7 @@ def test_every_text_has_a_result(text: str, start: str) -> None:
 
 def test_each_result_of_the_table_is_there() -> None:
     named = {result for _, _, result, _ in CASES}
-    assert named | {"COPIED", "AUTH_FILE", "TOO_LARGE", "STALLED"} == set(PROGRAM.EXIT_CODES)
+    assert named | {"COPIED", "AUTH_FILE", "TARGET_LOGIN", "TOO_LARGE", "STALLED"} == set(PROGRAM.EXIT_CODES)
     assert all(re.fullmatch("[A-Z_]+", name) for name in named)
     assert len({error for *_, error in CASES}) == len(CASES), "each line once"
     assert list(itertools.chain(PROGRAM.REPEATED)) == ["UNREACHABLE", "TARGET_BUSY"]

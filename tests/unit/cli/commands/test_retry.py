@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from image_mirror.cli import terminal
 from image_mirror.decisions import Mirror
 from image_mirror.lifecycle import Step, next_step
-from image_mirror.record import MOST_ATTEMPTS, Record, Status, asked_again, idempotency_token
+from image_mirror.record import MOST_ATTEMPTS, Policy, Record, Status, asked_again, idempotency_token
 from image_mirror.reference import destination_named, parse_reference
 from image_mirror.rules import DEFAULT_RULES, parse_rules
 from image_mirror.table import Records
@@ -74,7 +74,7 @@ def test_a_copy_requested_again_starts_at_once_with_all_its_attempts(record: Rec
         assert record.status is Status.REQUESTED
         assert (record.due_at or 0) <= now
         return
-    assert next_step(again, None, now) == Step.START
+    assert next_step(again, None, now, Policy()) == Step.START
     assert (again.attempts, again.waits, again.error, again.due_at) == (0, 0, None, now)
     assert (again.digest, again.source, again.destination) == (record.digest, record.source, record.destination)
 
