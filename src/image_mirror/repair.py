@@ -43,8 +43,6 @@ def repaired(record: Record, source: str | None, now: int, policy: Policy) -> Re
         updated_at=_past(record.updated_at, now),
         attempts=record.attempts if record.attempts <= _MOST_COUNTED else 0,
         waits=record.waits if record.waits <= _MOST_COUNTED else 0,
-        failing_since=record.failing_since and _past(record.failing_since, now),
-        failures=record.failures if record.failures <= _MOST_COUNTED else 0,
         open_build=record.open_build if record.build_id else None,
         failing_since=None if record.failing_since is None else _past(record.failing_since, now),
         failures=record.failures if record.failures <= _MOST_COUNTED else 0,
