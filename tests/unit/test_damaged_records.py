@@ -73,6 +73,7 @@ KINDS: dict[str, Item] = {
     "a time as text": item(REQUESTED, requested_at={"S": "yesterday"}),
     "a time that is null": item(COPYING, updated_at={"NULL": True}),
     "a time far ahead": item(COPIED, requested_at=number(NOON + 50 * YEAR)),
+    "failing since a time far ahead": item(REQUESTED, failing_since=number(NOON + 50 * YEAR), failures=number(-1)),
     "a failure far ahead": item(FAILED, updated_at=number(NOON + 50 * YEAR)),
     "due at a fraction": item(REQUESTED, due_at=number(f"{NOON - 1}.5")),
     "due at a huge number below zero": item(REQUESTED, due_at=number("-1E+125")),

@@ -76,7 +76,12 @@ AGAIN: dict[str, Any] = {"status": REQUESTED, "requested_at": NOW, "updated_at":
         pytest.param(made(FAILED, error="x" * 2_000), {"error": "x" * 1_000}, id="a long reason"),
         pytest.param(made(COPYING, same_result="STALLED " + "9" * 5_000), {"same_result": None}, id="a long count"),
         pytest.param(made(COPYING, same_result="no"), {"same_result": None}, id="no count"),
-        pytest.param(made(COPYING, attempts=10**7, waits=10**7), {"attempts": 0, "waits": 0}, id="large counts"),
+        pytest.param(
+            made(COPYING, attempts=10**7, waits=10**7, failures=10**7),
+            {"attempts": 0, "waits": 0, "failures": 0},
+            id="large counts",
+        ),
+        pytest.param(made(COPYING, failing_since=NOW + DAY), {"failing_since": NOW}, id="failing since tomorrow"),
         pytest.param(
             made(COPIED, open_build="ImagePullProject:1", build_id=None),
             {"open_build": None},
@@ -85,8 +90,17 @@ AGAIN: dict[str, Any] = {"status": REQUESTED, "requested_at": NOW, "updated_at":
         pytest.param(made(COPIED, source=""), {"source": SOURCE}, id="no source"),
         pytest.param(made(FAILED, source="x"), {"source": SOURCE}, id="failed, with another source"),
         pytest.param(
-            made(COPIED, source="gcr.io/b:1", error="x", attempts=3, waits=2, same_result="STALLED 1"),
-            {**AGAIN, "source": SOURCE, "digest": None, "error": None, "attempts": 0, "waits": 0, "same_result": None},
+            made(COPIED, source="gcr.io/b:1", error="x", attempts=3, waits=2, same_result="STALLED 1", failures=1),
+            {
+                **AGAIN,
+                "source": SOURCE,
+                "digest": None,
+                "error": None,
+                "attempts": 0,
+                "waits": 0,
+                "same_result": None,
+                "failures": 0,
+            },
             id="copied from another image: nobody knows what ECR holds",
         ),
         pytest.param(made(COPYING, source="gcr.io/b:1"), {**AGAIN, "source": SOURCE}, id="copying another image"),
