@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from image_mirror.admission import CopyRequest, SwapWhen, copy_requests
 from image_mirror.decisions import Copy, Mirror, Rewrite
-from image_mirror.messages import copied_later, copying, failed, refused
+from image_mirror.messages import at_most_ten, copied_later, copying, failed, refused, restored
 from image_mirror.pod_images import ORIGINALS, new_images
 from image_mirror.record import MINUTE, Policy, Record, Status
 from image_mirror.reference import Destination
@@ -612,7 +612,9 @@ def test_a_pod_applied_again_from_its_source_stays_unchanged(
     admitted = admit(review_of(again, live), no_lookup, mirror=later)
     assert admitted.images == images_of(live)
     assert admitted.originals == admit(review_of(live, live), no_lookup, mirror=later).originals
-    assert admitted.warnings == []
+    images = images_of(live)
+    put_back = [restored(image) for key, image in images_of(source).items() if image != images[key]]
+    assert admitted.warnings == at_most_ten(put_back)
 
 
 def becomes(mirror: Mirror, image: str) -> str:

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from image_mirror.decisions import Leave
-from image_mirror.messages import at_most_ten, copied_later, copying, failed, left_unchanged, refused
+from image_mirror.messages import at_most_ten, copied_later, copying, failed, left_unchanged, refused, restored
 from image_mirror.reference import InvalidReferenceError, NoDestinationError, destination_of, parse_reference
 from support.reviews_data import DIGEST, MIRROR
 
@@ -50,6 +50,11 @@ any_text = (
             "nginx:9.99: 4 of 5 attempts; it waits for its copy",
             id="refused-for-an-unknown-reason",
         ),
+        pytest.param(
+            restored("gcr.io/x:1"),
+            "gcr.io/x:1: the pod keeps the image that it has already in place of this one",
+            id="restored",
+        ),
         pytest.param(left_unchanged("auto", "it is empty"), "auto stays as written: it is empty", id="left-alone"),
         pytest.param(left_unchanged("", "it is empty"), "'' stays as written: it is empty", id="empty-name"),
     ],
@@ -63,7 +68,7 @@ def test_a_short_warning_says_what_happens_in_full(warning: str, text: str) -> N
 def test_a_warning_is_one_printable_line_of_at_most_120_characters(image: str, reason: str, minutes: int) -> None:
     of_refusal = (refused(image, reason, minutes, 5, waits=waits) for waits in (True, False))
     others = (copying(image), copied_later(image), failed(image, reason, minutes), left_unchanged(image, reason))
-    for warning in (*others, *of_refusal):
+    for warning in (*others, *of_refusal, restored(image)):
         assert 0 < len(warning) <= 120
         assert warning.isprintable()
         warning.encode()
@@ -120,6 +125,13 @@ def test_nothing_is_cut_from_a_warning_that_fits(image: str, reason: str) -> Non
         ),
     ):
         assert len(whole) > 120 or warning == whole
+
+
+def test_a_long_image_that_an_update_does_not_change_keeps_its_beginning_and_its_end() -> None:
+    warning = restored("registry.example.com/" + "x" * 200 + ":v1.2.3")
+    assert warning.startswith("registry")
+    assert warning.endswith(":v1.2.3: the pod keeps the image that it has already in place of this one")
+    assert len(warning) == 120
 
 
 def test_a_long_reason_of_a_refusal_leaves_room_for_the_image_and_the_count() -> None:
