@@ -45,6 +45,7 @@ EXIT_CODES = {
 REPEATED = ("UNREACHABLE", "TARGET_BUSY")
 # Layers at the same time, as benchmarks/copiers.py measures: a connection across the border is slow, many are not.
 JOBS = "12"
+DIGEST_SECONDS = 600.0
 
 HOST = r"[a-z0-9]+(?:(?:\.|-+)[a-z0-9]+)*(?::[0-9]+)?"
 COMPONENT = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
@@ -151,7 +152,8 @@ READING = re.compile(r"unexpected EOF|read tcp|error verifying|stream error|http
 NETWORK = re.compile(
     r"dial |lookup |connection (?:re|closed)|broken pipe|timeout|timed out|deadline exceeded|EOF\b|GOAWAY|tls: |x509"
     r"|stream error|http2|no route|unreachable|server misbehaving|temporary failure|request canceled"
-    r"|malformed HTTP|use of closed|server closed|SSRF protection",
+    r"|malformed HTTP|use of closed|server closed|SSRF protection|response headers exceeded|malformed www-authenticate"
+    r"|no token in bearer response",
     re.IGNORECASE,
 )
 # Errors without a URL.
@@ -165,14 +167,18 @@ WITHOUT_URL = (
     (r"error verifying Digest", "BAD_INPUT"),
     (r"body exceeds [0-9]+ byte limit", "UNREACHABLE"),
     (r"error verifying|manifest digest: .* does not match|unexpected EOF|size of .* does not match", "UNREACHABLE"),
-    (r"unsupported MediaType|unknown media type|unknown mime type|unrecognized manifest", "BAD_INPUT"),
+    (
+        r"unsupported hash|non-hex character in hash|unsupported MediaType|unknown m(?:edia|ime) type"
+        r"|unrecognized manifest",
+        "BAD_INPUT",
+    ),
 )
 
 
 def answer_of(said: str) -> tuple[int, str]:
     """Return the HTTP status of an answer, or 0, and its error code, or "". crane prints only one of them."""
     status = re.match(r"unexpected status code ([0-9]{3})", said)
-    code = re.match(r"(?:multiple errors returned: )?([A-Z][A-Z0-9_]+): ", said)
+    code = re.match(r"(?:multiple errors returned: )?([A-Z][A-Z0-9_]+):(?: |$)", said)
     if code and (code[1] in ("UNKNOWN", "UNAVAILABLE") or code[1].startswith("INTERNAL")):
         return 500, ""  # what registries write with a 5xx
     return (int(status[1]) if status else 0), (code[1] if code else "")
@@ -242,9 +248,12 @@ def of_source(said: str, path: str, login_key: str | None, text: str, *, speaks:
     status, code = answer_of(said)
     if status == 429 or code == "TOOMANYREQUESTS":
         return "RATE_LIMITED", text
-    missing = status in (404, 410) or code in ("MANIFEST_UNKNOWN", "NAME_UNKNOWN", "BLOB_UNKNOWN", "NAME_INVALID")
+    # NOT_FOUND and FORBIDDEN are Harbor's.
+    missing = status in (404, 410) or code in (
+        *("MANIFEST_UNKNOWN", "NAME_UNKNOWN", "BLOB_UNKNOWN", "NAME_INVALID", "NOT_FOUND"),
+    )
     unauthorized = status == 401 or code == "UNAUTHORIZED"
-    denied = unauthorized or status in (402, 403, 451) or code == "DENIED"
+    denied = unauthorized or status in (402, 403, 451) or code in ("DENIED", "FORBIDDEN")
     if (missing or denied) and not speaks:
         return "UNREACHABLE", text
     # A token server can be below /v2/ too, as Quay's /v2/auth, and write a code instead of the status, as Harbor's.
@@ -290,13 +299,21 @@ class Build:
 
     def shown(self, text: str) -> str:
         """Return a text for the log, without secrets and in printable ASCII."""
-        for secret in sorted(self.masked, key=len, reverse=True):
-            text = text.replace(secret, "***")
+        text = self.without_secrets(text)
         text = "".join(char if " " <= char <= "~" or char == "\n" else " " for char in text)
         text = re.sub(r"https?://[^\"\s]+", lambda url: re.sub("//[^/@]*@", "//", url[0].partition("?")[0]), text)
         return re.sub(
-            r"\b(basic|bearer|password|token)([ =:]+)[A-Za-z0-9+/=._~-]{16,}", r"\1\2***", text, flags=re.IGNORECASE
+            r"\b(basic|bearer|password|\w*token)(\"?[ =:]+\"?)[A-Za-z0-9+/=._~-]{16,}",
+            r"\1\2***",
+            text,
+            flags=re.IGNORECASE,
         )
+
+    def without_secrets(self, text: str) -> str:
+        """Return a text with the secrets masked."""
+        for secret in sorted(self.masked, key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return text
 
     def limited(self, seconds: float, most_bytes: float) -> Build:
         """Return this build with less time, and with another limit for what one program reads."""
@@ -324,7 +341,7 @@ class Build:
             ended = self.wait(process, errors_file if sends_layers else None)
         with errors_file.open("rb") as errors:
             errors.seek(max(errors_file.stat().st_size - MOST_ERRORS, 0))
-            text = errors.read().decode("utf-8", "replace")
+            text = self.without_secrets(errors.read().decode("utf-8", "replace"))
         if not quiet:
             print(self.shown(text), end="", flush=True)
         if ended:
@@ -370,7 +387,7 @@ class Build:
 # A program that waits reads a few bytes each minute: Go's runtime looks at the limits of its cgroup, HTTP/2 has pings.
 LEAST_PROGRESS = 10_000
 LONGEST_PAUSE = 0.05  # seconds in which the end of a program is not seen
-MOST_ERRORS = 65_536  # bytes of a program's errors that are read, its last ones
+MOST_ERRORS = 131_072  # bytes of a program's errors that are read, its last ones; crane quotes 65,536 of an answer
 
 
 def ends_within(pid: int, seconds: float) -> bool:
@@ -465,7 +482,14 @@ def copy_image(build: Build) -> None:
 
 def digest_of_source(build: Build, crane: str, source: Source, failed: Callable[[str], tuple[str, str]]) -> str:
     """Return the digest of the tag: a HEAD, which registries do not count as a pull."""
-    status, output, errors = build.run(crane, "digest", source.name + source.version)
+    # crane follows redirects without end.
+    limited = build.limited(DIGEST_SECONDS, build.most_bytes)
+    try:
+        status, output, errors = limited.run(crane, "digest", source.name + source.version)
+    except Ended as ended:
+        if ended.result == "STALLED" and limited.deadline < time.monotonic() < build.deadline:
+            raise Ended("STALLED", f"the source has not said the digest in {DIGEST_SECONDS:g} s") from None
+        raise
     if status:
         raise Ended(*failed(errors))
     digest = output.strip()
@@ -484,7 +508,7 @@ def with_platform(build: Build, crane: str, source: Source, digest: str, reason:
         children = json.loads(output)["manifests"] if status == 0 else []
         [platform] = [child.get("platform") or {} for child in children if child["digest"] == missing[1]]
         name = "/".join(str(platform[key]) for key in ("os", "architecture", "variant") if key in platform)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return reason
     return f"the source does not have the manifest of {name or 'one platform'}: {reason}"
 
@@ -532,6 +556,7 @@ def ecr_password(build: Build) -> str:
 MOST_ARTIFACTS = 50
 MOST_ARTIFACT_BYTES = 100e6
 SIGNATURE_SECONDS = 60.0
+SHORTEST_SECRET = 8
 MANIFEST_TYPES = ", ".join(
     f"application/vnd.{each}+json"
     for each in (
@@ -597,11 +622,15 @@ def artifacts_of(api: SourceApi, digest: str) -> tuple[list[tuple[str, str]], st
     if listed is None and ask(f"manifests/{tag}", (404,), head=True):
         answer = ask(f"manifests/{tag}", ())
         listed = listed_in(answer[1]) if answer else None
+        if answer and listed is None:
+            problems.append(f"the tag {tag} is no list of artifacts")
     found = []
     for kind in (".sig", ".att", ".sbom"):
         answer = ask(f"manifests/{tag}{kind}", (404,), head=True)
         if answer and DIGEST.fullmatch(answer[0]):
             found.append((answer[0], f":{tag}{kind}"))
+        elif answer:
+            problems.append(f"the source does not say which digest the tag {tag}{kind} has")
     return found + [(each, f"@{each}") for each in listed or ()], problems[0] if problems else ""
 
 
@@ -610,7 +639,7 @@ def listed_in(body: bytes) -> list[str] | None:
     try:
         digests = [entry["digest"] for entry in json.loads(body)["manifests"]]
         return [each for each in dict.fromkeys(digests) if DIGEST.fullmatch(each)]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -639,9 +668,11 @@ class SourceApi:
 
     def authorization_for(self, challenge: str) -> str:
         """Return the Authorization header for a challenge, "" for none: Basic, or Bearer with a token."""
-        if not challenge.lower().startswith("bearer "):
+        bearer = re.search(r"\bbearer\s+(.*)", challenge, re.IGNORECASE | re.DOTALL)
+        if not bearer:
             return self.basic
-        values = dict(re.findall(r'(realm|service)="([^"]*)"', challenge))
+        pairs = re.findall(r'(realm|service)\s*=\s*"([^"]*)"', bearer[1], re.IGNORECASE)
+        values = {name.lower(): value for name, value in reversed(pairs)}  # of the first challenge
         realm = values.get("realm", "")
         if not re.fullmatch(r"https://[!-~]+", realm):
             return ""
@@ -652,11 +683,12 @@ class SourceApi:
         try:
             answer = json.loads(body) if status == 200 else {}
             token = answer.get("token") or answer.get("access_token") or ""
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             return ""
         if not isinstance(token, str) or not re.fullmatch(r"[A-Za-z0-9+/=._~:-]+", token):
             return ""
-        self.build.hide(token)
+        if len(token) >= SHORTEST_SECRET:  # a shorter one would be masked in words
+            self.build.hide(token)
         return f"Bearer {token}"
 
     def request(self, url: str, authorization: str, *, head: bool = False) -> tuple[int, dict[str, str], bytes]:
@@ -697,9 +729,10 @@ class SourceApi:
             raise Ended("UNREACHABLE", errors or "curl ended without an answer")
         # After redirects the file has the headers of each answer.
         last = re.split(r"\r?\n\r?\n", answer.read_text("latin-1").strip())[-1]
-        headers = {
-            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in last.splitlines()[1:])
-        }
+        headers: dict[str, str] = {}
+        for name, _, value in (line.partition(":") for line in last.splitlines()[1:]):
+            before = f"{headers[name.lower()]}, " if name.lower() in headers else ""
+            headers[name.lower()] = before + value.strip()
         if answered[2] != "0":
             headers["redirected"] = answered[2]
         return int(answered[1]), headers, body.read_bytes()

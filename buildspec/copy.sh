@@ -9,7 +9,7 @@
 
 set +e
 work=$(mktemp -d)
-# All files of the program, unchanged: `base64 --decode >copy.pyz`, then `unzip -p copy.pyz`, shows them.
+# All files of the program, unchanged: `tr -d ' ' | base64 --decode >copy.pyz`, then `unzip copy.pyz`, shows them.
 base64 --decode >"$work/copy.pyz" <<'ARCHIVE'
 copy.pyz
 ARCHIVE

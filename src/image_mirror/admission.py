@@ -47,7 +47,8 @@ def apply_records(
 ) -> tuple[dict[ImageField, str], list[str]]:
     """Return the images that change, each with its new image, and the warnings.
 
-    `records` has the record of every copy that the decisions name; `now` is in milliseconds since the epoch.
+    `records` has the record of every copy that the decisions name, except those that cannot be used: their images stay
+    as written. `now` is in milliseconds since the epoch.
     """
     changes: dict[ImageField, str] = {}
     warnings: list[str] = []
@@ -62,7 +63,10 @@ def apply_records(
             case Rewrite(image=image):
                 changes[field] = image
             case Copy(destination=destination):
-                record = records[destination]
+                record = records.get(destination)
+                if record is None:
+                    warnings.append(messages.left_unchanged(field.image, "its record in the table cannot be used"))
+                    continue
                 swap = record.is_active and (swap_when == "always" or record.digest is not None)
                 if swap:
                     changes[field] = str(destination)

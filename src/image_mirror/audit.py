@@ -40,8 +40,9 @@ def named_copies(copy_requests: Iterable[CopyRequest], records: Mapping[Destinat
     room, omitted = _LONGEST, 0
     for request in copy_requests:
         destination = request.copy.destination
-        state = records[destination].status
-        each = {"image": str(request.copy.source), "copy": destination.by_tag, "state": str(state or "NONE")}
+        record = records.get(destination)
+        state = str(record.status or "NONE") if record else "UNUSABLE"
+        each = {"image": str(request.copy.source), "copy": destination.by_tag, "state": state}
         room -= len(json.dumps(each))
         if room < 0:
             omitted += 1

@@ -1,5 +1,6 @@
 """The builds that make copies: started and looked up in the global account."""
 
+import re
 from collections.abc import Sequence
 
 from image_mirror.build_result import UNKNOWN, read_build
@@ -7,6 +8,7 @@ from image_mirror.global_access import GlobalAccount
 from image_mirror.record import Build, Record, idempotency_token
 
 MOST_BUILDS = 100  # BatchGetBuilds
+_BUILD = re.compile("[A-Za-z0-9-]{1,100}")  # what follows the project's name in a build's ID
 
 
 class Builds:
@@ -37,8 +39,10 @@ class Builds:
 
     def look_up(self, build_ids: Sequence[str]) -> dict[str, Build]:
         """Return the state of each build; at most 100. Raises DelayedError."""
-        # AWS would refuse the whole call for a build of another project, from before a change of the parameters.
-        ours = [build_id for build_id in build_ids if build_id.startswith(f"{self._project}:")]
+        # AWS would refuse the whole call for a build of another project, from before a change of the parameters, or for
+        # a text that somebody has written by hand.
+        project = f"{self._project}:"
+        ours = [each for each in build_ids if each.startswith(project) and _BUILD.fullmatch(each, len(project))]
         if not ours:
             return dict.fromkeys(build_ids, UNKNOWN)
         answer = self._account.call("BatchGetBuilds", lambda codebuild: codebuild.batch_get_builds(ids=ours))

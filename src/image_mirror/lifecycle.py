@@ -194,7 +194,7 @@ def after_push_event(record: Record, held: str | None, now: int, policy: Policy)
     if record.status is None or (arrived and held == record.digest):
         return Step.WAIT
     if arrived and (record.digest is None or record.status is Status.COPIED):
-        copied = _copied(record, held, now, policy)
+        copied = _copied(_with_exports(record, held, None), held, now, policy)
         open_build = record.build_id if record.status is Status.COPYING else record.open_build
         if open_build is not None:
             copied = replace(copied, open_build=open_build, due_at=now + _POLL)
@@ -272,7 +272,9 @@ def _with_exports(record: Record, held: str | None, build: Build | None) -> Reco
     signatures = record.signatures if held == record.digest else None
     if build is None:
         return replace(record, signatures=signatures)
-    return replace(record, pushed=build.digest or None, signatures=build.signatures or signatures)
+    if build.digest in ("", held):
+        signatures = build.signatures or signatures
+    return replace(record, pushed=build.digest or None, signatures=signatures)
 
 
 def _is_right(record: Record, held: str | None) -> bool:

@@ -53,6 +53,17 @@ class Metric(Enum):
         "Count",
         "records whose step ended in an exception; the log has its stack, and they stay due",
     )
+    RECORDS_REPAIRED = (
+        "RecordsRepaired",
+        "Count",
+        "records written anew because somebody had changed them by hand, or because a write failed although nothing "
+        "had changed",
+    )
+    RECORDS_UNUSABLE = (
+        "RecordsUnusable",
+        "Count",
+        "images that the webhook left unchanged because the table refused each write of their record",
+    )
     TIME_TO_COPIED = (
         "TimeToCopied",
         "Milliseconds",

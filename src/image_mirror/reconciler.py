@@ -38,8 +38,10 @@ from image_mirror.lifecycle import (
 )
 from image_mirror.metrics import Metric
 from image_mirror.record import Build, Record
+from image_mirror.reference import source_of
+from image_mirror.repair import DAMAGED, REFUSED, latest_due, repaired
 from image_mirror.settings import Settings
-from image_mirror.table import Records
+from image_mirror.table import Records, UnusableRecordError
 
 PARALLEL = 8
 RESERVE = 45.0  # seconds: enough for two calls that time out twice each; records that are not reached stay due
@@ -120,6 +122,7 @@ class Reconciler:
         """Look up the tag that an ECR event named, and update its record, if there is one."""
         repo = f"{self._mirror.registry}/{repository}"
         record = self._records.get(repo, tag) if self._mirror.serves(repo) else None
+        record = record and self._in_order(record, invocation)
         if record is not None:
             self._write(
                 record, after_push_event(record, self._repositories.held(record), self._now(), self._policy), invocation
@@ -133,13 +136,56 @@ class Reconciler:
             return
         if not self._mirror.serves(record.repo):
             # From before a change of the parameters for the prefix or registry. It is neither used nor deleted.
-            if record.due_at is not None and record.due_at <= self._now():
+            if record.due_at is not None and not self._now() < record.due_at <= self.latest_due():
                 _logger.warning("not served", extra={"copy": record.destination})
                 self._write(record, Save(not_served(record, self._now(), self._policy)), invocation)
-        elif next_step(record, None, self._now(), self._policy) is Step.INSPECT:
+            return
+        record = self._in_order(record, invocation)
+        if record is None:
+            return
+        if next_step(record, None, self._now(), self._policy) is Step.INSPECT:
             building.append(record)
         else:
             self._take(record, None, invocation)
+
+    def _in_order(self, record: Record, invocation: Invocation) -> Record | None:
+        """Return the record after its repair, if it needs one; None if it has changed meanwhile.
+
+        The repair is written before the step: no build is started for a record whose writes the table refuses.
+        """
+        source = source_of(record.repo, record.tag, self._mirror.registry, self._mirror.prefix)
+        sound = repaired(record, source, self._now(), self._policy)
+        if sound is record:
+            return record
+        if not self._replace(record, sound, invocation):
+            return None
+        _count_repair(sound, DAMAGED, invocation)
+        return sound
+
+    def _replace(self, before: Record, after: Record, invocation: Invocation) -> bool:
+        """Return whether `after` was written in place of `before`. Raises UnusableRecordError."""
+        found = self._records.replace(before, after)
+        if found is after or found != before or (found.raw is None and found == after):
+            return found is after
+        _count_repair(before, REFUSED, invocation)
+        again = self._records.replace(found, after)
+        if again is not after and again == before:
+            raise UnusableRecordError(f"{before.destination}: {REFUSED}")
+        return again is after
+
+    def _remove(self, before: Record, invocation: Invocation) -> bool:
+        """Return whether `before` was removed. Raises UnusableRecordError."""
+        if self._records.remove(before):
+            return True
+        found = self._records.get(before.repo, before.tag)
+        if found is None or found != before:
+            return False
+        _count_repair(before, REFUSED, invocation)
+        if self._records.remove(found):
+            return True
+        if self._records.get(before.repo, before.tag) == before:
+            raise UnusableRecordError(f"{before.destination}: {REFUSED}")
+        return False
 
     def _inspect(self, building: Sequence[Record], invocation: Invocation) -> dict[str, Build | DelayedError]:
         """Return the state of each build, or the error if CodeBuild does not answer."""
@@ -198,11 +244,11 @@ class Reconciler:
         after: Record | None
         match step:
             case Save(record=after):
-                if self._records.replace(record, after) is not after:
+                if not self._replace(record, after, invocation):
                     return
             case Step.REMOVE:
                 after = None
-                if not self._records.remove(record):
+                if not self._remove(record, invocation):
                     return
             case Step.WAIT | Step.START | Step.INSPECT | Step.VERIFY:
                 return
@@ -222,6 +268,10 @@ class Reconciler:
                     "build": after.build_id if after else record.build_id,
                 },
             )
+
+    def latest_due(self) -> int:
+        """Return the latest time at which a record can be due, in milliseconds."""
+        return latest_due(self._now(), self._policy)
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
@@ -283,7 +333,12 @@ def read_stream(event: Mapping[str, Any], reconciler: Reconciler, invocation: In
 
 
 def check_due(records: Records, reconciler: Reconciler, invocation: Invocation) -> None:
-    """Do one step for each due record, the oldest first, until the time limit."""
+    """Do one step for each due record, the oldest first, until the time limit.
+
+    A record that is due too late was changed by hand. It would not be looked at for as long, so that is done first.
+    """
+    late = islice(records.due_after(reconciler.latest_due()), _CHUNK)
+    reconciler.advance([(repo, tag) for repo, tag, _ in late], invocation)
     now = int(time.time() * 1000)
     due = records.due(now)
     some = list(islice(due, _CHUNK))
@@ -303,6 +358,11 @@ def _asks(item: Mapping[str, Any]) -> bool:
     none = {"N": "0"}
     is_fresh = item.get("requested_at") is not None and item["requested_at"] == item.get("updated_at")
     return is_fresh and item.get("attempts") == none and item.get("waits") == none
+
+
+def _count_repair(record: Record, reason: str, invocation: Invocation) -> None:
+    invocation.counts.add(Metric.RECORDS_REPAIRED)
+    _logger.warning("record repaired", extra={"copy": record.destination, "reason": reason})
 
 
 def _wait(cause: DelayedError | Build | None) -> Metric:

@@ -4,8 +4,10 @@ All times are milliseconds since the epoch.
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 from image_mirror.reference import Destination, ImageReference
 
@@ -51,6 +53,9 @@ class Record:
     has arrived while its end has not been read. `pushed` is the digest that the latest such build exported, and
     `signatures` how many signatures it copied, or why it copied none or fewer. `requested_by` is the pod that made the
     present request, as `audit.requester` names it; None if an operator or an older release made it.
+
+    `raw` is the item that a damaged record was read from: one that has other values than this record would be written
+    with. It belongs to what was read, so `replace` does not copy it.
     """
 
     repo: str
@@ -72,6 +77,7 @@ class Record:
     requested_by: str | None = None
     failing_since: int | None = None
     failures: int = 0
+    raw: Mapping[str, Any] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def is_active(self) -> bool:

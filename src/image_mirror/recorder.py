@@ -2,21 +2,26 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from time import monotonic
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.admission import CopyRequest
+from image_mirror.metrics import Metric
 from image_mirror.record import MINUTE, Policy, Record, Status, needs_renewal, new_record, renew
 from image_mirror.reference import Destination
-from image_mirror.table import Records
+from image_mirror.repair import DAMAGED, REFUSED, repaired
+from image_mirror.table import Records, UnusableRecordError
 
 _KNOWN_FOR = MINUTE
 _MOST_KNOWN = 10_000  # records of about 1 kB each
 _PARALLEL = 32
 _MOST_RACES = 3
+
+Report = Callable[[Metric, str, str], None]
+"""Is told of a damaged record: the metric that counts it, the copy's name and the reason. Called by several threads."""
 
 
 class NotRecordedError(Exception):
@@ -55,11 +60,12 @@ class KnownRecords:
 class Recorder:
     """Finds or creates the record of each copy that a pod needs."""
 
-    def __init__(self, records: Records, policy: Policy, known: KnownRecords) -> None:
-        """Take the table, the times, and the records known so far."""
+    def __init__(self, records: Records, policy: Policy, known: KnownRecords, report: Report = lambda *_: None) -> None:
+        """Take the table, the times, the records known so far, and what is told about damaged records."""
         self._records = records
         self._policy = policy
         self._known = known
+        self._report = report
         self._threads = ThreadPoolExecutor(max_workers=_PARALLEL, thread_name_prefix="record")
 
     def record(
@@ -74,8 +80,9 @@ class Recorder:
         """Return the record of each copy, within `seconds`. `now` is in milliseconds since the epoch.
 
         A copy without a record gets one. If this pod requests a copy again, its record is renewed. Both say that the
-        request is `requested_by` this pod, None for an operator. With `dry_run` the records are returned but not
-        written. Records that were written in time are remembered, so the API server's next attempt has less to do.
+        request is `requested_by` this pod, None for an operator. A damaged record is repaired; if the table refuses
+        that, the result has no record of this copy. With `dry_run` the records are returned but not written. Records
+        that were written in time are remembered, so the API server's next attempt has less to do.
         Raises NotRecordedError.
         """
         deadline = monotonic() + seconds
@@ -106,6 +113,8 @@ class Recorder:
         for future in done:
             try:
                 future.result()
+            except UnusableRecordError as error:
+                self._report(Metric.RECORDS_UNUSABLE, pending[future].by_tag, str(error))
             except (ClientError, BotoCoreError) as error:
                 raise NotRecordedError(f"the table refused a record: {type(error).__name__}: {error}") from error
         if late or not_submitted:
@@ -124,18 +133,30 @@ class Recorder:
 
     def _record(self, request: CopyRequest, fresh: Record, known: Record | None) -> Record:
         """Create the record, or renew it if needed: usually in one round trip, more if another writer is faster."""
-        record = known
+        record, reason = known, ""
         for _ in range(_MOST_RACES):
             if record is None:
                 record = self._records.create(fresh)
-            renewed = self._renew(record, fresh, request)
-            if renewed is None:
-                return record
-            record = self._records.replace(record, renewed)
+                if record is fresh:
+                    return fresh
+            before, sound = record, repaired(record, fresh.source, fresh.requested_at, self._policy)
+            after = self._renew(sound, fresh, request) or sound
+            if after is before:
+                return before
+            record = self._records.replace(before, after)
+            if record is after:
+                if reason or sound is not before:
+                    self._report(Metric.RECORDS_REPAIRED, after.destination, reason or DAMAGED)
+                return after
+            if record == before:
+                reason = REFUSED
+        if reason:
+            raise UnusableRecordError(f"{fresh.destination}: {reason}")
         raise NotRecordedError(
             f"the record of {fresh.destination} changed at each of {_MOST_RACES} attempts to renew it"
         )
 
     def _without_writing(self, request: CopyRequest, fresh: Record, known: Record | None) -> Record:
         record = known or self._records.get(fresh.repo, fresh.tag) or fresh
-        return self._renew(record, fresh, request) or record
+        sound = repaired(record, fresh.source, fresh.requested_at, self._policy)
+        return self._renew(sound, fresh, request) or sound

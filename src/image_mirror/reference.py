@@ -32,6 +32,7 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128}")
 _IDENTIFIER = re.compile(r"[a-f0-9]{64}")
 _LONGEST_REPOSITORY = 255  # distribution/reference, RepositoryNameTotalLengthMax
+_LONGEST_IN_ECR = 256  # CreateRepository
 _LONGEST_TEXT = 1024  # above the longest legal reference: limits the work for a hostile text
 
 DIGEST_TAG = "digest-sha256-"
@@ -165,6 +166,22 @@ def destination_of(source: ImageReference, registry: str, prefix: str) -> Destin
     if _is_reserved(tag):
         raise NoDestinationError(source, _RESERVED)
     return Destination(registry, repository, tag, None)
+
+
+def source_of(repo: str, tag: str, registry: str, prefix: str) -> str | None:
+    """Return the text of the source whose copy has this name, the inverse of `destination_of`; None if none can have.
+
+    The text is not parsed: earlier releases have recorded copies of names that are read in another way now.
+    """
+    repository = repo.removeprefix(f"{registry}/")
+    host, _, path = (path_of_copy(repository, prefix) or "").partition("/")
+    host = host.replace("_", ":")
+    is_name = _ECR_HOST.fullmatch(host) and _REPOSITORY.fullmatch(path) and _TAG.fullmatch(tag)
+    if not is_name or len(repository) > _LONGEST_IN_ECR:
+        return None
+    digest = tag.removeprefix(DIGEST_TAG)
+    by_digest = digest != tag and _IDENTIFIER.fullmatch(digest)
+    return f"{host}/{path}" + (f"@sha256:{digest}" if by_digest else f":{tag}")
 
 
 def path_below_prefix(source: ImageReference) -> str:

@@ -73,8 +73,9 @@ def entries_of(text: str) -> dict[str, dict[str, Any]]:
 
 def usable(key: str, entry: dict[str, Any]) -> dict[str, str]:
     """Return the "username" and the "password", or the "identitytoken", of a login. Raises LoginError."""
-    if isinstance(entry.get("identitytoken"), str) and entry["identitytoken"]:
-        return {"identitytoken": entry["identitytoken"]}
+    token = entry.get("identitytoken")
+    if isinstance(token, str) and token and not _is_no_text(token):
+        return {"identitytoken": token}
     user, password = entry.get("username"), entry.get("password")
     if not (isinstance(user, str) and isinstance(password, str) and user and password):
         auth = entry.get("auth")
@@ -89,7 +90,18 @@ def usable(key: str, entry: dict[str, Any]) -> dict[str, str]:
         password = password.rstrip("\0")
         if not colon or not user or not password:
             raise LoginError(f"{form} USER:PASSWORD", remedy)
+    if _is_no_text(user + password):
+        raise LoginError(f"has a login for {shown_key(key)} that is no text", "write it in UTF-8")
     return {"username": user, "password": password}
+
+
+def _is_no_text(text: str) -> bool:
+    """Return whether a text cannot be encoded: JSON can contain half of a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def place_of(key: str) -> tuple[str, str]:

@@ -1,6 +1,11 @@
-"""The table of copies (DynamoDB). Each write has the condition that the item is still as it was read."""
+"""The table of copies (DynamoDB). Each write has the condition that the item is still as it was read.
 
-from collections.abc import Iterator
+Somebody can write an item by hand, so an attribute can have any type and any value. Reading makes the best of it, and
+the record keeps the item itself (`Record.raw`). A condition always compares what was read, never what was made of it. A
+write leaves only what this release writes.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +20,18 @@ if TYPE_CHECKING:
 DUE_INDEX = "DueIndex"
 _DUE = "DUE"  # the only hash value in the index; a record without it is not in the index
 _NUMBERS = frozenset(("requested_at", "updated_at", "attempts", "waits", "due_at", "failing_since", "failures"))
-_TYPES = {field.name: "N" if field.name in _NUMBERS else "S" for field in fields(Record)}  # DynamoDB's
+# DynamoDB's types.
+_TYPES = {field.name: "N" if field.name in _NUMBERS else "S" for field in fields(Record) if field.init}
+_OURS = (*_TYPES, "due")
 _COMPARED = ("status", "requested_at", "updated_at", "attempts", "build_id", "digest")
+_MOST = 10**15  # above all numbers that a record can have: as milliseconds the year 33658
+_MOST_FOREIGN = 100_000  # characters; an item has at most 400 kB, and a record needs room to grow
 
 Item = dict[str, Any]
+
+
+class UnusableRecordError(Exception):
+    """The table refuses each write of one item, so its record can be neither used nor repaired."""
 
 
 class Records:
@@ -55,15 +68,23 @@ class Records:
     def replace(self, old: Record, new: Record) -> Record | None:
         """Write `new` if `old` is still there. Return the record in the table: `new` itself, another one, or None.
 
-        Attributes that Record does not have are left unchanged.
+        If a record equal to `old` is returned, its item has changed only in what a record does not keep, or the
+        condition is wrong: the caller writes again, from the record that was returned.
+
+        Attributes that Record does not have are left unchanged, unless they take the room that the record needs.
+        Raises UnusableRecordError.
         """
-        before, after = to_item(old), to_item(new)
-        if before == after:
+        before, after = _as_read(old), to_item(new)
+        changed = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
+        if not changed:
             return new
         condition, names, values = _still(old)
-        changed = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
-        assignments = [f"#{name} = :new_{name}" for name in changed if name in after]
-        removals = [f"#{name}" for name in changed if name not in after]
+        # Numbered, because a name that somebody has written by hand can contain any character.
+        numbered = {name: f"new_{number}" for number, name in enumerate(changed)}
+        names |= {f"#{number}": name for name, number in numbered.items()}
+        values |= {f":{number}": after[name] for name, number in numbered.items() if name in after}
+        assignments = [f"#{number} = :{number}" for name, number in numbered.items() if name in after]
+        removals = [f"#{number}" for name, number in numbered.items() if name not in after]
         clauses = (("SET", assignments), ("REMOVE", removals))
         try:
             self._client.update_item(
@@ -71,11 +92,13 @@ class Records:
                 Key=_key(old.repo, old.tag),
                 UpdateExpression=" ".join(f"{verb} {', '.join(parts)}" for verb, parts in clauses if parts),
                 ConditionExpression=condition,
-                ExpressionAttributeNames=names | {f"#{name}": name for name in changed},
-                ExpressionAttributeValues=values | {f":new_{name}": after[name] for name in changed if name in after},
+                ExpressionAttributeNames=names,
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                **_given(values),
             )
         except ClientError as error:
+            if code_of(error) == "ValidationException":
+                raise UnusableRecordError(f"{old.destination}: {error}") from error
             if code_of(error) != "ConditionalCheckFailedException":
                 raise
             return _existing(error)
@@ -90,7 +113,7 @@ class Records:
                 Key=_key(old.repo, old.tag),
                 ConditionExpression=condition,
                 ExpressionAttributeNames=names,
-                ExpressionAttributeValues=values,
+                **_given(values),
             )
         except ClientError as error:
             if code_of(error) != "ConditionalCheckFailedException":
@@ -102,24 +125,31 @@ class Records:
         """Yield all records in no order, in pages of at most 1 MB; the latest writes may be missing."""
         pages = self._client.get_paginator("scan").paginate(
             TableName=self._table,
-            ProjectionExpression=", ".join(f"#{name}" for name in _TYPES),
-            ExpressionAttributeNames={f"#{name}": name for name in _TYPES},  # some are DynamoDB's reserved words
+            ProjectionExpression=", ".join(f"#{name}" for name in _OURS),
+            ExpressionAttributeNames={f"#{name}": name for name in _OURS},  # some are DynamoDB's reserved words
         )
         for page in pages:
             yield [to_record(item) for item in page["Items"]]
 
     def due(self, now: int) -> Iterator[tuple[str, str, int]]:
         """Yield (repo, tag, due_at) of the records that are due at `now` (milliseconds), the oldest first."""
+        return self._indexed("due_at <= :now", ":now", now)
+
+    def due_after(self, latest: int) -> Iterator[tuple[str, str, int]]:
+        """Yield (repo, tag, due_at) of the records that are due only after `latest` (milliseconds)."""
+        return self._indexed("due_at > :latest", ":latest", latest)
+
+    def _indexed(self, condition: str, name: str, value: int) -> Iterator[tuple[str, str, int]]:
         pages = self._client.get_paginator("query").paginate(
             TableName=self._table,
             IndexName=DUE_INDEX,
-            KeyConditionExpression="due = :due AND due_at <= :now",
-            ExpressionAttributeValues={":due": {"S": _DUE}, ":now": {"N": str(now)}},
+            KeyConditionExpression=f"due = :due AND {condition}",
+            ExpressionAttributeValues={":due": {"S": _DUE}, name: {"N": str(value)}},
         )
         for page in pages:
             for item in page["Items"]:
-                # A fraction that someone has written by hand must not hide all other records.
-                yield item["repo"]["S"], item["tag"]["S"], int(float(item["due_at"]["N"]))
+                # The index has numbers only, but a number written by hand must not hide all other records.
+                yield item["repo"]["S"], item["tag"]["S"], _number(item["due_at"]["N"]) or 0
 
 
 def to_item(record: Record) -> Item:
@@ -135,38 +165,65 @@ def to_item(record: Record) -> Item:
 
 
 def to_record(item: Item) -> Record:
-    """Read a record from typed attributes. An attribute of another type, or an unknown status, is read as missing."""
+    """Read a record from typed attributes. Another type or an unknown status is read as missing, a number as the
+    nearest one that a record can have.
+
+    If the record would be written with other values than the item has, the record keeps the item in `raw`.
+    """
     known: dict[str, Any] = {}
     for name, kind in _TYPES.items():
-        text = item.get(name, {}).get(kind)
-        if text is not None:
-            known[name] = int(float(text)) if kind == "N" else text  # someone may have written a fraction by hand
+        value = item.get(name, {}).get(kind)
+        if value is not None and kind == "N":
+            value = _number(value)
+        if value is not None:
+            known[name] = value
     status = known.pop("status", "")
     if status in Status.__members__:
         known["status"] = Status(status)
-    return Record(**known)
+    record = Record(**known)
+    written = to_item(record)
+    ours = {name: item[name] for name in _OURS if name in item}
+    # An attribute that the item lacks is no damage: an older release did not write it. But `due` makes the index.
+    damaged = any(value != written.get(name) for name, value in ours.items()) or written.get("due") != ours.get("due")
+    crowded = len(item) > len(ours) and sum(len(str(item[name])) for name in item.keys() - ours) > _MOST_FOREIGN
+    if damaged or crowded:
+        object.__setattr__(record, "raw", item if crowded else ours)  # the dataclass is frozen
+    return record
+
+
+def _number(text: str) -> int | None:
+    """Return the whole part of a number, at least 0 and at most _MOST; None for a text that is no number."""
+    try:
+        return int(min(max(float(text), 0), _MOST))
+    except ValueError:  # of int for NaN, which DynamoDB does not store but an emulation may
+        return None
+
+
+def _as_read(record: Record) -> Mapping[str, Any]:
+    """Return the attributes that `record` has in the table and that a write of it may change."""
+    return to_item(record) if record.raw is None else record.raw
 
 
 def _still(old: Record) -> tuple[str, dict[str, str], Item]:
     """Return the condition, names and values: nothing has changed in the item that a step depends on."""
+    item = _as_read(old)
     # Without this, an update would create the item again after it was deleted.
     clauses = ["attribute_exists(#repo)"]
-    if old.status is None:
-        # An item of an older or newer deployment is recognised by its status, which is missing or unknown here.
-        statuses = {f":{status.lower()}": {"S": str(status)} for status in Status}
-        clauses.append(f"(attribute_not_exists(#status) OR NOT #status IN ({', '.join(statuses)}))")
-        return " AND ".join(clauses), {"#repo": "repo", "#status": "status"}, statuses
-    item = to_item(old)
     for name in _COMPARED:
         absent = f"attribute_not_exists(#{name})"
         if name not in item:
             clauses.append(absent)
         elif item[name] == {"N": "0"}:
-            clauses.append(f"(#{name} = :old_{name} OR {absent})")
+            clauses.append(f"(#{name} = :old_{name} OR {absent})")  # an older release may not have written it
         else:
             clauses.append(f"#{name} = :old_{name}")
     names = {f"#{name}": name for name in ("repo", *_COMPARED)}
     return " AND ".join(clauses), names, {f":old_{name}": item[name] for name in _COMPARED if name in item}
+
+
+def _given(values: Item) -> dict[str, Any]:
+    """Return the argument with an expression's values. DynamoDB refuses one without values."""
+    return {"ExpressionAttributeValues": values} if values else {}
 
 
 def _existing(error: ClientError) -> Record | None:

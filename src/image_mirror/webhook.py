@@ -68,7 +68,15 @@ def load() -> Webhook:
     """Make the webhook from the function's environment, once. Raises SettingsError."""
     settings = Settings.from_env(os.environ)
     records = Records(connect("dynamodb", _LIMITS), settings.table)
-    return Webhook(settings, Recorder(records, settings.policy, KnownRecords()), time.time)
+    return Webhook(settings, Recorder(records, settings.policy, KnownRecords(), _report), time.time)
+
+
+def _report(metric: Metric, copy: str, reason: str) -> None:
+    _counts.add(metric)
+    if metric is Metric.RECORDS_REPAIRED:
+        _logger.warning("record repaired", extra={"copy": copy, "reason": reason})
+    else:
+        _logger.error("record unusable", extra={"copy": copy, "reason": reason})
 
 
 def handler(event: Mapping[str, Any], context: object) -> Response:  # noqa: ARG001 - Lambda's signature

@@ -19,7 +19,7 @@ _REWRITES = (
 )
 _EACH: tuple[State, ...] = (
     *("absent", "requested", "copied", "copied long ago"),
-    *("failed", "failed long ago", "legacy", "refused"),
+    *("failed", "failed long ago", "legacy", "damaged", "refused"),
 )
 
 
@@ -40,7 +40,7 @@ class Scenario:
 SCENARIOS = (
     Scenario(),
     Scenario(swap_when="copied", before=("copied", "absent")),
-    Scenario(before=("failed", "failed long ago", "legacy", "copied long ago")),
+    Scenario(before=("failed", "failed long ago", "legacy", "damaged", "copied long ago")),
     Scenario(before=_EACH),
     Scenario(_REWRITES),
     Scenario(_REWRITES, "copied", _EACH),

@@ -13,7 +13,9 @@ from image_mirror.table import to_item, to_record
 from simulation.expressions import Item, Scope, apply_update, parse_condition, parse_update
 
 NOW = 1_800_000_000_000
-State = Literal["absent", "requested", "copied", "copied long ago", "failed", "failed long ago", "legacy", "refused"]
+State = Literal[
+    "absent", "requested", "copied", "copied long ago", "failed", "failed long ago", "legacy", "damaged", "refused"
+]
 Key = tuple[str, str]
 
 
@@ -87,8 +89,20 @@ def _item_in(key: Key, state: State) -> Item | None:
     if state == "legacy":
         return {"repo": {"S": repo}, "tag": {"S": tag}, "created": {"S": "long ago"}}
     then = NOW - (30 * 24 * HOUR if state.endswith("long ago") else 1)
-    source = repo.removeprefix(f"{REGISTRY}/mirror/") + f":{tag}"
-    record = Record(repo=repo, tag=tag, source=source, requested_at=then, updated_at=then, status=Status.REQUESTED)
+    if state == "damaged":
+        changed = {"status": {"N": "1"}, "attempts": {"N": "1.5"}, "due": {"S": "DUE"}, "due_at": {"N": "-1E+125"}}
+        return {"repo": {"S": repo}, "tag": {"S": tag}, **changed}
+    host, _, path = repo.removeprefix(f"{REGISTRY}/mirror/").partition("/")
+    version = f":{tag}".replace(":digest-sha256-", "@sha256:")
+    record = Record(
+        repo=repo,
+        tag=tag,
+        source=f"{host.replace('_', ':')}/{path}{version}",
+        requested_at=then,
+        updated_at=then,
+        due_at=None if state.startswith("failed") else NOW,
+        status=Status.REQUESTED,
+    )
     if state.startswith("copied"):
         record = replace(record, status=Status.COPIED, digest="sha256:" + "0" * 64)
     if state.startswith("failed"):

@@ -12,6 +12,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
@@ -184,5 +185,5 @@ def _compare(comparator: str, left: dict[str, str] | None, right: dict[str, str]
     if left is None or right is None or left.keys() != right.keys():
         return comparator == "<>"
     (kind, first), second = next(iter(left.items())), next(iter(right.values()))
-    pair = (int(first), int(second)) if kind == "N" else (first, second)
+    pair = (Decimal(first), Decimal(second)) if kind == "N" else (first, second)
     return _COMPARATORS[comparator](*pair)

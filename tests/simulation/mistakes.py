@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from image_mirror import lifecycle
+from image_mirror import lifecycle, recorder
 from image_mirror.aws_errors import DelayedError
 from image_mirror.record import Policy, Record, Status
 from image_mirror.table import Records
@@ -17,8 +17,14 @@ from simulation.table import DynamoDB
 
 @contextmanager
 def starting_the_build_before_the_put() -> Iterator[None]:
-    """The webhook starts the build first, and then writes a record that says that the build has started."""
-    with _starting_in_the_webhook(lambda record: replace(record, due_at=None)):
+    """The webhook starts the build first, and then writes a record that says that the build has started.
+
+    The next pod would repair a record that is never due, and that would hide the mistake.
+    """
+    with (
+        _starting_in_the_webhook(lambda record: replace(record, due_at=None)),
+        patch.object(recorder, "repaired", lambda record, *_: record),
+    ):
         yield
 
 

@@ -45,17 +45,21 @@ class Table:
         return self._write("DeleteItem", _key(request["Key"]), request, lambda _: None)
 
     def query(self, request: dict[str, Any], last: Item | None) -> dict[str, Any]:
-        """Return the page of items that match the key condition, beginning after the key `last`."""
+        """Return the page of items that match the key condition, beginning after the key `last`.
+
+        The condition has a limit that is either the latest due_at (`:now`) or one that due_at exceeds (`:latest`).
+        """
         self._let_index_follow()
-        start = bisect_right(self._index, (_due_at(last) or 0, _key(last))) if last else 0
         condition = _checked(parse_condition(request["KeyConditionExpression"]), request)
         values = request["ExpressionAttributeValues"]
-        until = bisect_right(self._index, (int(values[":now"]["N"]) + 1,))
+        border = bisect_right(self._index, (int(values.get(":now", values.get(":latest"))["N"]) + 1,))
+        start, until = (0, border) if ":now" in values else (border, len(self._index))
+        start = bisect_right(self._index, (_due_at(last) or 0, _key(last))) if last else start
         page = []
         for due_at, (repo, tag) in self._index[start : min(start + _PAGE, until)]:
             item = {"due": {"S": "DUE"}, "due_at": {"N": str(due_at)}, "repo": {"S": repo}, "tag": {"S": tag}}
             if not condition.holds(Scope(item, {}, values)):
-                raise ExpressionError("this index serves DUE up to :now, and the condition asks for something else")
+                raise ExpressionError("this index serves DUE up to :now or after :latest, and nothing else")
             page.append(item)
         self._world.counts["half read units"] += max(1, -(-len(page) * _ENTRY // 4096))
         more = start + _PAGE < until

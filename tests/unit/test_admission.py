@@ -109,6 +109,19 @@ def test_a_captured_review_is_answered_with_a_patch_that_applies(
     assert rest_of(admitted.pod) == rest_of(before)
 
 
+def test_an_image_without_a_record_stays_as_written_and_the_others_get_their_copies() -> None:
+    def records(wanted: Sequence[CopyRequest]) -> Mapping[Destination, Record]:
+        return {name: record for name, record in REQUESTED(wanted).items() if "nginx" not in name.repository}
+
+    admitted = admit(review_of(made_pod({"a": "nginx", "b": "gcr.io/b:1"})), records)
+    assert admitted.images == {"containers/a": "nginx", "containers/b": f"{GCR}/b:1"}
+    assert admitted.originals == {"containers/b": "gcr.io/b:1"}
+    assert admitted.warnings == [
+        "nginx stays as written: its record in the table cannot be used",
+        copying("gcr.io/b:1"),
+    ]
+
+
 def rest_of(pod: Json) -> Json:
     """Return the pod without images and without our annotation: the part that no answer may change."""
     rest = copy.deepcopy(pod)

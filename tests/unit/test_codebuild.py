@@ -89,6 +89,22 @@ def test_all_parameters_of_a_build_follow_from_the_record(settings: Settings) ->
     assert first["idempotencyToken"] != later["idempotencyToken"]
 
 
+def test_a_text_that_is_no_build_s_id_is_not_asked_for_because_codebuild_would_refuse_the_whole_call(
+    settings: Settings,
+) -> None:
+    class Account(RecordingAccount):
+        def batch_get_builds(self, **request: Any) -> Any:
+            self.requests.append(request)
+            return {"builds": []}
+
+    account = Account()
+    project = "ImagePullProject"
+    odd = [f"{project}:", f"{project}:a b", f"{project}:1\n", f"{project}:{'1' * 300}", "x", "", f"{project}2:1"]
+    known = Builds(account, settings.project).look_up([*odd, f"{project}:c697cf04-b1c0"])  # type: ignore[arg-type]
+    assert account.requests == [{"ids": [f"{project}:c697cf04-b1c0"]}]
+    assert known == dict.fromkeys([*odd, f"{project}:c697cf04-b1c0"], UNKNOWN)
+
+
 def test_builds_are_looked_up_and_unknown_ones_are_said_to_be(builds: Builds) -> None:
     build_id = builds.start(fresh())
     known = builds.look_up([build_id, "ImagePullProject:00000000-0000-0000-0000-000000000000"])

@@ -481,6 +481,18 @@ def test_what_is_known_of_signatures_belongs_to_a_digest(held: str, exported: st
     assert saved(verified(record, held, NOW, POLICY, build)).signatures == signatures
 
 
+def test_signatures_of_another_digest_than_ecr_holds_are_not_recorded() -> None:
+    pushed = saved(after_push_event(replace(COPIED, signatures="3", pushed=HELD), OTHER, NOW, POLICY))
+    assert (pushed.digest, pushed.signatures) == (OTHER, None)
+    other_pusher = replace(saved(ARRIVED), signatures=None)
+    assert saved(verified(other_pusher, OTHER, NOW, POLICY, EXPORTED)).signatures is None
+
+
+def test_a_second_push_leaves_the_build_open() -> None:
+    again = saved(after_push_event(saved(ARRIVED), OTHER, NOW, POLICY))
+    assert (again.digest, again.open_build) == (OTHER, COPYING.build_id)
+
+
 def test_a_refresh_keeps_what_is_known_of_the_copy_in_use() -> None:
     record = replace(COPIED, pushed=HELD, signatures="2")
     renewed = renew(record, fresh(now=NOW + 25 * HOUR), pull_always=True, policy=POLICY)

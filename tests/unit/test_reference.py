@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from image_mirror.reference import (
     DOCKER_HUB_HOSTS,
     PREFIX,
-    Destination,
     ImageReference,
     InvalidReferenceError,
     NoDestinationError,
@@ -21,6 +20,7 @@ from image_mirror.reference import (
     parse_reference,
     path_below_prefix,
     paths_of_copies,
+    source_of,
 )
 from support.reviews_data import DIGEST, HEX, REGISTRY
 
@@ -460,15 +460,6 @@ def test_a_source_that_an_earlier_release_named_otherwise_has_a_reason(source: s
 prefixes = st.sampled_from(["mirror", "m", "team-a/mirror", "mirror/gcr.io", "a__b/c.d"])
 
 
-def source_of(destination: Destination, prefix: str) -> ImageReference:
-    """Read the source from the name of its copy: such a function exists only if names are unique (injective)."""
-    host, _, path = destination.repository.removeprefix(f"{prefix}/").partition("/")
-    by_digest = re.fullmatch(r"digest-sha256-([a-f0-9]{64})", destination.tag)
-    if by_digest:
-        return ImageReference(host.replace("_", ":"), path, None, f"sha256:{by_digest[1]}")
-    return ImageReference(host.replace("_", ":"), path, destination.tag, None)
-
-
 @steady
 @given(well_formed(), prefixes)
 def test_the_source_of_a_copy_can_be_read_from_its_name(text: str, prefix: str) -> None:
@@ -477,7 +468,40 @@ def test_the_source_of_a_copy_can_be_read_from_its_name(text: str, prefix: str) 
         destination = destination_of(source, REGISTRY, prefix)
     except NoDestinationError:
         assume(False)
-    assert source_of(destination, prefix) == source.pinned
+    assert source_of(destination.repo, destination.tag, REGISTRY, prefix) == str(source.pinned)
+
+
+@pytest.mark.parametrize(
+    ("repo", "tag"),
+    [
+        pytest.param(f"{REGISTRY}/mirror/gcr.io", "1", id="no path"),
+        pytest.param(f"{REGISTRY}/mirror/app", "1", id="no host"),
+        pytest.param(f"{REGISTRY}/mirror/team/app", "1", id="a first segment that is no host"),
+        pytest.param(f"{REGISTRY}/mirror/gcr.io/App", "1", id="upper case"),
+        pytest.param(f"{REGISTRY}/mirror/gcr.io_x/app", "1", id="a port that is no number"),
+        pytest.param(f"{REGISTRY}/mirror/a_b_5/app", "1", id="two ports"),
+        pytest.param(f"{REGISTRY}/other/gcr.io/app", "1", id="another prefix"),
+        pytest.param(f"{REGISTRY}/mirror/gcr.io/{'x' * 255}", "1", id="too long"),
+        pytest.param(f"{REGISTRY}/mirror/gcr.io/app", "-1", id="no tag"),
+        pytest.param(f"{REGISTRY}/mirror/gcr.io/app", "1" * 129, id="a tag that is too long"),
+    ],
+)
+def test_a_name_that_no_source_has_is_told_from_a_copy_s(repo: str, tag: str) -> None:
+    assert source_of(repo, tag, REGISTRY, "mirror") is None
+
+
+@pytest.mark.parametrize(
+    ("copy", "tag", "source"),
+    [
+        pytest.param("registry-1.docker.io/app", "1", "registry-1.docker.io/app:1", id="a host of Docker Hub"),
+        pytest.param("gcr.io/app", "digest-sha256-1", "gcr.io/app:digest-sha256-1", id="a tag that is reserved now"),
+        pytest.param("localhost_5000/app", "1", "localhost:5000/app:1", id="a port"),
+    ],
+)
+def test_the_source_of_a_copy_that_an_earlier_release_made_is_what_that_release_recorded(
+    copy: str, tag: str, source: str
+) -> None:
+    assert source_of(f"{REGISTRY}/mirror/{copy}", tag, REGISTRY, "mirror") == source
 
 
 # Few parts, chosen so that a faulty naming would give two sources the same name.

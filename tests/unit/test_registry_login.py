@@ -83,6 +83,12 @@ def test_no_text_means_no_login(text: str) -> None:
         pytest.param("[" * 3_000, "is not a JSON object", "docker login", id="too deep"),
         pytest.param("[]", "is not a JSON object", "docker login", id="a list"),
         pytest.param("{}", 'has no logins under "auths"', "docker login", id="nothing"),
+        pytest.param(
+            '{"auths": {"ghcr.io": {"username": "u", "password": "\\ud800"}}}',
+            "is no text",
+            "UTF-8",
+            id="half a character",
+        ),
         pytest.param('{"auths": {}}', 'has no logins under "auths"', "docker login", id="no logins"),
         pytest.param('{"auths": {"a": "b"}}', 'has no logins under "auths"', "docker login", id="a text for a login"),
         pytest.param('{"credsStore": "ecr-login"}', "credential store", "docker login", id="credsStore"),

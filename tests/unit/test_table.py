@@ -6,7 +6,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from image_mirror.record import Record, Status
-from image_mirror.table import Records, to_item, to_record
+from image_mirror.table import Item, Records, UnusableRecordError, to_item, to_record
 from support.cloud import REGISTRY, Cloud
 
 REPO = f"{REGISTRY}/mirror/gcr.io/a"
@@ -39,7 +39,7 @@ def records(cloud: Cloud) -> Records:
 
 
 def test_an_item_says_all_that_a_record_says() -> None:
-    assert all(getattr(FULL, field.name) for field in fields(FULL)), "a new field needs a value here"
+    assert all(getattr(FULL, field.name) for field in fields(FULL) if field.init), "a new field needs a value here"
     assert to_record(to_item(FULL)) == FULL
 
 
@@ -61,6 +61,50 @@ def test_an_item_of_another_shape_reads_as_far_as_it_can_be_read(
     attributes: dict[str, dict[str, object]], expected: Record
 ) -> None:
     assert to_record({"repo": {"S": REPO}, "tag": {"S": "1"}, **attributes}) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("3", 3, id="whole"),
+        pytest.param("1.5", 1, id="a fraction"),
+        pytest.param("1E-130", 0, id="tiny"),
+        pytest.param("-3", 0, id="below zero"),
+        pytest.param("-1E+125", 0, id="huge and below zero"),
+        pytest.param("9007199254740993.5", 10**15, id="above 2**53"),
+        pytest.param("1E+125", 10**15, id="huge"),
+        pytest.param("NaN", 0, id="no number"),
+        pytest.param("Infinity", 10**15, id="without end"),
+        pytest.param("many", 0, id="a word"),
+    ],
+)
+def test_a_number_reads_as_the_nearest_one_that_a_record_can_have(text: str, expected: int) -> None:
+    record = to_record({**to_item(FULL), "attempts": {"N": text}})
+    assert record.attempts == expected
+    assert (record.raw is None) == (text == "3")
+
+
+@pytest.mark.parametrize(
+    ("changes", "damaged"),
+    [
+        pytest.param({}, False, id="in order"),
+        pytest.param({"attempts": None, "waits": None, "digest": None}, False, id="from an older release"),
+        pytest.param({"owner": {"S": "me"}}, False, id="an attribute of another owner"),
+        pytest.param({"owner": {"S": "x" * 200_000}}, True, id="an attribute that leaves too little room"),
+        pytest.param({"digest": {"N": "1"}}, True, id="another type"),
+        pytest.param({"error": {"S": ""}}, True, id="an empty text"),
+        pytest.param({"due": None}, True, id="not in the index"),
+        pytest.param({"due_at": None}, True, id="in the index without a time"),
+        pytest.param({"due": {"S": "LATER"}}, True, id="elsewhere in the index"),
+        pytest.param({"status": {"S": "LOST"}}, True, id="unknown status"),
+    ],
+)
+def test_a_record_keeps_an_item_that_it_would_not_be_written_as(changes: Item, damaged: bool) -> None:
+    found = {name: value for name, value in {**to_item(FULL), **changes}.items() if value is not None}
+    record = to_record(found)
+    assert (record.raw is not None) == damaged
+    assert replace(record).raw is None, "it belongs to what was read"
+    assert "raw" not in repr(record)
 
 
 def test_the_first_to_create_a_record_wins_and_the_second_gets_the_existing_one(cloud: Cloud, records: Records) -> None:
@@ -107,6 +151,74 @@ def test_a_write_fails_if_anything_changed_in_between(records: Records, change: 
     assert records.get(REPO, "1") == current
 
 
+DAMAGED: Item = {
+    **to_item(FULL),
+    "requested_at": {"N": "9007199254740993.5"},
+    "updated_at": {"N": "2000.25"},
+    "attempts": {"S": "two"},
+    "build_id": {"L": [{"N": "1"}]},
+    "digest": {"NULL": True},
+    "owner": {"S": "me"},
+}
+
+
+def put(cloud: Cloud, item: Item) -> None:
+    cloud.dynamodb.put_item(TableName="ImageListTable", Item=item)
+
+
+@pytest.mark.parametrize("item", [DAMAGED, {**DAMAGED, "status": {"S": "LOST"}}], ids=["known", "unknown status"])
+def test_a_condition_compares_what_was_read_and_a_write_leaves_nothing_of_it(
+    cloud: Cloud, records: Records, item: Item
+) -> None:
+    put(cloud, item)
+    found = records.get(REPO, "1")
+    assert found is not None
+    assert records.replace(found, FULL) is FULL
+    assert cloud.items() == [{**to_item(FULL), "owner": {"S": "me"}}]
+    put(cloud, item)
+    assert records.remove(found) is True
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"updated_at": {"N": "2000.5"}}, id="another fraction"),
+        pytest.param({"requested_at": {"N": "1E+125"}}, id="another huge number"),
+        pytest.param({"attempts": {"S": "three"}}, id="another text"),
+        pytest.param({"digest": {"BOOL": False}}, id="another type"),
+    ],
+)
+def test_a_write_fails_if_an_item_changed_in_between_although_it_reads_the_same(
+    cloud: Cloud, records: Records, change: Item
+) -> None:
+    put(cloud, DAMAGED)
+    found = records.get(REPO, "1")
+    assert found is not None
+    put(cloud, {**DAMAGED, **change})
+    assert records.remove(found) is False
+    again = records.replace(found, FULL)
+    assert again == found
+    assert again is not FULL
+    assert records.replace(again, FULL) is FULL
+
+
+def test_what_takes_the_room_of_a_record_is_removed_by_a_write_whatever_its_name(
+    cloud: Cloud, records: Records
+) -> None:
+    put(cloud, {**to_item(FULL), "a note. of mine": {"S": "x" * 390_000}})
+    found = records.get(REPO, "1")
+    assert found == FULL
+    new = replace(FULL, error="x" * 1_000)
+    assert records.replace(found, new) is new
+    assert cloud.items() == [to_item(new)]
+
+
+def test_an_item_that_cannot_be_written_has_its_own_error(records: Records) -> None:
+    records.create(FULL)
+    with pytest.raises(UnusableRecordError, match=f"{REPO}:1: .*ValidationException"):
+        records.replace(FULL, replace(FULL, error="x" * 500_000))
+
+
 def test_a_record_that_was_removed_is_not_written_again(cloud: Cloud, records: Records) -> None:
     legacy = Record(repo=REPO, tag="1")
     assert records.replace(FULL, replace(FULL, updated_at=4000)) is None
@@ -140,6 +252,16 @@ def test_what_is_due_comes_oldest_first_over_all_pages(records: Records) -> None
     records.create(replace(FULL, tag="later", due_at=9000))
     records.create(replace(FULL, tag="never", due_at=None))
     assert list(records.due(1028)) == [(REPO, str(number), 1000 + number) for number in range(29)]
+
+
+def test_an_entry_of_the_index_that_somebody_wrote_hides_no_other(cloud: Cloud, records: Records) -> None:
+    odd = {"0": "-1E+125", "1": "-3", "3": "1000.5", "5": "9007199254740993.5", "6": "1E+125"}
+    for tag, number in odd.items():
+        put(cloud, {**to_item(replace(FULL, tag=tag)), "due_at": {"N": number}, "status": {"N": "1"}})
+    for tag, due_at in (("2", 1000), ("4", 1001), ("later", 2000)):
+        records.create(replace(FULL, tag=tag, due_at=due_at))
+    assert list(records.due(1500)) == [(REPO, str(tag), at) for tag, at in enumerate((0, 0, 1000, 1000, 1001))]
+    assert list(records.due_after(2000)) == [(REPO, "5", 10**15), (REPO, "6", 10**15)]
 
 
 def test_an_adopted_item_is_due_whatever_its_attributes_were(cloud: Cloud, records: Records) -> None:

@@ -227,7 +227,7 @@ def rule(name: str) -> tuple[int, int, int, float, str]:
     period = alarm["Period"] if "Period" in alarm else alarm["Metrics"][1]["MetricStat"]["Period"]
     periods = alarm["EvaluationPeriods"]
     needed = alarm.get("DatapointsToAlarm") or periods
-    return needed, periods, period, alarm["Threshold"], alarm["TreatMissingData"]
+    return needed, periods, period, float(alarm["Threshold"]), alarm["TreatMissingData"]
 
 
 @pytest.mark.parametrize(
@@ -238,6 +238,8 @@ def rule(name: str) -> tuple[int, int, int, float, str]:
         pytest.param("KeyRefusedAlarm", (2, 24, 300, 0, "notBreaching"), id="twice in two hours"),
         pytest.param("DeadLettersAlarm", (1, 1, 300, 0, "notBreaching"), id="each dead letter"),
         pytest.param("WebhookFailsAlarm", (2, 12, 300, 1, "notBreaching"), id="one in a hundred, twice in an hour"),
+        pytest.param("ManyBuildsAlarm", (1, 1, 86_400, 3000, "notBreaching"), id="more builds than expected in a day"),
+        pytest.param("RefusedRequestsAlarm", (2, 3, 300, 300, "notBreaching"), id="one a second for ten minutes"),
     ],
 )
 def test_an_alarm_rings(name: str, expected: tuple[int, int, int, float, str]) -> None:
@@ -247,7 +249,18 @@ def test_an_alarm_rings(name: str, expected: tuple[int, int, int, float, str]) -
 
 
 def test_every_alarm_is_in_the_table_of_rules() -> None:
-    assert len(ALARMS) == 5
+    assert len(ALARMS) == 7
+
+
+def test_the_access_log_has_neither_the_path_nor_the_body() -> None:
+    """The path contains the token."""
+    settings = deployed("WebhookStage")["AccessLogSettings"]
+    fields = json.loads(settings["Format"])
+    assert set(fields) == {"requestId", "time", "ip", "status", "integrationStatus", "latency", "length"}
+    assert not [
+        each for each in fields.values() if re.search("path|route|query|authorizer|header|error", each, re.IGNORECASE)
+    ]
+    assert settings["DestinationArn"] == "AccessLogs's Arn"
 
 
 def test_the_alarm_of_a_key_that_stays_refused_stays_in_alarm() -> None:

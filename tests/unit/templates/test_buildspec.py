@@ -496,7 +496,13 @@ def test_a_reason_is_one_plain_line_without_secrets(tmp_path: Path) -> None:
         assert reason.isascii()
         assert reason.isprintable()
         leaks = ("p4ss", "c0ffee", "deadbeef", "eyJhbGci", ACCESS_KEY_ID, SECRET_ACCESS_KEY, PASSWORD, "\x1b")
-        for leak in (*leaks, "hub-password", encoded("hub-password"), encoded("user:hub-password")):
+        for leak in (
+            *leaks,
+            "hub-password",
+            encoded("hub-password"),
+            encoded("user:hub-password"),
+            encoded(f"AWS:{PASSWORD}"),
+        ):
             assert leak not in run.output + reason, leak
         assert 'Get "https://cdn.example/blob"' in run.output
 

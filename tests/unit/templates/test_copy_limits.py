@@ -16,7 +16,7 @@ SETTINGS = {
     "COPY_STALL_SECONDS": "3600",
     "COPY_WATCH_SECONDS": "0.01",
     "MAX_IMAGE_GIGABYTES": "40",
-    "BUILD_TIMEOUT_MINUTES": "240",
+    "BUILD_TIMEOUT_MINUTES": "1",
 }
 
 
@@ -31,7 +31,7 @@ def ended(folder: Path, *command: str, **settings: str) -> tuple[str, str]:
 
 
 def test_a_program_that_reads_nothing_for_too_long_is_stalled(tmp_path: Path) -> None:
-    result, reason = ended(tmp_path, "sleep", "3600", COPY_STALL_SECONDS="0.05")
+    result, reason = ended(tmp_path, "sleep", "30", COPY_STALL_SECONDS="0.05")
     assert (result, reason) == ("STALLED", "nothing was read for 0.05 s")
 
 
@@ -47,7 +47,7 @@ def test_a_few_bytes_now_and_then_are_no_progress(tmp_path: Path, monkeypatch: p
     numbers = itertools.count(step=3)
     monkeypatch.setattr(PROGRAM, "bytes_read", lambda _: next(numbers))
     with pytest.raises(PROGRAM.Ended) as raised:
-        build(tmp_path, COPY_STALL_SECONDS="0.05", BUILD_TIMEOUT_MINUTES="1").run("sleep", "3600")
+        build(tmp_path, COPY_STALL_SECONDS="0.05", BUILD_TIMEOUT_MINUTES="1").run("sleep", "30")
     assert raised.value.result == "STALLED"
     assert raised.value.reason.startswith("nothing was read")
 
@@ -58,7 +58,7 @@ def test_layers_of_an_earlier_try_count_if_the_time_is_over(tmp_path: Path) -> N
     assert running.run("bash", "-c", f"{script}; exit 1", sends_layers=True)[0] == 1
     running.deadline = 0.0
     with pytest.raises(PROGRAM.Ended) as raised:
-        running.run("sleep", "3600", sends_layers=True)
+        running.run("sleep", "30", sends_layers=True)
     assert raised.value.result == "UNREACHABLE"
     assert "1 layers arrived" in raised.value.reason
 
@@ -73,23 +73,25 @@ def test_what_a_program_has_read_is_known_after_its_end(tmp_path: Path) -> None:
 
 def test_only_the_end_of_many_errors_is_read(tmp_path: Path) -> None:
     _, _, errors = build(tmp_path).run("bash", "-c", "yes x | head -c 1000000 >&2; echo 'Error: last' >&2")
-    assert len(errors) == 65_536
+    assert len(errors) == 131_072
     assert errors.endswith("Error: last\n")
 
 
 def test_a_program_that_reads_too_much_is_ended(tmp_path: Path) -> None:
-    result, reason = ended(tmp_path, "dd", "if=/dev/zero", "of=/dev/null", "bs=1M", MAX_IMAGE_GIGABYTES="0.05")
+    result, reason = ended(
+        tmp_path, "dd", "if=/dev/zero", "of=/dev/null", "bs=1M", "count=50000", MAX_IMAGE_GIGABYTES="0.05"
+    )
     assert (result, reason) == ("TOO_LARGE", "more than 0.05 GB were read; MaxImageGigabytes allows more")
 
 
 def test_a_build_without_time_left_is_stalled_if_no_layer_arrived(tmp_path: Path) -> None:
-    result, reason = ended(tmp_path, "sleep", "3600", BUILD_TIMEOUT_MINUTES="0.0001")
+    result, reason = ended(tmp_path, "sleep", "30", BUILD_TIMEOUT_MINUTES="0.0001")
     assert (result, reason) == ("STALLED", "the time of the build is over (BuildTimeoutMinutes), and no layer arrived")
 
 
 def test_a_build_without_time_left_waits_if_a_layer_arrived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arrived = tmp_path / "arrived"
-    script = f"echo '2026/11/29 pushed blob: sha256:a' >&2; touch {arrived}; exec sleep 3600"
+    script = f"echo '2026/11/29 pushed blob: sha256:a' >&2; touch {arrived}; exec sleep 30"
     running = build(tmp_path)
     seen: Any = PROGRAM.bytes_read
 
@@ -109,7 +111,7 @@ def test_a_build_without_time_left_waits_if_a_layer_arrived(tmp_path: Path, monk
 
 def test_all_processes_of_a_program_that_is_ended_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "pid"
-    script = f"sleep 3600 & echo $! >{file}; wait"
+    script = f"sleep 30 & echo $! >{file}; wait"
     running = build(tmp_path)
     seen: Any = PROGRAM.bytes_read
 
@@ -127,10 +129,24 @@ def test_all_processes_of_a_program_that_is_ended_are_killed(tmp_path: Path, mon
         time.sleep(0.01)
 
 
+def test_a_source_that_never_says_the_digest_is_stalled_long_before_the_build_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """crane follows a loop of redirects without end, and reads bytes all the time."""
+    monkeypatch.setattr(PROGRAM, "DIGEST_SECONDS", 0.05)
+    crane = tmp_path / "crane"
+    crane.write_text("#!/bin/bash\nsleep 30\n")
+    crane.chmod(0o755)
+    source = PROGRAM.Source("gcr.io", "a", ":1")
+    with pytest.raises(PROGRAM.Ended) as raised:
+        PROGRAM.digest_of_source(build(tmp_path), str(crane), source, lambda errors: ("UNEXPLAINED", errors))
+    assert (raised.value.result, raised.value.reason) == ("STALLED", "the source has not said the digest in 0.05 s")
+
+
 def test_the_time_that_the_build_has_used_already_counts(tmp_path: Path) -> None:
     began = str(int((time.time() - 200 * 60) * 1000))
-    used = build(tmp_path, CODEBUILD_START_TIME=began)
-    fresh = build(tmp_path)
+    used = build(tmp_path, CODEBUILD_START_TIME=began, BUILD_TIMEOUT_MINUTES="240")
+    fresh = build(tmp_path, BUILD_TIMEOUT_MINUTES="240")
     assert 199 * 60 < fresh.deadline - used.deadline < 201 * 60
     assert fresh.deadline - fresh.began == pytest.approx(238 * 60), "two minutes are left for the result"
     assert build(tmp_path, BUILD_TIMEOUT_MINUTES="5").deadline > time.monotonic() + 4 * 60

@@ -62,6 +62,13 @@ OF_A_MANIFEST: list[tuple[str, BuildResult, str, str]] = [
     ("500 with another code", WAIT, "UNREACHABLE", "INTERNAL_ERROR: x"),
     ("408", WAIT, "UNREACHABLE", "unexpected status code 408 Request Timeout"),
     ("a reset", WAIT, "UNREACHABLE", "read tcp 10.0.0.1:1->1.2.3.4:443: read: connection reset by peer"),
+    ("no tag, in Harbor's words", ATTEMPT, "NOT_FOUND", "NOT_FOUND: artifact team/app:1 not found"),
+    ("denied, in Harbor's words", ATTEMPT, "DENIED", "FORBIDDEN: no"),
+    ("a code without a message", ATTEMPT, "NOT_FOUND", "MANIFEST_UNKNOWN:"),
+    ("the rate limit without a message", WAIT, "RATE_LIMITED", "TOOMANYREQUESTS:"),
+    ("400", WAIT, "UNREACHABLE", "unexpected status code 400 Bad Request"),
+    ("406", WAIT, "UNREACHABLE", "unexpected status code 406 Not Acceptable"),
+    ("an odd token server", WAIT, "UNREACHABLE", "no token in bearer response: {}"),
     ("a teapot", WAIT, "UNEXPLAINED", "unexpected status code 418 I'm a teapot"),
 ]
 TO_ECR: list[tuple[str, BuildResult, str, str]] = [
@@ -72,6 +79,8 @@ TO_ECR: list[tuple[str, BuildResult, str, str]] = [
     ("ECR's 408", WAIT, "TARGET_BUSY", "unexpected status code 408 Request Timeout"),
     ("ECR's 500", WAIT, "TARGET_BUSY", "INTERNAL_ERROR: x"),
     ("ECR's 500 with another code", WAIT, "TARGET_BUSY", "UNKNOWN: x"),
+    ("ECR's 404", WAIT, "TARGET_BUSY", "unexpected status code 404 Not Found"),
+    ("an immutable tag without words", END, "REFUSED", "TAG_INVALID:"),
     ("no repository", WAIT, "TARGET_BUSY", "NAME_UNKNOWN: The repository with name 'x' does not exist in the registry"),
     ("a child that ECR has not seen", WAIT, "TARGET_BUSY", "MANIFEST_UNKNOWN: x"),
     ("the password has expired", WAIT, "TARGET_DENIED", "DENIED: Your authorization token has expired. Reauthenticate and try again."),
@@ -103,6 +112,10 @@ CASES: list[tuple[str, BuildResult, str, str]] = [
     ("no such host", ATTEMPT, "NOT_FOUND", f'Get "https://{HOST}/v2/": dial tcp: lookup {HOST} on 10.0.0.2:53: no such host'),
     ("a certificate for another name", ATTEMPT, "NOT_FOUND", f'Get "https://{HOST}/v2/": tls: failed to verify certificate: x509: certificate is valid for a.b, not {HOST}'),
     ("a name that crane refuses", ATTEMPT, "BAD_INPUT", f'parsing reference "{HOST}/a:1": could not parse reference: {HOST}/a:1'),
+    ("a hash that crane does not know", ATTEMPT, "BAD_INPUT", 'unsupported hash: "sha512"'),
+    ("a media type that crane does not know", ATTEMPT, "BAD_INPUT", "unsupported MediaType: x"),
+    ("a size that lies", WAIT, "UNREACHABLE", "size of blob does not match"),
+    ("another host of Docker Hub", WAIT, "UNREACHABLE", f"GET https://index.docker.io/x/blobs/{CHILD}: unexpected status code 403 Forbidden"),
     ("an entry with other data", ATTEMPT, "BAD_INPUT", f'error verifying Digest; got "{CHILD}", want "{DIGEST}"'),
     # Token servers.
     ("a token server's 403", ATTEMPT, "DENIED", TOKEN + "unexpected status code 403 Forbidden: no"),
@@ -175,7 +188,9 @@ def test_each_error_of_crane_has_its_cost_and_its_result(
     assert cost(found, exported=True) is expected, found
     assert cost(found, exported=False) is expected, found
     assert found == result
-    assert reason.removeprefix("an entry of the index has data that is not its manifest: ") == " ".join(error.split())
+    lie = "an entry of the index has data that is not its manifest: "
+    assert reason.startswith(lie) is ("verifying Digest" in error)
+    assert reason.removeprefix(lie) == " ".join(error.split())
 
 
 @pytest.mark.parametrize("result", PROGRAM.EXIT_CODES)
@@ -199,7 +214,8 @@ def test_the_package_reads_each_exit_code_of_the_build() -> None:
 
 def test_only_the_last_line_that_begins_with_error_is_read() -> None:
     errors = (
-        f"Error: {MANIFEST}DENIED: x\nretrying {MANIFEST}TOOMANYREQUESTS: x\nError: {MANIFEST}MANIFEST_UNKNOWN: y\n"
+        f"Error: {MANIFEST}DENIED: x\nretrying {MANIFEST}TOOMANYREQUESTS: x\nError: {MANIFEST}DENIED: z\n"
+        f"Error: {MANIFEST}MANIFEST_UNKNOWN: y\n"
     )
     assert PROGRAM.understood(errors, source(), TARGET)[0] == "NOT_FOUND"
     assert PROGRAM.understood(f"say Error: {MANIFEST}DENIED: x\n", source(), TARGET)[0] == "UNEXPLAINED"

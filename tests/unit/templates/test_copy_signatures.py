@@ -77,12 +77,6 @@ COSIGN_2 = [f"HEAD manifests/{TAG}{kind}" for kind in (".sig", ".att", ".sbom")]
             [*FALLBACK_OF_NOTHING, *COSIGN_2],
             id="cosign 2's tags",
         ),
-        pytest.param(
-            {f"manifests/{TAG}.sig": (200, "sha512:x", b"")},
-            [],
-            [*FALLBACK_OF_NOTHING, *COSIGN_2],
-            id="a tag without a usable digest",
-        ),
     ],
 )
 def test_artifacts_are_found_with_few_requests(
@@ -101,6 +95,19 @@ def test_a_source_that_does_not_answer_is_a_problem_and_the_rest_is_found(place:
     assert PROGRAM.artifacts_of(api, IMAGE) == (found, f"the source answered {status} for {place}")
 
 
+@pytest.mark.parametrize(
+    ("place", "answer", "words"),
+    [
+        pytest.param(f"manifests/{TAG}.sig", (200, "sha512:x", b""), "does not say which digest", id="no digest"),
+        pytest.param(f"manifests/{TAG}", (200, "", b"<html>"), "no list of artifacts", id="no list"),
+    ],
+)
+def test_what_cannot_be_read_is_a_reason(place: str, answer: tuple[int, str, bytes], words: str) -> None:
+    found, problem = PROGRAM.artifacts_of(Api({place: answer}), IMAGE)
+    assert found == []
+    assert words in problem
+
+
 @pytest.mark.parametrize("status", [400, 404, 405])
 def test_a_source_without_the_referrers_api_is_no_problem(status: int) -> None:
     assert PROGRAM.artifacts_of(Api({f"referrers/{IMAGE}": (status, "", b"")}), IMAGE) == ([], "")
@@ -112,6 +119,7 @@ def test_a_hostile_list_of_artifacts_is_read_as_none(body: bytes) -> None:
 
 
 def test_only_digests_are_taken_from_a_list() -> None:
+    assert PROGRAM.listed_in(b"[" * 100_000) is None
     assert PROGRAM.listed_in(index(ONE, f"{TWO}$(x)", "../../x")) == [ONE]
     assert PROGRAM.listed_in(json.dumps({"manifests": [{"digest": {}}]}).encode()) is None
 
@@ -123,6 +131,7 @@ def source_api(folder: Path, answers: Callable[..., Any], login: Mapping[str, st
 
 
 CHALLENGE = 'Bearer realm="https://auth.example/token",service="a b"'
+ODD_CHALLENGE = 'BEARER\tREALM="https://auth.example/token", Service="a b"'
 TOKEN_URL = "https://auth.example/token?scope=repository%3Ateam%2Fapp%3Apull&service=a+b"
 
 
@@ -140,6 +149,10 @@ TOKEN_URL = "https://auth.example/token?scope=repository%3Ateam%2Fapp%3Apull&ser
         pytest.param('Bearer realm="http://169.254.169.254/x"', b'{"token": "t"}', None, "", id="not by https"),
         pytest.param('Bearer realm="https://a b"', b'{"token": "t"}', None, "", id="a space in the URL"),
         pytest.param("Bearer", b'{"token": "t"}', None, BASIC, id="no realm"),
+        pytest.param(f'{CHALLENGE}, Basic realm="x"', b'{"token": "t"}', TOKEN_URL, "Bearer t", id="Bearer first"),
+        pytest.param(f'Basic realm="x", {CHALLENGE}', b'{"token": "t"}', TOKEN_URL, "Bearer t", id="Basic first"),
+        pytest.param(ODD_CHALLENGE, b'{"token": "t"}', TOKEN_URL, "Bearer t", id="odd case"),
+        pytest.param(CHALLENGE, b"[" * 100_000, TOKEN_URL, "", id="deep brackets"),
         pytest.param('Bearer service="x"', b'{"token": "t"}', None, "", id="only a service"),
         pytest.param(CHALLENGE, b'{"token": "t\\nX: y"}', TOKEN_URL, "", id="a line break"),
         pytest.param(CHALLENGE, b'{"token": 1}', TOKEN_URL, "", id="a number"),
@@ -230,9 +243,57 @@ def test_no_login_is_on_a_command_line_and_the_last_answer_counts(tmp_path: Path
     )
     [command] = commands
     assert not [word for word in command if BASIC[6:] in word]
+    assert "--head" not in command
+    assert "--location" in command
+    assert "--location-trusted" not in command
+    assert "--globoff" in command
+    assert command[command.index("--max-filesize") + 1] == "4000000"
+    assert 0 < int(command[command.index("--max-time") + 1]) <= 240 * 60
     assert (tmp_path / "curl.txt").read_text() == f'header = "Authorization: {BASIC}"\n'
     assert command[command.index("--proto") + 1] == "=https"
     assert command[command.index("--proto-redir") + 1] == "=https"
+
+
+def test_a_look_at_a_tag_is_a_head_which_is_no_pull(tmp_path: Path) -> None:
+    api, commands = curl(tmp_path, "200 0", "HTTP/2 200\r\nDocker-Content-Digest: sha256:x\r\n\r\n")
+    assert api.ask("manifests/x", head=True)[:2] == (200, "sha256:x")
+    assert "--head" in commands[0]
+
+
+def test_all_challenges_of_an_answer_are_read(tmp_path: Path) -> None:
+    two = 'HTTP/2 401\r\nWWW-Authenticate: Bearer realm="https://a"\r\nwww-authenticate: Basic realm="b"\r\n\r\n'
+    api, _ = curl(tmp_path, "401 0", two)
+    assert api.request("https://gcr.io/v2/x", "")[1]["www-authenticate"] == 'Bearer realm="https://a", Basic realm="b"'
+
+
+def test_a_token_is_masked_and_a_very_short_one_is_not(tmp_path: Path) -> None:
+    def token(text: str) -> Any:
+        api = source_api(tmp_path, lambda *_, **__: (200, {}, json.dumps({"token": text}).encode()))
+        assert api.authorization_for(CHALLENGE) == f"Bearer {text}"
+        return api.build
+
+    assert token("a-secret-token").shown("x a-secret-token y") == "x *** y"
+    assert token("e").shown("the copy") == "the copy"
+
+
+def test_the_search_has_the_same_minute_as_the_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    builds: list[Any] = []
+
+    def artifacts_of(api: Any, _: str) -> Any:
+        builds.append(api.build)
+        return [], ""
+
+    monkeypatch.setattr(PROGRAM, "artifacts_of", artifacts_of)
+    build = PROGRAM.Build(SETTINGS, tmp_path)
+    source = PROGRAM.Source("gcr.io", "team/app", ":1")
+    assert PROGRAM.copied_signatures(build, "crane", source, IMAGE, TARGET, None) == "0"
+    assert builds[0].deadline < build.deadline
+
+
+def test_a_reason_shows_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PROGRAM.Build, "shown", lambda _self, text: text.replace("p4ssword", "***"))
+    said = signatures(tmp_path, monkeypatch, PROGRAM.Ended("UNREACHABLE", "curl: p4ssword"), answers())
+    assert said == "curl: ***"
 
 
 def test_a_curl_without_an_answer_ends_the_search(tmp_path: Path) -> None:

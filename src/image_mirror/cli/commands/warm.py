@@ -25,8 +25,9 @@ from image_mirror.cli.stacks import china_stack, mirror_of
 from image_mirror.cli.terminal import each
 from image_mirror.decisions import Mirror
 from image_mirror.messages import printable
+from image_mirror.metrics import Metric
 from image_mirror.pod_images import SKIP_LABEL
-from image_mirror.record import Policy, Record, asked_again
+from image_mirror.record import DAY, Policy, Record, asked_again
 from image_mirror.recorder import KnownRecords, NotRecordedError, Recorder
 from image_mirror.reference import Destination
 from image_mirror.table import Records
@@ -117,7 +118,7 @@ def _wait(found: ImagesToCopy, records: Records, existing: CopyRecords, minutes:
     copies: list[CopyProgress] = []
     with _display() as show:
         for copies in follow(
-            records, {destination: existing[destination] for destination in found.copies}, describe, time.sleep
+            records, {destination: existing.get(destination) for destination in found.copies}, describe, time.sleep
         ):
             show(copies)
             if time.monotonic() - started > minutes * 60:
@@ -163,8 +164,10 @@ def _print(copies: list[CopyProgress], found: ImagesToCopy, output: Output) -> N
 _BATCH = 100
 _BATCH_SECONDS = 60.0  # the longest time for recording a batch
 _PARALLEL = 8
+_MOST_RACES = 5
 # A pod waits before it requests a failed copy again. An operator does not have to.
-_POLICY = Policy(retry_failed=0)
+# The stack's VerifyHours is not known here, so no copy is checked too late.
+_POLICY = Policy(retry_failed=0, verify=100 * 365 * DAY)
 
 
 Look = Callable[[CopyRecords], dict[str, Held]]
@@ -193,7 +196,12 @@ def plan_copies(records: Records, found: ImagesToCopy, look: Look) -> list[CopyP
 
 def request_copies(records: Records, found: ImagesToCopy) -> dict[Destination, Record]:
     """Record each copy. Raises NoAnswerError, ClientError, BotoCoreError."""
-    recorder = Recorder(records, _POLICY, KnownRecords())
+
+    def report(metric: Metric, copy: str, reason: str) -> None:
+        if metric is Metric.RECORDS_UNUSABLE:
+            typer.echo(printable(f"Error: the table refuses the record of {copy}: {reason}"), err=True)
+
+    recorder = Recorder(records, _POLICY, KnownRecords(), report)
     copy_requests = [CopyRequest(copy, pull_always=False) for copy in found.copies.values()]
     existing: dict[Destination, Record] = {}
     for start in range(0, len(copy_requests), _BATCH):
@@ -215,8 +223,14 @@ def request_lost(records: Records, existing: Mapping[Destination, Record], look:
     held, after = look(existing), dict[Destination, Record | None](existing)
 
     def request(destination: Destination) -> None:
-        again = asked_again(existing[destination], current_time(), lost=True)
-        after[destination] = records.replace(existing[destination], again) if again else existing[destination]
+        record = existing[destination]
+        again = asked_again(record, current_time(), lost=True) or record
+        found: Record | None = record
+        for _ in range(_MOST_RACES):  # an equal record has changed only in what a record does not keep
+            if found is None or found != record:
+                break
+            found = records.replace(found, again)
+        after[destination] = found
 
     lost = [key for key, record in existing.items() if record.destination in held and held[record.destination].lost]
     if lost:

@@ -223,7 +223,7 @@ def test_one_image_is_shown_in_full_with_its_build_and_the_end_of_its_log(name: 
     assert fields["copy"] == f"{REGISTRY}/mirror/gcr.io/broken:1"
     assert fields["state"] == "FAILED"
     assert re.search(r"[+]\d\d:\d\d \(3h ago\)$", fields["requested"])
-    assert fields["attempts"] == "5 refused by the source, 0 delayed for another reason"
+    assert fields["attempts"] == "5 used, 0 delayed for a reason that costs none"
     assert fields["reason"] == REASON
     assert fields["requester"] == "not a pod, or a pod of an older release"
     assert build_lines[0] == f"{BUILD}: FAILED"

@@ -225,6 +225,22 @@ def test_a_dry_run_says_what_ecr_lost_and_writes_nothing(operated: Operated, reg
     assert operated.cloud.items() == before
 
 
+@pytest.mark.usefixtures("reconciler", "registry")
+def test_a_lost_copy_whose_item_changes_in_what_a_record_does_not_keep_is_requested_all_the_same(
+    operated: Operated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(operated, "gcr.io/a/gone:1", copied)
+    replace_, first = Records.replace, iter([True])
+
+    def raced(self: Records, old: Record, new: Record) -> Record | None:
+        return replace(old) if next(first, False) else replace_(self, old, new)
+
+    monkeypatch.setattr(Records, "replace", raced)
+    result = run("-", stdin=manifest("gcr.io/a/gone:1"))
+    assert result.exit_code == 0, result.output
+    assert result.stderr.splitlines()[0] == "REQUESTED gcr.io/a/gone:1"
+
+
 def test_a_lost_copy_whose_record_is_removed_meanwhile_is_reported(
     operated: Operated, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

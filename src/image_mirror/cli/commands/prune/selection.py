@@ -136,7 +136,12 @@ def signed_digest(tag: str) -> str | None:
 
 def signatures_left(repo: str, images: Sequence[Details], running: InUse) -> list[str]:
     """Return cosign's tags in a repository whose image is not there, and does not run either."""
-    held = {image["imageDigest"] for image in images}
+    # A tag of an image can name that image itself. Then it must not keep it.
+    held = {
+        image["imageDigest"]
+        for image in images
+        if not image.get("imageTags") or not all(map(signed_digest, image["imageTags"]))
+    }
     subjects = {tag.name: signed_digest(tag.name) for tag in tags(repo, images)}
     return [
         name

@@ -69,7 +69,7 @@ def status(
 
     Name an image as in a manifest, or by its copy in ECR. A pattern must match the whole source, with docker.io, as in
     '*/library/nginx:*'. "*" also matches "/", and upper and lower case differ. AGE is the time since the copy was
-    requested, CHANGED the time since its record was written. ATTEMPTS is how often the source has refused.
+    requested, CHANGED the time since its record was written. ATTEMPTS is how many of its five attempts are used.
 
     The global account is asked only if you name one image: for the phases of its build and the last 20 lines of the
     log. ECR is then asked too, if the record says that the copy has arrived. Without --verify, a list shows only what

@@ -124,7 +124,7 @@ def full(record: Record, held: Held | None, now: int) -> Iterator[str]:
         "requester": record.requested_by or "not a pod, or a pod of an older release",
         "changed": moment(record.updated_at, now),
         "next look": moment(record.due_at or 0, now),
-        "attempts": f"{record.attempts} refused by the source, {record.waits} delayed for another reason",
+        "attempts": f"{record.attempts} used, {record.waits} delayed for a reason that costs none",
         "build": record.build_id or "-",
         "digest": record.digest or "-",
         "in ECR": _in_ecr(record, held),
