@@ -80,7 +80,7 @@ def table_client(seconds: float) -> Iterator[Any]:
 def new_admissions(table: Any, known: KnownRecords) -> Iterator[Admit]:
     """Yield a function that admits a pod with a given number of new images; `table` is the table's client."""
     settings = Settings.from_env(ENVIRONMENT)
-    recorder = Recorder(Records(table, "t"), settings.policy, known)
+    recorder = Recorder(Records(table, "t"), settings.policy, known, settings.max_new_images)
     subject = webhook.Webhook(settings, recorder, time.time)
     review = json.loads(review_text("2.4 kB"))
     serial = iter(range(10**9))

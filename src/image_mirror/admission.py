@@ -38,20 +38,29 @@ def copy_requests(decisions: Mapping[ImageField, Decision]) -> list[CopyRequest]
     return list(merged.values())
 
 
+def copies_placed(decisions: Mapping[ImageField, Decision], mirror: Mirror) -> int:
+    """Return how many copies the new images already name, each once.
+
+    The API server calls again with the patched pod (reinvocationPolicy): the first call has put them there.
+    """
+    return len({field.image for field in decisions if mirror.serves(field.image)})
+
+
 def apply_records(
     decisions: Mapping[ImageField, Decision],
-    records: Mapping[Destination, Record],
+    records: Mapping[Destination, Record | None],
     swap_when: SwapWhen,
     policy: Policy,
     now: int,
 ) -> tuple[dict[ImageField, str], list[str]]:
     """Return the images that change, each with its new image, and the warnings.
 
-    `records` has the record of every copy that the decisions name, except those that cannot be used: their images stay
-    as written. `now` is in milliseconds since the epoch.
+    An image whose copy has no record in `records` stays as written: its pod names too many. None is a record that
+    cannot be used: its image stays as written too. `now` is in milliseconds since the epoch.
     """
     changes: dict[ImageField, str] = {}
     warnings: list[str] = []
+    too_many: set[Destination] = set()
     for field, decision in decisions.items():
         match decision:
             case Leave(warning=warning):
@@ -62,8 +71,10 @@ def apply_records(
                 warnings.append(messages.restored(field.image))
             case Rewrite(image=image):
                 changes[field] = image
+            case Copy(destination=destination) if destination not in records:
+                too_many.add(destination)
             case Copy(destination=destination):
-                record = records.get(destination)
+                record = records[destination]
                 if record is None:
                     warnings.append(messages.left_unchanged(field.image, "its record in the table cannot be used"))
                     continue
@@ -82,7 +93,9 @@ def apply_records(
                     warnings.append(messages.copying(field.image) if swap else messages.copied_later(field.image))
             case _:
                 assert_never(decision)
-    return changes, messages.at_most_ten(warnings)
+    # The first, because only ten are shown.
+    first = [messages.too_many(len(too_many))] if too_many else []
+    return changes, messages.at_most_ten([*first, *warnings])
 
 
 def _latest_result(record: Record) -> str:

@@ -34,13 +34,17 @@ def requester(review: Review) -> str | None:
     return str(namespace)
 
 
-def named_copies(copy_requests: Iterable[CopyRequest], records: Mapping[Destination, Record]) -> tuple[list[Json], int]:
-    """Return the source, the copy and the state of each requested copy, and how many more there are than fit."""
+def named_copies(
+    copy_requests: Iterable[CopyRequest], records: Mapping[Destination, Record | None]
+) -> tuple[list[Json], int]:
+    """Return the source, the copy and the state of each copy with a record, and how many more there are than fit."""
     named: list[Json] = []
     room, omitted = _LONGEST, 0
     for request in copy_requests:
         destination = request.copy.destination
-        record = records.get(destination)
+        if destination not in records:
+            continue
+        record = records[destination]
         state = str(record.status or "NONE") if record else "UNUSABLE"
         each = {"image": str(request.copy.source), "copy": destination.by_tag, "state": state}
         room -= len(json.dumps(each))

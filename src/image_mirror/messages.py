@@ -46,6 +46,12 @@ def left_unchanged(image: str, cause: str) -> str:
     return _fit(image, f" stays as written: {printable(cause)}")
 
 
+def too_many(count: int) -> str:
+    """Return the warning that `count` images stay as written because their pod names more than it may request."""
+    images = f"{count} images stay" if count > 1 else "1 image stays"
+    return f"{images} as written: too many are new; run image-mirror warm or raise MaxNewImages, then recreate the pod"
+
+
 def at_most_ten(warnings: Sequence[str]) -> list[str]:
     """Drop repeated warnings. After the tenth, only say how many more there are."""
     distinct = list(dict.fromkeys(warnings))

@@ -1,9 +1,14 @@
-"""Records the copies that a pod needs, before the pod is changed: all images of one pod in one parallel round trip."""
+"""Records the copies that a pod needs, before the pod is changed: all images of one pod in one parallel round trip.
+
+A pod may name thousands of images, so the number of its records is limited: the first of them are written, some more
+are only read, and no call is made for the rest.
+"""
 
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from time import monotonic
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -18,6 +23,7 @@ from image_mirror.table import Records, UnusableRecordError
 _KNOWN_FOR = MINUTE
 _MOST_KNOWN = 10_000  # records of about 1 kB each
 _PARALLEL = 32
+_MOST_READ = 200  # images of one pod whose records are only read
 _MOST_RACES = 3
 
 Report = Callable[[Metric, str, str], None]
@@ -60,11 +66,20 @@ class KnownRecords:
 class Recorder:
     """Finds or creates the record of each copy that a pod needs."""
 
-    def __init__(self, records: Records, policy: Policy, known: KnownRecords, report: Report = lambda *_: None) -> None:
-        """Take the table, the times, the records known so far, and what is told about damaged records."""
+    def __init__(
+        self,
+        records: Records,
+        policy: Policy,
+        known: KnownRecords,
+        max_new: int,
+        report: Report = lambda *_: None,
+    ) -> None:
+        """Take the table, the times, the records known so far, how many records one call may write, and what is told
+        about damaged records."""
         self._records = records
         self._policy = policy
         self._known = known
+        self._max_new = max_new
         self._report = report
         self._threads = ThreadPoolExecutor(max_workers=_PARALLEL, thread_name_prefix="record")
 
@@ -76,53 +91,93 @@ class Recorder:
         seconds: float,
         dry_run: bool,
         requested_by: str | None = None,
-    ) -> dict[Destination, Record]:
-        """Return the record of each copy, within `seconds`. `now` is in milliseconds since the epoch.
+        placed: int = 0,
+    ) -> dict[Destination, Record | None]:
+        """Return the records of the copies that the pod can use, within `seconds`. `now` is milliseconds since 1970.
 
         A copy without a record gets one. If this pod requests a copy again, its record is renewed. Both say that the
         request is `requested_by` this pod, None for an operator. A damaged record is repaired; if the table refuses
-        that, the result has no record of this copy. With `dry_run` the records are returned but not written. Records
-        that were written in time are remembered, so the API server's next attempt has less to do.
+        that, the result has None for this copy. With `dry_run` the records are returned but not written. Records that
+        were written or found in time are remembered, so the API server's next attempt has less to do.
+
+        Of the copies that are not known, the first `max_new` are handled like this. The records of the next 200 are
+        only read, and a copy is left out of the result if nobody is making it. All others are left out.
+        `placed` is the number of copies that an earlier call for this pod has already put into it. They count like new
+        ones, and so do known records that this pod has requested within the last minute. So an API server that calls
+        again for one pod does not get more records for it.
+
         Raises NotRecordedError.
         """
         deadline = monotonic() + seconds
-        existing: dict[Destination, Record] = {}
-        step = self._without_writing if dry_run else self._record
-        pending: dict[Future[Record], Destination] = {}
-        not_submitted = 0
+        existing: dict[Destination, Record | None] = {}
+        unknown: list[tuple[CopyRequest, Record | None]] = []
         for request in copy_requests:
-            destination = request.copy.destination
-            record = self._known.get(destination, now)
+            record = self._known.get(request.copy.destination, now)
             if record is not None and not self._needs_renewal(record, request, now):
-                existing[destination] = record
-            elif monotonic() < deadline:
-                fresh = new_record(destination, request.copy.source, now, requested_by)
-                pending[self._threads.submit(step, request, fresh, record)] = destination
+                existing[request.copy.destination] = record
+                placed += record.requested_by == requested_by and now - record.requested_at < _KNOWN_FOR
+            else:
+                unknown.append((request, record))
+        room = max(0, self._max_new - placed)
+        step = self._without_writing if dry_run else self._record
+        calls: list[tuple[Destination, Callable[[], Record | None]]] = []
+        for request, record in unknown[:room]:
+            fresh = new_record(request.copy.destination, request.copy.source, now, requested_by)
+            calls.append((request.copy.destination, partial(step, request, fresh, record)))
+        unread: list[CopyRequest] = []
+        for request, record in unknown[room:]:
+            if record is None:
+                unread.append(request)
+            else:  # its refresh is due, and it stays in use without
+                existing[request.copy.destination] = record
+        calls += [(request.copy.destination, partial(self._read, request, now)) for request in unread[:_MOST_READ]]
+        return existing | self._answers(calls, deadline, seconds, now, remember=not dry_run)
+
+    def _answers(
+        self,
+        calls: Sequence[tuple[Destination, Callable[[], Record | None]]],
+        deadline: float,
+        seconds: float,
+        now: int,
+        *,
+        remember: bool,
+    ) -> dict[Destination, Record | None]:
+        """Make the calls at the same time, and return the records that they return, None for one that cannot be used.
+
+        Raises NotRecordedError.
+        """
+        answered: dict[Destination, Record | None] = {}
+        pending: dict[Future[Record | None], Destination] = {}
+        not_submitted = 0
+        for destination, call in calls:
+            if monotonic() < deadline:
+                pending[self._threads.submit(call)] = destination
             else:  # the submitted calls must still be waited for or cancelled
                 not_submitted += 1
         if not pending and not not_submitted:
-            return existing
+            return answered
         done, late = wait(pending, timeout=max(0.0, deadline - monotonic()))
         for future in late:
             future.cancel()
         for future in done:
-            if future.exception() is None:
-                existing[pending[future]] = future.result()
-                if not dry_run:
-                    self._known.put(pending[future], future.result(), now)
+            if future.exception() is None and (record := future.result()) is not None:
+                answered[pending[future]] = record
+                if remember:
+                    self._known.put(pending[future], record, now)
         for future in done:
             try:
                 future.result()
             except UnusableRecordError as error:
+                answered[pending[future]] = None
                 self._report(Metric.RECORDS_UNUSABLE, pending[future].by_tag, str(error))
             except (ClientError, BotoCoreError) as error:
                 raise NotRecordedError(f"the table refused a record: {type(error).__name__}: {error}") from error
         if late or not_submitted:
             count = len(late) + not_submitted
             raise NotRecordedError(
-                f"{count} of {len(pending) + not_submitted} records were not written within {seconds:.2f} s"
+                f"{count} of {len(pending) + not_submitted} records were not written or read within {seconds:.2f} s"
             )
-        return existing
+        return answered
 
     def _needs_renewal(self, record: Record, request: CopyRequest, now: int) -> bool:
         by_digest = request.copy.destination.digest is not None
@@ -160,3 +215,12 @@ class Recorder:
         record = known or self._records.get(fresh.repo, fresh.tag) or fresh
         sound = repaired(record, fresh.source, fresh.requested_at, self._policy)
         return self._renew(sound, fresh, request) or sound
+
+    def _read(self, request: CopyRequest, now: int) -> Record | None:
+        """Return the record, or None if there is none, or if only a write, which is not made, would help."""
+        record = self._records.get(request.copy.destination.repo, request.copy.destination.tag)
+        if record is None or repaired(record, str(request.copy.source.pinned), now, self._policy) is not record:
+            return None
+        if record.status is not Status.COPIED and self._needs_renewal(record, request, now):
+            return None
+        return record

@@ -44,6 +44,8 @@ def repaired(record: Record, source: str | None, now: int, policy: Policy) -> Re
         attempts=record.attempts if record.attempts <= _MOST_COUNTED else 0,
         waits=record.waits if record.waits <= _MOST_COUNTED else 0,
         open_build=record.open_build if record.build_id else None,
+        failing_since=None if record.failing_since is None else _past(record.failing_since, now),
+        failures=record.failures if record.failures <= _MOST_COUNTED else 0,
         digest=record.digest if record.digest and _DIGEST.fullmatch(record.digest) and not is_other else None,
         error=record.error and record.error[:_LONGEST_ERROR],
         same_result=record.same_result if _SAME_RESULT.fullmatch(record.same_result or "") else None,

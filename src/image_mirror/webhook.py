@@ -8,7 +8,7 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from image_mirror.admission import apply_records, copy_requests, make_patch
+from image_mirror.admission import apply_records, copies_placed, copy_requests, make_patch
 from image_mirror.audit import audit_annotations, named_copies, requester
 from image_mirror.aws import CallLimits, connect
 from image_mirror.counts import Counts
@@ -50,14 +50,21 @@ class Webhook:
         now, left = int(seconds * 1000), seconds_left(event, seconds)
         requests, requested_by = copy_requests(decisions), requester(review)
         records = self._recorder.record(
-            requests, now=now, seconds=left, dry_run=review.dry_run, requested_by=requested_by
+            requests,
+            now=now,
+            seconds=left,
+            dry_run=review.dry_run,
+            requested_by=requested_by,
+            placed=copies_placed(decisions, mirror),
         )
         changes, warnings = apply_records(decisions, records, self._settings.swap_when, policy, now)
         if rewrites := sum(copy_of(decisions[field]) is not None for field in changes):
             _counts.add(Metric.REWRITES, rewrites)
         named, omitted = named_copies(requests, records)
-        if named:
+        too_many = len(requests) - len(records)
+        if named or too_many:
             fields = {"requested_by": requested_by, "copies": named, "omitted": omitted, "dry_run": review.dry_run}
+            fields |= {"too_many": too_many} if too_many else {}
             _logger.info("copies named", extra=fields)
         patch = make_patch(review, decisions, changes, mirror)
         return answer(review, patch, warnings, audit_annotations(named, omitted))
@@ -68,7 +75,8 @@ def load() -> Webhook:
     """Make the webhook from the function's environment, once. Raises SettingsError."""
     settings = Settings.from_env(os.environ)
     records = Records(connect("dynamodb", _LIMITS), settings.table)
-    return Webhook(settings, Recorder(records, settings.policy, KnownRecords(), _report), time.time)
+    recorder = Recorder(records, settings.policy, KnownRecords(), settings.max_new_images, _report)
+    return Webhook(settings, recorder, time.time)
 
 
 def _report(metric: Metric, copy: str, reason: str) -> None:

@@ -72,6 +72,24 @@ def test_a_dry_run_shows_the_images_and_writes_nothing(mirrored: Cluster, aws: E
     assert mirrored.get("pods")["items"] == []
 
 
+def test_a_pod_of_too_many_images_keeps_some_as_written_also_when_it_is_applied_again(
+    mirrored: Cluster, aws: Emulation
+) -> None:
+    big = pod("big", *(f"gcr.io/big/big:{number}" for number in range(60)))
+    applied = mirrored.apply(big)
+    assert "Warning: 10 images stay as written: too many are new; run image-mirror warm or raise" in applied.stderr
+    made = images(mirrored.get("pod", "big"))
+    assert [made[f"c{number}"] for number in range(60)] == [
+        *(f"{COPIES}/gcr.io/big/big:{number}" for number in range(50)),
+        *(f"gcr.io/big/big:{number}" for number in range(50, 60)),
+    ]
+    assert len(aws.records()) == 50
+    again = mirrored.apply(big | {"metadata": {"name": "big", "labels": {"new": "label"}}})
+    assert "Warning" not in again.stderr
+    assert images(mirrored.get("pod", "big")) == made
+    assert len(aws.records()) == 50
+
+
 @pytest.mark.parametrize("kind", ["CronJob", "StatefulSet"])
 def test_the_pods_of_other_workloads_carry_ecr_images(mirrored: Cluster, kind: str) -> None:
     """The CronJob's job is made by `kubectl create job --from`, so that the test does not wait for its schedule."""

@@ -48,6 +48,7 @@ def test_each_function_has_its_handler_its_role_and_its_settings(
         "G_PROJECT_NAME": "ImagePullProject",
         "ECR_REGISTRY": registry(china),
         "REPOSITORY_PREFIX": "mirror",
+        "MAX_NEW_IMAGES": "50",
         "REFRESH_HOURS": "24",
     }
     assert {name: variables.get(name) for name in expected} == expected

@@ -52,7 +52,8 @@ SCENARIOS = (
 def webhook_of(scenario: Scenario, table: Table) -> Webhook:
     """Return a webhook with `table` and an empty cache of records."""
     settings = _settings(scenario)
-    recorder = Recorder(Records(cast("Any", table), settings.table), settings.policy, KnownRecords())
+    records = Records(cast("Any", table), settings.table)
+    recorder = Recorder(records, settings.policy, KnownRecords(), settings.max_new_images)
     return Webhook(settings, recorder, lambda: NOW / 1000)
 
 

@@ -61,7 +61,8 @@ class WebhookInstance(Instance):
         super().__init__(services)
         settings = services.settings
         records = Records(_client(DynamoDB(services.world, services.table, webhook._LIMITS)), settings.table)
-        self.loaded = webhook.Webhook(settings, Recorder(records, settings.policy, KnownRecords()), self.time)
+        recorder = Recorder(records, settings.policy, KnownRecords(), settings.max_new_images)
+        self.loaded = webhook.Webhook(settings, recorder, self.time)
 
 
 class ReconcilerInstance(Instance):

@@ -14,9 +14,10 @@ import pytest
 from simulation import __main__ as command
 from simulation import mistakes
 from simulation.batches import seconds_to_copied
+from simulation.big_pod import run_big_pod
 from simulation.burst import run_burst
 from simulation.codebuild import INSTALLING, PROVISIONING
-from simulation.faults import FAULTS
+from simulation.faults import FAULTS, NO_FAULTS
 from simulation.fleet import running
 from simulation.functions import WebhookInstance
 from simulation.seed import run_seed
@@ -104,6 +105,19 @@ def test_ten_thousand_pods_of_five_hundred_images_make_five_hundred_copies() -> 
     assert figures.admitted == 10_000
     # An instance asks once a minute for each image: here for six pods of ten, and never twice for one.
     assert figures.calls == pytest.approx(0.62, abs=0.05)  # docs/performance.md has it
+
+
+@pytest.mark.parametrize("images", [500, 10_000])
+def test_one_pod_of_very_many_images_makes_fifty_records_and_builds(images: int) -> None:
+    caused = run_big_pod(images, NO_FAULTS)
+    assert caused.violations == ()
+    assert (caused.records, caused.builds, caused.sent) == (50, 50, 50)
+
+
+def test_a_big_pod_makes_no_more_records_while_calls_fail_and_are_repeated() -> None:
+    runs = [run_big_pod(500, FAULTS, seed=seed) for seed in range(12)]
+    assert sum(caused.repeated_calls for caused in runs) > 0
+    assert max(caused.records for caused in runs) <= 50
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from image_mirror.admission import CopyRequest, SwapWhen, copy_requests
+from image_mirror.admission import CopyRequest, SwapWhen, copies_placed, copy_requests
 from image_mirror.decisions import Copy, Mirror, Rewrite
-from image_mirror.messages import at_most_ten, copied_later, copying, failed, refused, restored
+from image_mirror.messages import at_most_ten, copied_later, copying, failed, refused, restored, too_many
 from image_mirror.pod_images import ORIGINALS, new_images
 from image_mirror.record import MINUTE, Policy, Record, Status
 from image_mirror.reference import Destination
@@ -27,6 +27,7 @@ from support.reviews_data import (
     MIRROR,
     REGISTRY,
     REQUESTED,
+    Lookup,
     admit,
     all_records,
     captured,
@@ -109,9 +110,9 @@ def test_a_captured_review_is_answered_with_a_patch_that_applies(
     assert rest_of(admitted.pod) == rest_of(before)
 
 
-def test_an_image_without_a_record_stays_as_written_and_the_others_get_their_copies() -> None:
-    def records(wanted: Sequence[CopyRequest]) -> Mapping[Destination, Record]:
-        return {name: record for name, record in REQUESTED(wanted).items() if "nginx" not in name.repository}
+def test_an_image_whose_record_cannot_be_used_stays_as_written_and_the_others_get_their_copies() -> None:
+    def records(wanted: Sequence[CopyRequest]) -> Any:
+        return {name: None if "nginx" in name.repository else record for name, record in REQUESTED(wanted).items()}
 
     admitted = admit(review_of(made_pod({"a": "nginx", "b": "gcr.io/b:1"})), records)
     assert admitted.images == {"containers/a": "nginx", "containers/b": f"{GCR}/b:1"}
@@ -315,6 +316,51 @@ def test_a_failed_image_beside_others_stays_alone() -> None:
     assert admitted.originals == {"containers/b": "gcr.io/good:1"}
     assert [warning.split(" ")[0] for warning in admitted.warnings] == ["gcr.io/bad:1", "gcr.io/good:1"]
     assert "its copy failed: NOT_FOUND" in admitted.warnings[0]
+
+
+def test_an_image_without_a_record_stays_as_written_and_all_of_them_have_one_warning() -> None:
+    pod = made_pod(
+        {"a": "gcr.io/x:1", "b": "gcr.io/x:2", "c": "gcr.io/x:2"},
+        init={"i": "gcr.io/x:3"},
+        volumes={"v": "gcr.io/x:2"},
+        annotations={"a": "b"},
+    )
+    admitted = admit(review_of(pod), lambda wanted: REQUESTED(wanted[:1]))
+    assert admitted.patch == [
+        {"op": "replace", "path": "/spec/containers/0/image", "value": f"{GCR}/x:1"},
+        {
+            "op": "add",
+            "path": "/metadata/annotations/image-mirror~1original-images",
+            "value": '{"containers/a":"gcr.io/x:1"}',
+        },
+    ]
+    assert admitted.warnings == [too_many(2), copying("gcr.io/x:1")]
+    assert json.loads(admitted.audit["copies"]) == [{"image": "gcr.io/x:1", "copy": f"{GCR}/x:1", "state": "REQUESTED"}]
+    again = admit(review_of(pod, admitted.pod), no_lookup)
+    assert (again.images, again.warnings) == (admitted.images, [restored("gcr.io/x:1")])
+
+
+def test_an_image_that_stayed_as_written_is_looked_at_when_it_changes() -> None:
+    old = admit(review_of(made_pod({"a": "gcr.io/x:1"})), lambda _: {}).pod
+    assert images_of(old) == {"containers/a": "gcr.io/x:1"}
+    admitted = admit(review_of(made_pod({"a": "gcr.io/x:2"}), old))
+    assert admitted.images == {"containers/a": f"{GCR}/x:2"}
+    assert admitted.originals == {"containers/a": "gcr.io/x:2"}
+
+
+def test_the_warning_about_too_many_images_is_the_first_of_many() -> None:
+    pod = made_pod({f"c{number}": f"gcr.io/x:{number}" for number in range(40)})
+    admitted = admit(review_of(pod), lambda wanted: REQUESTED(wanted[:30]))
+    assert (admitted.warnings[0], len(admitted.warnings)) == (too_many(10), 11)
+    assert admitted.warnings[-1] == "and 21 more"
+
+
+def test_copies_that_an_earlier_call_has_put_into_the_pod_are_counted_once_each() -> None:
+    copies = {"a": f"{GCR}/x:1", "b": f"{GCR}/x:1", "c": f"{GCR}/y:1", "d": f"{REGISTRY}/own/x:1", "e": "gcr.io/x:2"}
+    new = new_images(parse_review(event_of(review_of(made_pod(copies)))), MIRROR)
+    assert copies_placed(new, MIRROR) == 2
+    unchanged = new_images(parse_review(event_of(review_of(made_pod(copies), made_pod(copies)))), MIRROR)
+    assert copies_placed(unchanged, MIRROR) == 0
 
 
 def test_a_pod_of_many_images_gives_ten_warnings_and_a_count() -> None:
@@ -576,12 +622,12 @@ REWRITING = Mirror(REGISTRY, "mirror", parse_rules("docker.io gcr.io quay.io a.i
 
 
 def mixed(wanted: Sequence[CopyRequest]) -> dict[Destination, Record]:
-    """Answer by the name of a copy alone: some requested, some copied, some failed, some without a status."""
-    answers = (REQUESTED, COPIED, FAILED, all_records(None))
-    return {
-        copy.destination: answers[sum(map(ord, str(copy.source))) % 4]([request])[copy.destination]
-        for request, copy in ((request, request.copy) for request in wanted)
-    }
+    """Answer by the name of a copy alone: some requested, copied, failed, some without a status or without a record."""
+    answers: tuple[Lookup, ...] = (REQUESTED, COPIED, FAILED, all_records(None), lambda _: {})
+    found: dict[Destination, Record] = {}
+    for request in wanted:
+        found |= answers[sum(map(ord, str(request.copy.source))) % 5]([request])
+    return found
 
 
 @steady

@@ -5,7 +5,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from image_mirror.decisions import Leave
-from image_mirror.messages import at_most_ten, copied_later, copying, failed, left_unchanged, refused, restored
+from image_mirror.messages import (
+    at_most_ten,
+    copied_later,
+    copying,
+    failed,
+    left_unchanged,
+    refused,
+    restored,
+    too_many,
+)
 from image_mirror.reference import InvalidReferenceError, NoDestinationError, destination_of, parse_reference
 from support.reviews_data import DIGEST, MIRROR
 
@@ -55,6 +64,18 @@ any_text = (
             "gcr.io/x:1: the pod keeps the image that it has already in place of this one",
             id="restored",
         ),
+        pytest.param(
+            too_many(450),
+            "450 images stay as written: too many are new; run image-mirror warm or raise MaxNewImages, "
+            "then recreate the pod",
+            id="too-many",
+        ),
+        pytest.param(
+            too_many(1),
+            "1 image stays as written: too many are new; run image-mirror warm or raise MaxNewImages, "
+            "then recreate the pod",
+            id="one-too-many",
+        ),
         pytest.param(left_unchanged("auto", "it is empty"), "auto stays as written: it is empty", id="left-alone"),
         pytest.param(left_unchanged("", "it is empty"), "'' stays as written: it is empty", id="empty-name"),
     ],
@@ -68,7 +89,7 @@ def test_a_short_warning_says_what_happens_in_full(warning: str, text: str) -> N
 def test_a_warning_is_one_printable_line_of_at_most_120_characters(image: str, reason: str, minutes: int) -> None:
     of_refusal = (refused(image, reason, minutes, 5, waits=waits) for waits in (True, False))
     others = (copying(image), copied_later(image), failed(image, reason, minutes), left_unchanged(image, reason))
-    for warning in (*others, *of_refusal, restored(image)):
+    for warning in (*others, *of_refusal, restored(image), too_many(minutes + 1)):
         assert 0 < len(warning) <= 120
         assert warning.isprintable()
         warning.encode()

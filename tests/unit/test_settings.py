@@ -13,6 +13,7 @@ def test_what_is_not_set_has_the_defaults_of_the_template() -> None:
     assert settings.mirror.prefix == "mirror"
     assert settings.mirror.rules == parse_rules(DEFAULT_RULES)
     assert settings.swap_when == "always"
+    assert settings.max_new_images == 50
     assert (settings.policy.retry_failed, settings.policy.refresh, settings.policy.verify) == (
         60 * MINUTE,
         24 * HOUR,
@@ -53,6 +54,7 @@ def test_one_error_names_all_that_is_wrong() -> None:
         pytest.param("REPOSITORY_PREFIX", "mirror/", id="prefix ending in a slash"),
         pytest.param("RETRY_FAILED_MINUTES", "1.5", id="fraction"),
         pytest.param("VERIFY_HOURS", "0", id="verification can't be off"),
+        pytest.param("MAX_NEW_IMAGES", "0", id="no image at all"),
         pytest.param("SCAN_ON_PUSH", "yes", id="neither true nor false"),
         pytest.param("REPOSITORY_KMS_KEY_ID", "alias/copies", id="alias of a key"),
         pytest.param("REPOSITORY_KMS_KEY_ID", "1234abcd-12ab-34cd-56ef-1234567890a", id="short key"),

@@ -14,6 +14,9 @@ from botocore.exceptions import ClientError
 
 from image_mirror import webhook
 from image_mirror.counts import Counts
+from image_mirror.messages import restored
+from image_mirror.record import new_record
+from image_mirror.reference import destination_of, parse_reference
 from image_mirror.table import Records, to_record
 from support.cloud import REGISTRY, Cloud
 
@@ -292,19 +295,150 @@ def test_a_copy_that_failed_says_when_it_is_tried_again(cloud: Cloud) -> None:
     ]
 
 
-def test_a_pod_of_two_thousand_images_is_recorded_over_several_attempts(cloud: Cloud) -> None:
+# ---- pods that name many images ----
+
+
+def big_pod(images: int, **request: Any) -> Json:
+    """Return the review of a pod that a ReplicaSet creates, with as many images."""
     sent = review("create-pod-from-deployment")
     container = sent["request"]["object"]["spec"]["containers"][0]
     sent["request"]["object"]["spec"]["containers"] = [
-        {**container, "name": f"c{number}", "image": f"gcr.io/team/app:{number}"} for number in range(2000)
+        {**container, "name": f"c{number}", "image": f"gcr.io/team/app:{number}"} for number in range(images)
     ]
-    for _attempt in range(50):
-        status, answer, _ = call(event(sent))
-        if status == 200:
-            break
+    sent["request"] |= request
+    return sent
+
+
+def admitted(sent: Json) -> tuple[Json, Json]:
+    """Return the response, and the pod that the API server makes of it."""
+    status, answer, _ = call(event(sent))
     assert status == 200
-    assert len(cloud.items()) == 2000
-    assert answer["response"]["warnings"][-1] == "and 1990 more"
+    patch = json.loads(base64.b64decode(answer["response"].get("patch", "W10=")))
+    return answer["response"], jsonpatch.apply_patch(sent["request"]["object"], patch)
+
+
+def copied_images(pod: Json) -> list[int]:
+    """Return the numbers of the images that are copies."""
+    mirrored = f"{REGISTRY}/mirror/gcr.io/team/app:"
+    return [number for number, image in enumerate(images(pod)) if image == f"{mirrored}{number}"]
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each admission a minute, however busy the machine is."""
+    monkeypatch.setattr(webhook, "seconds_left", lambda *_: 60.0)
+
+
+@pytest.mark.usefixtures("unhurried")
+@pytest.mark.parametrize("count", [51, 500, 10_000])
+def test_a_pod_of_any_number_of_images_makes_fifty_records(cloud: Cloud, logged: io.StringIO, count: int) -> None:
+    sent = big_pod(count)
+    response, pod = admitted(sent)
+    assert {item["source"]["S"] for item in cloud.items()} == {f"gcr.io/team/app:{number}" for number in range(50)}
+    assert copied_images(pod) == list(range(50))
+    assert images(pod)[50:] == images(sent["request"]["object"])[50:]
+    assert len(json.loads(pod["metadata"]["annotations"]["image-mirror/original-images"])) == 50
+    kept = "1 image stays" if count == 51 else f"{count - 50} images stay"
+    assert response["warnings"][0].startswith(f"{kept} as written: too many are new; run image-mirror warm or ")
+    assert (len(response["warnings"]), response["warnings"][-1]) == (11, "and 41 more")
+    [line] = [json.loads(line) for line in logged.getvalue().splitlines()]
+    assert (line["message"], line["too_many"]) == ("copies named", count - 50)
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_dry_run_of_a_big_pod_says_what_the_real_call_does(cloud: Cloud) -> None:
+    put_copies(cloud, 100, 300)
+    before = cloud.items()
+    dry = admitted(big_pod(500, dryRun=True))
+    assert cloud.items() == before
+    assert admitted(big_pod(500)) == dry
+    assert copied_images(dry[1]) == [*range(50), *range(100, 250)]
+
+
+def put_copies(cloud: Cloud, first: int, end: int) -> None:
+    """Record these images of a big pod as an operator's request does."""
+    for number in range(first, end):
+        source = parse_reference(f"gcr.io/team/app:{number}")
+        record = new_record(destination_of(source, REGISTRY, "mirror"), source, int(time.time() * 1000))
+        Records(cloud.dynamodb, "ImageListTable").create(record)
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_images_that_an_operator_has_requested_are_used_as_far_as_they_are_read(cloud: Cloud) -> None:
+    put_copies(cloud, 0, 300)
+    response, pod = admitted(big_pod(300))
+    assert copied_images(pod) == list(range(250))
+    assert response["warnings"][0].startswith("50 images stay as written: ")
+
+
+@pytest.mark.usefixtures("unhurried")
+@pytest.mark.parametrize("instance", ["warm", "cold"])
+@pytest.mark.parametrize("swap_when", ["always", "copied"])
+def test_an_api_server_that_calls_again_for_a_big_pod_changes_nothing(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, instance: str, swap_when: str
+) -> None:
+    monkeypatch.setenv("SWAP_WHEN", swap_when)
+    sent = big_pod(120)
+    pod = admitted(sent)[1]
+    before = cloud.items()
+    for body in (sent, big_pod(120, object=pod)):  # the same call again, and reinvocationPolicy
+        if instance == "cold":
+            webhook.load.cache_clear()
+        assert admitted(body)[1] == pod
+    assert cloud.items() == before
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_an_admission_whose_only_images_are_too_many_is_logged(logged: io.StringIO) -> None:
+    pod = admitted(big_pod(60))[1]
+    response = admitted(big_pod(60, object=pod))[0]
+    assert [warning.split(";")[0] for warning in response["warnings"]] == [
+        "10 images stay as written: too many are new"
+    ]
+    assert "auditAnnotations" not in response
+    line = json.loads(logged.getvalue().splitlines()[-1])
+    assert (line["message"], line["copies"], line["omitted"], line["too_many"]) == ("copies named", [], 0, 10)
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_big_pod_that_is_applied_again_keeps_its_images(cloud: Cloud) -> None:
+    live = admitted(big_pod(120))[1]
+    before = cloud.items()
+    webhook.load.cache_clear()
+    for dropped in (False, True):  # by kubectl apply, and by kubectl replace without the annotation
+        source = big_pod(120)["request"]["object"]
+        if not dropped:
+            source["metadata"]["annotations"] = live["metadata"]["annotations"]
+        response, pod = admitted(big_pod(120, operation="UPDATE", object=source, oldObject=live))
+        assert images(pod) == images(live)
+        assert response["warnings"] == [*(restored(f"gcr.io/team/app:{number}") for number in range(10)), "and 40 more"]
+    assert cloud.items() == before
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_one_image_in_many_containers_counts_once(cloud: Cloud) -> None:
+    sent = big_pod(200)
+    for number, container in enumerate(sent["request"]["object"]["spec"]["containers"]):
+        container["image"] = f"gcr.io/team/app:{number % 50}"
+    response, pod = admitted(sent)
+    assert all(image.startswith(REGISTRY) for image in images(pod))
+    assert len(cloud.items()) == 50
+    assert "stay as written" not in "".join(response["warnings"])
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_max_new_images_is_the_bound(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAX_NEW_IMAGES", "3")
+    assert copied_images(admitted(big_pod(5))[1]) == [0, 1, 2]
+    assert len(cloud.items()) == 3
+
+
+def test_a_big_pod_whose_table_does_not_answer_in_time_is_answered_503(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook, "seconds_left", lambda *_: 0.0)
+    status, _, headers = call(event(big_pod(500)))
+    assert (status, headers["Retry-After"], cloud.items()) == (503, "1", [])
 
 
 # ---- published metrics ----

@@ -201,17 +201,18 @@ def request_copies(records: Records, found: ImagesToCopy) -> dict[Destination, R
         if metric is Metric.RECORDS_UNUSABLE:
             typer.echo(printable(f"Error: the table refuses the record of {copy}: {reason}"), err=True)
 
-    recorder = Recorder(records, _POLICY, KnownRecords(), report)
+    recorder = Recorder(records, _POLICY, KnownRecords(), _BATCH, report)
     copy_requests = [CopyRequest(copy, pull_always=False) for copy in found.copies.values()]
     existing: dict[Destination, Record] = {}
     for start in range(0, len(copy_requests), _BATCH):
         some = copy_requests[start : start + _BATCH]
         try:
-            existing |= recorder.record(some, now=current_time(), seconds=_BATCH_SECONDS, dry_run=False)
+            found_now = recorder.record(some, now=current_time(), seconds=_BATCH_SECONDS, dry_run=False)
         except NotRecordedError as error:
             if isinstance(error.__cause__, ClientError | BotoCoreError):
                 raise error.__cause__ from None
             raise NoAnswerError(f"{error}; run the command again") from error
+        existing |= {destination: record for destination, record in found_now.items() if record is not None}
     return existing
 
 

@@ -140,6 +140,13 @@ def test_a_request_by_an_operator_names_no_pod(operated: Operated) -> None:
     assert [item.get("requested_by") for item in operated.cloud.items()] == [None, None]
 
 
+@pytest.mark.usefixtures("reconciler")
+def test_all_images_are_requested_however_many_there_are(operated: Operated) -> None:
+    result = run("-", stdin=manifest(*(f"gcr.io/a/b:{number}" for number in range(120))))
+    assert result.exit_code == 0, result.output
+    assert len(operated.cloud.items()) == 120
+
+
 def test_an_image_that_is_never_pulled_is_not_requested(reconciler: Reconciler) -> None:
     result = run(str(sample("pull-policy-never.yaml")))
     assert result.exit_code == 0, result.output
