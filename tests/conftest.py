@@ -2,7 +2,7 @@
 
 import signal
 
-pytest_plugins = ("support.clock", "support.cloud", "support.operators")
+pytest_plugins = ("support.clock", "support.cloud", "support.operators", "support.ecr_registry")
 
 # If a shell starts the tests in the background, they ignore SIGINT, and so would every program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

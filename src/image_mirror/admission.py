@@ -66,7 +66,10 @@ def apply_records(
             case Leave(warning=warning):
                 if warning:
                     warnings.append(warning)
-            case Restore(image=image) | Rewrite(image=image):
+            case Restore(image=image):
+                changes[field] = image
+                warnings.append(messages.restored(field.image))
+            case Rewrite(image=image):
                 changes[field] = image
             case Copy(destination=destination) if destination not in records:
                 too_many.add(destination)

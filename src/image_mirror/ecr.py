@@ -1,7 +1,7 @@
 """The repositories of copies in ECR: created as set in the settings, and read."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -58,14 +58,22 @@ class Repositories:
             raise delay from error
 
     def held(self, record: Record) -> str | None:
-        """Return the digest that ECR holds under the record's tag, or None if it holds none."""
+        """Return the digest that pods can pull under the record's tag, or None if there is none."""
         try:
             answer = self._ecr.describe_images(
                 repositoryName=record.repo.partition("/")[2], imageIds=[{"imageTag": record.tag}]
             )
         except (self._ecr.exceptions.ImageNotFoundException, self._ecr.exceptions.RepositoryNotFoundException):
             return None
-        return answer["imageDetails"][0]["imageDigest"]
+        return next((image["imageDigest"] for image in answer["imageDetails"] if can_be_pulled(image)), None)
+
+
+def can_be_pulled(image: Mapping[str, Any]) -> bool:
+    """Return whether an image that DescribeImages has listed can be pulled: ECR answers 404 for an archived one.
+
+    It answers the same until an image that is being restored from the archive is there again.
+    """
+    return bool(image.get("imageStatus", "ACTIVE") == "ACTIVE")
 
 
 def _refusal(error: ClientError | BotoCoreError) -> BuildResult | None:

@@ -36,6 +36,11 @@ def failed(image: str, reason: str, retry_minutes: int) -> str:
     return _fit(image, f" stays as written, its copy failed: {printable(reason)}", ending)
 
 
+def restored(image: str) -> str:
+    """Return the warning that an update keeps the image that the pod has, because it was made from this one."""
+    return _fit(image, ": the pod keeps the image that it has already in place of this one")
+
+
 def left_unchanged(image: str, cause: str) -> str:
     """Return the warning that an image can be neither copied nor rewritten."""
     return _fit(image, f" stays as written: {printable(cause)}")

@@ -173,18 +173,23 @@ def renew(record: Record, fresh: Record, *, pull_always: bool, policy: Policy) -
     return replace(fresh, digest=record.digest, pushed=record.pushed, signatures=record.signatures, failures=failures)
 
 
-def asked_again(record: Record, now: int) -> Record | None:
+def asked_again(record: Record, now: int, *, lost: bool = False) -> Record | None:
     """Return the record after an operator has retried the copy, or None if `record` stays as it is.
 
     A FAILED copy is requested again. One that waits for its next attempt gets it at once, before all others; it keeps
-    `requested_at`, because pods have waited since then.
+    `requested_at`, because pods have waited since then. `lost` says that pods cannot pull the copy from ECR, whatever
+    the record says: a COPIED one is requested again, and one that is being refreshed waits for its build as for a first
+    copy.
     """
-    if record.status is Status.FAILED:
-        again = replace(record, status=Status.REQUESTED, requested_at=now, requested_by=None)
+    before = record
+    if lost:
+        before = replace(record, digest=None, pushed=None, signatures=None, open_build=None, updated_at=now)
+    if record.status is Status.FAILED or (lost and record.status is Status.COPIED):
+        again = replace(before, status=Status.REQUESTED, requested_at=now, requested_by=None)
     elif record.status is Status.REQUESTED and (record.due_at or 0) > now:
-        again = record
+        again = before
     else:
-        return None
+        return before if lost else None
     return replace(
         again,
         attempts=0,

@@ -231,15 +231,18 @@ def test_a_terminal_is_drawn_again_and_restored_at_the_end(operator: Operator, r
     assert "Traceback" not in text
 
 
-def test_a_retry_has_the_stream_call_the_reconciler(local: Local) -> None:
+def test_a_retry_has_the_stream_call_the_reconciler(local: Local, china: Region) -> None:
     seen: list[Json] = []
 
     def function(event: Json) -> Json:
         seen.extend(event["Records"])
         return {"batchItemFailures": []}
 
+    ecr = china.client("ecr")
+    ecr.create_repository(repositoryName="mirror/gcr.io/there")
+    there = record("gcr.io/there:1", digest=_push(ecr, "mirror/gcr.io/there", "there"))
     waiting = record("gcr.io/waiting:1", Status.REQUESTED, attempts=2)
-    for each in (record("gcr.io/failed:1", Status.FAILED), waiting, record("gcr.io/there:1")):
+    for each in (record("gcr.io/failed:1", Status.FAILED), waiting, there, record("gcr.io/lost:1")):
         local.records.create(each)
     mapping = EventSourceMapping(local.streams, local.stream, function)
     assert mapping.poll() == 1, "the waiting one keeps the time of its request"
@@ -248,9 +251,18 @@ def test_a_retry_has_the_stream_call_the_reconciler(local: Local) -> None:
     assert done.returncode == 0, done.stderr
     assert mapping.poll() == 2
     assert [each["eventName"] for each in seen] == ["MODIFY", "MODIFY"]
+    verified = local.operator.run("status", "--verify")
+    assert verified.returncode == 1
+    assert [line.split() for line in verified.stdout.splitlines()[1:]] == [
+        ["gone", "gcr.io/lost:1"],
+        ["held", "gcr.io/there:1"],
+    ]
+    assert local.operator.run("retry", "--gone").stdout == "gcr.io/lost:1: requested again: ECR no longer holds it\n"
+    assert mapping.poll() == 1
     assert local.operator.run("forget", "gcr.io/there:1").stdout == "gcr.io/there:1: forgotten\n"
     assert local.operator.run("retry", "gcr.io/there:1").returncode == 1
     assert mapping.poll() == 0, "forget requests no copy"
+    ecr.delete_repository(repositoryName="mirror/gcr.io/there", force=True)
 
 
 NAMES = ("tag", "digest", "source", "annotated", "init", "debug", "volume", "deployed", "ended", "unused")

@@ -1,13 +1,20 @@
-"""ECR as its documentation describes it, where moto differs: pull times, several tags for one image, indexes.
+"""ECR as its documentation describes it, where moto differs: pull times, several tags for one image, indexes, archive.
 
 If a tag is deleted, its image stays while it has other tags; with the last tag the image is deleted too. The images of
 an index have no tags, and cannot be deleted while the index exists (BatchDeleteImage: ImageReferencedByManifestList).
+Archived images are listed only with the filter `imageStatus`. A call that names images is refused as a whole if one of
+them is missing.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import pytest
+
+from support.operators import Operated, Reply
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -25,6 +32,7 @@ class Image:
     pulled: datetime | None
     children: list[str] = field(default_factory=list)
     subject: str | None = None
+    status: str = "ACTIVE"
 
     def details(self) -> Json:
         """Return an entry of DescribeImages."""
@@ -33,6 +41,7 @@ class Image:
             "imageSizeInBytes": self.size,
             "imagePushedAt": self.pushed,
             "imageManifestMediaType": INDEX if self.children else MANIFEST,
+            "imageStatus": self.status,
         }
         if self.tags:
             shown["imageTags"] = list(self.tags)
@@ -60,11 +69,12 @@ class Registry:
         pulled: float | None = None,
         size: int = 1_000_000,
         content: str = "",
+        digest: str = "",
         children: tuple[Image, ...] = (),
         subject: str | None = None,
     ) -> Image:
         """Add an image that was pushed `days` days ago and pulled `pulled` days ago (None: never)."""
-        digest = "sha256:" + hashlib.sha256(f"{repository} {tags} {content}".encode()).hexdigest()
+        digest = digest or "sha256:" + hashlib.sha256(f"{repository} {tags} {content}".encode()).hexdigest()
         image = Image(digest, list(tags), size, ago(days), None if pulled is None else ago(pulled))
         image.children, image.subject = [child.digest for child in children], subject
         self.repositories.setdefault(repository, {})[digest] = image
@@ -86,11 +96,26 @@ class Registry:
         return self._paged("repositories", [{"repositoryName": name} for name in names], asked)
 
     def describe_images(self, asked: Json) -> Json:
-        """Answer DescribeImages, for all images."""
+        """Answer DescribeImages, for all images or those that are named."""
         if asked["repositoryName"] not in self.repositories:
             return {"Error": {"Code": "RepositoryNotFoundException", "Message": "not here"}}
         images = self.repositories[asked["repositoryName"]].values()
-        return self._paged("imageDetails", [image.details() for image in images], asked)
+        wanted = asked.get("imageIds", [])
+        assert len(wanted) <= 100, "ECR takes 100 at once"
+        assert not wanted or asked.keys().isdisjoint(("maxResults", "nextToken"))
+        if wanted:
+            tags = [each["imageTag"] for each in wanted]
+            if any(all(tag not in image.tags for image in images) for tag in tags):
+                return {"Error": {"Code": "ImageNotFoundException", "Message": "not here"}}
+            return {"imageDetails": [image.details() for image in images if not set(tags).isdisjoint(image.tags)]}
+        chosen = asked.get("filter", {})
+        status, tagged = chosen.get("imageStatus", "ACTIVE"), chosen.get("tagStatus", "ANY")
+        found = [
+            image.details()
+            for image in images
+            if status in ("ANY", image.status) and tagged in ("ANY", "TAGGED" if image.tags else "UNTAGGED")
+        ]
+        return self._paged("imageDetails", found, asked)
 
     def batch_delete_image(self, asked: Json) -> Json:
         """Answer BatchDeleteImage."""
@@ -120,9 +145,20 @@ class Registry:
         return None
 
     def _paged(self, key: str, entries: list[Json], asked: Json) -> Json:
+        assert asked.get("maxResults", 100) <= 1000, "ECR answers 1000 at once"
         start = int(asked.get("nextToken", 0))
         end = start + self.page
         return {key: entries[start:end], **({"nextToken": str(end)} if end < len(entries) else {})}
+
+
+@pytest.fixture
+def registry(operated: Operated, answer: Callable[[str, str, Reply], None]) -> Registry:  # noqa: ARG001 - the AWS it is of
+    """A model of ECR instead of moto's."""
+    made = Registry()
+    answer("ecr", "DescribeRepositories", made.describe_repositories)
+    answer("ecr", "DescribeImages", made.describe_images)
+    answer("ecr", "BatchDeleteImage", made.batch_delete_image)
+    return made
 
 
 def ago(days: float) -> datetime:

@@ -10,6 +10,7 @@ import yaml
 
 from image_mirror.admission import CopyRequest
 from image_mirror.decisions import Mirror
+from image_mirror.messages import copying, restored
 from image_mirror.pod_images import ORIGINALS
 from image_mirror.record import Record
 from image_mirror.reference import Destination
@@ -305,9 +306,9 @@ def test_a_pod_applied_again_gets_its_current_images_back(
     admitted = update(pod, live, no_lookup, mirror_of(rules, prefix))
     assert admitted.images == images_of(live)
     assert admitted.originals == images_of(source)
-    assert admitted.warnings == []
+    assert admitted.warnings == list(dict.fromkeys(restored(image) for image in images_of(source).values()))
     again = admit(review_of(admitted.pod, live), no_lookup, mirror=mirror_of(rules, prefix))
-    assert not again.patch
+    assert (again.patch, again.warnings) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -500,6 +501,7 @@ def test_one_image_changes_and_the_others_are_restored() -> None:
     admitted = update(applied(live, source), live)
     assert admitted.images == {**images_of(live), "containers/a": f"{GCR}/a:2"}
     assert admitted.originals == images_of(source)
+    assert admitted.warnings == [copying("gcr.io/a:2"), restored("gcr.io/b:1"), restored("gcr.io/v:1")]
 
 
 # Other webhooks that change the pod between our calls.

@@ -418,7 +418,7 @@ def test_every_command_that_reads_the_table_reads_damaged_items_too(world: World
     assert json.loads(as_json(map(record_row, found)))
     assert len(list(table(by_attention(found), NOON))) == len(KINDS) + 1
     for record in found:
-        assert list(full(record, NOON))
+        assert list(full(record, None, NOON))
         assert records.remove(record), record
     assert world.cloud.items() == []
 

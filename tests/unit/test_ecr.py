@@ -121,3 +121,26 @@ def test_what_ecr_holds_is_a_digest_or_nothing(cloud: Cloud, repositories: Repos
     digest = cloud.push("mirror/gcr.io/team/app", "1")
     assert repositories.held(record) == digest
     assert repositories.held(replace(record, tag="2")) is None, "no such tag"
+
+
+@pytest.mark.parametrize(
+    ("images", "held"),
+    [
+        pytest.param([{"imageStatus": "ACTIVE"}], True, id="active"),
+        pytest.param([{"imageStatus": "ARCHIVED"}], False, id="archived"),
+        pytest.param([{"imageStatus": "ACTIVATING"}], False, id="being-restored"),
+        pytest.param([{}], True, id="where-ecr-does-not-say"),
+        pytest.param([], False, id="where-ecr-lists-only-active-ones"),
+    ],
+)
+def test_an_image_that_cannot_be_pulled_is_not_held(
+    images: list[dict[str, str]],
+    held: bool,
+    cloud: Cloud,
+    repositories: Repositories,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    digest = "sha256:" + "a" * 64
+    answer = {"imageDetails": [{"imageDigest": digest, **image} for image in images]}
+    monkeypatch.setattr(cloud.ecr, "describe_images", lambda **_: answer)
+    assert repositories.held(fresh()) == (digest if held else None)

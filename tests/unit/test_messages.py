@@ -5,7 +5,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from image_mirror.decisions import Leave
-from image_mirror.messages import at_most_ten, copied_later, copying, failed, left_unchanged, refused, too_many
+from image_mirror.messages import (
+    at_most_ten,
+    copied_later,
+    copying,
+    failed,
+    left_unchanged,
+    refused,
+    restored,
+    too_many,
+)
 from image_mirror.reference import InvalidReferenceError, NoDestinationError, destination_of, parse_reference
 from support.reviews_data import DIGEST, MIRROR
 
@@ -51,6 +60,11 @@ any_text = (
             id="refused-for-an-unknown-reason",
         ),
         pytest.param(
+            restored("gcr.io/x:1"),
+            "gcr.io/x:1: the pod keeps the image that it has already in place of this one",
+            id="restored",
+        ),
+        pytest.param(
             too_many(450),
             "450 images stay as written: too many are new; run image-mirror warm or raise MaxNewImages, "
             "then recreate the pod",
@@ -75,7 +89,7 @@ def test_a_short_warning_says_what_happens_in_full(warning: str, text: str) -> N
 def test_a_warning_is_one_printable_line_of_at_most_120_characters(image: str, reason: str, minutes: int) -> None:
     of_refusal = (refused(image, reason, minutes, 5, waits=waits) for waits in (True, False))
     others = (copying(image), copied_later(image), failed(image, reason, minutes), left_unchanged(image, reason))
-    for warning in (*others, *of_refusal, too_many(minutes + 1)):
+    for warning in (*others, *of_refusal, restored(image), too_many(minutes + 1)):
         assert 0 < len(warning) <= 120
         assert warning.isprintable()
         warning.encode()
@@ -132,6 +146,13 @@ def test_nothing_is_cut_from_a_warning_that_fits(image: str, reason: str) -> Non
         ),
     ):
         assert len(whole) > 120 or warning == whole
+
+
+def test_a_long_image_that_an_update_does_not_change_keeps_its_beginning_and_its_end() -> None:
+    warning = restored("registry.example.com/" + "x" * 200 + ":v1.2.3")
+    assert warning.startswith("registry")
+    assert warning.endswith(":v1.2.3: the pod keeps the image that it has already in place of this one")
+    assert len(warning) == 120
 
 
 def test_a_long_reason_of_a_refusal_leaves_room_for_the_image_and_the_count() -> None:

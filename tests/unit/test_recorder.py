@@ -128,6 +128,19 @@ def test_a_known_image_costs_no_round_trip_for_sixty_seconds(records: CountingRe
     assert records.calls == ["create", "create"]
 
 
+def test_a_removed_record_is_believed_for_less_than_a_minute_after_it_was_read_and_then_written_again(
+    cloud: Cloud, records: CountingRecords, recorder: Recorder
+) -> None:
+    copied = put_record(cloud, status=Status.COPIED, digest=DIGEST)
+    assert record_all(recorder, copy_request()) == [copied]
+    assert records.remove(copied), "ECR no longer holds the copy"
+    assert record_all(recorder, copy_request(), now=NOW + 59_999) == [copied], "this pod waits for a copy nobody makes"
+    assert cloud.items() == []
+    [requested] = record_all(recorder, copy_request(), now=NOW + 60_000)
+    assert (requested.status, requested.digest) == (Status.REQUESTED, None)
+    assert [to_record(item) for item in cloud.items()] == [requested]
+
+
 def test_a_failed_image_is_never_remembered(cloud: Cloud, records: CountingRecords, recorder: Recorder) -> None:
     put_record(cloud, status=Status.FAILED, error="x", due_at=None)
     for _ in range(2):

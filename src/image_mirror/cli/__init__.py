@@ -19,7 +19,7 @@ _COMMANDS = {
     "preview": ("commands.preview", "Show what the images in manifests become."),
     "warm": ("commands.warm", "Copy images before anyone deploys them."),
     "status": ("commands.status", "Show all copies and their states."),
-    "retry": ("commands.retry", "Request failed and waiting copies again, now."),
+    "retry": ("commands.retry", "Request failed, waiting and lost copies again, now."),
     "forget": ("commands.forget", "Remove records, so that images are copied again."),
     "prune": ("commands.prune", "Show or remove copies that nobody pulls."),
     "demo": ("commands.demo", "Run the main job on emulated AWS."),

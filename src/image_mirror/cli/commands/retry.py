@@ -1,10 +1,12 @@
-"""`image-mirror retry`: requests copies again that have failed, or that wait for their next attempt."""
+"""`image-mirror retry`: requests copies again that have failed, wait for their next attempt, or are gone from ECR."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from image_mirror.cli.accounts import Account
+from image_mirror.cli.held_copies import Held, look_up, look_up_one
 from image_mirror.cli.image_selection import ImageResult, Selection, all_records, each_image, select
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, StackName
 from image_mirror.cli.output import current_time
@@ -21,20 +23,26 @@ def retry(
         typer.Argument(metavar="IMAGE|GLOB", help="An image as in a manifest, its copy in ECR, or a quoted pattern."),
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="All copies that are FAILED.")] = False,
+    gone: Annotated[
+        bool, typer.Option("--gone", help="Only copies that are COPIED and that ECR no longer holds; all, or of IMAGE.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")] = False,
     china_profile: ChinaProfile = None,
     china_region: ChinaRegion = None,
     stack_name: StackName = None,
 ) -> None:
-    """Request failed copies again, and start copies that wait for their next attempt now.
+    """Request copies again that have failed or that ECR has lost, and start copies that wait for their next attempt.
 
     \b
     image-mirror retry gcr.io/google-samples/hello-app:1.0
     image-mirror retry --failed
+    image-mirror retry --gone 'gcr.io/*'
 
     The copy is requested again and has all five attempts again. The build starts at once, or when CodeBuild has
-    capacity. A copy that is being made or is in ECR already does not change. Pods that wait for the copy start when it
-    is in ECR. Pods that were created while the record was FAILED keep their source image.
+    capacity. A copy that is being made does not change. If the record is COPIED, ECR is asked: a copy that is there
+    does not change, and one that was deleted or archived is requested again. `image-mirror status --verify` only shows
+    these. Pods that wait for the copy start when it is in ECR. Pods that were created while the record was FAILED keep
+    their source image.
 
     A copy under a registry or prefix that the stack no longer serves does not change, because no build starts for it.
 
@@ -43,22 +51,30 @@ def retry(
     Prints a line for each image. Exits with 1 if an image has no record, if it is no longer served, or if its record
     was removed or changed again and again in the meantime.
     """
-    if failed == bool(images):
-        raise typer.BadParameter("give either images or --failed")
+    if failed and (gone or images):
+        raise typer.BadParameter("cannot be combined with images or --gone", param_hint="--failed")
+    if not (failed or gone or images):
+        raise typer.BadParameter("give images, --failed or --gone")
     stack = china_stack(Account("china", china_profile, china_region), stack_name)
     records = Records(stack.account.client("dynamodb"), stack.output("ImageListTableName"))
     mirror = mirror_of(stack)
+    found = select(images, records, mirror) if images else Selection(all_records(records), [])
     if failed:
-        found = Selection([record for record in all_records(records) if record.status is Status.FAILED], [])
-    else:
-        found = select(images or [], records, mirror)
-    if failed and not found.records:
-        typer.echo("No copy is FAILED.", err=True)
+        found = Selection([record for record in found.records if record.status is Status.FAILED], [])
+    ecr = stack.account.client("ecr")
+    held = look_up(ecr, mirror, [record for record in found.records if record.status is Status.COPIED])
+    if gone:
+        lost = [record for record in found.records if record.destination in held and held[record.destination].lost]
+        found = Selection(lost, found.missing)
+    if not found.records and (failed or gone):
+        typer.echo("No copy is FAILED." if failed else "No copy is gone from ECR.", err=True)
 
     def step(record: Record) -> ImageResult:
-        if not mirror.serves(record.repo) and record.status is not Status.COPIED:
+        if not mirror.serves(record.repo):
             return _unserved(record, mirror.copies_prefix)
-        return _preview(record) if dry_run else _retry(records, record)
+        if dry_run:
+            return _preview(record, held.get(record.destination))
+        return _retry(records, record, held.get(record.destination), lambda other: look_up_one(ecr, mirror, other))
 
     each_image("requesting again", step, found)
 
@@ -66,31 +82,40 @@ def retry(
 def _unserved(record: Record, served: str) -> ImageResult:
     """Return why the record does not change: the reconciler starts no build for it."""
     cause = f"its copy's name, {record.destination}, does not begin with {served}, so the stack no longer serves it"
-    return ImageResult(f"unchanged: {cause}; `image-mirror forget` removes its record", ok=False)
+    text = f"unchanged: {cause}; `image-mirror forget` removes its record"
+    return ImageResult(text, ok=record.status is Status.COPIED)
 
 
-def _preview(record: Record) -> ImageResult:
-    return ImageResult("would be requested again") if asked_again(record, current_time()) else _unchanged(record)
+def _preview(record: Record, held: Held | None) -> ImageResult:
+    lost = held is not None and held.lost
+    if asked_again(record, current_time(), lost=lost) is None:
+        return _unchanged(record, held)
+    return ImageResult(f"would be requested again{f': {held}' if lost else ''}")
 
 
-def _retry(records: Records, record: Record) -> ImageResult:
-    """Request the copy again, also if the reconciler changes the record at the same time."""
-    current: Record | None = record
+def _retry(records: Records, record: Record, held: Held | None, look: Callable[[Record], Held]) -> ImageResult:
+    """Request the copy again, also if the reconciler changes the record at the same time.
+
+    `held` is what ECR holds of a copy whose record is COPIED; if the record has become COPIED since, `look` asks ECR.
+    """
+    current = record
     for _ in range(_MOST_RACES):
-        if current is None:
-            return ImageResult("its record was removed in the meantime; the next pod requests it", ok=False)
-        again = asked_again(current, current_time())
+        lost = held is not None and held.lost
+        again = asked_again(current, current_time(), lost=lost)
         if again is None:
-            return _unchanged(current)
-        current = records.replace(current, again)
-        if current is again:
-            return ImageResult("requested again")
+            return _unchanged(current, held)
+        found = records.replace(current, again)
+        if found is again:
+            return ImageResult(f"requested again{f': {held}' if lost else ''}")
+        if found is None:
+            return ImageResult("its record was removed in the meantime; the next pod requests it", ok=False)
+        current, held = found, look(found) if found.status is Status.COPIED else None
     return ImageResult("unchanged: its record keeps changing; try again", ok=False)
 
 
-def _unchanged(record: Record) -> ImageResult:
-    if record.status is Status.COPIED:
-        return ImageResult("unchanged: it is copied; after `image-mirror forget` the next pod requests it again")
+def _unchanged(record: Record, held: Held | None) -> ImageResult:
+    if held is not None:
+        return ImageResult(f"unchanged: {held}; after `image-mirror forget` the next pod requests it again")
     if record.status is Status.COPYING:
         return ImageResult(f"unchanged: its build {record.build_id} is running")
     if record.status is Status.REQUESTED:

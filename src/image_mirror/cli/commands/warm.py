@@ -2,11 +2,11 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
@@ -15,23 +15,22 @@ from image_mirror.admission import CopyRequest
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.copy_progress import CopyProgress, CopyRecords, Lines, follow, progress_of
 from image_mirror.cli.errors import ExitCode, NoAnswerError
+from image_mirror.cli.held_copies import Held, look_up
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.manifests import Manifests, read_valid_manifests
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfig, KubeContext, StackName
 from image_mirror.cli.output import Output, OutputOption, aligned, as_json, current_time
 from image_mirror.cli.plan import ImagesToCopy, images_to_copy, pods_as_written
 from image_mirror.cli.stacks import china_stack, mirror_of
+from image_mirror.cli.terminal import each
 from image_mirror.decisions import Mirror
 from image_mirror.messages import printable
 from image_mirror.metrics import Metric
 from image_mirror.pod_images import SKIP_LABEL
-from image_mirror.record import DAY, Policy, Record
+from image_mirror.record import DAY, Policy, Record, asked_again
 from image_mirror.recorder import KnownRecords, NotRecordedError, Recorder
 from image_mirror.reference import Destination
 from image_mirror.table import Records
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def warm(
@@ -58,9 +57,9 @@ def warm(
     image-mirror warm --cluster --dry-run
 
     Each image is requested as for a pod, and copied once by the same builds. An image that is already in ECR is not
-    copied again. A failed copy is requested again. --cluster asks the cluster with kubectl; --kubeconfig and --context
-    choose another cluster. If the source refuses an image, it is tried five times in an hour and a half. Ctrl-C and
-    --timeout only stop the waiting; the copies continue.
+    copied again. A failed copy is requested again, and so is one that ECR has deleted or archived. --cluster asks the
+    cluster with kubectl; --kubeconfig and --context choose another cluster. If the source refuses an image, it is tried
+    five times in an hour and a half. Ctrl-C and --timeout only stop the waiting; the copies continue.
 
     \b
     --output json prints a list of objects, one for each copy, with the keys
@@ -84,12 +83,18 @@ def warm(
     mirror = mirror_of(stack)
     found = images_to_copy(manifests or _running(Cluster(kubeconfig, context), mirror), mirror)
     records = Records(china.client("dynamodb"), stack.output("ImageListTableName"))
+    ecr = china.client("ecr")
+
+    def look(existing: CopyRecords) -> dict[str, Held]:
+        return look_up(ecr, mirror, [record for record in existing.values() if record is not None and record.digest])
+
     if dry_run:
-        return _print(plan_copies(records, found), found, output)
+        return _print(plan_copies(records, found, look), found, output)
     with _explain_how_to_continue():
-        copies = _wait(found, records, request_copies(records, found), timeout)
+        existing = request_lost(records, request_copies(records, found), look)
+        copies = _wait(found, records, existing, timeout)
     _print(copies, found, output)
-    if not all(each.is_copied for each in copies):
+    if not all(copy.is_copied for copy in copies):
         raise typer.Exit(ExitCode.NOT_WELL)
     return None
 
@@ -99,9 +104,7 @@ def _running(cluster: Cluster, mirror: Mirror) -> Manifests:
     return pods_as_written(cluster.pods(), namespaces, mirror)
 
 
-def _wait(
-    found: ImagesToCopy, records: Records, existing: dict[Destination, Record], minutes: int
-) -> list[CopyProgress]:
+def _wait(found: ImagesToCopy, records: Records, existing: CopyRecords, minutes: int) -> list[CopyProgress]:
     """Show the copies until all have ended or the time is over, and return their progress."""
     started = time.monotonic()
 
@@ -124,7 +127,7 @@ def _wait(
 
 
 @contextmanager
-def _display() -> "Iterator[Callable[[list[CopyProgress]], None]]":
+def _display() -> Iterator[Callable[[list[CopyProgress]], None]]:
     if not sys.stderr.isatty():
         yield Lines()
         return
@@ -161,20 +164,30 @@ def _print(copies: list[CopyProgress], found: ImagesToCopy, output: Output) -> N
 _BATCH = 100
 _BATCH_SECONDS = 60.0  # the longest time for recording a batch
 _PARALLEL = 8
+_MOST_RACES = 5
 # A pod waits before it requests a failed copy again. An operator does not have to.
 # The stack's VerifyHours is not known here, so no copy is checked too late.
 _POLICY = Policy(retry_failed=0, verify=100 * 365 * DAY)
 
 
-def plan_copies(records: Records, found: ImagesToCopy) -> list[CopyProgress]:
-    """Return the progress of each copy. NEW is a copy that would be requested, also after a failure."""
+Look = Callable[[CopyRecords], dict[str, Held]]
+"""Returns what ECR holds of the copies that have arrived by their records, by the copies' names."""
+
+
+def plan_copies(records: Records, found: ImagesToCopy, look: Look) -> list[CopyProgress]:
+    """Return the progress of each copy. NEW is a copy that would be requested, also after a failure or a loss."""
     with ThreadPoolExecutor(_PARALLEL) as threads:
-        existing = list(threads.map(lambda destination: records.get(destination.repo, destination.tag), found.copies))
+        read = threads.map(lambda destination: records.get(destination.repo, destination.tag), found.copies)
+        existing = dict(zip(found.copies, read, strict=True))
+    held = look(existing)
     copies = []
-    for (destination, copy), record in zip(found.copies.items(), existing, strict=True):
+    for destination, copy in found.copies.items():
+        record = existing[destination]
         progress = progress_of(destination, str(copy.source), record, 0)
         if record is None or record.status is None:  # the record of an older deployment is requested again
             progress = replace(progress, state="NEW", reason=None)
+        elif record.destination in held and held[record.destination].lost:
+            progress = replace(progress, state="NEW", reason=str(held[record.destination]))
         elif progress.ended and not progress.is_copied:
             progress = replace(progress, state="NEW", reason=f"it failed before: {progress.reason}")
         copies.append(progress)
@@ -201,3 +214,26 @@ def request_copies(records: Records, found: ImagesToCopy) -> dict[Destination, R
             raise NoAnswerError(f"{error}; run the command again") from error
         existing |= {destination: record for destination, record in found_now.items() if record is not None}
     return existing
+
+
+def request_lost(records: Records, existing: Mapping[Destination, Record], look: Look) -> CopyRecords:
+    """Request the copies again that ECR no longer holds. Return all records, None for one that was removed meanwhile.
+
+    Raises ClientError, BotoCoreError.
+    """
+    held, after = look(existing), dict[Destination, Record | None](existing)
+
+    def request(destination: Destination) -> None:
+        record = existing[destination]
+        again = asked_again(record, current_time(), lost=True) or record
+        found: Record | None = record
+        for _ in range(_MOST_RACES):  # an equal record has changed only in what a record does not keep
+            if found is None or found != record:
+                break
+            found = records.replace(found, again)
+        after[destination] = found
+
+    lost = [key for key, record in existing.items() if record.destination in held and held[record.destination].lost]
+    if lost:
+        each("requesting again", request, lost)
+    return after

@@ -46,16 +46,6 @@ def kubeconfigs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture
-def registry(operated: Operated, answer: Callable[[str, str, Reply], None]) -> Registry:  # noqa: ARG001 - the AWS it is of
-    """A model of ECR instead of moto's."""
-    made = Registry()
-    answer("ecr", "DescribeRepositories", made.describe_repositories)
-    answer("ecr", "DescribeImages", made.describe_images)
-    answer("ecr", "BatchDeleteImage", made.batch_delete_image)
-    return made
-
-
 class Waited(list[int]):
     """How long the command has waited, and what happens meanwhile."""
 

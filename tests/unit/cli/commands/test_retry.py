@@ -19,7 +19,8 @@ from image_mirror.rules import DEFAULT_RULES, parse_rules
 from image_mirror.table import Records
 from support.clock import NOON
 from support.cloud import REGISTRY
-from support.operators import Operated
+from support.ecr_registry import Registry
+from support.operators import Operated, Reply
 from support.recorded import BUILD, DIGEST, now, record, run, write
 
 TABLE = "ImageListTable"
@@ -40,8 +41,9 @@ MIRROR = Mirror(REGISTRY, "mirror", parse_rules(DEFAULT_RULES))
 
 
 @pytest.fixture
-def records(operated: Operated) -> Records:
+def records(operated: Operated, registry: Registry) -> Records:
     write(operated.cloud.dynamodb, ALL)
+    registry.push("mirror/gcr.io/fine", "1", digest=DIGEST)
     return Records(operated.cloud.dynamodb, TABLE)
 
 
@@ -79,6 +81,21 @@ def test_a_copy_requested_again_starts_at_once_with_all_its_attempts(record: Rec
     assert (again.digest, again.source, again.destination) == (record.digest, record.source, record.destination)
 
 
+@given(of_status(*Status), st.integers(0, 2_000))
+def test_a_copy_that_ecr_lost_is_made_again_and_nothing_is_believed_of_the_lost_one(record: Record, now: int) -> None:
+    again = asked_again(record, now, lost=True)
+    assert again is not None
+    assert (again.digest, again.pushed, again.signatures, again.open_build) == (None, None, None, None)
+    if record.status is Status.COPYING:
+        assert again == replace(record, digest=None, updated_at=now), "its build goes on"
+    else:
+        assert again.status is Status.REQUESTED
+        assert next_step(again, None, now, Policy()) == Step.START
+    if record.status is Status.COPIED:
+        assert (again.requested_at, again.due_at, again.requested_by) == (now, now, None)
+        assert now == record.requested_at or idempotency_token(again) != idempotency_token(record)
+
+
 @given(of_status(None, Status.COPYING, Status.COPIED), st.integers(0, 2_000))
 def test_a_running_build_and_an_existing_copy_are_never_requested_again(record: Record, now: int) -> None:
     assert asked_again(record, now) is None
@@ -112,7 +129,7 @@ def test_each_image_is_requested_again_or_the_reason_is_printed(records: Records
         f"docker.io/library/nginx:1.27: unchanged: its build {BUILD} is running",
         f"docker.io/library/redis:7: unchanged: its build {BUILD} is running",
         "docker.io/library/redis:6: unchanged: it is already due and starts within a minute",
-        "gcr.io/fine:1: unchanged: it is copied; after `image-mirror forget` the next pod requests it again",
+        "gcr.io/fine:1: unchanged: ECR holds it; after `image-mirror forget` the next pod requests it again",
         f"{OLDER.destination}: unchanged: an older deployment wrote its record; the next pod requests it",
     ]
     for before in (FAILED, WAITING):
@@ -138,7 +155,7 @@ def test_a_dry_run_says_the_same_and_writes_nothing(records: Records) -> None:
     result = run("retry", "--dry-run", "gcr.io/*")
     assert sorted(result.stdout.splitlines()) == [
         "gcr.io/broken:1: would be requested again",
-        "gcr.io/fine:1: unchanged: it is copied; after `image-mirror forget` the next pod requests it again",
+        "gcr.io/fine:1: unchanged: ECR holds it; after `image-mirror forget` the next pod requests it again",
     ]
     assert read(records, FAILED) == FAILED
     result = run("forget", "--dry-run", "nginx:1.27", "gcr.io/fine:1")
@@ -159,9 +176,11 @@ def test_what_the_stack_no_longer_serves_is_reported_and_not_written(
     assert result.stdout.splitlines() == [
         f"gcr.io/broken:1: unchanged: its copy's name, {old.destination}, does not begin with {REGISTRY}/mirror/, "
         "so the stack no longer serves it; `image-mirror forget` removes its record",
-        "gcr.io/fine:1: unchanged: it is copied; after `image-mirror forget` the next pod requests it again",
+        f"gcr.io/fine:1: unchanged: its copy's name, {there.destination}, does not begin with {REGISTRY}/mirror/, "
+        "so the stack no longer serves it; `image-mirror forget` removes its record",
     ]
-    assert read(records, old) == old
+    assert (read(records, old), read(records, there)) == (old, there)
+    assert run("retry", *dry_run, there.destination).exit_code == 0, "there is nothing to start for a copy"
 
 
 @pytest.mark.parametrize("command", ["retry", "forget"])
@@ -180,8 +199,13 @@ def test_an_image_without_a_record_ends_with_1_and_the_others_are_done(command: 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        pytest.param(["retry"], "give either images or --failed", id="nothing"),
-        pytest.param(["retry", "--failed", "gcr.io/x:1"], "give either images or --failed", id="both"),
+        pytest.param(["retry"], "give images, --failed or --gone", id="nothing"),
+        pytest.param(
+            ["retry", "--failed", "gcr.io/x:1"], "--failed: cannot be combined with images or --gone", id="both"
+        ),
+        pytest.param(
+            ["retry", "--failed", "--gone"], "--failed: cannot be combined with images or --gone", id="both-options"
+        ),
         pytest.param(
             ["retry", "gcr.io/broken:1", "gcr.io/X:1"], "the repository has upper case", id="retry-no-reference"
         ),
@@ -240,6 +264,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, method: str, change: Callable[[],
         pytest.param(
             "retry", "replace", COPYING, 0, f"unchanged: its build {BUILD} is running", id="retry-of-what-is-copied"
         ),
+        pytest.param("retry", "replace", COPIED, 0, "unchanged: ECR holds it", id="retry-of-what-has-arrived"),
         pytest.param("retry", "replace", None, 1, "its record was removed in the meantime", id="retry-of-what-is-gone"),
         pytest.param("forget", "remove", COPIED, 0, "forgotten", id="forget-of-what-has-arrived"),
         pytest.param("forget", "remove", COPYING, 1, "unchanged: its build", id="forget-of-what-is-copied"),
@@ -254,8 +279,11 @@ def test_what_the_reconciler_writes_at_the_same_time_is_read_again_and_judged_ag
     text: str,
     records: Records,
     operated: Operated,
+    registry: Registry,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    registry.push("mirror/gcr.io/broken", "1", digest=DIGEST)
+
     def change() -> None:
         if becomes is None:
             key = {"repo": {"S": FAILED.repo}, "tag": {"S": FAILED.tag}}
@@ -267,9 +295,9 @@ def test_what_the_reconciler_writes_at_the_same_time_is_read_again_and_judged_ag
     result = run(command, "gcr.io/broken:1")
     assert result.exit_code == code
     assert text in result.stdout
-    written = {"requested again": Status.REQUESTED, f"unchanged: its build {BUILD} is running": Status.COPYING}
     after = read(records, FAILED)
-    assert (after and after.status) == (Status.COPYING if becomes is COPYING else written.get(text))
+    kept = becomes if command == "retry" or code else None
+    assert (after and after.status) == (kept and kept.status)
 
 
 @pytest.mark.parametrize(("command", "method"), [("retry", "replace"), ("forget", "remove")])
@@ -416,12 +444,125 @@ def test_names_are_read_one_by_one_and_the_table_only_for_patterns(refuse: Calla
     assert run("forget", "gcr.io/*").exit_code == 3
 
 
-def test_a_copy_that_is_forgotten_stays_in_ecr(records: Records, operated: Operated) -> None:
-    operated.cloud.ecr.create_repository(repositoryName="mirror/gcr.io/fine")
-    operated.cloud.push("mirror/gcr.io/fine", "1")
+LOST = record("gcr.io/lost:1", Status.COPIED, at=NOON, pushed=DIGEST, signatures="1", open_build=BUILD, error="x")
+IN_NO_REPOSITORY = record("quay.io/none:1", Status.COPIED, at=NOON)
+ARCHIVED = record("gcr.io/archived:1", Status.COPIED, at=NOON)
+OTHER = record("gcr.io/other:1", Status.COPIED, at=NOON)
+BY_DIGEST = record(f"gcr.io/pinned@{DIGEST}", Status.COPIED, at=NOON)
+MOVED = record(f"gcr.io/moved@{DIGEST}", Status.COPIED, at=NOON)
+ELSEWHERE = replace(COPIED, repo=f"{REGISTRY}/before/gcr.io/elsewhere", source="gcr.io/elsewhere:1")
+COMPARED = (LOST, IN_NO_REPOSITORY, ARCHIVED, OTHER, BY_DIGEST, MOVED, ELSEWHERE)
+OTHER_DIGEST = "sha256:" + "b" * 64
+
+
+@pytest.fixture
+def compared(records: Records, operated: Operated, registry: Registry) -> Records:
+    """Records that are all COPIED, and an ECR that has something else for most of them."""
+    write(operated.cloud.dynamodb, COMPARED)
+    registry.push("mirror/gcr.io/lost", "2", digest=DIGEST)
+    registry.push("mirror/gcr.io/lost", digest=OTHER_DIGEST)
+    registry.push("mirror/gcr.io/archived", "1", digest=DIGEST).status = "ARCHIVED"
+    registry.push("mirror/gcr.io/other", "1", digest=OTHER_DIGEST)
+    registry.push("mirror/gcr.io/pinned", BY_DIGEST.tag, digest=DIGEST)
+    registry.push("mirror/gcr.io/moved", MOVED.tag, digest=OTHER_DIGEST)
+    return records
+
+
+GONE_LINES = {
+    LOST: "ECR no longer holds it",
+    IN_NO_REPOSITORY: "ECR no longer holds it",
+    ARCHIVED: "ECR has archived it, so it cannot be pulled",
+    MOVED: f"ECR holds another digest than its record says, {OTHER_DIGEST}",
+}
+
+
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]], ids=["written", "dry-run"])
+def test_every_copy_that_ecr_lost_is_requested_again_and_no_other(dry_run: list[str], compared: Records) -> None:
+    result = run("retry", "--gone", *dry_run)
+    words = "would be requested again" if dry_run else "requested again"
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert sorted(result.stdout.splitlines()) == sorted(
+        f"{before.source}: {words}: {cause}" for before, cause in GONE_LINES.items()
+    )
+    for before in GONE_LINES:
+        again = replace(before, status=Status.REQUESTED, digest=None, pushed=None, signatures=None, open_build=None)
+        again = replace(again, requested_at=NOON, updated_at=NOON, due_at=NOON, error=None)
+        assert read(compared, before) == (before if dry_run else again)
+    for before in {*ALL, *COMPARED} - GONE_LINES.keys():
+        assert read(compared, before) == before
+    if not dry_run:
+        result = run("retry", "--gone")
+        assert (result.exit_code, result.stdout, result.stderr) == (0, "", "No copy is gone from ECR.\n")
+
+
+def test_what_is_gone_is_chosen_by_name_and_pattern_too(compared: Records) -> None:
+    result = run("retry", "--gone", "gcr.io/lost:*", "gcr.io/other:1", "gcr.io/broken:1", "gcr.io/none:1")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == ["gcr.io/lost:1: requested again: ECR no longer holds it"]
+    assert result.stderr.startswith("Error: gcr.io/none:1: no record has this name")
+    assert read(compared, FAILED) == FAILED
+
+
+def test_a_named_copy_is_requested_again_only_if_ecr_lost_it(compared: Records) -> None:
+    result = run("retry", *(record.source for record in (LOST, OTHER, BY_DIGEST, COPIED)))
+    after = "after `image-mirror forget` the next pod requests it again"
+    assert result.stdout.splitlines() == [
+        "gcr.io/lost:1: requested again: ECR no longer holds it",
+        f"gcr.io/other:1: unchanged: ECR holds another digest than its record says, {OTHER_DIGEST}; {after}",
+        f"gcr.io/pinned@{DIGEST}: unchanged: ECR holds it; {after}",
+        f"gcr.io/fine:1: unchanged: ECR holds it; {after}",
+    ]
+    assert read(compared, OTHER) == OTHER
+
+
+def test_a_record_that_the_reconciler_removes_meanwhile_is_not_written_again(
+    compared: Records, operated: Operated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = {"repo": {"S": LOST.repo}, "tag": {"S": LOST.tag}}
+    meanwhile(monkeypatch, "replace", lambda: operated.cloud.dynamodb.delete_item(TableName=TABLE, Key=key), times=1)
+    result = run("retry", "gcr.io/lost:1")
+    assert (result.exit_code, result.stdout) == (
+        1,
+        "gcr.io/lost:1: its record was removed in the meantime; the next pod requests it\n",
+    )
+    assert read(compared, LOST) is None
+
+
+def test_ecr_is_asked_once_for_a_repository_and_only_for_copied_records(
+    operated: Operated, registry: Registry, answer: Callable[[str, str, Reply], None], refuse: Callable[..., None]
+) -> None:
+    asked: list[str] = []
+
+    def describe(wanted: dict[str, Any]) -> dict[str, Any]:
+        asked.append(wanted["repositoryName"])
+        return registry.describe_images(wanted)
+
+    answer("ecr", "DescribeImages", describe)
+    registry.page = 1_000
+    tags = [record(f"gcr.io/many:{number}") for number in range(1_500)]
+    write(operated.cloud.dynamodb, [*tags, FAILED, WAITING, COPYING])
+    for each in tags[1:]:
+        registry.push("mirror/gcr.io/many", each.tag)
+    result = run("retry", "--gone")
+    assert result.stdout == "gcr.io/many:0: requested again: ECR no longer holds it\n"
+    assert asked == ["mirror/gcr.io/many"] * 2, "1,499 images, a thousand in one call"
+    refuse("ecr", "DescribeImages")
+    assert run("retry", "--failed").exit_code == 0
+
+
+def test_without_ecr_s_answer_nothing_is_said_of_a_copy(records: Records, refuse: Callable[..., None]) -> None:
+    refuse("ecr", "DescribeImages")
+    result = run("retry", "gcr.io/fine:1", "gcr.io/broken:1")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "DescribeImages: AccessDeniedException" in result.stderr
+    assert "ask for this permission" in result.stderr
+    assert (read(records, COPIED), read(records, FAILED)) == (COPIED, FAILED)
+
+
+def test_a_copy_that_is_forgotten_stays_in_ecr(records: Records, registry: Registry) -> None:
     assert run("forget", "gcr.io/fine:1").exit_code == 0
     assert read(records, COPIED) is None
-    assert len(operated.cloud.ecr.describe_images(repositoryName="mirror/gcr.io/fine")["imageDetails"]) == 1
+    assert registry.tags() == {"mirror/gcr.io/fine:1"}
 
 
 def test_the_help_says_how_many_attempts_there_are() -> None:

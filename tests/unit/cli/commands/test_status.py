@@ -8,8 +8,10 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -18,13 +20,19 @@ from botocore.exceptions import EndpointConnectionError
 from botocore.parsers import ResponseParserError
 from rich.console import Console
 
+from image_mirror.cli import terminal
 from image_mirror.cli.commands.status import screen
 from image_mirror.cli.commands.status.records import RecordRow, change, entry, summary
+from image_mirror.cli.commands.status.verification import VerifiedRow
+from image_mirror.cli.held_copies import InECR, look_up
 from image_mirror.cli.output import moment, span, utc
+from image_mirror.decisions import Mirror
 from image_mirror.record import HOUR, MINUTE, Record, Status
+from image_mirror.rules import parse_rules
 from image_mirror.table import Records
 from support.clock import NOON
 from support.cloud import REGISTRY
+from support.ecr_registry import Registry
 from support.operators import CHINA_OUTPUTS, TOKEN, Operated, Reply
 from support.recorded import BUILD, DIGEST, REASON, now, record, run, write
 from support.templates import ROOT
@@ -47,12 +55,26 @@ COPIED = record("gcr.io/fine:1", Status.COPIED, hours=100, at=NOON)
 OLDER = Record(repo=f"{REGISTRY}/mirror/quay.io/old", tag="1")
 BY_ATTENTION = (FAILED, WAITING, COPYING, REFRESHING, OLDER, COPIED)
 TABLE = "ImageListTable"
+OTHER_DIGEST = "sha256:" + "b" * 64
 
 
 @pytest.fixture
 def table(operated: Operated) -> Operated:
     write(operated.cloud.dynamodb, reversed(BY_ATTENTION))
     return operated
+
+
+@pytest.fixture
+def compared(table: Operated, registry: Registry) -> Operated:
+    """More records that are all COPIED, and an ECR that has something else for most of them."""
+    names = ("lost", "archived", "other", "elsewhere")
+    copied = [record(f"gcr.io/{name}:1", Status.COPIED, hours=100, at=NOON) for name in names]
+    copied[-1] = replace(copied[-1], repo=f"{REGISTRY}/before/gcr.io/elsewhere")
+    write(table.cloud.dynamodb, copied)
+    registry.push("mirror/gcr.io/fine", "1", digest=DIGEST)
+    registry.push("mirror/gcr.io/archived", "1", digest=DIGEST).status = "ARCHIVED"
+    registry.push("mirror/gcr.io/other", "1", digest=OTHER_DIGEST)
+    return table
 
 
 @pytest.fixture
@@ -154,7 +176,16 @@ def test_json_has_all_that_the_records_say() -> None:
 
 def test_the_help_names_each_key_of_the_json_output() -> None:
     words = run("status", "--help").stdout.replace(",", " ").replace("(", " ").replace(")", " ").split()
-    keys = [*RecordRow.__dataclass_fields__, "build_details", "status", "log_group", "log_stream", "phases", "log"]
+    keys = [
+        *RecordRow.__dataclass_fields__,
+        "in_ecr",
+        "build_details",
+        "status",
+        "log_group",
+        "log_stream",
+        "phases",
+        "log",
+    ]
     assert [key for key in keys if key not in words] == []
 
 
@@ -209,6 +240,119 @@ def test_one_image_is_shown_in_full_with_its_build_and_the_end_of_its_log(name: 
 def test_one_image_is_shown_with_who_requested_it() -> None:
     result = run("status", "quay.io/waiting:1")
     assert dict(line.split(None, 1) for line in result.stdout.splitlines())["requester"] == "shop/ReplicaSet/web-5d9c"
+
+
+@pytest.mark.parametrize(
+    ("image", "in_ecr", "line"),
+    [
+        pytest.param("gcr.io/fine:1", "held", "held", id="held"),
+        pytest.param("redis:7", "gone", "gone", id="gone-while-a-build-makes-the-next-one"),
+        pytest.param("gcr.io/lost:1", "gone", "gone; `image-mirror retry` requests it again", id="gone"),
+        pytest.param(
+            "gcr.io/archived:1", "archived", "archived; `image-mirror retry` requests it again", id="archived"
+        ),
+        pytest.param("gcr.io/other:1", "other digest", f"other digest, {OTHER_DIGEST}", id="other-digest"),
+        pytest.param("quay.io/waiting:1", None, "-", id="not-arrived"),
+    ],
+)
+@pytest.mark.usefixtures("compared", "build")
+def test_one_image_is_shown_with_what_ecr_holds(image: str, in_ecr: str | None, line: str) -> None:
+    result = run("status", image)
+    assert (result.exit_code, result.stderr) == (0, "")
+    [shown] = re.findall("^in ECR +(.*)$", result.stdout, re.MULTILINE)
+    assert shown == line
+    assert json.loads(run("status", "--output", "json", image).stdout)["in_ecr"] == in_ecr
+
+
+@pytest.mark.usefixtures("compared", "build")
+def test_where_ecr_says_nothing_the_record_is_shown_and_why(refuse: Callable[..., None]) -> None:
+    refuse("ecr", "DescribeImages")
+    result = run("status", "gcr.io/fine:1")
+    assert result.exit_code == 0
+    assert re.search("^in ECR +not known$", result.stdout, re.MULTILINE)
+    assert result.stderr.startswith("Note: it is not known whether ECR holds the copy: china account (profile china): ")
+    assert "ask for this permission" in result.stderr
+    shown = json.loads(run("status", "--output", "json", "gcr.io/fine:1").stdout)
+    assert (shown["state"], shown["in_ecr"]) == ("COPIED", None)
+
+
+def test_a_verification_shows_all_copied_records_with_what_is_gone_first_and_changes_nothing(
+    compared: Operated,
+) -> None:
+    before = compared.cloud.items()
+    result = run("status", "--verify")
+    assert result.exit_code == 1
+    assert [line.split("  ") for line in re.sub("  +", "  ", result.stdout).splitlines()] == [
+        ["IN ECR", "IMAGE", "DIGEST IN ECR"],
+        ["gone", "gcr.io/lost:1"],
+        ["archived", "gcr.io/archived:1"],
+        ["other digest", "gcr.io/other:1", OTHER_DIGEST],
+        ["not served", "gcr.io/elsewhere:1"],
+        ["held", "gcr.io/fine:1"],
+    ]
+    assert result.stderr == (
+        "5 COPIED records: 1 gone, 1 archived, 1 other digest, 1 not served, 1 held; "
+        "`image-mirror retry --gone` requests the lost copies again\n"
+    )
+    assert compared.cloud.items() == before
+
+
+@pytest.mark.usefixtures("compared")
+def test_a_verification_as_json_has_both_digests() -> None:
+    result = run("status", "--verify", "--output", "json", "gcr.io/[ao]*")
+    assert result.exit_code == 1
+    prefix = f"{REGISTRY}/mirror/gcr.io"
+    assert [tuple(row.values()) for row in json.loads(result.stdout)] == [
+        ("gcr.io/archived:1", f"{prefix}/archived:1", "archived", DIGEST, DIGEST),
+        ("gcr.io/other:1", f"{prefix}/other:1", "other digest", DIGEST, OTHER_DIGEST),
+    ]
+    words = run("status", "--help").stdout.replace(",", " ").split()
+    assert [key for key in VerifiedRow.__dataclass_fields__ if key not in words] == []
+    assert [state for state in InECR if state not in " ".join(words)] == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "code", "counts"),
+    [
+        pytest.param("gcr.io/fine:*", 0, "1 COPIED record: 1 held", id="held"),
+        pytest.param("gcr.io/else*", 0, "1 COPIED record: 1 not served", id="not-served"),
+        pytest.param("gcr.io/other*", 1, "1 COPIED record: 1 other digest", id="other-digest"),
+        pytest.param("quay.io/*", 0, "0 COPIED records", id="none"),
+    ],
+)
+@pytest.mark.usefixtures("compared")
+def test_a_verification_ends_with_1_only_if_ecr_differs(pattern: str, code: int, counts: str) -> None:
+    result = run("status", "--verify", pattern)
+    assert (result.exit_code, result.stderr) == (code, f"{counts}\n")
+
+
+@pytest.mark.usefixtures("compared")
+def test_a_verification_without_ecr_s_answer_ends_with_3(refuse: Callable[..., None]) -> None:
+    refuse("ecr", "DescribeImages")
+    result = run("status", "--verify")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "DescribeImages: AccessDeniedException" in result.stderr
+
+
+def test_a_terminal_sees_how_far_a_verification_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    progress: list[tuple[str, int | None]] = []
+
+    @contextmanager
+    def bar(title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        progress.append((title, total))
+        yield lambda done: progress.append((title, done))
+
+    class NoImages:
+        exceptions = SimpleNamespace(RepositoryNotFoundException=KeyError)
+
+        def get_paginator(self, _: str) -> Any:
+            return SimpleNamespace(paginate=lambda **_: [])
+
+    monkeypatch.setattr(terminal, "bar", bar)
+    mirror = Mirror(REGISTRY, "mirror", parse_rules(""))
+    records = [record(f"gcr.io/{name}:{tag}") for name in "ab" for tag in "123"]
+    assert {each.state for each in look_up(NoImages(), mirror, records).values()} == {InECR.GONE}
+    assert progress == [("asking ECR", 2), ("asking ECR", 1), ("asking ECR", 1)]
 
 
 @pytest.mark.usefixtures("build")
@@ -353,6 +497,17 @@ def test_the_stacks_own_rules_decide(rules: str, words: str, operated: Operated)
             id="state-of-one",
         ),
         pytest.param(["--state", "LOST"], "LOST", id="no-such-state"),
+        pytest.param(
+            ["--verify", "--watch"], "--verify: cannot be combined with --watch or --state", id="verify-watched"
+        ),
+        pytest.param(
+            ["--verify", "--state", "COPIED"], "--verify: cannot be combined with --watch or --state", id="verify-state"
+        ),
+        pytest.param(
+            ["--verify", "gcr.io/x:1"],
+            "--verify: cannot be combined with the name of one image, for which ECR is always asked",
+            id="verify-one",
+        ),
         pytest.param(["gcr.io/X:1"], "the repository has upper case", id="no-reference"),
         pytest.param([""], "it is empty", id="empty"),
     ],

@@ -29,6 +29,7 @@ from image_mirror.record import Policy, Record, Status, new_record
 from image_mirror.reference import Destination, destination_of, parse_reference
 from image_mirror.table import Records
 from support.cloud import REGISTRY
+from support.ecr_registry import Registry
 from support.operators import Operated
 from support.reviews_data import MIRROR, sample
 
@@ -163,7 +164,10 @@ def test_a_copy_that_fails_for_good_ends_with_1_and_its_reason(reconciler: Recon
 
 
 @pytest.mark.usefixtures("reconciler")
-def test_a_failed_copy_is_requested_again_and_one_that_is_there_is_not_copied_again(operated: Operated) -> None:
+def test_a_failed_copy_is_requested_again_and_one_that_is_there_is_not_copied_again(
+    operated: Operated, registry: Registry
+) -> None:
+    registry.push("mirror/gcr.io/a/there", "1", digest=DIGEST)
     keep(operated, "gcr.io/a/failed:1", fail)
     keep(
         operated,
@@ -179,6 +183,86 @@ def test_a_failed_copy_is_requested_again_and_one_that_is_there_is_not_copied_ag
     assert run("-", stdin=manifest("gcr.io/a/failed:1", "gcr.io/a/there:1")).exit_code == 0
     builds = {item["repo"]["S"].rpartition("/")[2]: item.get("build_id") for item in operated.cloud.items()}
     assert builds == {"failed": {"S": "ImagePullProject:1"}, "there": None}
+
+
+def copied(record: Record) -> Record:
+    return replace(record, status=Status.COPIED, digest=DIGEST)
+
+
+def lost(operated: Operated, registry: Registry) -> list[str]:
+    """Write records of copies that ECR lost, in different ways, and return their images."""
+    keep(operated, "gcr.io/a/gone:1", copied)
+    keep(operated, "gcr.io/a/archived:1", copied)
+    registry.push("mirror/gcr.io/a/archived", "1", digest=DIGEST).status = "ARCHIVED"
+    keep(operated, "gcr.io/a/refreshed:1", lambda made: started(replace(made, digest=DIGEST), "ImagePullProject:2", 1))
+    keep(operated, "gcr.io/a/delayed:1", lambda made: replace(made, digest=DIGEST, due_at=1 << 50, waits=3))
+    return [f"gcr.io/a/{name}:1" for name in ("gone", "archived", "refreshed", "delayed")]
+
+
+def test_a_copy_that_ecr_lost_is_made_and_waited_for(
+    reconciler: Reconciler, operated: Operated, registry: Registry
+) -> None:
+    result = run("-", stdin=manifest(*lost(operated, registry)))
+    assert result.exit_code == 0, result.output
+    assert result.stderr.splitlines()[:4] == [
+        "REQUESTED gcr.io/a/gone:1",
+        "REQUESTED gcr.io/a/archived:1",
+        "COPYING   gcr.io/a/refreshed:1",
+        "REQUESTED gcr.io/a/delayed:1",
+    ]
+    assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == ["COPIED"] * 4
+    builds = {item["repo"]["S"].rpartition("/")[2]: item["build_id"]["S"] for item in operated.cloud.items()}
+    first = "ImagePullProject:1"
+    expected = {"gone": first, "archived": first, "refreshed": "ImagePullProject:2", "delayed": first}
+    assert builds == expected, "the build that ran is not started again"
+    assert reconciler.slept
+
+
+def test_a_dry_run_says_what_ecr_lost_and_writes_nothing(operated: Operated, registry: Registry) -> None:
+    images = lost(operated, registry)
+    before = operated.cloud.items()
+    result = run("-", "--dry-run", "--output", "json", stdin=manifest(*images))
+    assert result.exit_code == 0
+    assert [(each["state"], each["reason"]) for each in json.loads(result.stdout)] == [
+        ("NEW", "ECR no longer holds it"),
+        ("NEW", "ECR has archived it, so it cannot be pulled"),
+        ("NEW", "ECR no longer holds it"),
+        ("NEW", "ECR no longer holds it"),
+    ]
+    assert operated.cloud.items() == before
+
+
+@pytest.mark.usefixtures("reconciler", "registry")
+def test_a_lost_copy_whose_item_changes_in_what_a_record_does_not_keep_is_requested_all_the_same(
+    operated: Operated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(operated, "gcr.io/a/gone:1", copied)
+    replace_, first = Records.replace, iter([True])
+
+    def raced(self: Records, old: Record, new: Record) -> Record | None:
+        return replace(old) if next(first, False) else replace_(self, old, new)
+
+    monkeypatch.setattr(Records, "replace", raced)
+    result = run("-", stdin=manifest("gcr.io/a/gone:1"))
+    assert result.exit_code == 0, result.output
+    assert result.stderr.splitlines()[0] == "REQUESTED gcr.io/a/gone:1"
+
+
+def test_a_lost_copy_whose_record_is_removed_meanwhile_is_reported(
+    operated: Operated, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(operated, "gcr.io/a/gone:1", copied)
+    replace_ = Records.replace
+
+    def raced(self: Records, old: Record, new: Record) -> Record | None:
+        assert self.remove(old)
+        return replace_(self, old, new)
+
+    monkeypatch.setattr(Records, "replace", raced)
+    result = run("-", stdin=manifest("gcr.io/a/gone:1"))
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[1].startswith("GONE ")
+    assert registry.repositories == {}
 
 
 def test_the_waiting_ends_after_the_time_of_the_option(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,10 +362,13 @@ def test_bad_input_ends_with_2_before_aws_is_asked(arguments: list[str], stdin: 
     [
         pytest.param("cloudformation", "DescribeStacks", id="the-stack"),
         pytest.param("dynamodb", "PutItem", id="the-record"),
+        pytest.param("ecr", "DescribeImages", id="the-copy"),
     ],
 )
-@pytest.mark.usefixtures("operated")
-def test_a_denied_permission_is_named(service: str, operation: str, refuse: Callable[..., None]) -> None:
+def test_a_denied_permission_is_named(
+    service: str, operation: str, operated: Operated, refuse: Callable[..., None]
+) -> None:
+    keep(operated, "gcr.io/a/b:1", copied)
     refuse(service, operation)
     result = run("-", stdin=manifest("gcr.io/a/b:1"))
     assert (result.exit_code, result.stdout) == (3, "")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import typer
 
+from image_mirror.cli.held_copies import Held, InECR
 from image_mirror.cli.image_selection import title
 from image_mirror.cli.output import aligned, moment, span, utc
 from image_mirror.messages import printable
@@ -113,8 +114,8 @@ def entry(record: Record, now: int) -> list[str]:
     return [first, *(typer.style(line, dim=True) for line in below)]
 
 
-def full(record: Record, now: int) -> Iterator[str]:
-    """Yield all fields of a record, one line each."""
+def full(record: Record, held: Held | None, now: int) -> Iterator[str]:
+    """Yield all fields of a record, one line each, and what ECR holds; None if that was not asked or is not known."""
     fields = {
         "image": title(record),
         "copy": record.destination,
@@ -126,12 +127,20 @@ def full(record: Record, now: int) -> Iterator[str]:
         "attempts": f"{record.attempts} used, {record.waits} delayed for a reason that costs none",
         "build": record.build_id or "-",
         "digest": record.digest or "-",
+        "in ECR": _in_ecr(record, held),
         "signatures": record.signatures or "-",
         "reason": record.error or "-",
     }
     width = max(map(len, fields))
     for name, value in fields.items():
         yield f"{name:<{width}}  {printable(value)}"
+
+
+def _in_ecr(record: Record, held: Held | None) -> str:
+    if held is None:
+        return "not known" if record.digest else "-"
+    text = f"{held.state}, {held.digest}" if held.state is InECR.OTHER_DIGEST else str(held.state)
+    return text + ("; `image-mirror retry` requests it again" if held.lost and record.status is Status.COPIED else "")
 
 
 def change(before: Record | None, after: Record | None) -> str | None:
