@@ -7,12 +7,12 @@ import typer
 
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.held_copies import Held, look_up, look_up_one
-from image_mirror.cli.image_selection import ImageResult, Selection, all_records, each_image, select
+from image_mirror.cli.image_selection import ImageResult, Selection, all_records, each_image, select, title
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, StackName
 from image_mirror.cli.output import current_time
 from image_mirror.cli.stacks import china_stack, mirror_of
 from image_mirror.record import Record, Status, asked_again
-from image_mirror.table import Records
+from image_mirror.table import Records, UnusableRecordError
 
 _MOST_RACES = 5
 
@@ -104,7 +104,11 @@ def _retry(records: Records, record: Record, held: Held | None, look: Callable[[
         again = asked_again(current, current_time(), lost=lost)
         if again is None:
             return _unchanged(current, held)
-        found = records.replace(current, again)
+        try:
+            found = records.replace(current, again)
+        except UnusableRecordError:
+            remedy = f"image-mirror forget --force {title(current)} removes it"
+            return ImageResult(f"unchanged: the table refuses its record; {remedy}", ok=False)
         if found is again:
             return ImageResult(f"requested again{f': {held}' if lost else ''}")
         if found is None:

@@ -16,7 +16,7 @@ from image_mirror.lifecycle import Step, next_step
 from image_mirror.record import MOST_ATTEMPTS, Policy, Record, Status, asked_again, idempotency_token
 from image_mirror.reference import destination_named, parse_reference
 from image_mirror.rules import DEFAULT_RULES, parse_rules
-from image_mirror.table import Records
+from image_mirror.table import Records, UnusableRecordError
 from support.clock import NOON
 from support.cloud import REGISTRY
 from support.ecr_registry import Registry
@@ -568,3 +568,16 @@ def test_a_copy_that_is_forgotten_stays_in_ecr(records: Records, registry: Regis
 def test_the_help_says_how_many_attempts_there_are() -> None:
     assert MOST_ATTEMPTS == 5
     assert "all five attempts" in " ".join(run("retry", "--help").stdout.split())
+
+
+@pytest.mark.usefixtures("records")
+def test_a_record_that_the_table_refuses_is_named_with_what_removes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_self: Records, old: Record, _new: Record) -> Record:
+        raise UnusableRecordError(old.destination)
+
+    monkeypatch.setattr(Records, "replace", refuse)
+    result = run("retry", "gcr.io/broken:1")
+    assert result.exit_code == 1
+    assert "unchanged: the table refuses its record; image-mirror forget --force gcr.io/broken:1 removes it" in (
+        " ".join(result.stdout.split())
+    )
