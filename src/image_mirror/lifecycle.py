@@ -132,10 +132,11 @@ def delayed(record: Record, reason: str, now: int, *, soon: bool = False) -> Rec
 def key_refused(record: Record, reason: str, now: int) -> Record:
     """Return the record of a copy that waits until someone has replaced a key: at most half an hour, however often.
 
-    The time until then does not count as time in which builds failed.
+    The time until then does not count as time in which builds failed, and makes no later wait longer than an hour.
     """
     pause = min(MINUTE << min(record.waits, 6), _LONGEST_KEY_WAIT)
-    record = replace(record, status=Status.REQUESTED, waits=record.waits + 1, failing_since=None)
+    record = replace(record, status=Status.REQUESTED, failing_since=None)
+    record = replace(record, waits=max(record.waits, min(record.waits + 1, _SHORT_WAITS - 1)))
     return replace(record, error=reason, updated_at=now, due_at=now + pause)
 
 

@@ -56,7 +56,7 @@ class Metric(Enum):
     RECORDS_REPAIRED = (
         "RecordsRepaired",
         "Count",
-        "records written anew because somebody had changed them by hand, or because a write failed although nothing "
+        "records written again because somebody had changed them by hand, or because a write failed although nothing "
         "had changed",
     )
     RECORDS_UNUSABLE = (

@@ -11,7 +11,7 @@ from image_mirror.record import DAY, HOUR, Policy, Record, Status
 
 DAMAGED = "its item was damaged"
 REFUSED = "a write failed although nothing had changed"
-"""The reasons in the log for a record that is written anew."""
+"""The reasons in the log for a record that is repaired."""
 _SKEW = HOUR  # far above the difference of two clocks; no time of a change is later than now
 # How far ahead the next step of a record can be. The longest pauses are far shorter.
 _AHEAD = {Status.REQUESTED: DAY, Status.COPYING: HOUR}

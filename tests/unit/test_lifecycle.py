@@ -353,6 +353,17 @@ def test_time_with_a_refused_key_a_full_queue_or_no_answer_ends_nothing() -> Non
     assert built(refused_key, "UNREACHABLE", NOW + 81 * HOUR).status is Status.REQUESTED
 
 
+def test_a_key_that_was_refused_for_long_makes_no_later_wait_long() -> None:
+    record, pauses = REQUESTED, []
+    for _ in range(50):
+        record = built(record, "TARGET_LOGIN", NOW, key=True)
+        pauses.append(((record.due_at or 0) - NOW) // MINUTE)
+    assert pauses[:8] == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert set(pauses[8:]) == {30}
+    later = built(record, "UNREACHABLE", NOW)
+    assert (later.due_at or 0) - NOW == HOUR
+
+
 def test_a_copy_that_arrives_and_then_fails_again_has_its_three_days_again() -> None:
     failing = replace(after(REQUESTED, "UNREACHABLE"), status=Status.COPYING)
     arrived = saved(verified(failing, HELD, NOW + HOUR, POLICY))

@@ -123,7 +123,7 @@ def test_a_name_that_no_image_s_copy_has_ends_as_failed(status: Status | None) -
     assert repaired(after, None, NOW, POLICY) is after
 
 
-def test_what_reads_as_in_order_but_is_not_is_written_anew() -> None:
+def test_what_reads_as_in_order_but_is_not_is_written_again() -> None:
     read = to_record({**to_item(made(REQUESTED)), "attempts": {"N": "0.5"}})
     assert read == made(REQUESTED)
     after = repaired(read, SOURCE, NOW, POLICY)

@@ -374,6 +374,14 @@ def test_more_than_fifty_artifacts_are_not_copied(tmp_path: Path, monkeypatch: p
     assert said == "50 of 51: at most 50 are copied"
 
 
+def test_many_quick_artifacts_do_not_take_more_than_the_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(build: Any, *_: object) -> tuple[int, str, str]:
+        build.deadline = 0.0
+        return 0, "", ""
+
+    assert signatures(tmp_path, monkeypatch, [ONE, TWO, THREE], run) == "1 of 3: not copied in 60 s"
+
+
 def test_the_megabytes_of_all_artifacts_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[float] = []
 
