@@ -49,6 +49,7 @@ _COSTS = {
 _OF_A_KEY = "TARGET_LOGIN"  # no build can log in to ECR; after a login that worked, ECR's refusal is TARGET_DENIED
 # Phases before the first command: their failures say nothing about the source.
 _BEFORE_COMMANDS = frozenset(("SUBMITTED", "QUEUED", "PROVISIONING", "DOWNLOAD_SOURCE"))
+_QUEUED = ("SUBMITTED", "QUEUED")
 _LONGEST_REASON = 400
 _EXIT = re.compile(r"exit status (\d+)")
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
@@ -61,7 +62,7 @@ def read_build(build: Mapping[str, Any]) -> Build:
     """Return the result of one entry of BatchGetBuilds' `builds`."""
     status = build.get("buildStatus")
     if status == "IN_PROGRESS":
-        return Build(BuildResult.RUNNING)
+        return Build(BuildResult.RUNNING, queued=build.get("currentPhase") in _QUEUED)
     exported = {pair.get("name"): str(pair.get("value")) for pair in build.get("exportedEnvironmentVariables", ())}
     if status == "SUCCEEDED":
         return _copied(exported)

@@ -23,10 +23,10 @@ from image_mirror.record import HOUR, MINUTE, MOST_ATTEMPTS, Build, BuildResult,
 from image_mirror.reference import no_longer_copied
 
 BACKOFF = (1 * MINUTE, 5 * MINUTE, 15 * MINUTE, 60 * MINUTE)
-_LONGEST_KEY_WAIT = 30 * MINUTE
 _SHORT_WAITS = 10
 _LONG_WAITS = (2 * HOUR, 4 * HOUR, 6 * HOUR)  # after the tenth wait
-_POLL = 50_000  # just under the schedule's minute, so that each of its runs finds the running builds due
+POLL = 50_000
+"""How long a build runs between two looks: just under the schedule's minute, so that each of its runs finds it due."""
 _CLOCK_SKEW = 5_000  # the clocks of two functions; far below the shortest back-off
 _JITTER = 0.1
 # How many builds in a row with this code end the request, or cost an attempt each.
@@ -59,7 +59,7 @@ def next_step(record: Record, build: Build | None, now: int, policy: Policy) -> 
 
     `build` is what CodeBuild says of `record.build_id`, or None if it has not been asked.
     """
-    if record.status in (None, Status.FAILED) or now < (record.due_at or 0) - _CLOCK_SKEW:
+    if record.status in (None, Status.FAILED) or not is_due(record, now):
         return Step.WAIT
     if record.status is Status.REQUESTED:
         reason = no_longer_copied(record.source)
@@ -71,10 +71,15 @@ def next_step(record: Record, build: Build | None, now: int, policy: Policy) -> 
     if build is None:
         return Step.INSPECT
     if build.result is BuildResult.RUNNING:
-        return Save(replace(record, error=None, updated_at=now, due_at=now + _POLL))
+        return Save(replace(record, error=None, updated_at=now, due_at=now + POLL))
     if build.result is BuildResult.COPIED:
         return Step.VERIFY
     return Save(without_copy(record, build, now, policy))
+
+
+def is_due(record: Record, now: int) -> bool:
+    """Return whether the record's next step is due."""
+    return now >= (record.due_at or 0) - _CLOCK_SKEW
 
 
 def _of_open_build(record: Record, build: Build | None, now: int) -> NextStep:
@@ -82,7 +87,7 @@ def _of_open_build(record: Record, build: Build | None, now: int) -> NextStep:
     if build is None:
         return Step.INSPECT
     if build.result is BuildResult.RUNNING:
-        return Save(replace(record, updated_at=now, due_at=now + _POLL))
+        return Save(replace(record, updated_at=now, due_at=now + POLL))
     return Step.VERIFY
 
 
@@ -107,9 +112,15 @@ def without_copy(record: Record, build: Build, now: int, policy: Policy) -> Reco
     return refused(record, build.reason, now)
 
 
-def started(record: Record, build_id: str, now: int) -> Record:
-    """Return the record of a copy whose build CodeBuild has accepted."""
-    return replace(record, status=Status.COPYING, build_id=build_id, updated_at=now, due_at=now + _POLL)
+def started(record: Record, build_id: str, now: int, repaired_at: int = 0) -> Record:
+    """Return the record of a copy whose build CodeBuild has accepted.
+
+    `repaired_at` is when a refused key was last accepted again: what failed before does not count as time in which
+    builds failed, because the record may have waited for the key since then.
+    """
+    failing_since = record.failing_since if (record.failing_since or 0) > repaired_at else None
+    record = replace(record, failing_since=failing_since)
+    return replace(record, status=Status.COPYING, build_id=build_id, updated_at=now, due_at=now + POLL)
 
 
 def delayed(record: Record, reason: str, now: int, *, soon: bool = False) -> Record:
@@ -130,14 +141,13 @@ def delayed(record: Record, reason: str, now: int, *, soon: bool = False) -> Rec
 
 
 def key_refused(record: Record, reason: str, now: int) -> Record:
-    """Return the record of a copy that waits until someone has replaced a key: at most half an hour, however often.
+    """Return the record of a copy that waits until someone has replaced a key.
 
-    The time until then does not count as time in which builds failed, and makes no later wait longer than an hour.
+    It is due again soon, so that it starts when the key is accepted again. Until then slots.py lets one record at a
+    time try the key. This wait does not count as time in which builds failed, and makes no later wait longer.
     """
-    pause = min(MINUTE << min(record.waits, 6), _LONGEST_KEY_WAIT)
     record = replace(record, status=Status.REQUESTED, failing_since=None)
-    record = replace(record, waits=max(record.waits, min(record.waits + 1, _SHORT_WAITS - 1)))
-    return replace(record, error=reason, updated_at=now, due_at=now + pause)
+    return replace(record, error=reason, updated_at=now, due_at=now + MINUTE)
 
 
 def refused(record: Record, reason: str, now: int) -> Record:
@@ -198,7 +208,7 @@ def after_push_event(record: Record, held: str | None, now: int, policy: Policy)
         copied = _copied(_with_exports(record, held, None), held, now, policy)
         open_build = record.build_id if record.status is Status.COPYING else record.open_build
         if open_build is not None:
-            copied = replace(copied, open_build=open_build, due_at=now + _POLL)
+            copied = replace(copied, open_build=open_build, due_at=now + POLL)
         return Save(copied)
     if not arrived and record.status is Status.COPIED:
         return Step.REMOVE
@@ -215,8 +225,8 @@ def lookup_failed(record: Record, reason: str, now: int, policy: Policy, *, key:
     if record.status is Status.COPIED:
         if key:
             return replace(record, open_build=None, updated_at=now, due_at=_next_check(record, now, policy))
-        return replace(record, updated_at=now, due_at=now + _POLL)
-    return replace(record, error=reason, updated_at=now, due_at=now + _POLL)
+        return replace(record, updated_at=now, due_at=now + POLL)
+    return replace(record, error=reason, updated_at=now, due_at=now + POLL)
 
 
 def not_served(record: Record, now: int, policy: Policy) -> Record:

@@ -46,7 +46,8 @@ class Metric(Enum):
     KEY_REFUSED = (
         "KeyRefused",
         "Count",
-        "times that a copy was delayed because of either key: its secret is missing or wrong, or AWS refused it",
+        "times that a copy was delayed because of either key: its secret is missing or wrong, or AWS refused it; and "
+        "each minute in which copies wait for a key",
     )
     STEP_ERRORS = (
         "StepErrors",
@@ -72,7 +73,13 @@ class Metric(Enum):
     OLDEST_DUE = (
         "OldestDue",
         "Seconds",
-        "each minute, how long the oldest due record has been due; 0 if none is due",
+        "each minute, how long the oldest due record has been due, without those that wait for a build; 0 if there is "
+        "none",
+    )
+    OLDEST_FIRST_COPY = (
+        "OldestFirstCopy",
+        "Seconds",
+        "each minute, how long ago the oldest request was made whose copy has never arrived; 0 if there is none",
     )
     DUE = ("Due", "Count", "each minute, the records found due; if the time limit was reached, there are more")
 

@@ -2,13 +2,15 @@
 
 A trigger only says when to check, and which record. The item in the table says what to do. So triggers can be late,
 repeated, out of order or lost, and two invocations can overlap. For each record, one step is done and its result is
-written.
+written. Records that wait for a build are collected first, because slots.py chooses which of them get one.
 """
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from itertools import islice
 from typing import Any, Protocol, TypeVar, assert_never
@@ -22,11 +24,13 @@ from image_mirror.counts import Counts
 from image_mirror.ecr import Repositories
 from image_mirror.global_access import GlobalAccount
 from image_mirror.lifecycle import (
+    POLL,
     NextStep,
     Save,
     Step,
     after_push_event,
     delayed,
+    is_due,
     key_refused,
     lookup_failed,
     next_step,
@@ -37,19 +41,37 @@ from image_mirror.lifecycle import (
     without_copy,
 )
 from image_mirror.metrics import Metric
-from image_mirror.record import Build, Record
+from image_mirror.record import Build, BuildResult, Record, Status
 from image_mirror.reference import source_of
 from image_mirror.repair import DAMAGED, REFUSED, latest_due, repaired
 from image_mirror.settings import Settings
+from image_mirror.slots import (
+    Key,
+    State,
+    Waiting,
+    after_builds,
+    build_of,
+    choose,
+    for_stream,
+    limits,
+    may_run_early,
+    may_try,
+    namespace_of,
+    refused_again,
+    runs_at_once,
+    tried,
+    waiting,
+)
 from image_mirror.table import Records, UnusableRecordError
 
 PARALLEL = 8
 RESERVE = 45.0  # seconds: enough for two calls that time out twice each; records that are not reached stay due
 _LIMITS = CallLimits(connect=3.0, read=7.0, attempts=2, connections=PARALLEL)
 _CHUNK = 100
+_AHEAD = POLL + 10_000  # milliseconds; every running build is looked up within this time
+_SETTLED = 20_000  # milliseconds; CodeBuild shows a build that has just been started as queued, even with free capacity
 _logger = Logger(service="reconciler")
 
-Key = tuple[str, str]
 Subject = TypeVar("Subject")
 
 
@@ -61,12 +83,26 @@ class Context(Protocol):
 
 
 class Invocation:
-    """One invocation: its time limit, whether CodeBuild has no capacity, and its counts."""
+    """One invocation: its time limit, its counts, and what it has seen of the builds and of what waits for one.
+
+    `no_capacity` and `key_refused` say that CodeBuild takes no build now. `builds` has each build that was looked up,
+    by ID; `out` the namespace of each that has not ended, `queued` and `running` how many of these are which.
+    `unarrived` has the requests without any copy: their keys, and when they were made.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self.no_capacity = False
+        self.key_refused = False
         self.counts = Counts()
+        # Threads add to these, each by one operation that needs no lock.
+        self.waiting: dict[Key, Waiting] = {}
+        self.unarrived: dict[Key, int] = {}
+        self.builds: dict[str, Build] = {}
+        self.out: list[str] = []
+        self.running: list[str] = []
+        self.queued: list[str] = []
+        self.started: list[tuple[str, str]] = []  # the namespace and the build's ID
 
     @property
     def over(self) -> bool:
@@ -91,32 +127,167 @@ class Reconciler:
         self._repositories = repositories
         self._policy = settings.policy
         self._mirror = settings.mirror
+        self._quota = settings.build_quota
         self._clock = clock
-        # The records that waited for capacity, each with its due_at at that time. Any step changes due_at.
-        self._waiting: dict[Key, int | None] = {}
-
-    def may_skip(self, key: Key, due_at: int, invocation: Invocation) -> bool:
-        """Return whether a record is not read in this invocation: it waits for capacity, and CodeBuild has none."""
-        return invocation.no_capacity and self._waiting.get(key) == due_at
+        # What waited for a build after the last run of the schedule. Any step changes a record's due_at.
+        self._waiting: dict[Key, Waiting] = {}
 
     def advance(self, keys: Sequence[Key], invocation: Invocation) -> list[Key]:
-        """Do one step for each record; running builds are looked up together. Return the keys that failed.
+        """Do one step for each record, but start no build. Return the keys that failed.
 
-        Records for which there is no time or no capacity stay unchanged and due.
+        Running builds are looked up together. Records that wait for a build are added to `invocation.waiting`. Those
+        for which there is no time stay unchanged and due.
         """
         with ThreadPoolExecutor(PARALLEL) as threads:
-
-            def each(function: Callable[[Subject], None], subjects: Sequence[Subject]) -> list[Subject]:
-                errors = threads.map(
-                    lambda subject: None if invocation.over else _attempt(function, subject, invocation), subjects
-                )
-                return [subject for subject, error in zip(subjects, errors, strict=True) if error is not None]
-
             building: list[Record] = []
-            failed = each(lambda key: self._look(key, invocation, building), keys)
+            failed = _each(threads, lambda key: self._look(key, invocation, building), keys, invocation)
             builds = self._inspect(building, invocation)
-            concluded = each(lambda record: self._conclude(record, builds, invocation), building)
+            concluded = _each(threads, lambda record: self._conclude(record, builds, invocation), building, invocation)
             return failed + [(record.repo, record.tag) for record in concluded]
+
+    def start_of_stream(self, invocation: Invocation) -> list[Key]:
+        """Start builds for what waits after a batch of the stream, in the slots left. Return the keys that failed.
+
+        The others stay due: the schedule starts them.
+        """
+        if not invocation.waiting:
+            return []
+        now, state = self._now(), self._records.state()
+        out, most, share = for_stream(state, self._quota, now)
+        chosen, _ = choose(list(invocation.waiting.values()), out, most, share, state.turn if state else 0)
+        failed = self._start(chosen, state.repaired_at if state else 0, invocation)
+        self._records.add_out(Counter(namespace for namespace, _ in invocation.started))
+        return failed
+
+    def run_early(self, invocation: Invocation) -> None:
+        """Do what the schedule does, if records wait for the slots that builds have left since its last run."""
+        if may_run_early(self._records.state(), self._now()):
+            self.run_schedule(invocation)
+
+    def run_schedule(self, invocation: Invocation) -> None:
+        """Do one step for each due record, start builds in the free slots, and write the state for the next run."""
+        # A record that is due too late was changed by hand. It would not be looked at for as long, so that is first.
+        late = islice(self._records.due_after(latest_due(self._now(), self._policy)), _CHUNK)
+        self.advance([(repo, tag) for repo, tag, _ in late], invocation)
+        now = self._now()
+        before = self._records.state() or State(at=now)
+        due = {(repo, tag): due_at for repo, tag, due_at in self._records.due(now + _AHEAD)}
+        invocation.counts.add(Metric.DUE, sum(due_at <= now for due_at in due.values()))
+        known = {key: each for key, each in self._waiting.items() if due.get(key) == each.due_at}
+        # The latest first: those are the builds that run, whose ends make slots free.
+        unknown = [key for key in sorted(due, key=lambda key: due[key], reverse=True) if key not in known]
+        for start in range(0, len(unknown), _CHUNK):
+            self.advance(unknown[start : start + _CHUNK], invocation)
+        invocation.waiting = known | invocation.waiting
+        self._count_waits(due, now, invocation)
+        after = self._fill(before, invocation, complete=not invocation.over)
+        after = replace(after, waits=len(invocation.waiting), oldest=self._oldest(before.oldest, invocation))
+        self._records.put_state(after)
+        self._waiting = invocation.waiting
+
+    def _count_waits(self, due: Mapping[Key, int], now: int, invocation: Invocation) -> None:
+        """Count how long records have been due that wait for nothing but this function."""
+        oldest = min((due_at for key, due_at in due.items() if key not in invocation.waiting), default=now)
+        # Also if nothing is due: the alarm needs a value each minute.
+        invocation.counts.add(Metric.OLDEST_DUE, max(0, now - oldest) / 1000)
+
+    def _fill(self, before: State, invocation: Invocation, *, complete: bool) -> State:
+        """Start builds in the free slots. Return the state for the next run.
+
+        Without `complete`, not every build that is out has been seen: then those of the last run count too.
+        """
+        now = self._now()
+        refusal = after_builds(before.refusal, invocation.builds, now)
+        repaired_at = now if before.refusal is not None and refusal is None else before.repaired_at
+        # A state that a batch of the stream has begun says nothing about the quota.
+        known = before.runs or self._quota
+        runs = runs_at_once(self._quota, known, len(invocation.running), len(invocation.queued))
+        most, share = limits(self._quota, runs)
+        out = Counter(invocation.out)
+        if not complete:
+            out |= Counter(before.out)  # the larger count of each namespace
+        turn = before.turn
+        while not (invocation.over or invocation.no_capacity or invocation.key_refused):
+            if refusal is not None and not may_try(refusal, now):
+                break
+            room = most if refusal is None else min(most, out.total() + 1)
+            chosen, turn = choose(list(invocation.waiting.values()), out, room, share, turn)
+            if not chosen:
+                break
+            invocation.started.clear()
+            self._start(chosen, repaired_at, invocation)
+            out.update(namespace for namespace, _ in invocation.started)
+            if refusal is not None and invocation.started:
+                refusal = tried(refusal, invocation.started[0][1], now)
+                repaired_at = now if refusal is None else repaired_at
+        if invocation.key_refused:
+            refusal = refused_again(refusal, now, in_build=False)
+        if refusal is not None and invocation.waiting:
+            invocation.counts.add(Metric.KEY_REFUSED)
+        return State(
+            at=now,
+            runs=runs,
+            most=most,
+            share=share,
+            out=+out,
+            turn=turn,
+            refusal=refusal,
+            repaired_at=repaired_at,
+        )
+
+    def _oldest(self, before: Key | None, invocation: Invocation) -> Key | None:
+        """Return the record that has waited longest for its first copy, and count how long.
+
+        `before` is the last one. Many records that wait are not due now, so the next one is found when it is due.
+        """
+        waits = {each.key: each.requested_at for each in invocation.waiting.values() if not each.arrived}
+        waits |= invocation.unarrived
+        if before is not None and before not in waits:
+            record = self._records.get(*before)
+            if record is not None and _is_unarrived(record):
+                waits[before] = record.requested_at
+        oldest = min(waits, key=lambda key: (waits[key], key), default=None)
+        seconds = max(0, self._now() - waits[oldest]) / 1000 if oldest is not None else 0
+        invocation.counts.add(Metric.OLDEST_FIRST_COPY, seconds)
+        return oldest
+
+    def _start(self, chosen: Sequence[Waiting], repaired_at: int, invocation: Invocation) -> list[Key]:
+        """Start a build for each of these records, if that is still its next step. Return the keys that failed."""
+        for each in chosen:
+            del invocation.waiting[each.key]
+        with ThreadPoolExecutor(PARALLEL) as threads:
+            failed = _each(threads, lambda each: self._start_one(each, repaired_at, invocation), chosen, invocation)
+        return [each.key for each in failed]
+
+    def _start_one(self, each: Waiting, repaired_at: int, invocation: Invocation) -> None:
+        if invocation.no_capacity or invocation.key_refused:
+            invocation.waiting[each.key] = each
+            return
+        # Read again: a record that waits may have been read by an earlier run.
+        record = self._records.get(*each.key)
+        record = record and self._in_order(record, invocation)
+        if record is None or next_step(record, None, self._now(), self._policy) is not Step.START:
+            return
+        if _is_unarrived(record):
+            invocation.unarrived[each.key] = record.requested_at
+        wait = Metric.WAITS
+        try:
+            self._repositories.ensure(record)
+            build_id = self._builds.start(record)
+        except DelayedError as error:
+            invocation.no_capacity = invocation.no_capacity or error.no_capacity
+            invocation.key_refused = invocation.key_refused or error.key
+            soon, wait = error.no_capacity or error.uncertain, _wait(error)
+            if error.key:
+                after = key_refused(record, str(error), self._now())
+            elif error.refusal is None:
+                after = delayed(record, str(error), self._now(), soon=soon)
+            else:
+                after = without_copy(record, Build(error.refusal, str(error)), self._now(), self._policy)
+        else:
+            invocation.started.append((namespace_of(record), build_id))
+            after = started(record, build_id, self._now(), repaired_at)
+        self._write(record, Save(after), invocation, wait)
 
     def check_pushed(self, repository: str, tag: str, invocation: Invocation) -> None:
         """Look up the tag that an ECR event named, and update its record, if there is one."""
@@ -129,24 +300,31 @@ class Reconciler:
             )
 
     def _look(self, key: Key, invocation: Invocation, building: list[Record]) -> None:
-        """Do the record's step; if its build must be looked up first, add it to `building`."""
+        """Do the record's step; if its build must be looked up first, add it to `building`.
+
+        The builds that are not due are looked up too: they hold slots.
+        """
         record = self._records.get(*key)
-        self._waiting.pop(key, None)
         if record is None:
             return
         if not self._mirror.serves(record.repo):
             # From before a change of the parameters for the prefix or registry. It is neither used nor deleted.
-            if record.due_at is not None and not self._now() < record.due_at <= self.latest_due():
+            if record.due_at is not None and not self._now() < record.due_at <= latest_due(self._now(), self._policy):
                 _logger.warning("not served", extra={"copy": record.destination})
                 self._write(record, Save(not_served(record, self._now(), self._policy)), invocation)
             return
         record = self._in_order(record, invocation)
         if record is None:
             return
-        if next_step(record, None, self._now(), self._policy) is Step.INSPECT:
+        if _is_unarrived(record):
+            invocation.unarrived[key] = record.requested_at
+        step = next_step(record, None, self._now(), self._policy)
+        if step is Step.START:
+            invocation.waiting[key] = waiting(record)
+        elif step is Step.INSPECT or (step is Step.WAIT and build_of(record) is not None):
             building.append(record)
         else:
-            self._take(record, None, invocation)
+            self._take(record, step, None, invocation)
 
     def _in_order(self, record: Record, invocation: Invocation) -> Record | None:
         """Return the record after its repair, if it needs one; None if it has changed meanwhile.
@@ -201,43 +379,26 @@ class Reconciler:
         return builds
 
     def _conclude(self, record: Record, builds: Mapping[str, Build | DelayedError], invocation: Invocation) -> None:
-        build = builds.get(record.build_id or "")
+        build_id, now = record.build_id or "", self._now()
+        build = builds.get(build_id)
         if isinstance(build, DelayedError):
-            after = lookup_failed(record, str(build), self._now(), self._policy, key=build.key)
-            self._write(record, Save(after), invocation, _wait(build))
+            invocation.out.append(namespace_of(record))
+            if is_due(record, now):
+                after = lookup_failed(record, str(build), now, self._policy, key=build.key)
+                self._write(record, Save(after), invocation, _wait(build))
         elif build is not None:
-            self._take(record, build, invocation)
+            invocation.builds[build_id] = build
+            if build.result is BuildResult.RUNNING:
+                invocation.out.append(namespace_of(record))
+                is_queued = build.queued and now - record.updated_at >= _SETTLED
+                (invocation.queued if is_queued else invocation.running).append(build_id)
+            self._take(record, next_step(record, build, now, self._policy), build, invocation)
 
-    def _take(self, record: Record, build: Build | None, invocation: Invocation) -> None:
+    def _take(self, record: Record, step: NextStep, build: Build | None, invocation: Invocation) -> None:
         """Do the record's next step, and write the result."""
-        step, wait = next_step(record, build, self._now(), self._policy), _wait(build)
-        match step:
-            case Step.START:
-                if invocation.no_capacity:
-                    self._waiting[record.repo, record.tag] = record.due_at
-                    return
-                try:
-                    self._repositories.ensure(record)
-                    build_id = self._builds.start(record)
-                except DelayedError as error:
-                    invocation.no_capacity = invocation.no_capacity or error.no_capacity
-                    soon, wait = error.no_capacity or error.uncertain, _wait(error)
-                    if error.key:
-                        after = key_refused(record, str(error), self._now())
-                    elif error.refusal is None:
-                        after = delayed(record, str(error), self._now(), soon=soon)
-                    else:
-                        after = without_copy(record, Build(error.refusal, str(error)), self._now(), self._policy)
-                    step = Save(after)
-                else:
-                    step = Save(started(record, build_id, self._now()))
-            case Step.VERIFY:
-                step = verified(record, self._repositories.held(record), self._now(), self._policy, build)
-            case Save() | Step.WAIT | Step.INSPECT | Step.REMOVE:
-                pass
-            case _:
-                assert_never(step)
-        self._write(record, step, invocation, wait)
+        if step is Step.VERIFY:
+            step = verified(record, self._repositories.held(record), self._now(), self._policy, build)
+        self._write(record, step, invocation, _wait(build))
 
     def _write(self, record: Record, step: NextStep, invocation: Invocation, wait: Metric = Metric.WAITS) -> None:
         """Write the result of the step, and count it if it was written; `wait` is the metric of a delay."""
@@ -254,6 +415,8 @@ class Reconciler:
                 return
             case _:
                 assert_never(step)
+        if after is None or not _is_unarrived(after):
+            invocation.unarrived.pop((record.repo, record.tag), None)
         for metric, value in of_change(record, after, wait).items():
             invocation.counts.add(metric, value)
         if after is None or after.status is not record.status:
@@ -269,16 +432,12 @@ class Reconciler:
                 },
             )
 
-    def latest_due(self) -> int:
-        """Return the latest time at which a record can be due, in milliseconds."""
-        return latest_due(self._now(), self._policy)
-
     def _now(self) -> int:
         return int(self._clock() * 1000)
 
 
 @cache
-def load() -> tuple[Records, Reconciler]:
+def load() -> Reconciler:
     """Make the reconciler from the function's environment, once. Raises SettingsError."""
     settings = Settings.from_env(os.environ)
     records = Records(connect("dynamodb", _LIMITS), settings.table)
@@ -288,14 +447,13 @@ def load() -> tuple[Records, Reconciler]:
         lambda key: connect("codebuild", _LIMITS, key),
         time.monotonic,
     )
-    reconciler = Reconciler(
+    return Reconciler(
         records,
         Builds(account, settings.project),
         Repositories(connect("ecr", _LIMITS), settings),
         settings,
         time.time,
     )
-    return records, reconciler
 
 
 def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
@@ -303,7 +461,7 @@ def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
 
     Returns `batchItemFailures`, by sequence number, for a stream; Lambda reads it.
     """
-    records, reconciler = load()
+    reconciler = load()
     invocation = Invocation(context)
     try:
         if "Records" in event:
@@ -312,8 +470,9 @@ def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
             detail = event["detail"]
             if detail.get("result") == "SUCCESS" and detail.get("image-tag"):
                 reconciler.check_pushed(detail["repository-name"], detail["image-tag"], invocation)
+                reconciler.run_early(invocation)
         else:
-            check_due(records, reconciler, invocation)
+            reconciler.run_schedule(invocation)
         return {}
     finally:
         invocation.counts.publish()
@@ -329,28 +488,8 @@ def read_stream(event: Mapping[str, Any], reconciler: Reconciler, invocation: In
         if _asks(change.get("NewImage", {})):
             invocation.counts.add(Metric.COPIES_REQUESTED)
     failed = reconciler.advance(list(numbers), invocation)
+    failed += reconciler.start_of_stream(invocation)
     return {"batchItemFailures": [{"itemIdentifier": number} for key in failed for number in numbers[key]]}
-
-
-def check_due(records: Records, reconciler: Reconciler, invocation: Invocation) -> None:
-    """Do one step for each due record, the oldest first, until the time limit.
-
-    A record that is due too late was changed by hand. It would not be looked at for as long, so that is done first.
-    """
-    late = islice(records.due_after(reconciler.latest_due()), _CHUNK)
-    reconciler.advance([(repo, tag) for repo, tag, _ in late], invocation)
-    now = int(time.time() * 1000)
-    due = records.due(now)
-    some = list(islice(due, _CHUNK))
-    # Also if nothing is due: the alarm on the oldest record needs a value each minute.
-    invocation.counts.add(Metric.OLDEST_DUE, max(0, now - some[0][2]) / 1000 if some else 0)
-    while True:
-        invocation.counts.add(Metric.DUE, len(some))
-        if not some or invocation.over:
-            return
-        keys = [(repo, tag) for repo, tag, due_at in some if not reconciler.may_skip((repo, tag), due_at, invocation)]
-        reconciler.advance(keys, invocation)
-        some = list(islice(due, _CHUNK))
 
 
 def _asks(item: Mapping[str, Any]) -> bool:
@@ -370,6 +509,22 @@ def _wait(cause: DelayedError | Build | None) -> Metric:
     if cause is not None and (cause.key or (isinstance(cause, Build) and cause.code == "AUTH_FILE")):
         return Metric.KEY_REFUSED
     return Metric.BUSY if isinstance(cause, DelayedError) and cause.no_capacity else Metric.WAITS
+
+
+def _is_unarrived(record: Record) -> bool:
+    """Return whether pods wait for the record's first copy."""
+    return record.status in (Status.REQUESTED, Status.COPYING) and record.digest is None and record.requested_at > 0
+
+
+def _each(
+    threads: ThreadPoolExecutor,
+    function: Callable[[Subject], None],
+    subjects: Sequence[Subject],
+    invocation: Invocation,
+) -> list[Subject]:
+    """Call `function` for each subject for which there is time. Return those that failed."""
+    errors = threads.map(lambda subject: None if invocation.over else _attempt(function, subject, invocation), subjects)
+    return [subject for subject, error in zip(subjects, errors, strict=True) if error is not None]
 
 
 def _attempt(function: Callable[[Subject], None], subject: Subject, invocation: Invocation) -> Exception | None:

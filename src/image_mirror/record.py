@@ -111,6 +111,7 @@ class Build:
 
     `key` is set for a delay that lasts until someone fixes a key or a secret in the global account. `code` is the
     build's COPY_RESULT, if it is known. `digest` and `signatures` are what a build with a copy exported, or "".
+    `queued` says that a build which has not ended still waits in CodeBuild's queue.
     """
 
     result: BuildResult
@@ -119,6 +120,7 @@ class Build:
     code: str = ""
     digest: str = ""
     signatures: str = ""
+    queued: bool = False
 
 
 def new_record(destination: Destination, source: ImageReference, now: int, requested_by: str | None = None) -> Record:

@@ -26,7 +26,8 @@ class Settings:
 
     `table` is DDB_TABLE_NAME; `secret` is GLOBAL_AKSK, the name of the secret with the global key; `project` is
     G_PROJECT_NAME, the CodeBuild project there. `kms_key_id` is the key of new repositories, "" for ECR's own
-    encryption; `max_new_images` is how many copies one pod may request; `expire_days` is 0 for copies that are kept
+    encryption; `max_new_images` is how many copies one pod may request; `build_quota` is
+    how many builds CodeBuild runs at once; `expire_days` is 0 for copies that are kept
     for good; `pull_accounts` are account IDs that may pull the copies.
     """
 
@@ -37,6 +38,7 @@ class Settings:
     swap_when: SwapWhen
     policy: Policy
     max_new_images: int
+    build_quota: int
     scan_on_push: bool
     kms_key_id: str
     expire_days: int
@@ -71,6 +73,7 @@ class Settings:
                 give_up=values["GIVE_UP_HOURS"] * HOUR,
             ),
             max_new_images=values["MAX_NEW_IMAGES"],
+            build_quota=values["BUILD_QUOTA"],
             scan_on_push=values["SCAN_ON_PUSH"],
             kms_key_id=values["REPOSITORY_KMS_KEY_ID"],
             expire_days=values["EXPIRE_DAYS"],
@@ -138,6 +141,7 @@ _VARIABLES: Mapping[str, tuple[Callable[[str], Any], str | None]] = {
     "MIRROR_RULES": (parse_rules, DEFAULT_RULES),
     "SWAP_WHEN": (_swap_when, "always"),
     "MAX_NEW_IMAGES": (_positive, "50"),
+    "BUILD_QUOTA": (_positive, "20"),
     "RETRY_FAILED_MINUTES": (_count, "60"),
     "REFRESH_HOURS": (_count, "24"),
     "VERIFY_HOURS": (_positive, "24"),

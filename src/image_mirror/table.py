@@ -3,6 +3,9 @@
 Somebody can write an item by hand, so an attribute can have any type and any value. Reading makes the best of it, and
 the record keeps the item itself (`Record.raw`). A condition always compares what was read, never what was made of it. A
 write leaves only what this release writes.
+
+One item is no record: the state that the reconciler's runs hand on (slots.py). It has neither a status nor `due`, so it
+is in no index, and the stream's filter drops it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,6 +16,7 @@ from botocore.exceptions import ClientError
 
 from image_mirror.aws_errors import code_of
 from image_mirror.record import Record, Status
+from image_mirror.slots import Refusal, State
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -25,6 +29,10 @@ _TYPES = {field.name: "N" if field.name in _NUMBERS else "S" for field in fields
 _OURS = (*_TYPES, "due")
 _COMPARED = ("status", "requested_at", "updated_at", "attempts", "build_id", "digest")
 _MOST = 10**15  # above all numbers that a record can have: as milliseconds the year 33658
+STATE_REPO = "#state"
+"""The hash key of the item that is no record. No image's copy has such a name."""
+_STATE_KEY = {"repo": {"S": STATE_REPO}, "tag": {"S": "builds"}}
+_OUT = "out "  # what follows is a namespace
 _MOST_FOREIGN = 100_000  # characters; an item has at most 400 kB, and a record needs room to grow
 
 Item = dict[str, Any]
@@ -129,7 +137,7 @@ class Records:
             ExpressionAttributeNames={f"#{name}": name for name in _OURS},  # some are DynamoDB's reserved words
         )
         for page in pages:
-            yield [to_record(item) for item in page["Items"]]
+            yield [to_record(item) for item in page["Items"] if item["repo"]["S"] != STATE_REPO]
 
     def due(self, now: int) -> Iterator[tuple[str, str, int]]:
         """Yield (repo, tag, due_at) of the records that are due at `now` (milliseconds), the oldest first."""
@@ -138,6 +146,38 @@ class Records:
     def due_after(self, latest: int) -> Iterator[tuple[str, str, int]]:
         """Yield (repo, tag, due_at) of the records that are due only after `latest` (milliseconds)."""
         return self._indexed("due_at > :latest", ":latest", latest)
+
+    def state(self) -> State | None:
+        """Read the state of the last run of the schedule, consistently; None if there is none."""
+        answer = self._client.get_item(TableName=self._table, Key=_STATE_KEY, ConsistentRead=True)
+        return to_state(answer["Item"]) if "Item" in answer else None
+
+    def put_state(self, state: State) -> None:
+        """Write the state in place of the one before."""
+        self._client.put_item(TableName=self._table, Item=state_item(state))
+
+    def add_out(self, started: Mapping[str, int]) -> None:
+        """Add builds, by namespace, to those that the state says are out. Nothing else of the state changes."""
+        if not started:
+            return
+        names = {f"#out_{number}": _OUT + namespace for number, namespace in enumerate(started)}
+        values = {f":out_{number}": {"N": str(count)} for number, count in enumerate(started.values())}
+        self._client.update_item(
+            TableName=self._table,
+            Key=_STATE_KEY,
+            UpdateExpression="ADD " + ", ".join(f"#out_{number} :out_{number}" for number in range(len(started))),
+            ExpressionAttributeNames=names,
+            ExpressionAttributeValues=values,
+        )
+
+    def forget_refusal(self) -> None:
+        """Let the next run start builds although a key was refused: somebody has replaced the key."""
+        self._client.update_item(
+            TableName=self._table,
+            Key=_STATE_KEY,
+            UpdateExpression="REMOVE #refused_at",
+            ExpressionAttributeNames={"#refused_at": "refused_at"},
+        )
 
     def _indexed(self, condition: str, name: str, value: int) -> Iterator[tuple[str, str, int]]:
         pages = self._client.get_paginator("query").paginate(
@@ -189,6 +229,59 @@ def to_record(item: Item) -> Record:
     if damaged or crowded:
         object.__setattr__(record, "raw", item if crowded else ours)  # the dataclass is frozen
     return record
+
+
+def state_item(state: State) -> Item:
+    """Return the state as typed attributes."""
+    refusal, oldest = state.refusal, state.oldest
+    values: dict[str, Any] = {
+        "at": state.at,
+        "runs": state.runs,
+        "most": state.most,
+        "share": state.share,
+        "waits": state.waits,
+        "turn": state.turn,
+        "repaired_at": state.repaired_at,
+        **{_OUT + namespace: count for namespace, count in state.out.items()},
+    }
+    if refusal is not None:
+        values |= {"refused_at": refusal.at, "refused_times": refusal.times, "refused_in_build": int(refusal.in_build)}
+        values |= {"try_build": refusal.build, "try_runs_since": refusal.runs_since}
+    if oldest is not None:
+        values |= {"oldest_repo": oldest[0], "oldest_tag": oldest[1]}
+    item = {name: {"N" if isinstance(value, int) else "S": str(value)} for name, value in values.items() if value != ""}
+    return item | _STATE_KEY
+
+
+def to_state(item: Item) -> State:
+    """Read the state from typed attributes. What is missing or has another type is read as 0 or as empty."""
+
+    def number(name: str) -> int:
+        return _number(item.get(name, {}).get("N", "0")) or 0
+
+    def text(name: str) -> str:
+        return str(item.get(name, {}).get("S", ""))
+
+    refusal = Refusal(
+        at=number("refused_at"),
+        times=number("refused_times"),
+        in_build=bool(number("refused_in_build")),
+        build=text("try_build"),
+        runs_since=number("try_runs_since"),
+    )
+    oldest = text("oldest_repo"), text("oldest_tag")
+    return State(
+        at=number("at"),
+        runs=number("runs"),
+        most=number("most"),
+        share=number("share"),
+        out={name.removeprefix(_OUT): number(name) for name in item if name.startswith(_OUT)},
+        waits=number("waits"),
+        turn=number("turn"),
+        refusal=refusal if "refused_at" in item else None,
+        repaired_at=number("repaired_at"),
+        oldest=oldest if all(oldest) else None,
+    )
 
 
 def _number(text: str) -> int | None:

@@ -1,9 +1,10 @@
-"""Parses and applies DynamoDB's expressions: conditions, key conditions, and updates by SET and REMOVE.
+"""Parses and applies DynamoDB's expressions: conditions, key conditions, and updates by SET, REMOVE and ADD.
 
     condition := term { OR term }        term := factor { AND factor }
     factor    := NOT factor | "(" condition ")" | function "(" path ")" | operand comparator operand
                  | operand IN "(" operand { "," operand } ")"
-    update    := { SET path "=" operand { "," path "=" operand } | REMOVE path { "," path } }
+    update    := { SET path "=" operand { "," path "=" operand } | REMOVE path { "," path }
+                 | ADD path operand { "," path operand } }
 
 Syntax that the product does not use (functions with two arguments, document paths, arithmetic) is an error.
 """
@@ -123,6 +124,7 @@ class Parsed:
     holds: Condition
     assignments: tuple[tuple[Callable[[Scope], str], Operand], ...]
     removals: tuple[Callable[[Scope], str], ...]
+    additions: tuple[tuple[Callable[[Scope], str], Operand], ...]
     used: frozenset[str]
 
 
@@ -133,27 +135,30 @@ def parse_condition(text: str) -> Parsed:
     holds = reader.condition()
     if reader.tokens:
         raise ExpressionError(f"{text!r}: {reader.peek()!r} after the end")
-    return Parsed(holds, (), (), frozenset(reader.used))
+    return Parsed(holds, (), (), (), frozenset(reader.used))
 
 
 @cache
 def parse_update(text: str) -> Parsed:
     """Read an UpdateExpression. Raises ExpressionError."""
     reader = _Reader(_tokens(text))
-    assignments, removals = [], []
+    assignments, removals, additions = [], [], []
     while reader.tokens:
-        verb = reader.take("SET", "REMOVE").upper()
+        verb = reader.take("SET", "REMOVE", "ADD").upper()
         while True:
             path = reader.path()
             if verb == "SET":
                 reader.take("=")
                 assignments.append((path, reader.operand()))
+            elif verb == "ADD":
+                additions.append((path, reader.operand()))
             else:
                 removals.append(path)
             if reader.peek() != ",":
                 break
             reader.take()
-    return Parsed(lambda _: True, tuple(assignments), tuple(removals), frozenset(reader.used))
+    used = frozenset(reader.used)
+    return Parsed(lambda _: True, tuple(assignments), tuple(removals), tuple(additions), used)
 
 
 def apply_update(parsed: Parsed, scope: Scope) -> Item:
@@ -166,6 +171,11 @@ def apply_update(parsed: Parsed, scope: Scope) -> Item:
         item[path(scope)] = value
     for path in parsed.removals:
         item.pop(path(scope), None)
+    for path, operand in parsed.additions:
+        number, value = item.get(path(scope), {"N": "0"}), operand(scope)
+        if value is None or "N" not in value or "N" not in number:
+            raise ExpressionError("only numbers are added here")
+        item[path(scope)] = {"N": str(Decimal(number["N"]) + Decimal(value["N"]))}
     return item
 
 

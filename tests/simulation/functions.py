@@ -80,7 +80,7 @@ class ReconcilerInstance(Instance):
         )
         repositories = Repositories(_client(ECR(world, services.registry, limits)), settings)
         builds = Builds(account, settings.project)
-        self.loaded = records, Reconciler(records, builds, repositories, settings, self.time)
+        self.loaded = Reconciler(records, builds, repositories, settings, self.time)
 
 
 class Function:

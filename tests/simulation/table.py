@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from image_mirror.aws import CallLimits
+from image_mirror.table import STATE_REPO
 from simulation.expressions import ExpressionError, Item, Parsed, Scope, apply_update, parse_condition, parse_update
 from simulation.network import Client, refusal
 from simulation.world import World
@@ -18,18 +19,23 @@ _PAGE = 100  # far below DynamoDB's megabyte, so that there are pages to lose
 
 
 class Table:
-    """The items, by repo and tag; `listeners` are called with each change: its key, the item before and after."""
+    """The items, by repo and tag: those of records, and the others.
+
+    `listeners` are called with each change: its key, the item before and after.
+    """
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.items: dict[Key, Item] = {}
+        self.others: dict[Key, Item] = {}
         self.listeners: list[Listener] = []
         self._index: list[tuple[int, Key]] = []
         self._indexed: dict[Key, int] = {}
         self._pending: deque[tuple[float, Key, int | None]] = deque()
 
     def get(self, request: dict[str, Any]) -> dict[str, Any]:
-        item = self.items.get(_key(request["Key"]))
+        key = _key(request["Key"])
+        item = self._of(key).get(key)
         self._world.counts["half read units"] += 2  # consistent
         return {} if item is None else {"Item": dict(item)}
 
@@ -70,27 +76,32 @@ class Table:
         self._let_index_follow()
         return self._indexed.get(key)
 
+    def _of(self, key: Key) -> dict[Key, Item]:
+        return self.others if key[0] == STATE_REPO else self.items
+
     def _write(
         self, operation: str, key: Key, request: dict[str, Any], change: Callable[[Scope], Item | None]
     ) -> dict[str, Any]:
-        before = self.items.get(key)
+        items = self._of(key)
+        before = items.get(key)
         names, values = request.get("ExpressionAttributeNames", {}), request.get("ExpressionAttributeValues", {})
         scope = Scope(before or {}, names, values)
-        parsed = [parse_condition(request["ConditionExpression"])]
-        parsed += [parse_update(request["UpdateExpression"])] if "UpdateExpression" in request else []
+        condition = [parse_condition(request["ConditionExpression"])] if "ConditionExpression" in request else []
+        update = [parse_update(request["UpdateExpression"])] if "UpdateExpression" in request else []
+        parsed = condition + update
         for each in parsed:
             _checked(each, request, others=parsed)
         self._world.counts["write units"] += 1
-        if not parsed[0].holds(scope):
+        if not all(each.holds(scope) for each in condition):
             error = refusal("ConditionalCheckFailedException", operation)
             if request.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD" and before is not None:
                 error.response["Item"] = dict(before)  # type: ignore[typeddict-unknown-key]
             raise error
         after = change(scope)
         if after is None:
-            self.items.pop(key, None)
+            items.pop(key, None)
         else:
-            self.items[key] = after
+            items[key] = after
         if before != after:
             self._world.note(operation, key[0].partition("/")[2], key[1], _brief(before), "->", _brief(after))
             self._follow(key, before, after)

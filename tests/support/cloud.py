@@ -14,6 +14,7 @@ from moto import mock_aws
 
 from image_mirror.aws import CallLimits, connect
 from image_mirror.settings import Settings
+from image_mirror.table import STATE_REPO
 from support.templates import sam_template
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ class Cloud:
     codebuild: "CodeBuildClient"
 
     def items(self) -> list[dict[str, Any]]:
-        return self.dynamodb.scan(TableName="ImageListTable")["Items"]
+        """Return the items of records."""
+        items = self.dynamodb.scan(TableName="ImageListTable")["Items"]
+        return [item for item in items if item["repo"]["S"] != STATE_REPO]
 
     def push(self, repository: str, tag: str, content: str = "1") -> str:
         """Put an image into ECR as a build does, and return its digest."""

@@ -233,7 +233,8 @@ class Answers:
                 }
             case "batch_get_item":
                 [name] = asked["RequestItems"]
-                return {"Responses": {name: [{"status": {"S": state}} for state in self.statuses.elements()]}}
+                states = zip(asked["RequestItems"][name]["Keys"], self.statuses.elements(), strict=False)
+                return {"Responses": {name: [{**key, "status": {"S": state}} for key, state in states]}}
             case "get_function":
                 return self.functions[asked["FunctionName"]]
             case "get_policy":

@@ -358,10 +358,16 @@ def test_a_key_that_was_refused_for_long_makes_no_later_wait_long() -> None:
     for _ in range(50):
         record = built(record, "TARGET_LOGIN", NOW, key=True)
         pauses.append(((record.due_at or 0) - NOW) // MINUTE)
-    assert pauses[:8] == [1, 2, 4, 8, 16, 30, 30, 30]
-    assert set(pauses[8:]) == {30}
+    assert set(pauses) == {1}, "slots.py decides when a key is tried again"
     later = built(record, "UNREACHABLE", NOW)
-    assert (later.due_at or 0) - NOW == HOUR
+    assert (later.due_at or 0) - NOW == MINUTE
+
+
+def test_what_failed_before_a_key_was_repaired_is_not_counted_as_time_in_which_builds_failed() -> None:
+    failing = replace(REQUESTED, failing_since=NOW - 50 * HOUR)
+    assert started(failing, "b:1", NOW, repaired_at=NOW - HOUR).failing_since is None
+    assert started(failing, "b:1", NOW, repaired_at=NOW - 60 * HOUR).failing_since == NOW - 50 * HOUR
+    assert started(failing, "b:1", NOW).failing_since == NOW - 50 * HOUR
 
 
 def test_a_copy_that_arrives_and_then_fails_again_has_its_three_days_again() -> None:

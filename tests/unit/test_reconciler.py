@@ -4,6 +4,7 @@ import io
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from image_mirror.codebuild import Builds
 from image_mirror.reconciler import Reconciler
 from image_mirror.record import HOUR, MINUTE, Build, BuildResult, Record, Status, idempotency_token, new_record
 from image_mirror.reference import destination_of, parse_reference
+from image_mirror.slots import Refusal, State
 from image_mirror.table import Records, to_item
 from support.clock import NOON
 from support.cloud import REGISTRY, SECRET_KEY, Cloud
@@ -253,7 +255,7 @@ def test_a_missing_secret_makes_requests_wait_without_an_attempt(cloud: Cloud, r
     record = create(records, fresh())
     assert run(stream(record)) == {"batchItemFailures": []}
     after = current(records, record)
-    assert (after.status, after.attempts, after.waits) == (Status.REQUESTED, 0, 1)
+    assert (after.status, after.attempts, after.waits) == (Status.REQUESTED, 0, 0)
     assert after.error == "reading the secret GlobalAKSK: AWS answered ResourceNotFoundException: " + (
         "Secrets Manager can't find the specified secret."
     )
@@ -282,7 +284,7 @@ def test_a_repository_that_is_refused_counts_like_a_build_without_a_copy(
     def refuse(**_: Any) -> None:
         raise ClientError({"Error": {"Code": code, "Message": "x"}}, "CreateRepository")
 
-    client = reconciler.load()[1]._repositories._ecr
+    client = reconciler.load()._repositories._ecr
     monkeypatch.setattr(client, "create_repository", refuse)
     record = create(records, fresh())
     assert run(stream(record)) == {"batchItemFailures": []}
@@ -320,7 +322,7 @@ def test_what_is_known_to_wait_for_capacity_is_not_read_again_until_there_is_som
         raise DelayedError("StartBuild: AWS answered AccountLimitExceededException", no_capacity=True)
 
     read: list[str] = []
-    client = reconciler.load()[0]._client
+    client = reconciler.load()._records._client
     original = client.get_item
 
     def get_item(**request: Any) -> Any:
@@ -328,23 +330,22 @@ def test_what_is_known_to_wait_for_capacity_is_not_read_again_until_there_is_som
         return original(**request)
 
     monkeypatch.setattr(client, "get_item", get_item)
-    monkeypatch.setattr(reconciler, "_CHUNK", 20)  # so many records are read before a call of CodeBuild
     monkeypatch.setattr(Builds, "start", full)
     monkeypatch.setattr(Builds, "look_up", lambda _self, ids: dict.fromkeys(ids, Build(BuildResult.RUNNING)))
     waiting = [create(records, fresh(f"gcr.io/a{number:02}:1", HOUR - number * 1000)) for number in range(60)]
     run(SCHEDULE)
-    assert len(read) == 60
+    assert 60 < len(read) <= 69, "the state, each record, and again the eight for which a start was tried at once"
     # Meanwhile another invocation starts one of them; its build is looked up in spite of that.
     elsewhere = replace(waiting[-1], status=Status.COPYING, build_id="ImagePullProject:1", due_at=now() - 1000)
     assert records.replace(waiting[-1], elsewhere) is elsewhere
     read.clear()
     run(SCHEDULE)
-    assert 20 <= len(read) <= 29
+    assert len(read) <= 19
     assert "a59" in read
     monkeypatch.setattr(Builds, "start", lambda _self, record: f"ImagePullProject:{record.repo[-2:]}")
     run(SCHEDULE)
     left = [current(records, record) for record in waiting]
-    assert {record.status for record in left if record.error is None} == {Status.COPYING}
+    assert Counter(record.status for record in left) == {Status.COPYING: 15, Status.REQUESTED: 45}
 
 
 def test_a_start_that_may_have_taken_effect_is_repeated_while_its_token_lasts(
@@ -470,7 +471,7 @@ def test_records_are_read_consistently_by_at_most_eight_at_a_time(
     together = 0
     most = 0
     lock = threading.Lock()
-    client = reconciler.load()[0]._client
+    client = reconciler.load()._records._client
     original = client.get_item
 
     def get_item(**request: Any) -> Any:
@@ -488,7 +489,7 @@ def test_records_are_read_consistently_by_at_most_eight_at_a_time(
     for number in range(40):
         create(records, replace(fresh(f"gcr.io/a:{number}", HOUR), status=Status.COPIED, digest=DIGEST))
     run(SCHEDULE)
-    assert len(asked) == 40
+    assert len(asked) == 41, "the records, and the state"
     assert all(request["ConsistentRead"] is True for request in asked)
     assert 2 <= most <= 8
     assert cloud.items() == []
@@ -566,7 +567,7 @@ def test_two_invocations_at_once_start_one_build_by_one_token(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = create(records, fresh())
-    progress = reconciler.load()[1]
+    progress = reconciler.load()
     started: list[Record] = []
 
     def start(_self: Builds, requested: Record) -> str:
@@ -595,7 +596,7 @@ def test_no_secret_is_logged(cloud: Cloud, records: Records, logged: io.StringIO
 # ---- published metrics ----
 
 Published = Callable[[], dict[str, list[float]]]
-NOTHING_DUE = {"OldestDue": [0], "Due": [0]}
+NOTHING_DUE = {"OldestDue": [0], "Due": [0], "OldestFirstCopy": [0]}
 
 
 def test_the_metrics_of_a_copy_count_each_step_from_its_request_to_copied(
@@ -617,20 +618,21 @@ def test_the_scheduled_run_publishes_how_long_the_oldest_has_been_due(records: R
     run(SCHEDULE)
     assert published() == NOTHING_DUE
     for number, age in enumerate((3, 40, 12)):
-        create(records, fresh(f"gcr.io/a:{number}", age * MINUTE))
-    create(records, replace(fresh("gcr.io/a:later"), due_at=now() + HOUR))
+        create(records, replace(fresh(f"gcr.io/a:{number}", age * MINUTE), status=Status.COPIED, digest=DIGEST))
+    create(records, replace(fresh("gcr.io/a:later"), status=Status.COPIED, digest=DIGEST, due_at=now() + HOUR))
     run(SCHEDULE)
     seen = published()
     assert seen["Due"] == [3]
     assert 40 * 60 <= seen["OldestDue"][0] < 41 * 60
-    assert seen["BuildsStarted"] == [3]
+    assert seen["CopiesGone"] == [3]
 
 
 def test_everything_due_is_counted_over_all_rounds_of_an_invocation(records: Records, published: Published) -> None:
     for number in range(150):
         create(records, replace(fresh(f"gcr.io/a:{number}", HOUR), status=Status.COPIED, digest=DIGEST))
     run(SCHEDULE)
-    assert published() == {"OldestDue": [pytest.approx(3600, abs=60)], "Due": [150], "CopiesGone": [150]}
+    oldest = pytest.approx(3600, abs=60)
+    assert published() == {"OldestDue": [oldest], "Due": [150], "CopiesGone": [150], "OldestFirstCopy": [0]}
 
 
 def test_only_the_scheduled_run_publishes_what_is_due(records: Records, published: Published) -> None:
@@ -658,19 +660,16 @@ def test_a_scheduled_run_that_cannot_read_what_is_due_publishes_no_number_of_it(
 def test_counts_are_published_also_if_an_exception_ends_the_invocation(
     records: Records, published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = create(records, fresh(age=HOUR))
+    create(records, fresh(age=HOUR))
 
-    def due(_self: Records, _now: int) -> Iterator[tuple[str, str, int]]:
-        yield record.repo, record.tag, now()
-        for number in range(99):  # gone meanwhile, each of them
-            yield record.repo, f"gone-{number}", now()
-        raise ClientError({"Error": {"Code": "InternalServerError", "Message": "x"}}, "Query")
+    def put_state(_self: Records, _state: State) -> None:
+        raise ClientError({"Error": {"Code": "InternalServerError", "Message": "x"}}, "PutItem")
 
-    monkeypatch.setattr(Records, "due", due)
+    monkeypatch.setattr(Records, "put_state", put_state)
     with pytest.raises(ClientError):
         run(SCHEDULE)
     seen = published()
-    assert (seen["Due"], seen["BuildsStarted"]) == ([100], [1])
+    assert (seen["Due"], seen["BuildsStarted"]) == ([1], [1])
 
 
 @pytest.mark.parametrize(
@@ -811,3 +810,366 @@ def test_no_secret_and_no_image_is_in_what_is_published(
     assert SECRET_KEY not in out
     assert "gcr.io" not in out
     assert published() == {}
+
+
+# ---- slots ----
+
+
+def of_namespace(namespace: str | None, number: int, age: int = MINUTE, **changes: Any) -> Record:
+    requested_by = f"{namespace}/Deployment/web" if namespace else None
+    return replace(fresh(f"gcr.io/{namespace or 'none'}:{number}", age), requested_by=requested_by, **changes)
+
+
+def build_id(record: Record) -> str:
+    return f"ImagePullProject:{record.repo.rpartition('/')[2]}-{record.tag}"
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the list of the builds that are started from now on; all of them run."""
+    builds: list[str] = []
+
+    def start(_self: Builds, record: Record) -> str:
+        builds.append(build_id(record))
+        return builds[-1]
+
+    monkeypatch.setattr(Builds, "start", start)
+    monkeypatch.setattr(Builds, "look_up", lambda _self, ids: dict.fromkeys(ids, Build(BuildResult.RUNNING)))
+    return builds
+
+
+def namespaces(started: list[str]) -> Counter[str]:
+    return Counter(each.removeprefix("ImagePullProject:").partition("-")[0] for each in started)
+
+
+def test_the_schedule_gives_one_namespace_its_share_and_another_its_builds_at_once(
+    records: Records, started: list[str]
+) -> None:
+    for number in range(40):
+        create(records, of_namespace("crowd", number, HOUR))
+    run(SCHEDULE)
+    assert namespaces(started) == {"crowd": 15}, "three quarters of 20"
+    create(records, of_namespace("shop", 1, 0))
+    create(records, of_namespace(None, 1, 0))
+    run(SCHEDULE)
+    assert namespaces(started) == {"crowd": 15, "shop": 1, "none": 1}
+
+
+def test_twenty_builds_run_and_ten_more_queue(records: Records, started: list[str]) -> None:
+    for namespace in ("a", "b", "c"):
+        for number in range(20):
+            create(records, of_namespace(namespace, number))
+    run(SCHEDULE)
+    run(SCHEDULE)
+    assert namespaces(started) == {"a": 10, "b": 10, "c": 10}
+
+
+def test_a_build_that_runs_holds_its_slot_although_it_is_not_due(records: Records, started: list[str]) -> None:
+    for number in range(15):
+        copying = {"status": Status.COPYING, "build_id": f"ImagePullProject:{number}", "due_at": now() + 49_000}
+        create(records, of_namespace("a", number, HOUR, **copying))
+    create(records, of_namespace("a", 99))
+    run(SCHEDULE)
+    assert started == []
+    create(records, of_namespace("b", 99))
+    run(SCHEDULE)
+    assert namespaces(started) == {"b": 1}
+
+
+def test_a_copy_that_arrived_holds_the_slot_of_its_build_until_it_ends(records: Records, started: list[str]) -> None:
+    for number in range(15):
+        arrived = {"status": Status.COPIED, "digest": DIGEST, "due_at": now() + 40_000}
+        builds = {"build_id": f"ImagePullProject:{number}", "open_build": f"ImagePullProject:{number}"}
+        create(records, of_namespace("a", number, HOUR, **arrived, **builds))
+    create(records, of_namespace("a", 99))
+    run(SCHEDULE)
+    assert started == []
+
+
+def test_a_slot_is_used_again_in_the_run_that_reads_the_end_of_its_build(
+    records: Records, started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(15):
+        copying = {"status": Status.COPYING, "build_id": f"ImagePullProject:{number}"}
+        create(records, of_namespace("a", number, HOUR, **copying))
+    for number in range(20, 40):
+        create(records, of_namespace("a", number))
+    ended = Build(BuildResult.REFUSED, "NOT_FOUND: x", code="NOT_FOUND")
+    monkeypatch.setattr(
+        Builds,
+        "look_up",
+        lambda _self, ids: {each: ended if each.endswith(":3") else Build(BuildResult.RUNNING) for each in ids},
+    )
+    run(SCHEDULE)
+    assert namespaces(started) == {"a": 1}
+
+
+def test_a_copy_that_arrives_has_the_free_slots_used_before_the_schedule_runs_again(
+    cloud: Cloud, records: Records, started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        create(records, of_namespace("a", number))
+    run(SCHEDULE)
+    assert len(started) == 15
+    ended = Build(BuildResult.REFUSED, "NOT_FOUND: x", code="NOT_FOUND")
+    monkeypatch.setattr(
+        Builds,
+        "look_up",
+        lambda _self, ids: {each: ended if each in started[:3] else Build(BuildResult.RUNNING) for each in ids},
+    )
+    cloud.push("mirror/gcr.io/a", started[5].rpartition("-")[2])
+    event = ecr_event("mirror/gcr.io/a", started[5].rpartition("-")[2])
+    with time_machine.travel(NOON / 1000 + 14, tick=False):
+        run(event)
+    assert len(started) == 15
+    with time_machine.travel(NOON / 1000 + 16, tick=False):
+        run(event)
+    assert len(started) == 18
+
+
+def test_a_smaller_real_quota_is_found_by_the_queue(
+    records: Records, started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(60):
+        create(records, of_namespace("a" if number % 2 else "b", number))
+    run(SCHEDULE)
+    assert len(started) == 30
+    running = set(started[:2])
+
+    def look_up(_self: Builds, ids: list[str]) -> dict[str, Build]:
+        return {each: Build(BuildResult.RUNNING, queued=each not in running) for each in ids}
+
+    monkeypatch.setattr(Builds, "look_up", look_up)
+    with time_machine.travel((NOON + MINUTE) / 1000, tick=False):
+        run(SCHEDULE)
+        state = records.state()
+    assert state is not None
+    assert (state.runs, state.most, state.share) == (2, 4, 1)
+    assert len(started) == 30
+
+
+def test_a_build_that_has_just_been_started_is_not_taken_for_one_that_waits_in_the_queue(
+    records: Records, started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(records, of_namespace("a", 1))
+    run(SCHEDULE)
+    assert len(started) == 1
+    monkeypatch.setattr(
+        Builds, "look_up", lambda _self, ids: dict.fromkeys(ids, Build(BuildResult.RUNNING, queued=True))
+    )
+    run(SCHEDULE)
+    state = records.state()
+    assert state is not None
+    assert state.runs == 20
+
+
+def test_batches_of_the_stream_share_half_of_the_slots_until_the_next_run_of_the_schedule(
+    records: Records, started: list[str]
+) -> None:
+    run(SCHEDULE)
+    first = [create(records, of_namespace("a", number)) for number in range(9)]
+    second = [create(records, of_namespace("b", number)) for number in range(20)]
+    run(stream(*first))
+    assert namespaces(started) == {"a": 9}
+    run(stream(*second))
+    assert namespaces(started) == {"a": 9, "b": 6}, "fifteen of thirty"
+    state = records.state()
+    assert state is not None
+    assert state.out == {"a": 9, "b": 6}
+    run(SCHEDULE)
+    assert namespaces(started) == {"a": 9, "b": 15}
+
+
+@pytest.mark.parametrize(
+    ("minutes", "count"), [pytest.param(2, 1, id="two minutes ago"), pytest.param(3, 0, id="three minutes ago")]
+)
+def test_a_batch_starts_nothing_if_the_schedule_has_not_run_for_three_minutes(
+    records: Records, started: list[str], minutes: int, count: int
+) -> None:
+    run(SCHEDULE)
+    record = create(records, of_namespace("a", 1))
+    with time_machine.travel((NOON + minutes * MINUTE) / 1000, tick=False):
+        run(stream(record))
+    assert len(started) == count
+    assert current(records, record).due_at is not None, "the schedule starts it"
+
+
+def test_the_first_batch_of_a_new_table_starts_builds_and_the_next_one_waits_for_the_schedule(
+    records: Records, started: list[str]
+) -> None:
+    run(stream(create(records, of_namespace("a", 1))))
+    run(stream(create(records, of_namespace("a", 2))))
+    assert namespaces(started) == {"a": 1}
+    run(SCHEDULE)
+    assert namespaces(started) == {"a": 2}
+
+
+def test_a_run_that_had_no_time_for_all_builds_counts_those_of_the_run_before(
+    records: Records, started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(40):
+        create(records, of_namespace("a", number))
+    run(SCHEDULE)
+    state = records.state()
+    assert state is not None
+    assert state.out == {"a": 15}
+    with monkeypatch.context() as patched:
+        patched.setattr(Reconciler, "advance", lambda *_: [])  # nothing is reached
+        run(SCHEDULE, seconds=44)
+    after = records.state()
+    assert after is not None
+    assert after.out == {"a": 15}
+    run(SCHEDULE)
+    assert namespaces(started) == {"a": 15}
+
+
+def test_only_what_waits_for_a_slot_is_not_counted_as_overdue(
+    records: Records, started: list[str], published: Published
+) -> None:
+    for number in range(20):
+        create(records, of_namespace("a", number, HOUR))
+    run(SCHEDULE)
+    assert published()["OldestDue"] == [0]
+    create(records, replace(fresh("gcr.io/b:1", 5 * MINUTE), status=Status.COPIED, digest=DIGEST))
+    run(SCHEDULE)
+    assert published()["OldestDue"] == [300]
+    assert len(started) == 15
+
+
+# ---- the oldest first copy ----
+
+
+def test_the_oldest_request_without_a_copy_is_remembered_although_it_is_not_due(
+    records: Records, started: list[str], published: Published
+) -> None:
+    old = create(records, of_namespace("a", 1, 3 * HOUR, attempts=4))
+    run(SCHEDULE)
+    assert published()["OldestFirstCopy"] == [3 * 3600]
+    copying = current(records, old)
+    waits = replace(copying, status=Status.REQUESTED, due_at=now() + 5 * HOUR)
+    assert records.replace(copying, waits) is waits
+    create(records, of_namespace("a", 2, HOUR))
+    run(SCHEDULE)
+    assert published()["OldestFirstCopy"] == [3 * 3600], "it backs off"
+    arrived = replace(waits, status=Status.COPIED, digest=DIGEST)
+    assert records.replace(waits, arrived) is arrived
+    run(SCHEDULE)
+    assert published()["OldestFirstCopy"] == [3600], "the next one"
+    assert len(started) == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"digest": DIGEST}, id="a refresh: ECR holds the older copy"),
+        pytest.param({"status": Status.FAILED, "due_at": None}, id="failed"),
+        pytest.param({"status": Status.COPIED, "digest": DIGEST, "due_at": NOON + HOUR}, id="copied"),
+    ],
+)
+def test_what_pods_do_not_wait_for_is_no_oldest_first_copy(
+    records: Records, published: Published, changes: dict[str, Any]
+) -> None:
+    create(records, of_namespace("a", 1, 3 * HOUR, **changes))
+    run(SCHEDULE)
+    assert published()["OldestFirstCopy"] == [0]
+
+
+# ---- a refused key ----
+
+LOGIN_REFUSED = Build(BuildResult.DELAYED, "TARGET_LOGIN: refused", key=True, code="TARGET_LOGIN")
+
+
+def test_a_refused_login_to_ecr_holds_all_copies_back_until_one_build_has_logged_in(
+    records: Records, started: list[str], monkeypatch: pytest.MonkeyPatch, published: Published
+) -> None:
+    answers: dict[str, Build] = {}
+    monkeypatch.setattr(
+        Builds, "look_up", lambda _self, ids: {each: answers.get(each, Build(BuildResult.RUNNING)) for each in ids}
+    )
+    first = create(records, of_namespace("a", 0, HOUR))
+    run(SCHEDULE)
+    answers[started[0]] = LOGIN_REFUSED
+    for number in range(1, 10):
+        create(records, of_namespace("a", number))
+
+    def minutes_later(minutes: float) -> None:
+        with time_machine.travel((NOON + minutes * MINUTE) / 1000, tick=False):
+            run(SCHEDULE)
+
+    minutes_later(1)
+    assert (len(started), current(records, first).status) == (1, Status.REQUESTED)
+    published()
+    minutes_later(2)
+    assert len(started) == 2, "one of the ten tries the key"
+    assert published()["KeyRefused"] == [1], "each minute, while others wait"
+    answers[started[1]] = LOGIN_REFUSED
+    for minute in (3, 4):
+        minutes_later(minute)
+    assert len(started) == 2
+    with time_machine.travel((NOON + 4.5 * MINUTE) / 1000, tick=False):
+        assert run(stream(create(records, of_namespace("b", 1)))) == {"batchItemFailures": []}
+    assert len(started) == 2, "a batch of the stream does not try it"
+    minutes_later(5)
+    assert len(started) == 3, "two minutes after the second refusal"
+    answers[started[2]] = Build(BuildResult.REFUSED, "NOT_FOUND: x", code="NOT_FOUND")
+    minutes_later(6)
+    assert len(started) == 3 + 10, "the login worked, so all others start at once"
+    state = records.state()
+    assert state is not None
+    assert (state.refusal, state.repaired_at) == (None, NOON + 6 * MINUTE)
+
+
+def test_a_refused_global_key_is_tried_by_one_record_and_its_success_starts_all(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    accepted: list[bool] = []
+
+    def start(_self: Builds, record: Record) -> str:
+        asked.append(record.tag)
+        if not accepted:
+            raise DelayedError("StartBuild: AWS answered AccessDeniedException", key=True)
+        return build_id(record)
+
+    monkeypatch.setattr(Builds, "start", start)
+    monkeypatch.setattr(Builds, "look_up", lambda _self, ids: dict.fromkeys(ids, Build(BuildResult.RUNNING)))
+    made = [create(records, of_namespace("a", number, HOUR)) for number in range(12)]
+    run(SCHEDULE)
+    assert 1 <= len(asked) <= 8, "no more calls than threads at the same time"
+    asked.clear()
+    for seconds, count in ((30, 0), (60, 1), (120, 1), (180, 2)):
+        with time_machine.travel(NOON / 1000 + seconds, tick=False):
+            run(SCHEDULE)
+        assert len(asked) == count, seconds
+    accepted.append(True)
+    with time_machine.travel(NOON / 1000 + 420, tick=False):
+        run(SCHEDULE)
+    assert {current(records, record).status for record in made} == {Status.COPYING}
+
+
+def test_an_operator_who_has_replaced_a_key_need_not_wait_for_the_next_try(
+    records: Records, started: list[str]
+) -> None:
+    records.put_state(State(at=now(), runs=20, most=30, share=15, refusal=Refusal(at=now(), times=9, in_build=True)))
+    create(records, of_namespace("a", 1))
+    run(SCHEDULE)
+    assert started == []
+    records.forget_refusal()
+    run(SCHEDULE)
+    assert len(started) == 1
+
+
+# ---- the item that is no record ----
+
+
+def test_the_item_of_the_state_is_no_record_for_any_reader(cloud: Cloud, records: Records, started: list[str]) -> None:
+    """An older release reads the table by the names of images, by its index and by the filter of its stream."""
+    create(records, of_namespace("a", 1))
+    run(SCHEDULE)
+    [item] = [
+        each for each in cloud.dynamodb.scan(TableName="ImageListTable")["Items"] if each["repo"]["S"] == "#state"
+    ]
+    assert not item.keys() & {"status", "due", "due_at"}
+    assert [record.tag for page in records.pages() for record in page] == ["1"]
+    assert len(list(records.due(10**15))) == 1
+    assert len(started) == 1

@@ -21,7 +21,7 @@ from moto.codebuild.models import codebuild_backends
 from image_mirror import reconciler, webhook
 from image_mirror.global_access import ENTRIES
 from image_mirror.record import Record
-from image_mirror.table import DUE_INDEX, to_record
+from image_mirror.table import DUE_INDEX, Records
 
 ACCOUNT, REGION, GLOBAL_REGION = "123456789012", "cn-northwest-1", "us-west-2"
 REGISTRY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com.cn"
@@ -97,8 +97,8 @@ class Emulation:
 
     def records(self) -> list[Record]:
         """Return all records, in the order in which they were requested."""
-        items = self._dynamodb.scan(TableName=TABLE)["Items"]
-        return sorted(map(to_record, items), key=lambda record: (record.requested_at, record.destination))
+        records = [record for page in Records(self._dynamodb, TABLE).pages() for record in page]
+        return sorted(records, key=lambda record: (record.requested_at, record.destination))
 
     def stream_batch(self) -> dict[str, Any]:
         """Return the changes in the table's stream since the last call that pass the event source mapping's filter."""

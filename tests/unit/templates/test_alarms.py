@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from image_mirror.lifecycle import _LONGEST_KEY_WAIT
 from image_mirror.metrics import Metric
 from image_mirror.record import MINUTE
+from image_mirror.slots import LONGEST_KEY_WAIT
 from image_mirror.table import DUE_INDEX
 from support.templates import ROOT, carry_out, load_template, parameters_of, sam_template
 
@@ -124,7 +124,7 @@ def test_the_dashboard_shows_every_metric_of_our_own() -> None:
 
 def test_each_metric_is_summed_or_measured_as_its_kind_asks() -> None:
     measured = {"Latency", "TimeToCopied"}
-    greatest = {"OldestDue", "Due", "IteratorAge", "ApproximateNumberOfMessagesVisible"}
+    greatest = {"OldestDue", "OldestFirstCopy", "Due", "IteratorAge", "ApproximateNumberOfMessagesVisible"}
     for _, name, _, options in shown():
         expected = {"p50", "p99"} if name in measured else {"Maximum"} if name in greatest else {"Sum"}
         assert options["stat"] in expected, name
@@ -235,6 +235,7 @@ def rule(name: str) -> tuple[int, int, int, float, str]:
     [
         pytest.param("CopyFailedAlarm", (1, 1, 300, 0, "notBreaching"), id="each failed copy"),
         pytest.param("OldestDueAlarm", (5, 5, 60, 900, "breaching"), id="a quarter of an hour, or silence"),
+        pytest.param("OldestFirstCopyAlarm", (3, 6, 300, 7200, "notBreaching"), id="two hours without a copy"),
         pytest.param("KeyRefusedAlarm", (2, 24, 300, 0, "notBreaching"), id="twice in two hours"),
         pytest.param("DeadLettersAlarm", (1, 1, 300, 0, "notBreaching"), id="each dead letter"),
         pytest.param("WebhookFailsAlarm", (2, 12, 300, 1, "notBreaching"), id="one in a hundred, twice in an hour"),
@@ -249,7 +250,7 @@ def test_an_alarm_rings(name: str, expected: tuple[int, int, int, float, str]) -
 
 
 def test_every_alarm_is_in_the_table_of_rules() -> None:
-    assert len(ALARMS) == 7
+    assert len(ALARMS) == 8
 
 
 def test_the_access_log_has_neither_the_path_nor_the_body() -> None:
@@ -266,7 +267,7 @@ def test_the_access_log_has_neither_the_path_nor_the_body() -> None:
 def test_the_alarm_of_a_key_that_stays_refused_stays_in_alarm() -> None:
     """A copy that waits for the key tries at least once in the longest wait, so twice in the time of the alarm."""
     needed, periods, period, *_ = rule("KeyRefusedAlarm")
-    assert needed * _LONGEST_KEY_WAIT <= periods * period * 1000
+    assert needed * LONGEST_KEY_WAIT <= periods * period * 1000
     assert period * 1000 > MINUTE, "a refusal and its retry a minute later count once"
 
 

@@ -13,7 +13,7 @@ from image_mirror.reconciler import RESERVE
 from image_mirror.reference import PREFIX
 from image_mirror.rules import DEFAULT_RULES, parse_rules
 from image_mirror.settings import Settings
-from image_mirror.table import DUE_INDEX
+from image_mirror.table import DUE_INDEX, STATE_REPO
 from support.templates import ROOT, sam_template, webhook_configuration
 
 Json = dict[str, Any]
@@ -152,6 +152,8 @@ def test_the_conditions_say_what_their_names_say() -> None:
     assert TEMPLATE["Conditions"] == {
         "AlarmsAreMailed": {"Fn::Not": [{"Fn::Equals": [{"Ref": "AlarmEmail"}, ""]}]},
         "CopiesExpire": {"Fn::Not": [{"Fn::Equals": [{"Ref": "ExpireDays"}, 0]}]},
+        "WebhookHasReserve": {"Fn::Not": [{"Fn::Equals": [{"Ref": "WebhookReservedConcurrency"}, 0]}]},
+        "ReconcilerHasReserve": {"Fn::Not": [{"Fn::Equals": [{"Ref": "ReconcilerReservedConcurrency"}, 0]}]},
         "RepositoriesHaveKey": {"Fn::Not": [{"Fn::Equals": [{"Ref": "RepositoryKmsKeyId"}, ""]}]},
         "OtherAccountsPull": {"Fn::Not": [{"Fn::Equals": [{"Ref": "PullAccounts"}, ""]}]},
     }
@@ -258,6 +260,7 @@ def test_the_reconciler_may_do_what_it_calls_on_the_prefix_the_table_and_the_one
             {"dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"},
             {"Fn::GetAtt": ["ImageListTable", "Arn"]},
         ),
+        "State": ({"dynamodb:PutItem"}, {"Fn::GetAtt": ["ImageListTable", "Arn"]}),
         "WhatIsDue": ({"dynamodb:Query"}, {"Fn::Sub": "${ImageListTable.Arn}/index/DueIndex"}),
         "Stream": (
             {
@@ -290,6 +293,23 @@ def test_the_reconciler_may_do_what_it_calls_on_the_prefix_the_table_and_the_one
         "DeadLetters": ({"sqs:SendMessage"}, {"Fn::GetAtt": ["DeadLetters", "Arn"]}),
         "OwnLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"Fn::GetAtt": ["ReconcilerLogs", "Arn"]}),
     }
+
+
+def test_the_reconciler_may_put_the_state_and_no_record() -> None:
+    condition = statements("ReconcilerRole")["State"]["Condition"]
+    assert condition == {"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": [STATE_REPO]}}
+
+
+@pytest.mark.parametrize(
+    ("function", "parameter"),
+    [("ApiFunction", "WebhookReservedConcurrency"), ("ReconcilerFunction", "ReconcilerReservedConcurrency")],
+)
+def test_concurrency_is_reserved_only_where_it_is_asked_for(function: str, parameter: str) -> None:
+    """An account with a small limit cannot reserve any: the deployment would fail."""
+    condition = "WebhookHasReserve" if function == "ApiFunction" else "ReconcilerHasReserve"
+    found = RESOURCES[function]["Properties"]["ReservedConcurrentExecutions"]
+    assert found == {"Fn::If": [condition, {"Ref": parameter}, {"Ref": "AWS::NoValue"}]}
+    assert PARAMETERS[parameter]["Default"] == 0
 
 
 def test_policies_of_repositories_may_be_written_only_where_parameters_ask_for_them() -> None:

@@ -46,6 +46,9 @@ def retry(
 
     A copy under a registry or prefix that the stack no longer serves does not change, because no build starts for it.
 
+    If AWS has refused a key, one copy tries it every half an hour. After you have replaced the key, this command starts
+    all copies that wait for it.
+
     The command removes nothing. So it acts at once, without --yes; --dry-run shows what it would do.
 
     Prints a line for each image. Exits with 1 if an image has no record, if it is no longer served, or if its record
@@ -76,6 +79,9 @@ def retry(
             return _preview(record, held.get(record.destination))
         return _retry(records, record, held.get(record.destination), lambda other: look_up_one(ecr, mirror, other))
 
+    state = records.state()
+    if state is not None and state.refusal is not None and found.records and not dry_run:
+        records.forget_refusal()
     each_image("requesting again", step, found)
 
 
@@ -123,5 +129,5 @@ def _unchanged(record: Record, held: Held | None) -> ImageResult:
     if record.status is Status.COPYING:
         return ImageResult(f"unchanged: its build {record.build_id} is running")
     if record.status is Status.REQUESTED:
-        return ImageResult("unchanged: it is already due and starts within a minute")
+        return ImageResult("unchanged: it is already due and starts when a build is free")
     return ImageResult("unchanged: an older deployment wrote its record; the next pod requests it")

@@ -1,14 +1,13 @@
 """The CodeBuild project, its latest builds, and how many builds the global account may run at once."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from image_mirror.cli.doctor.accounts import or_none
-from image_mirror.cli.doctor.dynamodb import due_states
+from image_mirror.cli.doctor.dynamodb import States, due_states
 from image_mirror.cli.doctor.runner import Check, CheckResult, Context, Fetch, fail, fetch, fine, skip, unless, warn
 from image_mirror.cli.doctor.stacks import china_stack, global_stack
-from image_mirror.cli.remedies import REVERT, AwsCommand, aws_of
+from image_mirror.cli.remedies import REVERT, AwsCommand, aws_of, deploy_china
 from image_mirror.cli.stacks import Stack, mirror_of
 from image_mirror.record import Status
 from image_mirror.review import Json
@@ -117,10 +116,17 @@ _global_aws: Fetch[AwsCommand] = Fetch(None, lambda context: aws_of(context.glob
 
 
 def judge_quota(
-    value: float | None, aws: AwsCommand, builds: Sequence[Json] | None, states: Counter[str] | None
+    value: float | None,
+    aws: AwsCommand,
+    builds: Sequence[Json] | None,
+    states: States | None,
+    china: Stack | None,
 ) -> Sequence[CheckResult]:
-    """Judge the applied quota by how many copies wait for a build: in CodeBuild, and in the table."""
-    waiting = _queued(builds or ()) + (states[Status.REQUESTED] if states else 0)
+    """Judge the applied quota by how many copies wait for a build: in CodeBuild, and in the table.
+
+    Where China's stack is known, its BuildQuota is compared with the quota.
+    """
+    waiting = _queued(builds or ()) + list((states or {}).values()).count(Status.REQUESTED)
     if value is None:
         return [skip(QUOTA, "Service Quotas gives no applied value", "look at it in CodeBuild's console")]
     found = f"{value:.0f} builds at once (Linux/Small)"
@@ -130,6 +136,14 @@ def judge_quota(
         return [fail(QUOTA, f"{found}: no copy can be made", more)]
     if value <= 1 or waiting > value:
         return [warn(QUOTA, f"{found}, and {waiting} copies wait: no more are made at the same time", more)]
+    setting = china.parameters.get("BuildQuota") if china else None
+    if china and setting and setting != f"{value:.0f}":
+        effect = "the rest of the quota is not used" if float(setting) < value else "builds wait in CodeBuild's queue"
+        return [
+            warn(
+                QUOTA, f"{found}, but BuildQuota is {setting}: {effect}", deploy_china(china, f"BuildQuota={value:.0f}")
+            )
+        ]
     return [fine(QUOTA, f"{found}, {waiting} copies wait")]
 
 
@@ -144,5 +158,5 @@ def _underway(builds: Sequence[Json]) -> Sequence[Json]:
 CHECKS = (
     Check(PROJECT, judge_project, (project, china_stack, global_stack)),
     Check(BUILDS, judge_builds, (latest_builds,)),
-    Check(QUOTA, judge_quota, (build_quota, _global_aws), helps=(latest_builds, due_states)),
+    Check(QUOTA, judge_quota, (build_quota, _global_aws), helps=(latest_builds, due_states, china_stack)),
 )

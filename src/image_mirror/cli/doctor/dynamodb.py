@@ -1,7 +1,7 @@
 """The table of copies, its index and its stream, and what is due in it."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 
@@ -11,7 +11,7 @@ from image_mirror.cli.doctor.stacks import china_stack
 from image_mirror.cli.output import milliseconds, span
 from image_mirror.cli.remedies import AGAIN, RESTORE, log_of
 from image_mirror.cli.stacks import Stack
-from image_mirror.record import HOUR, MINUTE
+from image_mirror.record import HOUR, MINUTE, Status
 from image_mirror.review import Json
 from image_mirror.table import DUE_INDEX, Records
 
@@ -72,30 +72,43 @@ def due_next(context: Context) -> Sequence[Due]:
     return list(islice(records.due(milliseconds(context.now) + _DUE_WITHIN), _MOST_DUE))
 
 
+States = Mapping[tuple[str, str], str]
+"""The state of each record that is due next, by its repo and tag."""
+
+
 @fetch(None)
-def due_states(context: Context) -> Counter[str]:
-    """Count the records that are due next by their state."""
+def due_states(context: Context) -> States:
+    """Return the states of the records that are due next."""
     stack = context.answer(china_stack)
     name = stack.output("ImageListTableName")
     wanted = [{"repo": {"S": repo}, "tag": {"S": tag}} for repo, tag, _ in context.answer(due_next)]
     if not wanted:
-        return Counter()
-    request = {"Keys": wanted, "ProjectionExpression": "#status", "ExpressionAttributeNames": {"#status": "status"}}
+        return {}
+    named = {"#repo": "repo", "#tag": "tag", "#status": "status"}
+    request = {"Keys": wanted, "ProjectionExpression": ", ".join(named), "ExpressionAttributeNames": named}
     answer = stack.account.client("dynamodb").batch_get_item(RequestItems={name: request})
-    return Counter(each.get("status", {}).get("S", "without a state") for each in answer["Responses"].get(name, ()))
+    return {
+        (each["repo"]["S"], each["tag"]["S"]): each.get("status", {}).get("S", "without a state")
+        for each in answer["Responses"].get(name, ())
+    }
 
 
-def judge_due(due: Sequence[Due], china: Stack, now: datetime, states: Counter[str] | None) -> Sequence[CheckResult]:
-    """Judge the records that are due next, the oldest first; `states` counts them by state, if known."""
+def judge_due(due: Sequence[Due], china: Stack, now: datetime, states: States | None) -> Sequence[CheckResult]:
+    """Judge the records that are due next, the oldest first; `states` are their states, if known.
+
+    What is REQUESTED may wait for a build for long, if many copies do.
+    """
     log = log_of(china, "ReconcilerLogGroup")
     if not due:
         return [fine(DUE, "none is due within the hour")]
     count = f"{len(due)} or more" if len(due) == _MOST_DUE else str(len(due))
-    by_state = ", ".join(f"{number} {state}" for state, number in sorted(states.items())) if states else ""
+    by_state = ", ".join(f"{number} {state}" for state, number in sorted(Counter((states or {}).values()).items()))
     text = f"{count} are due within the hour" + (f": {by_state}" if by_state else "")
-    repo, tag, due_at = due[0]
+    late_for_all = milliseconds(now) - due[0][2]
+    others = [each for each in due if (states or {}).get(each[:2]) != Status.REQUESTED]
+    repo, tag, due_at = others[0] if others else due[0]
     late = milliseconds(now) - due_at
-    if late > _LATE:
+    if others and late > _LATE:
         return [
             warn(
                 DUE,
@@ -103,7 +116,7 @@ def judge_due(due: Sequence[Due], china: Stack, now: datetime, states: Counter[s
                 f"see the results about the schedule and the reconciler; its log: {log}",
             )
         ]
-    return [fine(DUE, text if late <= 0 else f"{text}; the oldest for {span(late)}")]
+    return [fine(DUE, text if late_for_all <= 0 else f"{text}; the oldest for {span(late_for_all)}")]
 
 
 def _keys(described: Json) -> tuple[tuple[str, str], ...]:

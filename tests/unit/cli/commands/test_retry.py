@@ -125,10 +125,10 @@ def test_each_image_is_requested_again_or_the_reason_is_printed(records: Records
     assert result.stdout.splitlines() == [
         "gcr.io/broken:1: requested again",
         "quay.io/waiting:1: requested again",
-        "quay.io/due:1: unchanged: it is already due and starts within a minute",
+        "quay.io/due:1: unchanged: it is already due and starts when a build is free",
         f"docker.io/library/nginx:1.27: unchanged: its build {BUILD} is running",
         f"docker.io/library/redis:7: unchanged: its build {BUILD} is running",
-        "docker.io/library/redis:6: unchanged: it is already due and starts within a minute",
+        "docker.io/library/redis:6: unchanged: it is already due and starts when a build is free",
         "gcr.io/fine:1: unchanged: ECR holds it; after `image-mirror forget` the next pod requests it again",
         f"{OLDER.destination}: unchanged: an older deployment wrote its record; the next pod requests it",
     ]

@@ -611,6 +611,22 @@ BREAKAGES = [
         id="a-record-long-due",
     ),
     pytest.param(
+        lambda found: found.set(quota=50),
+        "build quota",
+        "warning",
+        "50 builds at once (Linux/Small), but BuildQuota is 20: the rest of the quota is not used",
+        "--region cn-northwest-1 --stack-name image-mirror --parameter-overrides BuildQuota=50",
+        id="a-quota-that-is-not-used",
+    ),
+    pytest.param(
+        lambda found: found.set(quota=5),
+        "build quota",
+        "warning",
+        "5 builds at once (Linux/Small), but BuildQuota is 20: builds wait in CodeBuild's queue",
+        "BuildQuota=5",
+        id="a-quota-below-the-setting",
+    ),
+    pytest.param(
         lambda found: found.mappings.clear(),
         "stream mapping",
         "failed",

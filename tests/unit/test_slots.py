@@ -1,0 +1,339 @@
+"""Which waiting copies get the next builds: the limits, the order, and the refused key."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from image_mirror.record import HOUR, MINUTE, Build, BuildResult, Status, new_record
+from image_mirror.reference import destination_of, parse_reference
+from image_mirror.slots import (
+    Refusal,
+    State,
+    Waiting,
+    after_builds,
+    build_of,
+    choose,
+    for_stream,
+    limits,
+    may_run_early,
+    may_try,
+    namespace_of,
+    refused_again,
+    runs_at_once,
+    tried,
+    waiting,
+)
+from image_mirror.table import state_item, to_state
+from support.clock import NOON as NOW
+from support.cloud import REGISTRY
+
+SOURCE = parse_reference("gcr.io/team/app:1")
+REQUESTED = new_record(destination_of(SOURCE, REGISTRY, "mirror"), SOURCE, NOW, "shop/Deployment/web")
+
+
+def waits(text: str) -> list[Waiting]:
+    """Return one entry for each word, each due a second after the one before: `a` is of namespace a, `a+` repeats."""
+    return [
+        Waiting((word, str(number)), NOW + number * 1000, NOW, word.rstrip("+"), word.endswith("+"), arrived=False)
+        for number, word in enumerate(text.split())
+    ]
+
+
+def names(chosen: list[Waiting]) -> str:
+    return " ".join(each.key[0] for each in chosen)
+
+
+# ---- how many ----
+
+
+@pytest.mark.parametrize(
+    ("known", "running", "queued", "runs"),
+    [
+        pytest.param(20, 0, 0, 20, id="nothing runs: as before"),
+        pytest.param(20, 20, 10, 20, id="the quota is what the setting says"),
+        pytest.param(20, 1, 29, 1, id="a real quota of 1 is found by what queues"),
+        pytest.param(20, 0, 3, 1, id="others use the account's whole quota: one still waits in the queue"),
+        pytest.param(20, 25, 5, 20, id="a real quota above the setting is not used"),
+        pytest.param(1, 1, 0, 2, id="nothing queues any more: it grows"),
+        pytest.param(1, 0, 0, 1, id="nothing runs, so nothing is learned"),
+        pytest.param(14, 14, 0, 20, id="never above the setting"),
+    ],
+)
+def test_the_real_quota_is_found_by_what_queues(known: int, running: int, queued: int, runs: int) -> None:
+    assert runs_at_once(20, known, running, queued) == runs
+
+
+@pytest.mark.parametrize(
+    ("quota", "runs", "most", "share"),
+    [
+        pytest.param(20, 20, 30, 15, id="20: half as many more may queue, and one namespace has three quarters"),
+        pytest.param(20, 8, 13, 6, id="a smaller real quota"),
+        pytest.param(20, 1, 2, 1, id="a real quota of 1"),
+        pytest.param(1, 1, 2, 1, id="a setting of 1"),
+        pytest.param(3, 3, 5, 2, id="3"),
+    ],
+)
+def test_half_as_many_builds_as_run_may_queue(quota: int, runs: int, most: int, share: int) -> None:
+    assert limits(quota, runs) == (most, share)
+
+
+def test_a_raised_quota_is_found_within_minutes() -> None:
+    runs, minutes = 1, 0
+    while runs < 20:
+        runs, minutes = runs_at_once(20, runs, runs, 0), minutes + 1
+    assert minutes == 6
+
+
+# ---- which ----
+
+
+@pytest.mark.parametrize(
+    ("candidates", "out", "most", "share", "chosen"),
+    [
+        pytest.param("a a a b", {}, 3, 2, "a b a", id="in turn, the one due longest first"),
+        pytest.param("a a b", {"a": 1}, 2, 2, "b", id="what is out counts for its namespace and for all"),
+        pytest.param("a a b", {"a": 1}, 3, 2, "b a", id="the fewest builds out first, then what is due longest"),
+        pytest.param("a a a a", {}, 9, 2, "a a", id="one namespace has only its share, even alone"),
+        pytest.param("a b", {"c": 5}, 5, 4, "", id="no slot is free"),
+        pytest.param("a b", {"c": 9}, 5, 4, "", id="more are out than may be"),
+        pytest.param("", {}, 5, 4, "", id="nothing waits"),
+        pytest.param("a b c", {}, 2, 1, "a b", id="three namespaces and two slots"),
+    ],
+)
+def test_the_namespace_with_the_fewest_builds_out_is_first(
+    candidates: str, out: dict[str, int], most: int, share: int, chosen: str
+) -> None:
+    assert names(choose(waits(candidates), out, most, share, 0)[0]) == chosen
+
+
+@pytest.mark.parametrize(
+    ("candidates", "turn", "chosen", "turn_after"),
+    [
+        pytest.param("a a a a a+ a+", 0, "a a a a+ a a+", 1, id="every fourth"),
+        pytest.param("a+ a+ a a", 3, "a+ a a a+", 2, id="the count goes on from the run before"),
+        pytest.param("a+ a+ a+", 0, "a+ a+ a+", 0, id="only repeats wait: they take all"),
+        pytest.param("a a a a a", 3, "a a a a a", 3, id="only first tries wait: they take all"),
+        pytest.param("a a b+ b+", 0, "a a b+ b+", 2, id="of other namespaces"),
+    ],
+)
+def test_every_fourth_start_is_a_repeat_where_both_wait(
+    candidates: str, turn: int, chosen: str, turn_after: int
+) -> None:
+    picked, after = choose(waits(candidates), {}, 99, 99, turn)
+    assert (names(picked), after) == (chosen, turn_after)
+
+
+entries = st.lists(
+    st.builds(
+        Waiting,
+        key=st.tuples(st.text("xyz", min_size=1), st.text("123", min_size=1)),
+        due_at=st.integers(0, 50),
+        requested_at=st.just(0),
+        namespace=st.sampled_from("abcde"),
+        repeats=st.booleans(),
+        arrived=st.booleans(),
+    ),
+    max_size=40,
+    unique_by=lambda each: each.key,
+)
+
+
+@given(
+    entries, st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 9)), st.integers(0, 40), st.integers(1, 20),
+    st.integers(0, 3),
+)  # fmt: skip
+def test_no_slot_stays_free_that_a_candidate_could_use_and_none_is_used_twice(
+    candidates: list[Waiting], out: dict[str, int], most: int, share: int, turn: int
+) -> None:
+    chosen, after = choose(candidates, out, most, share, turn)
+    busy = Counter(out) + Counter(each.namespace for each in chosen)
+    assert len({each.key for each in chosen}) == len(chosen)
+    assert len(chosen) <= max(0, most - Counter(out).total())
+    assert all(busy[name] <= max(share, out.get(name, 0)) for name in busy)
+    left = [each for each in candidates if each not in chosen]
+    assert busy.total() >= most or all(busy[each.namespace] >= share for each in left)
+    assert 0 <= after <= 3
+    for each in left:  # in one namespace and of one kind, what is due longer is first
+        same = [one for one in chosen if (one.namespace, one.repeats) == (each.namespace, each.repeats)]
+        assert all((one.due_at, one.key) < (each.due_at, each.key) for one in same)
+
+
+@pytest.mark.parametrize(
+    ("requested_by", "namespace"),
+    [
+        pytest.param("shop/Deployment/web", "shop", id="a pod's owner"),
+        pytest.param(None, "", id="an operator, or an older release"),
+        pytest.param("n" * 64 + "/Job/x", "", id="longer than a namespace can be"),
+        pytest.param("shop", "shop", id="without an owner"),
+    ],
+)
+def test_the_namespace_is_that_of_the_pod_that_requested_the_copy(requested_by: str | None, namespace: str) -> None:
+    assert namespace_of(replace(REQUESTED, requested_by=requested_by)) == namespace
+
+
+@pytest.mark.parametrize(
+    ("changes", "repeats"),
+    [
+        pytest.param({}, False, id="new"),
+        pytest.param({"build_id": "b:1"}, False, id="asked for again by an operator"),
+        pytest.param({"attempts": 1}, True, id="its source has refused it"),
+        pytest.param({"waits": 1}, True, id="delayed"),
+        pytest.param({"failures": 1}, True, id="asked for again after it failed"),
+    ],
+)
+def test_a_record_repeats_if_its_request_or_the_one_before_has_failed(
+    changes: dict[str, int | str], repeats: bool
+) -> None:
+    assert waiting(replace(REQUESTED, **changes)).repeats is repeats  # type: ignore[arg-type]
+
+
+def test_a_build_holds_a_slot_until_its_end_has_been_read() -> None:
+    assert build_of(replace(REQUESTED, build_id="b:1")) is None
+    assert build_of(replace(REQUESTED, status=Status.COPYING, build_id="b:1")) == "b:1"
+    copied = replace(REQUESTED, status=Status.COPIED, build_id="b:1")
+    assert build_of(copied) is None
+    assert build_of(replace(copied, open_build="b:1")) == "b:1", "its copy arrived, but it may still run"
+
+
+# ---- between the runs ----
+
+
+@pytest.mark.parametrize(
+    ("state", "free"),
+    [
+        pytest.param(None, 15, id="nothing has ever run"),
+        pytest.param(State(at=NOW - MINUTE, most=30, share=15), 15, id="half of the slots"),
+        pytest.param(State(at=NOW - MINUTE, most=30, share=15, out={"a": 9, "b": 3}), 3, id="what is out counts"),
+        pytest.param(State(at=NOW - MINUTE, most=2, share=1), 1, id="of two slots one"),
+        pytest.param(State(at=NOW - 3 * MINUTE, most=30, share=15), 0, id="the schedule has not run for three minutes"),
+        pytest.param(State(at=NOW + 1, most=30, share=15), 0, id="written by hand, in the future"),
+        pytest.param(State(at=0, out={"a": 2}), 0, id="the first batch of all added its starts"),
+        pytest.param(State(at=NOW, most=30, share=15, refusal=Refusal(at=NOW)), 0, id="a key is refused"),
+    ],
+)
+def test_a_batch_of_the_stream_starts_builds_while_fewer_than_half_are_out(state: State | None, free: int) -> None:
+    out, most, share = for_stream(state, 20, NOW)
+    assert len(choose(waits("x y z " * 20), out, most, share, 0)[0]) == free
+
+
+@pytest.mark.parametrize(
+    ("state", "runs"),
+    [
+        pytest.param(None, False, id="nothing has ever run"),
+        pytest.param(State(at=NOW - 15_000, waits=1), True, id="fifteen seconds after the last run"),
+        pytest.param(State(at=NOW - 14_999, waits=1), False, id="sooner"),
+        pytest.param(State(at=NOW - MINUTE), False, id="nothing waits"),
+        pytest.param(State(at=NOW - MINUTE, waits=1, refusal=Refusal(at=NOW)), False, id="a key is refused"),
+    ],
+)
+def test_a_copy_that_arrives_is_a_reason_to_fill_the_slots(state: State | None, runs: bool) -> None:
+    assert may_run_early(state, NOW) is runs
+
+
+refusals = st.builds(
+    Refusal,
+    at=st.integers(0, 10**14),
+    times=st.integers(0, 99),
+    in_build=st.booleans(),
+    build=st.sampled_from(("", "p:1")),
+    runs_since=st.integers(0, 10**14),
+)
+states = st.builds(
+    State,
+    at=st.integers(0, 10**14),
+    runs=st.integers(0, 99),
+    most=st.integers(0, 99),
+    share=st.integers(0, 99),
+    out=st.dictionaries(st.text("ab-", max_size=3), st.integers(0, 99)),
+    waits=st.integers(0, 99),
+    turn=st.integers(0, 3),
+    refusal=st.none() | refusals,
+    repaired_at=st.integers(0, 10**14),
+    oldest=st.none() | st.just(("repo", "tag")),
+)
+
+
+@given(states)
+def test_the_state_is_read_as_it_was_written(state: State) -> None:
+    assert to_state(state_item(state)) == state
+
+
+def test_a_state_that_was_written_by_hand_ends_in_no_error_and_frees_nothing() -> None:
+    item = {name: {"BOOL": True} for name in state_item(State(at=1, refusal=Refusal(at=1), oldest=("r", "t")))}
+    state = to_state(item)
+    assert for_stream(state, 20, NOW)[1] == 0
+
+
+# ---- a refused key ----
+
+
+def test_a_refused_key_is_tried_less_and_less_often_and_at_least_each_half_hour() -> None:
+    refusal, tries, now = Refusal(at=NOW), [], NOW
+    while now < NOW + 24 * HOUR:
+        now += MINUTE
+        if may_try(refusal, now):
+            tries.append((now - refusal.at) // MINUTE)
+            refusal = refused_again(refusal, now, in_build=True)
+    assert tries[:7] == [1, 2, 4, 8, 16, 30, 30]
+    assert len(tries) == 51
+    assert max(tries) == 30
+
+
+def test_a_call_that_is_accepted_proves_the_global_key_and_not_chinas() -> None:
+    assert tried(refused_again(None, NOW, in_build=False), "p:1", NOW) is None
+    in_build = refused_again(None, NOW - HOUR, in_build=True)
+    trying = tried(in_build, "p:1", NOW)
+    assert trying == replace(in_build, at=NOW, build="p:1")
+    assert tried(refused_again(in_build, NOW, in_build=False), "p:1", NOW) is not None, (
+        "a build's login was refused too"
+    )
+
+
+TRYING = Refusal(at=NOW, times=3, in_build=True, build="p:9")
+KEY = Build(BuildResult.DELAYED, "TARGET_LOGIN: x", key=True, code="TARGET_LOGIN")
+RUNNING = Build(BuildResult.RUNNING)
+LATER = NOW + 10 * MINUTE
+
+
+@pytest.mark.parametrize(
+    ("refusal", "builds", "after"),
+    [
+        pytest.param(None, {"p:1": RUNNING}, None, id="no key is refused"),
+        pytest.param(None, {"p:1": RUNNING, "p:2": KEY}, Refusal(at=LATER, in_build=True), id="a login is refused"),
+        pytest.param(TRYING, {"p:1": KEY}, TRYING, id="another build that started before is refused too"),
+        pytest.param(
+            TRYING, {"p:1": Build(BuildResult.COPIED)}, TRYING, id="another build that started before succeeds"
+        ),
+        pytest.param(TRYING, {"p:9": KEY}, Refusal(at=LATER, times=4, in_build=True), id="refused again"),
+        pytest.param(TRYING, {"p:9": Build(BuildResult.COPIED)}, None, id="the copy is made"),
+        pytest.param(TRYING, {"p:9": Build(BuildResult.REFUSED, "x", code="NOT_FOUND")}, None, id="its source refuses"),
+        pytest.param(
+            TRYING, {"p:9": Build(BuildResult.REFUSED, "x")}, replace(TRYING, build=""), id="stopped by hand: no proof"
+        ),
+        pytest.param(
+            TRYING,
+            {"p:9": Build(BuildResult.DELAYED, "x", code="UNEXPLAINED")},
+            replace(TRYING, build=""),
+            id="an unknown end proves nothing",
+        ),
+        pytest.param(TRYING, {"p:9": RUNNING}, replace(TRYING, runs_since=LATER), id="it runs"),
+        pytest.param(TRYING, {"p:9": replace(RUNNING, queued=True)}, TRYING, id="it queues"),
+        pytest.param(
+            replace(TRYING, runs_since=LATER - 5 * MINUTE), {"p:9": RUNNING}, None, id="it has run for five minutes"
+        ),
+        pytest.param(
+            replace(TRYING, runs_since=LATER - 4 * MINUTE),
+            {"p:9": RUNNING},
+            replace(TRYING, runs_since=LATER - 4 * MINUTE),
+            id="it has run for four minutes",
+        ),
+        pytest.param(TRYING, {}, TRYING, id="it was not looked up"),
+    ],
+)
+def test_only_the_build_that_tries_a_refused_key_says_whether_it_is_accepted(
+    refusal: Refusal | None, builds: dict[str, Build], after: Refusal | None
+) -> None:
+    assert after_builds(refusal, builds, LATER) == after
