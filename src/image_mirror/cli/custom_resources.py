@@ -86,7 +86,8 @@ def search(path: str, resource: Json) -> Search:
             if fields := tuple(field for key in keys for field in _fields(key, value)):
                 result.found.append(FoundImages(path, {"metadata": {}, "spec": {}}, fields))
             read |= {join(path, key) for key in keys}
-            if "." in group and _list_of(path) not in read:
+            # In Kubernetes' own groups, `image` is a disk (of Ceph's).
+            if "." in group and not group.endswith(".k8s.io") and _list_of(path) not in read:
                 result.unread += [join(path, key) for key in value if _is_image(key, value[key])]
         pending += [(below, child, group) for below, child in held]
     return result

@@ -179,7 +179,7 @@ def _scalar(node: Any) -> object:
     text, tag = node.value, node.tag
     if tag == _BINARY:
         try:
-            return base64.b64decode(text, validate=True).decode(errors="replace")
+            return base64.b64decode("".join(text.splitlines()), validate=True).decode(errors="replace")
         except (binascii.Error, ValueError) as error:
             raise _error(node, "!!binary needs base64") from error
     if tag not in (_PLAIN, _NULL, _BOOL, _INT, _FLOAT, _TIMESTAMP):
@@ -198,7 +198,7 @@ def resolve(text: str) -> tuple[str, object]:
     """Return the tag and the value of a scalar without quotes. A date and 12:30 are texts."""
     if text in _WORDS:
         return _WORDS[text]
-    if text[0] not in _NUMBER_STARTS or _DATE.match(text):
+    if text[0] not in _NUMBER_STARTS:
         return _STR, text
     plain = text if text[0] == "." else text.replace("_", "")
     if len(plain) <= _LONGEST_INTEGER and (match := _INTEGER.fullmatch(plain)):

@@ -201,6 +201,17 @@ def test_a_text_that_only_a_controller_understands_is_named_by_its_kind_and_plac
     assert dict(manifests.unread) == dict.fromkeys({("X", place) for place in unread}, 1)
 
 
+@pytest.mark.parametrize(
+    ("version", "named"),
+    [("storage.k8s.io/v1", 0), ("v1", 0), ("cluster.x-k8s.io/v1", 1)],
+    ids=["disk", "core", "custom"],
+)
+def test_in_groups_of_kubernetes_no_text_is_named_as_an_image(version: str, named: int) -> None:
+    manifests = Manifests()
+    manifests.add("a.yaml", 1, {"apiVersion": version, "kind": "X", "spec": {"rbd": {"image": "disk"}}})
+    assert len(manifests.unread) == named
+
+
 def test_what_is_not_read_is_counted_by_objects() -> None:
     manifests = Manifests()
     thing = {"apiVersion": "x.io/v1", "kind": "X", "metadata": {"name": "x"}, "spec": {"a": [{"image": "x"}] * 3}}
@@ -214,6 +225,7 @@ def test_what_is_not_read_is_counted_by_objects() -> None:
         pytest.param("$(params.image)", None, "Task fills in $(params.image) when it runs", False, id="a-parameter"),
         pytest.param("gcr.io/x:{{tag}}", None, "Task fills in {{tag}} when it runs", False, id="part-of-an-image"),
         pytest.param("gcr.io/x:1", "Never", "its pull policy is Never", False, id="never-pulled"),
+        pytest.param("$(params.image)", "Never", "its pull policy is Never", False, id="a-parameter-never-pulled"),
         pytest.param("gcr.io/X:1", None, None, True, id="no-image"),
     ],
 )

@@ -325,6 +325,7 @@ def test_the_slow_parser_is_not_tried_with_a_text_that_is_no_object(monkeypatch:
     monkeypatch.setattr(yaml_document, "_SecondLoader", refuse)
     assert values("a: b") == [{"a": "b"}]
     assert errors("[fd00::, " + "x" * 4_000_000 + "]")
+    assert errors("{" * 2_000)
     with pytest.raises(AssertionError, match="it is slow"):
         read("[fd00::]")
 

@@ -94,8 +94,8 @@ def preview(
     With --images there is one for each image, with the keys
       image, count, becomes, rule, reason, warning
 
-    Exits with 1 as --fail-on says; with 2 if an option or a manifest is wrong. Standard error then says which; what could
-    be read is shown.
+    Exits with 1 as --fail-on says; with 2 if an option or a manifest is wrong. Standard error then says which; what
+    could be read is shown.
     """
     criteria = _criteria(fail_on)
     stack = stack or stack_name is not None
