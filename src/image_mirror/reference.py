@@ -35,6 +35,9 @@ _LONGEST_REPOSITORY = 255  # distribution/reference, RepositoryNameTotalLengthMa
 _LONGEST_IN_ECR = 256  # CreateRepository
 _LONGEST_TEXT = 1024  # above the longest legal reference: limits the work for a hostile text
 
+# What a template, a shell, Tekton or a guide writes in the place of a value. None of it may be in a reference.
+_VARIABLE = re.compile(r"\$(?:\{[^$}]*\}?|\([^$)]*\)?|\w+)|\{\{[^{}]*\}{0,2}|<[^<>]+>")
+
 DIGEST_TAG = "digest-sha256-"
 """The start of the tag of a copy made by digest; the digest's 64 hex digits follow."""
 # OCI 1.1's referrers fallback tag, which clients read as an index of signatures.
@@ -123,6 +126,9 @@ def parse_reference(text: str) -> ImageReference:
         raise InvalidReferenceError(text, "it is empty")
     if len(text) > _LONGEST_TEXT:
         raise InvalidReferenceError(text[:80] + "...", f"it is longer than {_LONGEST_TEXT} characters")
+    if variable := variable_in(text):
+        what = "it" if variable == text else variable
+        raise InvalidReferenceError(text, f"{what} is a variable that nobody filled in")
     if _IDENTIFIER.fullmatch(text):
         raise InvalidReferenceError(text, "64 hexadecimal digits are an image ID; name a repository")
     rest, at, digest = text.partition("@")
@@ -143,6 +149,12 @@ def parse_reference(text: str) -> ImageReference:
     if tag is None and not at:
         tag = "latest"
     return ImageReference(registry, repository, tag, digest or None)
+
+
+def variable_in(text: str) -> str | None:
+    """Return what stands in `text` for a value that is filled in later: $NAME, ${NAME}, $(NAME), {{ ... }}, <name>."""
+    found = _VARIABLE.search(text, 0, _LONGEST_TEXT)
+    return found.group() if found else None
 
 
 def destination_of(source: ImageReference, registry: str, prefix: str) -> Destination:

@@ -1,135 +1,143 @@
-"""Reads the documents in a YAML or JSON text as JSON values: PyYAML, with its unwanted features turned off."""
+"""Takes the bytes of a manifest apart into documents, as kubectl does. A document that does not parse hides no other.
 
+kubectl (k8s.io/apimachinery/pkg/util/yaml) splits the text before it parses any of it. The rules of YAMLReader:
+
+- The byte order mark says whether the text is UTF-8 or UTF-16; without one it is UTF-8.
+- A line that begins with `---` separates two documents; only a comment may follow on it. At the start of the text, or
+  after another separator, the line belongs to the document that follows.
+- A text that begins with `{` is read as JSON objects that follow one another, and what is left as YAML.
+"""
+
+import codecs
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-import yaml
+from image_mirror.cli.yaml_document import UnreadableError, YamlReader, repeated_key
 
-try:
-    from yaml import CSafeLoader as SafeLoader
-except ImportError:  # a PyYAML without libyaml
-    from yaml import SafeLoader  # type: ignore[assignment]
+_SEPARATOR = "---"
+_ENCODINGS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be", codecs.BOM_UTF8: "utf-8"}
 
-_DEEPEST = 100  # levels of nesting; people write fewer than 30
-_MOST_ALIASED = 100_000  # values that all aliases of a text may expand to; ten lines can expand to billions
-_TAGS = ("str", "float", "merge", "value", "timestamp")
-_STR, _FLOAT, _MERGE, _VALUE, _TIMESTAMP = map("tag:yaml.org,2002:{}".format, _TAGS)
 _JSON_START = re.compile(r"\s*\{")
 
+Remarks = list[tuple[int | None, str]]
 
-@dataclass(eq=False)
-class UnreadableError(Exception):
-    """A document does not parse: the `cause`, and the `line` of the text, from 1."""
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is between two separators: its text, and the line at which that begins, from 1.
+
+    `junk` is what stands on the separator before it, although it is no comment.
+    """
 
     line: int
-    cause: str
+    text: str
+    junk: str = ""
 
 
-def read_documents(text: str) -> Iterator[object]:
-    """Yield each document as None, a text, a number, a boolean, a list, or a dict whose keys are texts.
+@dataclass(slots=True)
+class Document:
+    """One document: its number in the text, from 1, and its value (None for an empty one), or why it has none.
 
-    Raises UnreadableError if a document does not parse; the documents before it have been yielded by then.
+    `remarks` has a line, if that is known, and a sentence for each thing that kubectl accepts without a word.
     """
+
+    number: int
+    value: object = None
+    error: UnreadableError | None = None
+    remarks: Remarks = field(default_factory=list)
+
+
+def decode(data: bytes) -> tuple[str, str | None]:
+    """Return the text of a file, and a sentence about the first byte that its encoding does not have, or None."""
+    mark = next((mark for mark in _ENCODINGS if data.startswith(mark)), b"")
+    encoding = _ENCODINGS.get(mark, "utf-8")
     try:
-        documents = list(_json_texts(text))
-    except (ValueError, RecursionError):
-        documents = []  # usually YAML; wrong JSON is also wrong YAML, and that parser says where
+        return data[len(mark) :].decode(encoding), None
+    except UnicodeDecodeError as error:
+        byte = len(mark) + error.start + 1
+        remark = f"byte {byte} is not {encoding[:6].rstrip('-').upper()}, and is read as U+FFFD; save the file as UTF-8"
+        return data[len(mark) :].decode(encoding, errors="replace"), remark
+
+
+def split(text: str) -> Iterator[Part]:
+    """Yield the parts of a text. Each of its lines is in one of them, or is a separator."""
+    start, junk, lines = 1, "", list[str]()
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
+        if line.startswith(_SEPARATOR):
+            rest = line.removeprefix(_SEPARATOR).strip()
+            is_wrong = rest != "" and not rest.startswith("#")
+            if lines or is_wrong:
+                if lines:
+                    yield Part(start, "\n".join([*lines, ""]), junk)
+                start, junk, lines = number + 1, rest if is_wrong else "", []
+                if is_wrong:
+                    start, lines = number, [line]
+                continue
+        lines.append(line)
+    if lines:
+        yield Part(start, "\n".join([*lines, ""]), junk)
+
+
+def read_documents(text: str) -> Iterator[Document]:
+    """Yield each document. Its value is None, a text, a number, a boolean, a list, or a dict whose keys are texts."""
+    reader, number = YamlReader.of(text), 0
+    for index, part in enumerate(split(text)):
+        if index == 0:
+            objects, part = _json_objects(part)
+            yield from objects
+            number = len(objects)
+            if objects and not part.text.strip():
+                continue
+        # The comments at the top of a file, before the first separator, are no document of their own for people.
+        number += index > 0 or not _is_preamble(part, text)
+        yield _read(reader, part, number)
+
+
+def _read(reader: YamlReader, part: Part, number: int) -> Document:
+    document, before = Document(number), part.line - 1
+    if part.junk:
+        document.error = UnreadableError(
+            part.line, f"only a comment may follow on a line with ---, not {part.junk:.40}"
+        )
+        return document
     try:
-        yield from documents or yaml.load_all(text, Loader=_Loader)
-    except yaml.reader.ReaderError as error:
-        line = text.encode()[: error.position].count(b"\n") + 1
-        raise UnreadableError(line, f"the character U+{error.character:04X} is not allowed") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        cause = " ".join(part for part in (error.context, error.problem) if part)
-        raise UnreadableError(mark.line + 1 if mark else 1, f"not valid YAML: {cause}") from error
-    except RecursionError as error:
-        raise UnreadableError(1, f"nested more than {_DEEPEST} levels deep") from error
+        document.value = reader.read(part.text)
+    except UnreadableError as error:
+        document.error = UnreadableError(before + error.line, error.cause)
+    document.remarks += [(before + line, sentence) for line, sentence in reader.remarks]
+    reader.remarks.clear()
+    return document
 
 
-def _json_texts(text: str) -> Iterator[object]:
-    """Yield JSON objects that follow one another, as jq prints them, with \\u pairs, which libyaml refuses."""
-    decoder, position = json.JSONDecoder(object_pairs_hook=_unique), 0
-    while start := _JSON_START.match(text, position):
-        value, position = decoder.raw_decode(text, start.end() - 1)
-        json.dumps(value, allow_nan=False)  # Python reads NaN and 1e999, which JSON does not have
-        yield value
-    if text[position:].strip():
-        raise ValueError("not a JSON object")
+def _is_preamble(part: Part, text: str) -> bool:
+    lines = [line.strip() for line in part.text.split("\n")]
+    return len(part.text) < len(text) and all(not line or line.startswith("#") for line in lines)
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        raise ValueError("a key is there twice")
-    return value
+def _json_objects(part: Part) -> tuple[list[Document], Part]:
+    """Read JSON objects that follow one another; return them, and what is left after them."""
+    documents: list[Document] = []
+    repeated: dict[str, None] = {}
 
-
-class _Loader(SafeLoader):
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
-        self.values_left = len(stream) + _MOST_ALIASED  # each value that is not an alias takes at least one character
-
-    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
-        # Kubernetes (sigs.k8s.io/yaml) reads 2020-01-01, = and 12:30 (750 in PyYAML) as texts, and 1e5 as a number.
-        tag = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
-        return _STR if kind is yaml.ScalarNode and (":" in value or tag in (_VALUE, _TIMESTAMP)) else tag
-
-    def construct_document(self, node: Any) -> Any:
-        pending = [(node, 1)]  # everything that aliases expand to, before PyYAML merges any of it
-        while pending:
-            found, depth = pending.pop()
-            self.values_left -= 1
-            if depth > _DEEPEST:
-                raise _error(found, f"nested more than {_DEEPEST} levels deep")
-            if self.values_left < 0:
-                raise _error(found, f"aliases expand to more than {_MOST_ALIASED} values")
-            if isinstance(found, yaml.MappingNode):
-                pending += [(value, depth + 1) for pair in found.value for value in pair]
-            elif isinstance(found, yaml.SequenceNode):
-                pending += [(value, depth + 1) for value in found.value]
-        return super().construct_document(node)
-
-    def construct_object(self, node: Any, deep: bool = False) -> Any:
-        try:
-            value = super().construct_object(node, deep)
-            if not isinstance(value, str | list | dict):
-                json.dumps(value, allow_nan=False)
-        except (ValueError, TypeError, LookupError) as error:  # PyYAML itself fails on some numbers
-            cause = f"JSON has no {node.tag.rpartition(':')[2]} {node.value!s:.40}; put it in quotes if it is a text"
-            raise _error(node, cause) from error
+    def as_dict(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            repeated.update(dict.fromkeys(key for key in value if counts[key] > 1))
         return value
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        value = super().construct_mapping(node, deep)
-        return {key if isinstance(key, str) else json.dumps(key): below for key, below in value.items()}
-
-    def flatten_mapping(self, node: Any) -> None:
-        # PyYAML accepts equal keys, and merges differently from version to version (6.0.4: the last source wins).
-        own: dict[str, Any] = {}
-        merged: dict[str, Any] = {}
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise _error(key, "a key must be a text, not a mapping or a list")
-            if key.tag != _MERGE:
-                if key.value in own:
-                    raise _error(key, f"the key {key.value} is there twice")
-                own[key.value] = (key, value)
-                continue
-            for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                if not isinstance(source, yaml.MappingNode):
-                    raise _error(source, "<< needs a mapping or a list of mappings")
-                self.flatten_mapping(source)
-                for pair in source.value:
-                    merged.setdefault(pair[0].value, pair)
-        node.value = list((merged | own).values())
-
-
-_Loader.add_implicit_resolver(_FLOAT, re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]{1,3}$"), list("-+0123456789"))
-
-
-def _error(node: yaml.Node, cause: str) -> UnreadableError:
-    return UnreadableError(node.start_mark.line + 1, cause)
+    decoder, text, position = json.JSONDecoder(object_pairs_hook=as_dict), part.text, 0
+    while start := _JSON_START.match(text, position):
+        repeated.clear()
+        try:
+            value, end = decoder.raw_decode(text, start.end() - 1)
+            json.dumps(value, allow_nan=False)  # Python reads NaN and 1e999, which JSON does not have
+        except (ValueError, RecursionError):
+            break  # usually YAML; wrong JSON is also wrong YAML, and that parser says where
+        position = end
+        remarks: Remarks = [(None, repeated_key(key)) for key in repeated]
+        documents.append(Document(len(documents) + 1, value, remarks=remarks))
+    return documents, Part(part.line + text.count("\n", 0, position), text[position:], part.junk)

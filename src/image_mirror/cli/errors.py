@@ -2,7 +2,7 @@
 
 0    done, and everything is in order
 1    done, and something needs attention
-2    an option, an argument or a file is wrong; nothing was done
+2    an option, an argument or a file is wrong; nothing was done (preview and warm: the other files were read)
 3    AWS or the cluster did not answer, or refused the request
 130  ended by Ctrl-C
 """

@@ -31,6 +31,11 @@ GlobalRegion = Annotated[
 GlobalStackName = Annotated[str, typer.Option(metavar="NAME", help="The stack in the global account.")]
 
 
+Recursive = Annotated[
+    bool, typer.Option("-R", "--recursive", help="Read the directories below a directory too.", show_default=False)
+]
+
+
 def _kubeconfig(help_text: str) -> Any:
     return typer.Option(
         "--kubeconfig", metavar="FILE", exists=True, dir_okay=False, readable=True, help=help_text, show_default=False

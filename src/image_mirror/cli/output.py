@@ -4,6 +4,9 @@ All times come in as milliseconds since the epoch; 0 means that there is none.
 """
 
 import json
+import shutil
+import sys
+import textwrap
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -36,6 +39,33 @@ def aligned(lines: Iterable[Sequence[str]]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
         yield "  ".join(map(str.ljust, line, widths)).rstrip()
+
+
+def say(sentence: str, *, err: bool = True) -> None:
+    """Print a sentence on standard error, or on standard output; on a terminal, a line ends between two words."""
+    stream = sys.stderr if err else sys.stdout
+    for line in folded(sentence) if stream.isatty() else [printable(sentence)]:
+        typer.echo(line, err=err)
+
+
+def folded(text: str, indent: str = "") -> list[str]:
+    """Return a text as lines no wider than the terminal; those after the first are indented further.
+
+    No word is broken, so that a name can be copied from the terminal. A word that fits only without its indent gets
+    none. For a last word that is wider than the terminal, no new line is begun.
+    """
+    text, width = printable(text), max(20, shutil.get_terminal_size().columns)
+    if len(text.rpartition(" ")[2]) > width and len(text) - len(text.rpartition(" ")[2]) < width // 2:
+        return [indent + text]
+    lines = textwrap.wrap(
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line if len(line) <= width else line.strip() for line in lines] or [""]
 
 
 def as_json(rows: "Iterable[DataclassInstance]") -> str:

@@ -1,21 +1,22 @@
 """Decides about the images of manifests or of a cluster's pods: the new image, the rule, the copy. Pure.
 
-There is one row for each image: as data, in a table, and in a listing for a terminal.
+There is one row for each place of an image, or one for each image with the count of its places: as data, in a table,
+and in a listing for a terminal.
 """
 
 import copy
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import assert_never
 
 import typer
 
 from image_mirror.cli.manifests import FoundPod, Manifests
-from image_mirror.cli.output import aligned
+from image_mirror.cli.output import aligned, folded
 from image_mirror.decisions import Copy, Leave, Mirror, Restore, Rewrite
-from image_mirror.messages import printable
 from image_mirror.pod_images import (
     NEVER_PULLED,
     SKIP_LABEL,
@@ -24,7 +25,7 @@ from image_mirror.pod_images import (
     original_images,
     skip_reason,
 )
-from image_mirror.reference import Destination
+from image_mirror.reference import Destination, variable_in
 from image_mirror.review import Json
 
 
@@ -112,13 +113,64 @@ def table(found: Iterable[Row]) -> Iterator[str]:
 def listing(found: Iterable[Row]) -> Iterator[str]:
     """Yield a block for each object: for a terminal, because a name in ECR needs a whole line."""
     for title, of_object in groupby(found, lambda row: f"{row.file}, document {row.document}: {row.kind}/{row.name}"):
-        yield typer.style(printable(title), bold=True)
+        yield from (typer.style(line, bold=True) for line in folded(title))
         for row in of_object:
-            image, becomes, decided = map(printable, _cells(row))
-            yield from (f"  {printable(row.field)}: {image}", f"    -> {becomes}", f"    {decided}")
+            yield from _block(f"{row.field}:", row)
 
 
-def _cells(row: Row) -> tuple[str, str, str]:
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """One image with the same decision in `count` places. The fields are the keys of the JSON output."""
+
+    image: str
+    count: int
+    becomes: str
+    rule: str | None
+    reason: str | None
+    warning: str | None
+
+
+def image_rows(found: Iterable[Row]) -> list[ImageRow]:
+    """Return each image once, in the order of its first place; twice only if two decisions were made about it."""
+    decided = (ImageRow(row.image, 0, row.becomes, row.rule, row.reason, row.warning) for row in found)
+    return [replace(row, count=count) for row, count in Counter(decided).items()]
+
+
+def image_table(found: Iterable[ImageRow]) -> Iterator[str]:
+    """Yield a heading and one aligned line for each image."""
+    lines = [["COUNT", "IMAGE", "BECOMES", "DECIDED BY"]]
+    yield from aligned(lines + [[str(row.count), *_cells(row)] for row in found])
+
+
+def image_listing(found: Iterable[ImageRow]) -> Iterator[str]:
+    """Yield a block for each image, for a terminal."""
+    for row in found:
+        yield from _block(f"{row.count} x", row)
+
+
+def summary(found: Iterable[Row], mirror: Mirror) -> str:
+    """Return the counts of what happens to all images, on one line. What does not happen is not named."""
+    rows = list(found)
+    warned = sum(row.warning is not None for row in rows)
+    copied = sum(row.becomes != row.image and row.becomes.startswith(mirror.copies_prefix) for row in rows)
+    elsewhere = sum(row.becomes != row.image for row in rows) - copied
+    counts = {
+        "copied": copied,
+        "pulled from another place": elsewhere,
+        "left unchanged": len(rows) - warned - copied - elsewhere,
+        "with warnings": warned,
+    }
+    parts = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return f"{len(rows)} image{'s' if len(rows) != 1 else ''}: {parts}"
+
+
+def _block(place: str, row: Row | ImageRow) -> Iterator[str]:
+    image, becomes, decided = _cells(row)
+    for indent, text in (("  ", f"{place} {image}"), ("    ", f"-> {becomes}"), ("    ", decided)):
+        yield from folded(text, indent)
+
+
+def _cells(row: Row | ImageRow) -> tuple[str, str, str]:
     becomes = "as written" if row.becomes == row.image else row.becomes
     explained = Explanation(row.image, row.becomes, None, row.rule, row.reason, row.warning)
     return row.image or "''", becomes, explained.cause
@@ -134,6 +186,11 @@ def _explained(manifests: Manifests, mirror: Mirror) -> Iterator[tuple[FoundPod,
             for image_field in image_fields(found.pod, subresource):
                 reason = skipped or (NEVER_PULLED if image_field.pull_never else None)
                 yield found, image_field, explain(image_field.image, mirror, reason)
+        for image_field in found.fields:
+            reason = skipped or (NEVER_PULLED if image_field.pull_never else None)
+            if variable := variable_in(image_field.image):
+                reason = reason or f"{found.kind} fills in {variable} when it runs"
+            yield found, image_field, explain(image_field.image, mirror, reason)
 
 
 def _row(found: FoundPod, field: ImageField, explained: Explanation) -> Row:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from image_mirror.cli.manifests import Manifests
 from image_mirror.review import Json
+from support.reviews_data import sample
 
 steady = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
@@ -284,11 +285,11 @@ DEPLOYMENT = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n"
         ),
         pytest.param(
             "replicaCount: 1\nimage: {tag: 1.10}",
-            [
-                "document 1: apiVersion: is missing; it must be a text",
-                "document 1: kind: is missing; it must be a text",
-            ],
+            ["document 1: is no manifest: apiVersion and kind are missing"],
             id="no-manifest-but-values",
+        ),
+        pytest.param(
+            "apiVersion: v2\nname: chart", ["document 1: kind: is missing; it must be a text"], id="a-chart-of-helm"
         ),
         pytest.param("nginx", ['document 1: must be a mapping, not "nginx"'], id="a-word"),
         pytest.param("[]", ["document 1: must be a mapping, not a list"], id="a-list"),
@@ -303,23 +304,9 @@ DEPLOYMENT = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n"
             id="metadata-that-is-none",
         ),
         pytest.param(
-            "apiVersion: v1\nkind: Pod\n---\nkind: Pod\nkind: Job",
-            [
-                "document 1: Pod/: spec: is missing; it must be a mapping",
-                "document 2: line 5: the key kind is there twice",
-            ],
-            id="a-key-that-is-there-twice",
-        ),
-        pytest.param(
-            '{"kind": "Pod",\n "spec": {"a": 1,\n "a": 2}}',
-            ["document 1: line 3: the key a is there twice"],
-            id="a-key-that-is-there-twice-in-json",
-        ),
-        pytest.param(
             "a: b\n---\nkind: [Pod\nspec: x",
             [
-                "document 1: apiVersion: is missing; it must be a text",
-                "document 1: kind: is missing; it must be a text",
+                "document 1: is no manifest: apiVersion and kind are missing",
                 "document 2: line 4: not valid YAML: while parsing a flow sequence did not find expected ',' or ']'",
             ],
             id="yaml-that-does-not-parse",
@@ -345,8 +332,24 @@ DEPLOYMENT = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n"
             ],
             id="a-chart-that-is-not-rendered",
         ),
-        pytest.param("apiVersion: v1".encode("utf-16"), ["byte 1 is not UTF-8; save it as UTF-8"], id="utf-16"),
-        pytest.param(b"a: b\nc: \xff", ["byte 9 is not UTF-8; save it as UTF-8"], id="not-utf-8"),
+        pytest.param(
+            "\ufeffapiVersion: v1".encode("utf-16-le"),
+            ["document 1: kind: is missing; it must be a text"],
+            id="utf-16",
+        ),
+        pytest.param(
+            "apiVersion: v1".encode("utf-16-le"),
+            ["document 1: line 1: the character U+0000 is not allowed"],
+            id="utf-16-without-a-mark",
+        ),
+        pytest.param(
+            "apiVersion: v1\n--- kind: Pod\n",
+            [
+                "document 1: kind: is missing; it must be a text",
+                "document 2: line 2: only a comment may follow on a line with ---, not kind: Pod",
+            ],
+            id="more-than-a-comment-beside-a-separator",
+        ),
         pytest.param(
             'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: "\\e[2J\\u202e", labels: 5}',
             ["document 1: metadata.labels: must be a mapping, not 5"],
@@ -364,6 +367,45 @@ def test_objects_after_a_wrong_one_are_still_read() -> None:
     manifests = read(f"{CONTAINER}5\n---\n{CONTAINER}nginx\n---\n{CONTAINER}6")
     assert [problem.document for problem in manifests.problems] == [1, 3]
     assert [pod.document for pod in manifests.pods] == [2]
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        pytest.param(
+            f"# a\n---\n{CONTAINER}nginx\n    image: redis",
+            "1.yaml: document 1: line 10: the key image is there twice; the last one counts",
+            id="a-key-twice",
+        ),
+        pytest.param(
+            '{"apiVersion":"v1","kind":"Pod","spec":{"containers":[{"name":"a","image":"nginx","image":"redis"}]}}',
+            "1.yaml: document 1: the key image is there twice; the last one counts",
+            id="a-key-twice-in-json",
+        ),
+        pytest.param(
+            f"{CONTAINER}redis # caf\u00e9".encode("latin-1"),
+            "1.yaml: byte 102 is not UTF-8, and is read as U+FFFD; save the file as UTF-8",
+            id="latin-1",
+        ),
+        pytest.param(
+            f"{CONTAINER}redis\n...\n{CONTAINER}nginx",
+            "1.yaml: document 1: line 1: kubectl ignores what follows this document without a separator ---",
+            id="an-end-mark",
+        ),
+    ],
+)
+def test_what_kubectl_accepts_is_read_with_a_warning(text: str | bytes, warning: str) -> None:
+    manifests = read(text)
+    assert (manifests.problems, [str(each) for each in manifests.warnings]) == ([], [warning])
+    assert [pod.pod["spec"]["containers"][0]["image"] for pod in manifests.pods] == ["redis"]
+
+
+def test_an_anchor_that_is_set_again_names_the_latest_text() -> None:
+    manifests = read(sample("anchor-twice.yaml").read_bytes())
+    assert found(manifests) == [("Deployment/first", "spec.template")]
+    assert manifests.warnings == []
+    (container,) = manifests.pods[0].pod["spec"]["containers"]
+    assert (container["name"], container["env"]) == ("second", [{"name": "WHO", "value": "second"}])
 
 
 def test_a_problem_is_one_line_without_control_characters() -> None:

@@ -17,9 +17,9 @@ from image_mirror.cli.copy_progress import CopyProgress, CopyRecords, Lines, fol
 from image_mirror.cli.errors import ExitCode, NoAnswerError
 from image_mirror.cli.held_copies import Held, look_up
 from image_mirror.cli.kubernetes import Cluster
-from image_mirror.cli.manifests import Manifests, read_valid_manifests
-from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfig, KubeContext, StackName
-from image_mirror.cli.output import Output, OutputOption, aligned, as_json, current_time
+from image_mirror.cli.manifests import Manifests, read_manifests, report
+from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfig, KubeContext, Recursive, StackName
+from image_mirror.cli.output import Output, OutputOption, aligned, as_json, current_time, say
 from image_mirror.cli.plan import ImagesToCopy, images_to_copy, pods_as_written
 from image_mirror.cli.stacks import china_stack, mirror_of
 from image_mirror.cli.terminal import each
@@ -38,6 +38,7 @@ def warm(
         list[str] | None,
         typer.Argument(metavar="FILE", help="A manifest, a directory of them, or - for standard input."),
     ] = None,
+    recursive: Recursive = False,
     cluster: Annotated[bool, typer.Option("--cluster", help="Copy the images that a cluster runs now.")] = False,
     kubeconfig: Kubeconfig = None,
     context: KubeContext = None,
@@ -72,16 +73,20 @@ def warm(
       reason     of the latest failure or delay, or null
       waited     seconds
 
-    Exits with 1 if a copy has failed or is not ready in time; with 2 if a manifest or an option is wrong.
+    Exits with 1 if a copy has failed or is not ready in time; with 2 if a manifest or an option is wrong: the images of
+    the other manifests are copied nevertheless.
     """
     china = Account("china", china_profile, china_region)
     by_cluster = cluster or kubeconfig is not None or context is not None
     if by_cluster == bool(files):
         raise typer.BadParameter("give either manifests (- for standard input) or --cluster")
-    manifests = None if by_cluster else read_valid_manifests(files or [])
+    manifests = Manifests() if by_cluster else read_manifests(files or [], recursive=recursive)
+    report(manifests)
+    if manifests.problems and not manifests.pods:
+        raise typer.Exit(ExitCode.WRONG_INPUT)
     stack = china_stack(china, stack_name)
     mirror = mirror_of(stack)
-    found = images_to_copy(manifests or _running(Cluster(kubeconfig, context), mirror), mirror)
+    found = images_to_copy(_running(Cluster(kubeconfig, context), mirror) if by_cluster else manifests, mirror)
     records = Records(china.client("dynamodb"), stack.output("ImageListTableName"))
     ecr = china.client("ecr")
 
@@ -89,14 +94,19 @@ def warm(
         return look_up(ecr, mirror, [record for record in existing.values() if record is not None and record.digest])
 
     if dry_run:
-        return _print(plan_copies(records, found, look), found, output)
-    with _explain_how_to_continue():
-        existing = request_lost(records, request_copies(records, found), look)
-        copies = _wait(found, records, existing, timeout)
-    _print(copies, found, output)
-    if not all(copy.is_copied for copy in copies):
+        _print(plan_copies(records, found, look), found, output)
+    else:
+        with _explain_how_to_continue():
+            existing = request_lost(records, request_copies(records, found), look)
+            copies = _wait(found, records, existing, timeout)
+        _print(copies, found, output)
+    if manifests.problems:
+        count = len({(problem.file, problem.document) for problem in manifests.problems})
+        what = "1 document or file" if count == 1 else f"{count} documents or files"
+        say(f"Error: {what} could not be read, as said above; the images of the others were read")
+        raise typer.Exit(ExitCode.WRONG_INPUT)
+    if not dry_run and not all(copy.is_copied for copy in copies):
         raise typer.Exit(ExitCode.NOT_WELL)
-    return None
 
 
 def _running(cluster: Cluster, mirror: Mirror) -> Manifests:
@@ -148,7 +158,7 @@ def _explain_how_to_continue() -> Iterator[None]:
 
 def _print(copies: list[CopyProgress], found: ImagesToCopy, output: Output) -> None:
     for sentence in found.not_copied.values():
-        typer.echo(printable(sentence), err=True)
+        say(sentence)
     if output is Output.JSON:
         typer.echo(as_json(copies))
         return

@@ -1,10 +1,13 @@
 """`image-mirror preview` as a user runs it, and that it agrees with the webhook's decisions."""
 
+import errno
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from image_mirror.cli.plan import Row, rows
 from image_mirror.decisions import Copy
 from image_mirror.pod_images import new_images
 from image_mirror.review import Json, parse_review
+from support.operators import CHINA_OUTPUTS, Operated
 from support.reviews_data import DIGEST, MIRROR, REGISTRY, captured, event_of, made_pod, sample
 
 SAMPLES = Path(__file__).parents[4] / "samples"
@@ -29,6 +33,12 @@ OWN = "210987654321.dkr.ecr.cn-north-1.amazonaws.com.cn"
 @pytest.fixture(autouse=True)
 def no_rules_around(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MIRROR_RULES", raising=False)
+
+
+DEFAULTS = (
+    "Note: decided by the default rules, not those of a stack; --stack applies the rules of yours. "
+    "The label of a namespace is known only from a manifest."
+)
 
 
 def run(*arguments: str | Path, stdin: str | bytes | None = None) -> Result:
@@ -296,7 +306,9 @@ def test_a_piped_table_has_one_whole_line_for_each_image_however_narrow_the_term
     image = "gcr.io/" + "long/" * 12 + "name:1"
     result = run("-", stdin=pod_of(image) + "---\n" + pod_of("mcr.example/x"))
     assert result.exit_code == 0
-    head, first, second = result.stdout.splitlines()
+    head, first, second, note, last = result.stdout.splitlines()
+    assert note == DEFAULTS
+    assert last == "2 images: 1 copied, 1 left unchanged"
     assert head.split("  ")[0] == "FILE"
     assert first.split() == ["-", "1", "Pod/p", "containers/app", image, f"{REGISTRY}/mirror/{image}", "rule", "gcr.io"]
     assert second.split("  ")[-1].strip() == "no rule names it"
@@ -315,7 +327,53 @@ def test_a_terminal_gets_a_block_for_each_object_and_no_name_is_cut_or_broken() 
         "  containers/hello-app: gcr.io/google-samples/hello-app:1.0",
         f"    -> {REGISTRY}/mirror/gcr.io/google-samples/hello-app:1.0",
         "    rule gcr.io",
+        "Note: decided by the default rules, not those of a stack; --stack applies the",
+        "  rules of yours. The label of a namespace is known only from a manifest.",
+        "1 image: 1 copied",
     ]
+
+
+LONG = (
+    f"apiVersion: v1\nkind: Pod\nmetadata: {{name: p, name: {'q' * 30}}}\nspec:\n  containers:\n"
+    + f"  - {{name: {'c' * 60}, image: registry.example/{'a-part/' * 9}name:1}}\n"
+    + "  - {name: b, image: 'registry.example/a:<the version that somebody wants>'}\n"
+    + f"---\napiVersion: x.io/v1\nkind: X\nmetadata: {{name: x}}\nspec: {{image: x, {'y-' * 25}: {{image: x}}}}\n"
+    + "---\na: {{ .Values.a }}\n"
+)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("options", [pytest.param([], id="places"), pytest.param(["--images"], id="images")])
+def test_on_a_terminal_a_line_ends_between_two_words(tmp_path: Path, width: int, options: list[str]) -> None:
+    (tmp_path / "long.yaml").write_text(LONG)
+    arguments = ["preview", str(tmp_path / "long.yaml"), *options]
+    reader, writer = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "image_mirror.cli", *arguments],
+        stdout=writer,
+        stderr=writer,
+        env=os.environ | {"COLUMNS": str(width), "NO_COLOR": "1", "TERM": "dumb"},
+    )
+    os.close(writer)
+    text = b""
+    while True:
+        try:
+            text += os.read(reader, 10_000)
+        except OSError:  # how a terminal ends
+            break
+    os.close(reader)
+    assert process.wait() == 2
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", text.decode().replace("\r", "")).splitlines()
+    assert lines[-1] == "2 images: 1 left unchanged, 1 with warnings"
+    piped = run(*arguments[1:])
+    words = {word for line in (piped.stdout + piped.stderr).splitlines() for word in line.split()}
+    assert {"Note:", "Warning:", "Error:"} <= words
+    for line in lines:
+        assert len(line) <= width or max(map(len, line.split())) > width  # such a word does not fit anywhere
+    assert {word for line in lines for word in line.split()} >= words - {"FILE", "DOCUMENT", "OBJECT", "FIELD"} - {
+        *("COUNT", "IMAGE", "BECOMES", "DECIDED", "BY", "1", str(tmp_path / "long.yaml"), f"Pod/{'q' * 30}"),
+        *(f"containers/{'c' * 60}", "containers/b", "1;"),
+    }
 
 
 def test_control_characters_never_reach_the_terminal() -> None:
@@ -359,6 +417,11 @@ def test_options_choose_the_registry_the_prefix_and_the_rules(monkeypatch: pytes
         pytest.param(["--registry", f"{REGISTRY}/mirror"], "must be an ECR registry's host", id="registry-with-a-path"),
         pytest.param(["--registry", REGISTRY.upper()], "must be an ECR registry's host", id="registry-in-upper-case"),
         pytest.param(["--registry", ""], "'': must be an ECR registry's host", id="no-registry"),
+        pytest.param(
+            ["--fail-on", "left,right"], "Invalid value for --fail-on: 'right' is neither left nor", id="fail-on"
+        ),
+        pytest.param(["--stack", "--rules", "gcr.io"], "give either --stack, or --rules", id="stack-and-rules"),
+        pytest.param(["--stack", "--prefix", "mirror"], "give either --stack, or --rules", id="stack-and-prefix"),
         pytest.param(["--output", "xml"], "Invalid value for '--output'", id="output"),
     ],
 )
@@ -374,28 +437,192 @@ def test_no_file_at_all_ends_with_2() -> None:
     assert "Missing argument 'FILE'" in result.stderr
 
 
-def test_every_error_in_all_files_is_reported_and_no_image_is_shown(
+def test_every_error_in_all_files_is_reported_and_hides_no_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("good.yaml").write_text(pod_of("nginx"))
-    Path("bad.yaml").write_text(f"{pod_of(1.5)}---\n{pod_of(['nginx'])}")
+    Path("bad.yaml").write_text(f"{pod_of(1.5)}---\n{pod_of('quay.io/x:1')}---\n{pod_of(['nginx'])}")
     Path("torn.json").write_text('{"kind": "Pod",\n')
-    Path("latin.yml").write_bytes(b"# caf\xe9")
+    Path("latin.yml").write_bytes(f"{pod_of('gcr.io/x:1')}# caf\xe9".encode("latin-1"))
     Path("empty").mkdir()
     Path("empty/notes.txt").write_text("nothing")
     result = run("good.yaml", "bad.yaml", "absent.yaml", "torn.json", "latin.yml", "empty", "-", stdin="[]")
-    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.exit_code == 2
+    head, *shown, note, last = result.stdout.splitlines()
+    assert [line.split()[:2] + line.split()[4:5] for line in shown] == [
+        ["good.yaml", "1", "nginx"],
+        ["bad.yaml", "2", "quay.io/x:1"],
+        ["latin.yml", "1", "gcr.io/x:1"],
+    ]
+    assert (head.split()[0], note, last) == ("FILE", DEFAULTS, "3 images: 3 copied")
     assert result.stderr.splitlines() == [
+        "Warning: latin.yml: byte 107 is not UTF-8, and is read as U+FFFD; save the file as UTF-8",
         "Error: bad.yaml: document 1: Pod/p: spec.containers[0].image: must be a text, not 1.5; put it in quotes",
-        "Error: bad.yaml: document 2: Pod/p: spec.containers[0].image: must be a text, not a list",
+        "Error: bad.yaml: document 3: Pod/p: spec.containers[0].image: must be a text, not a list",
         "Error: absent.yaml: cannot be read: No such file or directory",
         "Error: torn.json: document 1: line 2: not valid YAML: while parsing a flow node "
         "did not find expected node content",
-        "Error: latin.yml: byte 6 is not UTF-8; save it as UTF-8",
         "Error: empty: cannot be read: no file in it ends in .json, .yaml, .yml",
         "Error: -: document 1: must be a mapping, not a list",
     ]
+
+
+def test_a_bad_file_hides_none_from_a_program_either(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("kind: [")
+    (tmp_path / "b.yaml").write_text(pod_of("nginx"))
+    result = run(tmp_path, "--output", "json")
+    assert (result.exit_code, [row["image"] for row in json.loads(result.stdout)]) == (2, ["nginx"])
+    assert result.stderr.startswith(f"Error: {tmp_path}/a.yaml: document 1: ")
+
+
+@pytest.mark.parametrize("name", ["kustomization.yaml", "kustomization.yml", "Kustomization"])
+def test_a_file_of_kustomize_is_passed_over_with_a_note(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("resources: [pod.yaml]\npatches: [{path: patch.yaml}]\n")
+    (tmp_path / "pod.yaml").write_text(pod_of("nginx"))
+    result = run(tmp_path / name, tmp_path)
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "1 image: 1 copied")
+    assert result.stderr.splitlines() == [
+        f"Note: passed over: {tmp_path}/{name}. "
+        "To see what kustomize makes: kubectl kustomize DIR | image-mirror preview -",
+    ]
+
+
+def test_several_files_of_kustomize_have_one_note_and_a_patch_is_named(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "kustomization.yaml").write_text("resources: [pod.yaml]")
+    (tmp_path / "b" / "patch.yaml").write_text("{apiVersion: apps/v1, kind: Deployment, metadata: {name: w}, spec: {}}")
+    result = run("-R", tmp_path)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        f"Note: passed over: 2 files such as {tmp_path}/a/kustomization.yaml. "
+        "To see what kustomize makes: kubectl kustomize DIR | image-mirror preview -",
+        f"Error: {tmp_path}/b/patch.yaml: document 1: Deployment/w: spec.template: is missing; it must be a mapping",
+        "No image found.",
+    ]
+
+
+def test_recursively_each_directory_is_read_but_no_link_to_one(tmp_path: Path) -> None:
+    for name in ("b.yaml", "deep/er/c.yaml", "deep/a.yml", "deep/values.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(pod_of(f"gcr.io/{Path(name).stem}"))
+    (tmp_path / "deep" / "round").symlink_to(tmp_path)
+    (tmp_path / "gone.yaml").symlink_to(tmp_path / "nowhere")
+    for option in ("-R", "--recursive"):
+        assert [row["image"] for row in listed(option, tmp_path)] == ["gcr.io/b", "gcr.io/a", "gcr.io/c"]
+
+
+def test_a_directory_that_may_not_be_read_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.yaml").write_text(pod_of("nginx"))
+    scandir = os.scandir
+
+    def refusing(path: str) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    result = run("-R", tmp_path, "--output", "json")
+    assert (result.exit_code, len(json.loads(result.stdout))) == (2, 1)
+    assert result.stderr == f"Error: {tmp_path}/closed: cannot be read: Permission denied\n"
+
+
+def test_what_is_not_read_in_a_custom_resource_is_named_once_for_its_kind() -> None:
+    thing = "---\n{apiVersion: m.io/v1, kind: Prometheus, metadata: {name: p}, spec: {image: quay.io/p:1}}\n"
+    other = "---\n{apiVersion: x.io/v1, kind: X, metadata: {name: p}, spec: {a: [{image: x}, {baseImage: x}]}}\n"
+    result = run("-", stdin=thing + other + thing)
+    assert (result.exit_code, result.stdout) == (0, "")
+    first, last = result.stderr.splitlines()
+    assert first.startswith(
+        "Note: not read, because only a controller knows what it makes of them: spec.image of Prometheus"
+    )
+    assert set(first.partition("them: ")[2].split(", ")) == {
+        "spec.image of Prometheus (2 objects)",
+        "spec.a[].image of X",
+        "spec.a[].baseImage of X",
+    }
+    assert last == "No image found."
+
+
+def test_a_key_that_is_there_twice_is_a_warning_and_a_variable_has_its_own_sentence() -> None:
+    result = run(sample("label-twice.yaml"), sample("variable.yaml"))
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "6 images: 1 copied, 5 with warnings")
+    assert result.stdout.count("a variable that nobody filled in") == 5
+    assert "upper case" not in result.stdout
+    assert result.stderr.splitlines() == [
+        f"Warning: {sample('label-twice.yaml')}: document 1: line 8: "
+        "the key app.kubernetes.io/name is there twice; the last one counts"
+    ]
+
+
+THREE = [pod_of("gcr.io/a"), pod_of("gcr.io/b"), pod_of("gcr.io/a"), pod_of("mcr.example/x"), pod_of("old.example/x")]
+
+
+def test_each_image_is_listed_once_with_the_count_of_its_places() -> None:
+    text = "---\n".join([*THREE, pod_of("gcr.io/a", labels={"image-mirror/skip": "true"})])
+    rules = ("--rules", "gcr.io old.example=new.example")
+    result = run("--images", "-", *rules, stdin=text)
+    *table, note, last = result.stdout.splitlines()
+    assert [line.split() for line in table] == [
+        ["COUNT", "IMAGE", "BECOMES", "DECIDED", "BY"],
+        ["2", "gcr.io/a", f"{REGISTRY}/mirror/gcr.io/a:latest", "rule", "gcr.io"],
+        ["1", "gcr.io/b", f"{REGISTRY}/mirror/gcr.io/b:latest", "rule", "gcr.io"],
+        ["1", "mcr.example/x", "as", "written", "no", "rule", "names", "it"],
+        ["1", "old.example/x", "new.example/x:latest", "rule", "old.example=new.example"],
+        ["1", "gcr.io/a", "as", "written", "its", "pod", "has", "the", "label", "image-mirror/skip"],
+    ]
+    assert note.startswith("Note: decided by the rules of --rules (or MIRROR_RULES). The label of a namespace")
+    assert last == "6 images: 3 copied, 1 pulled from another place, 2 left unchanged"
+    rows = listed("--images", "-", *rules, stdin=text)
+    assert [(row["image"], row["count"]) for row in rows[:2]] == [("gcr.io/a", 2), ("gcr.io/b", 1)]
+    assert list(rows[0]) == ["image", "count", "becomes", "rule", "reason", "warning"]
+
+
+@pytest.mark.parametrize(
+    ("criteria", "text", "code"),
+    [
+        pytest.param("left", pod_of("gcr.io/a"), 0, id="nothing-left"),
+        pytest.param("left", pod_of("mcr.example/x"), 1, id="left"),
+        pytest.param("left", pod_of("$X"), 1, id="left-with-a-warning"),
+        pytest.param("warning", pod_of("mcr.example/x"), 0, id="left-without-a-warning"),
+        pytest.param("warning", pod_of("$X"), 1, id="a-warning"),
+        pytest.param("warning", pod_of("gcr.io/a") + "kind: Pod\n", 1, id="a-warning-about-a-document"),
+        pytest.param("left,warning", pod_of("gcr.io/a") + "kind: Pod\n", 1, id="either"),
+        pytest.param("warning, left", pod_of("gcr.io/a"), 0, id="neither"),
+        pytest.param("left", pod_of("mcr.example/x") + "---\nkind: [", 2, id="a-fault-comes-first"),
+        pytest.param("left", "", 0, id="nothing-at-all"),
+    ],
+)
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_fail_on_chooses_what_ends_with_1(criteria: str, text: str, code: int, output: str) -> None:
+    result = run("-", "--fail-on", criteria, "--output", output, stdin=text)
+    assert result.exit_code == code
+
+
+@pytest.mark.parametrize(
+    "options", [["--stack"], ["--stack-name", "image-mirror"], ["--stack", "--china-profile", "china"]]
+)
+def test_the_rules_of_the_deployed_stack_decide_where_it_is_asked(operated: Operated, options: list[str]) -> None:
+    rules = "gcr.io quay.io=mirror.example"
+    operated.deploy("sam-template.yaml", "cn-northwest-1", "image-mirror", CHINA_OUTPUTS, MirrorRules=rules)
+    result = run("-", *options, stdin=pod_of("quay.io/x:1") + "---\n" + pod_of("nginx"))
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    assert result.stdout.splitlines()[-2:] == [
+        "Note: decided by the rules of the stack image-mirror in cn-northwest-1. "
+        "The label of a namespace is known only from a manifest.",
+        "2 images: 1 pulled from another place, 1 left unchanged",
+    ]
+
+
+def test_without_an_answer_of_the_stack_nothing_is_shown(operated: Operated, refuse: Callable[..., None]) -> None:
+    del operated
+    refuse("cloudformation", "DescribeStacks")
+    result = run("-", "--stack", stdin=pod_of("nginx"))
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "not authorized to perform: cloudformation:DescribeStacks" in result.stderr
 
 
 def test_of_a_directory_the_manifests_are_read_in_order_and_not_those_below(tmp_path: Path) -> None:
@@ -415,8 +642,11 @@ def test_a_file_named_twice_is_read_once(tmp_path: Path) -> None:
 
 def test_manifests_without_images_are_no_error() -> None:
     result = run("-", stdin="# a chart with everything switched off\n---\n")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "The input is empty: no manifest is in it.\n")
+    result = run("-", "--output", "json", stdin="---\n")
+    assert (json.loads(result.stdout), result.stderr) == ([], "The input is empty: no manifest is in it.\n")
+    result = run("-", stdin="{apiVersion: v1, kind: ConfigMap, metadata: {name: c}}")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "No image found.\n")
-    assert listed("-", stdin="---\n") == []
 
 
 def test_the_help_of_all_commands_imports_none_and_nothing_of_aws() -> None:
@@ -457,5 +687,6 @@ print(sorted(sys.modules.keys() & {"boto3", "botocore.client", "botocore.session
         [sys.executable, "-c", program], cwd=SAMPLES.parent, capture_output=True, text=True, check=True
     )
     lines = done.stdout.splitlines()
-    assert len(lines) == 1 + 7 + 1
+    assert len(lines) == 1 + 7 + 3
+    assert lines[-2] == "7 images: 6 copied, 1 left unchanged"
     assert lines[-1] == "[]"

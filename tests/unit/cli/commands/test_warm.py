@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -125,7 +126,7 @@ def test_each_change_is_a_line_where_there_is_no_terminal() -> None:
         "COPYING   gcr.io/a/b:1",
         "COPIED    gcr.io/a/b:1",
         "my.registry/x stays as written: no rule names it",
-        "$IMAGE stays as written: the repository has upper case; write it in lower case",
+        "$IMAGE stays as written: it is a variable that nobody filled in",
     ]
     assert result.stdout.splitlines() == [
         f"STATE   IMAGE         {'COPY':<{len(REGISTRY) + 20}}  REASON",
@@ -355,6 +356,37 @@ def test_bad_input_ends_with_2_before_aws_is_asked(arguments: list[str], stdin: 
     result = run(*arguments, stdin=stdin)
     assert (result.exit_code, result.stdout) == (2, "")
     assert words in " ".join(result.stderr.split())
+
+
+@pytest.mark.usefixtures("reconciler")
+@pytest.mark.parametrize(("options", "state"), [([], "COPIED"), (["--dry-run"], "NEW")], ids=["copied", "dry-run"])
+def test_a_bad_manifest_hides_none_and_the_others_are_copied(tmp_path: Path, options: list[str], state: str) -> None:
+    (tmp_path / "a.yaml").write_text("kind: [")
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "b.yaml").write_text(manifest("gcr.io/a/b:1"))
+    (tmp_path / "below" / "kustomization.yaml").write_text("resources: [b.yaml]")
+    result = run("-R", str(tmp_path), *options)
+    assert result.exit_code == 2
+    assert [line.split()[:2] for line in result.stdout.splitlines()] == [["STATE", "IMAGE"], [state, "gcr.io/a/b:1"]]
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert errors[0].startswith(f"Error: {tmp_path}/a.yaml: document 1: line 2: not valid YAML: ")
+    assert errors[1:] == [
+        "Error: 1 document or file could not be read, as said above; the images of the others were read"
+    ]
+    assert "Note: passed over: " in result.stderr
+
+
+@pytest.mark.usefixtures("reconciler")
+def test_images_outside_pod_templates_are_copied() -> None:
+    result = run(str(sample("argo-and-tekton.yaml")), "--dry-run", "--output", "json")
+    assert result.exit_code == 0, result.output
+    assert [copy["image"] for copy in json.loads(result.stdout)] == [
+        "docker.io/team/one:1",
+        "docker.io/library/python:3.12",
+        "quay.io/team/three:1",
+        "docker.io/library/redis:7",
+        "gcr.io/kaniko-project/executor:v1.23.0",
+    ]
 
 
 @pytest.mark.parametrize(
