@@ -103,6 +103,7 @@ class Invocation:
         self.running: list[str] = []
         self.queued: list[str] = []
         self.started: list[tuple[str, str]] = []  # the namespace and the build's ID
+        self.failed: list[Key] = []  # starts that ended in an exception
 
     @property
     def over(self) -> bool:
@@ -179,17 +180,15 @@ class Reconciler:
         for start in range(0, len(unknown), _CHUNK):
             self.advance(unknown[start : start + _CHUNK], invocation)
         invocation.waiting = known | invocation.waiting
-        self._count_waits(due, now, invocation)
+        waits = set(invocation.waiting)
         after = self._fill(before, invocation, complete=not invocation.over)
+        waits -= set(invocation.failed)
+        oldest = min((due_at for key, due_at in due.items() if key not in waits), default=now)
+        # Also if nothing is due: the alarm needs a value each minute.
+        invocation.counts.add(Metric.OLDEST_DUE, max(0, now - oldest) / 1000)
         after = replace(after, waits=len(invocation.waiting), oldest=self._oldest(before.oldest, invocation))
         self._records.put_state(after)
         self._waiting = invocation.waiting
-
-    def _count_waits(self, due: Mapping[Key, int], now: int, invocation: Invocation) -> None:
-        """Count how long records have been due that wait for nothing but this function."""
-        oldest = min((due_at for key, due_at in due.items() if key not in invocation.waiting), default=now)
-        # Also if nothing is due: the alarm needs a value each minute.
-        invocation.counts.add(Metric.OLDEST_DUE, max(0, now - oldest) / 1000)
 
     def _fill(self, before: State, invocation: Invocation, *, complete: bool) -> State:
         """Start builds in the free slots. Return the state for the next run.
@@ -215,7 +214,7 @@ class Reconciler:
             if not chosen:
                 break
             invocation.started.clear()
-            self._start(chosen, repaired_at, invocation)
+            invocation.failed += self._start(chosen, repaired_at, invocation)
             out.update(namespace for namespace, _ in invocation.started)
             if refusal is not None and invocation.started:
                 refusal = tried(refusal, invocation.started[0][1], now)

@@ -1036,6 +1036,18 @@ def test_only_what_waits_for_a_slot_is_not_counted_as_overdue(
     assert len(started) == 15
 
 
+def test_a_start_that_ends_in_an_exception_is_overdue(
+    records: Records, monkeypatch: pytest.MonkeyPatch, published: Published
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(Builds, "start", fail)
+    create(records, of_namespace("a", 1, HOUR))
+    run(SCHEDULE)
+    assert published()["OldestDue"] == [3600]
+
+
 # ---- the oldest first copy ----
 
 
