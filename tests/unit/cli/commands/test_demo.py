@@ -88,6 +88,15 @@ def test_an_image_that_stays_as_written_is_warned_of_and_is_no_failure(tmp_path:
     assert "Records" not in result.stdout
 
 
+def test_more_images_than_the_stream_may_start_at_once_are_all_copied(tmp_path: Path) -> None:
+    containers = "".join(f"    - {{name: c{number}, image: 'gcr.io/team/app{number}:1'}}\n" for number in range(40))
+    file = tmp_path / "pod.yaml"
+    file.write_text(f"apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec:\n  containers:\n{containers}")
+    result = run(str(file))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.count("    REQUESTED\n    COPYING by ") == 40
+
+
 def test_a_file_without_a_pod_says_so(tmp_path: Path) -> None:
     file = tmp_path / "none.yaml"
     file.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n")

@@ -18,6 +18,7 @@ from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.manifests import FoundPod, read_valid_manifests
 from image_mirror.cli.resources import resource
 from image_mirror.pod_images import image_fields
+from image_mirror.record import Status
 from image_mirror.review import Json
 
 _DEFAULTS = ("samples", "tests/reviews/create-pod.json", "tests/reviews/create-pod-from-deployment.json")
@@ -141,14 +142,18 @@ def _show_pod(title: str, review: Json) -> Json:
 def _show_copies(aws: Emulation) -> None:
     """Let the stream start the builds, ECR's events say that the copies arrived, and the schedule see the builds' ends.
 
-    Print the states of each record.
+    The schedule starts the builds for which the stream had no slots. Print the states of each record.
     """
     states = {(record.repo, record.tag): [str(record.status)] for record in aws.records()}
     reconciler.handler(aws.stream_batch(), Context())
-    for record in aws.records():
-        states[record.repo, record.tag].append(f"{record.status} by {record.build_id}")
-        reconciler.handler(aws.push(record), Context())
-    _a_minute_later()
+    for minute in range(1, len(states) + 2):
+        for record in aws.records():
+            if record.status is Status.COPYING:
+                states[record.repo, record.tag].append(f"{record.status} by {record.build_id}")
+                reconciler.handler(aws.push(record), Context())
+        _run_schedule(minute)
+        if all(record.status is Status.COPIED and record.open_build is None for record in aws.records()):
+            break
     if states:
         typer.echo("Records, one for each image, and their states:")
     for record in aws.records():
@@ -164,9 +169,9 @@ def _show_copies(aws: Emulation) -> None:
         typer.echo("")
 
 
-def _a_minute_later() -> None:
-    """Run the schedule as if a minute had passed."""
-    with mock.patch("time.time", return_value=time.time() + 60):
+def _run_schedule(minute: int) -> None:
+    """Run the schedule as if so many minutes had passed."""
+    with mock.patch("time.time", return_value=time.time() + 60 * minute):
         reconciler.load.cache_clear()  # it holds the clock
         reconciler.handler({}, Context())
     reconciler.load.cache_clear()
