@@ -27,7 +27,7 @@ README, DESIGN, OPERATION, SECURITY, RULES = (
     (ROOT / name).read_text(encoding="utf-8")
     for name in ("README.md", "docs/design.md", "docs/operation.md", "docs/security.md", "docs/default-rules.md")
 )
-NUMBERS = {5: "five", 7: "seven", 20: "20"}
+NUMBERS = {5: "five", 7: "seven", 21: "21"}
 ORDINALS = {5: "fifth"}
 
 

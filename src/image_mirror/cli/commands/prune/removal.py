@@ -17,17 +17,16 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.aws_errors import code_of
 from image_mirror.cli.commands.prune.selection import (
-    Details,
     InUse,
     Tag,
     Unused,
     signatures_left,
-    signed_digest,
     tags,
     unused_untagged,
 )
 from image_mirror.cli.image_selection import ImageResult
 from image_mirror.cli.terminal import each
+from image_mirror.expiry import Details, signed_digest
 from image_mirror.table import Records
 
 if TYPE_CHECKING:
@@ -46,7 +45,10 @@ Key = tuple[str, str]
 
 def images(ecr: Any, repo: str) -> list[Details]:
     """Return what ECR says of a repository's images, tagged or not; [] if the repository does not exist."""
-    pages = ecr.get_paginator("describe_images").paginate(repositoryName=_repository(repo))
+    # Without the filter, ECR leaves archived images out.
+    pages = ecr.get_paginator("describe_images").paginate(
+        repositoryName=_repository(repo), filter={"imageStatus": "ANY"}
+    )
     try:
         return [image for page in pages for image in page["imageDetails"]]
     except ecr.exceptions.RepositoryNotFoundException:
