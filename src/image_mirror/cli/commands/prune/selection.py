@@ -1,7 +1,7 @@
 """Finds the images in ECR that nobody needs: from the times in ECR, the table, and what clusters run. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from image_mirror import expiry
 from image_mirror.cli.output import milliseconds
@@ -50,11 +50,15 @@ class Unused:
 
 @dataclass(slots=True)
 class Found:
-    """What nobody has pulled: what may be removed; how many a cluster runs; how many records are not COPIED."""
+    """What nobody has pulled: what may be removed; how many a cluster runs; how many records are not COPIED.
+
+    `empty` are repositories without an image, with their registry.
+    """
 
     removable: list[Unused]
     running: int = 0
     not_copied: int = 0
+    empty: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,12 @@ def unused(all_tags: Iterable[Tag], records: Mapping[tuple[str, str], Record], r
         else:
             found.removable.append(Unused(tag, record))
     return found
+
+
+def not_requested(repos: Iterable[str], records: Iterable[Record]) -> list[str]:
+    """Return the repositories for which no copy is requested, being made, or recorded as there, in order."""
+    active = {record.repo for record in records if record.is_active}
+    return sorted(repo for repo in repos if repo not in active)
 
 
 def signatures_left(repo: str, images: Sequence[Details], running: InUse) -> list[str]:
