@@ -921,8 +921,8 @@ BREAKAGES = [
         "lifecycle policies",
         "warning",
         "498 of the first 500 of 602 repositories have a lifecycle policy that is not the mirror's, which may delete "
-        "or archive copies that pods use: mirror/gcr.io/x000, mirror/gcr.io/x001, mirror/gcr.io/x002, mirror/gcr.io/x003, "
-        "mirror/gcr.io/x004 and 493 more",
+        "or archive copies that pods use: mirror/gcr.io/x000, mirror/gcr.io/x001, mirror/gcr.io/x002, "
+        "mirror/gcr.io/x003, mirror/gcr.io/x004 and 493 more",
         "--repository-name mirror/gcr.io/x000`",
         id="very-many-lifecycle-policies",
     ),
