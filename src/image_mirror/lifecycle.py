@@ -9,9 +9,10 @@
                         '--------- pod with imagePullPolicy Always (refresh) -----------'
 
 record.py says when pods and operators request a copy again; operators also remove records. If a copy is gone from ECR,
-its record is removed, so that the next pod requests it again. A record with a digest has its copy in ECR: it keeps the
-digest through a refresh and never becomes FAILED. Every record except a FAILED one has `due_at`, the time at which it
-is checked even without an event. All times are milliseconds since the epoch.
+its record is removed, so that the next pod requests it again. expiry.py says when a copy expires that nobody uses. A
+record with a digest has its copy in ECR: it keeps the digest through a refresh and never becomes FAILED. Every record
+except a FAILED one has `due_at`, the time at which it is checked even without an event. All times are milliseconds
+since the epoch.
 """
 
 import zlib

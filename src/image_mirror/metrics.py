@@ -36,6 +36,11 @@ class Metric(Enum):
     )
     COPIES_FAILED = ("CopiesFailed", "Count", "copies that became FAILED")
     COPIES_GONE = ("CopiesGone", "Count", "copies whose record was removed because ECR no longer holds them")
+    COPIES_EXPIRED = (
+        "CopiesExpired",
+        "Count",
+        "copies whose record was removed because nobody had used them for `ExpireDays`",
+    )
     ATTEMPTS_REFUSED = (
         "AttemptsRefused",
         "Count",

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cache
 from itertools import islice
 from typing import Any, Protocol, TypeVar, assert_never
@@ -22,6 +23,7 @@ from image_mirror.aws_errors import DelayedError
 from image_mirror.codebuild import MOST_BUILDS, Builds
 from image_mirror.counts import Counts
 from image_mirror.ecr import Repositories
+from image_mirror.expiry import Details, has_expired, last_use
 from image_mirror.global_access import GlobalAccount
 from image_mirror.lifecycle import (
     POLL,
@@ -395,9 +397,39 @@ class Reconciler:
 
     def _take(self, record: Record, step: NextStep, build: Build | None, invocation: Invocation) -> None:
         """Do the record's next step, and write the result."""
-        if step is Step.VERIFY:
-            step = verified(record, self._repositories.held(record), self._now(), self._policy, build)
+        looked = step is Step.VERIFY
+        if looked:
+            image, now = self._repositories.image(record), self._now()
+            step = verified(record, image["imageDigest"] if image is not None else None, now, self._policy, build)
+            if image is not None and step is not Step.REMOVE and has_expired(record, image, now, self._policy):
+                self._expire(record, image, now - self._policy.expire, invocation)
+                return
         self._write(record, step, invocation, _wait(build))
+        if looked:
+            # After the write: a refused call must not keep the record due. Each VerifyHours it is made again.
+            self._repositories.remove_released_policy(record)
+
+    def _expire(self, record: Record, image: Details, since: int, invocation: Invocation) -> None:
+        """Remove the record of a copy that nobody has used since `since`, then the copy.
+
+        In this order no pod is sent to a copy that is known to be gone. After a crash in between, the copy stays in ECR
+        without a record: the next pod requests it, and the build finds it there; or `image-mirror prune` shows it.
+        """
+        if not self._remove(record, invocation):
+            return
+        invocation.counts.add(Metric.COPIES_EXPIRED)
+        _logger.info(
+            "record changed",
+            extra={
+                "image": record.source,
+                "copy": record.destination,
+                "before": record.status,
+                "after": "expired",
+                "reason": f"not used since {datetime.fromtimestamp(last_use(image) / 1000, UTC):%Y-%m-%d}",
+                "build": record.build_id,
+            },
+        )
+        self._repositories.delete(record, image, since, lambda: not invocation.over)
 
     def _write(self, record: Record, step: NextStep, invocation: Invocation, wait: Metric = Metric.WAITS) -> None:
         """Write the result of the step, and count it if it was written; `wait` is the metric of a delay."""

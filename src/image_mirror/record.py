@@ -32,12 +32,15 @@ class Status(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """Times in milliseconds: before a FAILED copy can be requested again; before a copy by tag is refreshed (0: never);
-    between two checks that ECR still holds a copy; how long builds may fail to make a copy."""
+    between two checks that ECR still holds a copy; how long builds may fail to make a copy; how long a copy is kept
+    that nobody uses (0: for good). `expire_digests`: copies by digest expire too."""
 
     retry_failed: int = 60 * MINUTE
     refresh: int = DAY
     verify: int = DAY
     give_up: int = 72 * HOUR
+    expire: int = 0
+    expire_digests: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

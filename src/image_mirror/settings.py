@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from image_mirror.admission import SwapWhen
 from image_mirror.decisions import Mirror
-from image_mirror.record import HOUR, MINUTE, Policy
+from image_mirror.record import DAY, HOUR, MINUTE, Policy
 from image_mirror.reference import PREFIX
 from image_mirror.rules import DEFAULT_RULES, parse_rules
 
@@ -26,9 +26,8 @@ class Settings:
 
     `table` is DDB_TABLE_NAME; `secret` is GLOBAL_AKSK, the name of the secret with the global key; `project` is
     G_PROJECT_NAME, the CodeBuild project there. `kms_key_id` is the key of new repositories, "" for ECR's own
-    encryption; `max_new_images` is how many copies one pod may request; `build_quota` is
-    how many builds CodeBuild runs at once; `expire_days` is 0 for copies that are kept
-    for good; `pull_accounts` are account IDs that may pull the copies.
+    encryption; `max_new_images` is how many copies one pod may request; `build_quota` is how many builds CodeBuild runs
+    at once; `pull_accounts` are account IDs that may pull the copies.
     """
 
     table: str
@@ -41,7 +40,6 @@ class Settings:
     build_quota: int
     scan_on_push: bool
     kms_key_id: str
-    expire_days: int
     pull_accounts: tuple[str, ...]
 
     @classmethod
@@ -71,12 +69,13 @@ class Settings:
                 refresh=values["REFRESH_HOURS"] * HOUR,
                 verify=values["VERIFY_HOURS"] * HOUR,
                 give_up=values["GIVE_UP_HOURS"] * HOUR,
+                expire=values["EXPIRE_DAYS"] * DAY,
+                expire_digests=values["EXPIRE_DIGESTS"],
             ),
             max_new_images=values["MAX_NEW_IMAGES"],
             build_quota=values["BUILD_QUOTA"],
             scan_on_push=values["SCAN_ON_PUSH"],
             kms_key_id=values["REPOSITORY_KMS_KEY_ID"],
-            expire_days=values["EXPIRE_DAYS"],
             pull_accounts=values["PULL_ACCOUNTS"],
         )
 
@@ -149,5 +148,6 @@ _VARIABLES: Mapping[str, tuple[Callable[[str], Any], str | None]] = {
     "SCAN_ON_PUSH": (_flag, "false"),
     "REPOSITORY_KMS_KEY_ID": (_kms_key_id, ""),
     "EXPIRE_DAYS": (_count, "0"),
+    "EXPIRE_DIGESTS": (_flag, "false"),
     "PULL_ACCOUNTS": (_accounts, ""),
 }

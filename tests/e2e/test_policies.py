@@ -52,7 +52,7 @@ TABLE_ARN = "Resource: !GetAtt ImageListTable.Arn"
 OTHER_TABLE = "Resource: !Sub arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/Other"
 KEY = "arn:${AWS::Partition}:kms:${AWS::Region}:${AWS::AccountId}:key/${RepositoryKmsKeyId}"
 COPIES = "repository/${RepositoryPrefix}/*"
-EXPIRY = "!If [CopiesExpire, ecr:PutLifecyclePolicy, !Ref AWS::NoValue]"
+EXPIRY = "!If [CopiesExpire, ecr:BatchDeleteImage, !Ref AWS::NoValue]"
 PULLING = "!If [OtherAccountsPull, ecr:SetRepositoryPolicy, !Ref AWS::NoValue]"
 ANY_COPY = "????????????.dkr.ecr.${Region}.amazonaws.com.cn/${RepositoryPrefix}/*"
 STARTING = "Action: [codebuild:StartBuild, codebuild:BatchGetBuilds]"
@@ -86,8 +86,9 @@ def slip(resource: str, old: str, new: str, problem: str, id: str, case: str = E
         slip("ReconcilerRole", "${AWS::Partition}:ecr", "aws:ecr", NOT_ALLOWED, "another partition"),
         slip("ReconcilerRole", "- ecr:TagResource", "", NOT_ALLOWED, "no TagResource"),
         slip("ReconcilerRole", "- ecr:DescribeImages", "", NOT_ALLOWED, "no DescribeImages"),
-        slip("ReconcilerRole", f"- {EXPIRY}", "", NOT_ALLOWED, "no PutLifecyclePolicy"),
-        slip("ReconcilerRole", EXPIRY, "ecr:PutLifecyclePolicy", IDLE, "expiry unasked for", "other accounts pull"),
+        slip("ReconcilerRole", f"- {EXPIRY}", "", NOT_ALLOWED, "no BatchDeleteImage"),
+        slip("ReconcilerRole", "- ecr:DeleteLifecyclePolicy", "", NOT_ALLOWED, "no DeleteLifecyclePolicy"),
+        slip("ReconcilerRole", EXPIRY, "ecr:BatchDeleteImage", IDLE, "expiry unasked for", "other accounts pull"),
         slip("ReconcilerRole", PULLING, "ecr:SetRepositoryPolicy", IDLE, "pulls unasked for", "copies expire"),
         slip(
             "ReconcilerRole",

@@ -71,7 +71,9 @@ class Ledger:
             self._digest_since[key] = now
         elif _of(before, "digest") and not _of(after, "digest"):
             self._digest_since.pop(key, None)
-            if not self._registry.absent_within(key[0].partition("/")[2], key[1], LONGEST_INVOCATION):
+            name = key[0].partition("/")[2], key[1]
+            expired = after is None and self._registry.expires(*name)
+            if not expired and not self._registry.absent_within(*name, LONGEST_INVOCATION):
                 self._world.violated(f"{_name(key)}: lost its digest while ECR held the copy")
         if new == Status.REQUESTED and (before is None or old in (None, Status.FAILED)):
             self._asked[key] = now

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from image_mirror import lifecycle, recorder
+from image_mirror import expiry, lifecycle, recorder
 from image_mirror.aws_errors import DelayedError
 from image_mirror.record import Policy, Record, Status
 from image_mirror.table import Records
@@ -101,6 +101,20 @@ def keeping_the_record_of_a_deleted_copy() -> Iterator[None]:
         patch("image_mirror.reconciler.verified", without_removal(lifecycle.verified)),
         patch("image_mirror.reconciler.after_push_event", without_removal(lifecycle.after_push_event)),
     ):
+        yield
+
+
+@contextmanager
+def expiring_by_the_push_alone() -> Iterator[None]:
+    """A copy expires so many days after its push, as by ECR's lifecycle rules."""
+    with patch.object(expiry, "last_use", lambda image: int(image["imagePushedAt"].timestamp() * 1000)):
+        yield
+
+
+@contextmanager
+def believing_the_times_of_pulls() -> Iterator[None]:
+    """A pull counts as of the time that ECR has recorded, although later ones of the same day are not recorded."""
+    with patch.object(expiry, "DAY", 0):
         yield
 
 

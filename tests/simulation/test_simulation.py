@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from image_mirror.reference import destination_of, parse_reference
 from simulation import __main__ as command
-from simulation import mistakes
+from simulation import expiry, mistakes
 from simulation.batches import seconds_to_copied
 from simulation.big_pod import run_big_pod
 from simulation.burst import run_burst
 from simulation.codebuild import INSTALLING, PROVISIONING
+from simulation.expiry import run_expiry
 from simulation.faults import FAULTS, NO_FAULTS
-from simulation.fleet import running
+from simulation.fleet import REGISTRY, running
 from simulation.functions import WebhookInstance
 from simulation.seed import run_seed
 from simulation.week import run_week
@@ -118,6 +120,31 @@ def test_a_big_pod_makes_no_more_records_while_calls_fail_and_are_repeated() -> 
     runs = [run_big_pod(500, FAULTS, seed=seed) for seed in range(12)]
     assert sum(caused.repeated_calls for caused in runs) > 0
     assert max(caused.records for caused in runs) <= 50
+
+
+def _copies(*images: str) -> set[str]:
+    destinations = [destination_of(parse_reference(image), REGISTRY, "mirror") for image in images]
+    return {f"{destination.repository}:{destination.tag}" for destination in destinations}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_with_expire_days_copies_go_that_no_pod_uses_and_no_others(seed: int) -> None:
+    expired = run_expiry(seed, factor=0.3 * (seed % 2))
+    assert expired.violations == ()
+    stay = _copies(*expiry.DAILY, expiry.MOVING, expiry.AGAIN, expiry.BY_DIGEST)
+    assert expired.recorded == stay
+    assert expired.held >= stay
+    if seed % 2 == 0:
+        assert expired.held == stay, "a crash can leave a copy without its record"
+        assert expired.counts["pods that never pulled"] == 0
+    assert 0 < expired.untagged < 10, "of twelve images that lost their tag, each unused for another day"
+
+
+@pytest.mark.parametrize("mistake", [mistakes.expiring_by_the_push_alone, mistakes.believing_the_times_of_pulls])
+def test_a_mistake_that_deletes_copies_in_use_is_found(mistake: Callable[[], AbstractContextManager[None]]) -> None:
+    with mistake():
+        violations = run_expiry(0, factor=0).violations
+    assert any("deleted, though it was used in the days before" in violation for violation in violations)
 
 
 @pytest.mark.parametrize(

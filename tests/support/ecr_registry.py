@@ -57,6 +57,7 @@ class Registry:
 
     def __init__(self, page: int = 2) -> None:
         self.repositories: dict[str, dict[str, Image]] = {}
+        self.created: dict[str, datetime] = {}
         self.page = page
         self.failing: dict[str, str] = {}
         """Tags that ECR does not delete, each with its failure code."""
@@ -92,8 +93,21 @@ class Registry:
 
     def describe_repositories(self, asked: Json) -> Json:
         """Answer DescribeRepositories."""
-        names = sorted(self.repositories)
-        return self._paged("repositories", [{"repositoryName": name} for name in names], asked)
+        found = [
+            {"repositoryName": name, "createdAt": self.created.get(name, ago(400))}
+            for name in sorted(self.repositories)
+        ]
+        return self._paged("repositories", found, asked)
+
+    def delete_repository(self, asked: Json) -> Json:
+        """Answer DeleteRepository without force."""
+        assert "force" not in asked
+        name = asked["repositoryName"]
+        code = "RepositoryNotEmptyException" if self.repositories.get(name) else "RepositoryNotFoundException"
+        if name not in self.repositories or self.repositories[name]:
+            return {"Error": {"Code": code, "Message": "so it is"}}
+        del self.repositories[name]
+        return {"repository": {"repositoryName": name}}
 
     def describe_images(self, asked: Json) -> Json:
         """Answer DescribeImages, for all images or those that are named."""
@@ -158,6 +172,7 @@ def registry(operated: Operated, answer: Callable[[str, str, Reply], None]) -> R
     answer("ecr", "DescribeRepositories", made.describe_repositories)
     answer("ecr", "DescribeImages", made.describe_images)
     answer("ecr", "BatchDeleteImage", made.batch_delete_image)
+    answer("ecr", "DeleteRepository", made.delete_repository)
     return made
 
 

@@ -16,6 +16,7 @@ from image_mirror.cli.doctor.keys import Absent
 from image_mirror.cli.doctor.triggers import RATE, STREAM_FILTER, ecr_pattern
 from image_mirror.cli.stacks import Stack
 from image_mirror.review import Json
+from support.lifecycle_policies import RELEASED
 from support.operators import AUTH_SECRET, CHINA_OUTPUTS, GLOBAL_OUTPUTS, PULL_USER, PUSH_USER, TOKEN, Reply
 from support.templates import carry_out, load_template, parameters_of
 
@@ -26,6 +27,7 @@ _LAMBDA = f"arn:aws-cn:lambda:cn-northwest-1:{ACCOUNT}:function:"
 _RULE = f"arn:aws-cn:events:cn-northwest-1:{ACCOUNT}:rule/"
 _ROLE = f"arn:aws-cn:iam::{ACCOUNT}:role/image-mirror-"
 _STREAM = f"arn:aws-cn:dynamodb:cn-northwest-1:{ACCOUNT}:table/ImageListTable/stream/2026-11-24T19:25:00.000"
+_POLICY = json.dumps({"rules": []})
 _NOT_FOUND = {"Error": {"Code": "ResourceNotFoundException", "Message": "It is not there."}}
 
 
@@ -146,6 +148,15 @@ class Answers:
     keys: dict[str, list[Json] | None] = field(
         default_factory=lambda: {PULL_USER: [key("AKIAGLOBALEXAMPLE001")], PUSH_USER: [key("AKIACHINAEXAMPLE0001")]}
     )
+    repositories: dict[str, str | None] = field(
+        default_factory=lambda: {
+            "mirror/docker.io/library/nginx": None,
+            "mirror/gcr.io/of/older/release": RELEASED,
+            "mirrors/not/ours": _POLICY,
+            "team/app": _POLICY,
+        }
+    )
+    """Each repository in China with its lifecycle policy."""
     used: Json = field(default_factory=lambda: {"LastUsedDate": datetime.now(UTC), "ServiceName": "codebuild"})
     key_errors: dict[str, tuple[str, str]] = field(default_factory=dict)
     project: Json | None = field(default_factory=_project)
@@ -273,6 +284,11 @@ class Answers:
                 return self._list_builds(asked) if self.project else None
             case "batch_get_builds":
                 return self._get_builds(asked)
+            case "describe_repositories":
+                return {"repositories": [{"repositoryName": name} for name in self.repositories]}
+            case "get_lifecycle_policy":
+                policy = self.repositories[asked["repositoryName"]]
+                return None if policy is None else {"lifecyclePolicyText": policy}
             case "get_service_quota":
                 return None if self.quota is None else {"Quota": {"Value": self.quota}}
         raise AssertionError(f"{operation} is not answered")
@@ -362,6 +378,7 @@ def _error(operation: str, code: str, message: str) -> ClientError:
 
 # AWS's errors for missing resources, for operations whose error is not ResourceNotFoundException.
 _ABSENT = {
+    "get_lifecycle_policy": ("LifecyclePolicyNotFoundException", "Lifecycle policy does not exist."),
     "get_queue_attributes": ("AWS.SimpleQueueService.NonExistentQueue", "The specified queue does not exist."),
     "get_service_quota": (
         "NoSuchResourceException",

@@ -298,13 +298,13 @@ def test_a_removal_that_fails_although_the_item_reads_the_same_is_counted_and_ma
     world: World, published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.put(item(COPIED))
-    held = Repositories.held
+    image = Repositories.image
 
-    def look_slowly(repositories: Repositories, record: Record) -> str | None:
+    def look_slowly(repositories: Repositories, record: Record) -> Any:
         change_by_hand(world, attempts=number("0.5"))
-        return held(repositories, record)
+        return image(repositories, record)
 
-    monkeypatch.setattr(Repositories, "held", look_slowly)
+    monkeypatch.setattr(Repositories, "image", look_slowly)
     world.minutes(0)
     assert world.cloud.items() == []
     found = published()

@@ -19,7 +19,8 @@ def test_what_is_not_set_has_the_defaults_of_the_template() -> None:
         24 * HOUR,
         24 * HOUR,
     )
-    assert (settings.scan_on_push, settings.expire_days, settings.pull_accounts) == (False, 0, ())
+    assert (settings.scan_on_push, settings.pull_accounts) == (False, ())
+    assert (settings.policy.expire, settings.policy.expire_digests) == (0, False)
     assert settings.kms_key_id == ""
 
 
@@ -59,6 +60,7 @@ def test_one_error_names_all_that_is_wrong() -> None:
         pytest.param("REPOSITORY_KMS_KEY_ID", "alias/copies", id="alias of a key"),
         pytest.param("REPOSITORY_KMS_KEY_ID", "1234abcd-12ab-34cd-56ef-1234567890a", id="short key"),
         pytest.param("EXPIRE_DAYS", "soon", id="no number"),
+        pytest.param("EXPIRE_DIGESTS", "1", id="neither, for digests"),
         pytest.param("PULL_ACCOUNTS", "123456789012,5", id="no account"),
         pytest.param("MIRROR_RULES", "gcr.io=", id="bad rule"),
     ],
@@ -67,6 +69,11 @@ def test_a_wrong_value_is_quoted_with_its_name(name: str, value: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.from_env({**ENVIRONMENT, name: value})
     assert f"{name}={value!r}: " in str(caught.value)
+
+
+def test_days_of_expiry_become_a_time() -> None:
+    policy = Settings.from_env({**ENVIRONMENT, "EXPIRE_DAYS": "90", "EXPIRE_DIGESTS": "true"}).policy
+    assert (policy.expire, policy.expire_digests) == (90 * 24 * HOUR, True)
 
 
 @pytest.mark.parametrize("key", ["1234abcd-12ab-34cd-56ef-1234567890ab", "mrk-" + "0a" * 16])

@@ -8,13 +8,15 @@ from typing import Any
 from unittest import mock
 
 import boto3
+from moto.ecr.models import ecr_backends
 
 from e2e.harness.recording import Call, Recorder
 from e2e.harness.stacks import GLOBAL, Stack
 from image_mirror import reconciler, webhook
-from image_mirror.cli.emulation import TABLE, Context, Emulation, emulated_aws, http_event
+from image_mirror.cli.emulation import ACCOUNT, REGION, TABLE, Context, Emulation, emulated_aws, http_event
 from image_mirror.record import MOST_ATTEMPTS, Status
 from image_mirror.table import Records
+from support.lifecycle_policies import RELEASED
 
 REVIEWS = Path(__file__).parents[2] / "reviews"
 KEY_ID = "AKIAIOSFODNN7EXAMPLE"  # of ImagePullUser
@@ -63,7 +65,7 @@ def record_all_calls(china: Stack) -> list[Call]:
             reconciler.load()
             records = Records(boto3.client("dynamodb"), TABLE)
             functions = Functions(aws, records, recorder, china.role_of("ApiFunction"))
-            for part in (_request, _copy, _renew, _lose):
+            for part in (_request, _inherit, _copy, _renew, _lose, _expire):
                 part(functions)
     finally:
         for function in (webhook, reconciler):
@@ -88,6 +90,14 @@ def _request(functions: Functions) -> None:
         functions.review(name)
     assert functions.statuses() == {Status.REQUESTED}
     assert any(record.by_digest for record in functions.aws.records())
+
+
+def _inherit(functions: Functions) -> None:
+    """The repositories are there, with the lifecycle policy that an earlier release wrote."""
+    ecr = boto3.client("ecr")
+    for name in {record.repo.partition("/")[2] for record in functions.aws.records()}:
+        ecr.create_repository(repositoryName=name)
+        ecr.put_lifecycle_policy(repositoryName=name, lifecyclePolicyText=RELEASED)
 
 
 def _copy(functions: Functions) -> None:
@@ -139,3 +149,18 @@ def _lose(functions: Functions) -> None:
     assert functions.aws.records() == others
     functions.reconcile({})
     assert functions.aws.records() == []
+
+
+def _expire(functions: Functions) -> None:
+    """Copies that nobody has used since 1970 are deleted if the parameter says so, after their records."""
+    functions.review()
+    functions.reconcile(functions.aws.stream_batch())
+    for record in functions.aws.records():
+        functions.aws.push(record)
+    for repository in ecr_backends[ACCOUNT][REGION].repositories.values():
+        for image in repository.images:
+            image.image_pushed_at = 1
+    functions.change(status=Status.COPIED, requested_at=1, due_at=1)
+    functions.reconcile({})
+    by_tag = [record for record in functions.aws.records() if not record.by_digest]
+    assert bool(by_tag) == (os.environ["EXPIRE_DAYS"] == "0")

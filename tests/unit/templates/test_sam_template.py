@@ -283,7 +283,9 @@ def test_the_reconciler_may_do_what_it_calls_on_the_prefix_the_table_and_the_one
                 "ecr:CreateRepository",
                 "ecr:TagResource",
                 "ecr:DescribeImages",
-                "ecr:PutLifecyclePolicy",
+                "ecr:GetLifecyclePolicy",
+                "ecr:DeleteLifecyclePolicy",
+                "ecr:BatchDeleteImage",
                 "ecr:SetRepositoryPolicy",
             },
             {"Fn::Sub": ECR_COPIES},
@@ -312,12 +314,12 @@ def test_concurrency_is_reserved_only_where_it_is_asked_for(function: str, param
     assert PARAMETERS[parameter]["Default"] == 0
 
 
-def test_policies_of_repositories_may_be_written_only_where_parameters_ask_for_them() -> None:
+def test_copies_may_be_deleted_and_policies_written_only_where_parameters_ask_for_it() -> None:
     conditional = [
         each["Fn::If"] for each in statements("ReconcilerRole")["Repositories"]["Action"] if isinstance(each, dict)
     ]
     assert [(condition, action) for condition, action, _ in conditional] == [
-        ("CopiesExpire", "ecr:PutLifecyclePolicy"),
+        ("CopiesExpire", "ecr:BatchDeleteImage"),
         ("OtherAccountsPull", "ecr:SetRepositoryPolicy"),
     ]
 

@@ -6,7 +6,18 @@ line. `runner` runs the checks, and `report` prints their results.
 
 from collections.abc import Sequence
 
-from image_mirror.cli.doctor import cluster, codebuild, dynamodb, functions, keys, logins, stacks, triggers, webhook
+from image_mirror.cli.doctor import (
+    cluster,
+    codebuild,
+    dynamodb,
+    functions,
+    keys,
+    logins,
+    repositories,
+    stacks,
+    triggers,
+    webhook,
+)
 from image_mirror.cli.doctor.runner import CheckResult, Context, run
 
 # In the order in which faults are fixed.
@@ -18,6 +29,7 @@ CHECKS = (
     *dynamodb.CHECKS,
     *triggers.CHECKS,
     *functions.CHECKS,
+    *repositories.CHECKS,
     *webhook.CHECKS,
 )
 

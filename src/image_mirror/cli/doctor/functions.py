@@ -180,7 +180,8 @@ def creating(expire_days: str, pull_accounts: str) -> tuple[str, ...]:
     """Return the permissions that the reconciler's role needs in a repository, by two parameters of China's stack."""
     return (
         *("ecr:CreateRepository", "ecr:TagResource", "ecr:DescribeImages"),
-        *(("ecr:PutLifecyclePolicy",) if expire_days != "0" else ()),
+        *("ecr:GetLifecyclePolicy", "ecr:DeleteLifecyclePolicy"),
+        *(("ecr:BatchDeleteImage",) if expire_days != "0" else ()),
         *(("ecr:SetRepositoryPolicy",) if pull_accounts else ()),
     )
 

@@ -780,3 +780,99 @@ def test_the_record_of_an_older_deployment_is_left(registry: Registry, records: 
     registry.push("mirror/gcr.io/x", "1")
     assert outcomes() == {}
     assert len([each for page in records.pages() for each in page]) == 1
+
+
+# ---- empty repositories ----
+
+
+def empty(registry: Registry, name: str, days: float = 100) -> str:
+    registry.repositories[name] = {}
+    registry.created[name] = ago(days)
+    return f"{REGISTRY}/{name}"
+
+
+def test_empty_repositories_are_shown_and_with_yes_removed_without_waiting(registry: Registry, waited: Waited) -> None:
+    for name in ("mirror/gcr.io/mistyped", "mirror/gcr.io/other/name", "mirror/team", "mirrors/gcr.io/x"):
+        empty(registry, name)
+    registry.push("mirror/gcr.io/new", "1", days=1)
+    result = run("prune", "--unused-days", 30)
+    assert [re.split("  +", line) for line in result.stdout.splitlines()[1:]] == [
+        [f"{COPIES}/gcr.io/mistyped", "no", "empty", "-", "-", "would be removed"],
+        [f"{COPIES}/gcr.io/other/name", "no", "empty", "-", "-", "would be removed"],
+    ]
+    assert "0 copies of 0 bytes and 2 empty repositories would be removed; --yes removes them." in result.stderr
+    assert len(registry.repositories) == 5
+    assert outcomes("--yes", "--no-cluster") == {"gcr.io/mistyped": REMOVED, "gcr.io/other/name": REMOVED}
+    assert registry.repositories.keys() == {"mirror/team", "mirrors/gcr.io/x", "mirror/gcr.io/new"}
+    assert waited == []
+
+
+def test_copies_and_empty_repositories_are_removed_in_one_run(store: Registry, waited: Waited) -> None:
+    empty(store, "mirror/gcr.io/mistyped")
+    result = run("prune", "--unused-days", 30, "--yes", "--no-cluster")
+    assert "Removed 2 copies of 1.5 GB and 1 empty repository." in result.stderr
+    assert "mirror/gcr.io/mistyped" not in store.repositories
+    assert "mirror/gcr.io/old" in store.repositories, "the next run removes it"
+    assert len(waited) == 1
+
+
+def test_a_new_repository_stays_because_its_first_image_may_be_on_its_way(registry: Registry) -> None:
+    empty(registry, "mirror/gcr.io/new", days=29)
+    assert "There is nothing to remove." in run("prune", "--unused-days", 30).stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "stays"),
+    [
+        pytest.param(Status.REQUESTED, True, id="requested"),
+        pytest.param(Status.COPYING, True, id="copying"),
+        pytest.param(Status.COPIED, True, id="copied"),
+        pytest.param(Status.FAILED, False, id="failed"),
+    ],
+)
+def test_an_empty_repository_stays_as_long_as_a_copy_is_requested_for_it(
+    status: Status, stays: bool, registry: Registry, records: Records
+) -> None:
+    records.create(record("gcr.io/x:1", status, hours=2_000))
+    empty(registry, "mirror/gcr.io/x")
+    outcomes("--yes", "--no-cluster")
+    assert ("mirror/gcr.io/x" in registry.repositories) is stays
+
+
+def test_an_empty_repository_for_which_a_pod_has_asked_meanwhile_stays(
+    store: Registry, records: Records, waited: Waited
+) -> None:
+    empty(store, "mirror/gcr.io/x")
+
+    def meanwhile() -> None:
+        records.create(record("gcr.io/x:1", Status.REQUESTED))
+
+    waited.meanwhile = meanwhile
+    assert outcomes("--yes", "--no-cluster")["gcr.io/x"] == "kept: it was asked for meanwhile"
+    assert "mirror/gcr.io/x" in store.repositories
+
+
+def test_a_repository_that_is_no_longer_empty_or_no_longer_there_is_no_error(store: Registry, waited: Waited) -> None:
+    empty(store, "mirror/gcr.io/x")
+    empty(store, "mirror/gcr.io/y")
+
+    def meanwhile() -> None:
+        store.push("mirror/gcr.io/x", "1")
+        del store.repositories["mirror/gcr.io/y"]
+
+    waited.meanwhile = meanwhile
+    found = outcomes("--yes", "--no-cluster")
+    assert (found["gcr.io/x"], found["gcr.io/y"]) == ("kept: an image was pushed meanwhile", "gone already")
+    assert "mirror/gcr.io/x" in store.repositories
+
+
+def test_a_repository_with_only_archived_or_untagged_images_is_not_empty(registry: Registry) -> None:
+    registry.push("mirror/gcr.io/archived", "1", days=1).status = "ARCHIVED"
+    registry.push("mirror/gcr.io/untagged", days=1)
+    assert "There is nothing to remove." in run("prune", "--unused-days", 30).stderr
+
+
+def test_archived_images_are_shown_and_removed(registry: Registry, waited: Waited) -> None:
+    registry.push("mirror/gcr.io/x", "1").status = "ARCHIVED"
+    assert outcomes("--yes", "--no-cluster") == {"gcr.io/x:1": REMOVED}
+    assert (registry.tags(), len(waited)) == (set(), 1)

@@ -18,6 +18,7 @@ from image_mirror.cli.doctor.webhook import Reply
 from image_mirror.record import MINUTE, Status
 from support.cloud import REGISTRY
 from support.healthy import API, HINTS, RECONCILER, SCHEDULE, Answers, key
+from support.lifecycle_policies import RELEASED
 from support.operators import AUTH_SECRET, GLOBAL_OUTPUTS, PROFILES, PULL_USER, PUSH_USER
 
 PULL_SECRET = GLOBAL_OUTPUTS["ImagePullSecretArn"]
@@ -921,6 +922,25 @@ BREAKAGES = [
         "the stack has no ReconcilerFunctionEveryMinute",
         "",
         id="an-older-template",
+    ),
+    pytest.param(
+        lambda found: found.repositories.update({"mirror/gcr.io/x": RELEASED.replace("90 days", "a few days")}),
+        "lifecycle policies",
+        "warning",
+        "1 of 3 repositories have a lifecycle policy that is not the mirror's, which may delete or archive copies that "
+        "pods use: mirror/gcr.io/x",
+        "--repository-name mirror/gcr.io/x`",
+        id="a-lifecycle-policy-of-somebody-else",
+    ),
+    pytest.param(
+        lambda found: found.repositories.update({f"mirror/gcr.io/x{each:03}": "{}" for each in range(600)}),
+        "lifecycle policies",
+        "warning",
+        "498 of the first 500 of 602 repositories have a lifecycle policy that is not the mirror's, which may delete "
+        "or archive copies that pods use: mirror/gcr.io/x000, mirror/gcr.io/x001, mirror/gcr.io/x002, "
+        "mirror/gcr.io/x003, mirror/gcr.io/x004 and 493 more",
+        "--repository-name mirror/gcr.io/x000`",
+        id="very-many-lifecycle-policies",
     ),
 ]
 

@@ -1,6 +1,6 @@
 """The command itself: its options, and the order of its steps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,13 +8,13 @@ import typer
 
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.commands.prune.output import show
-from image_mirror.cli.commands.prune.removal import Pruning, images
-from image_mirror.cli.commands.prune.selection import InUse, Tag, Unused, in_use, tags, unused
+from image_mirror.cli.commands.prune.removal import REQUESTED, Pruning, images
+from image_mirror.cli.commands.prune.selection import InUse, Tag, Unused, in_use, not_requested, tags, unused
 from image_mirror.cli.errors import ExitCode
 from image_mirror.cli.image_selection import all_records
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfigs, StackName
-from image_mirror.cli.output import Output, OutputOption, current_time
+from image_mirror.cli.output import Output, OutputOption, current_time, milliseconds
 from image_mirror.cli.stacks import china_stack, mirror_of
 from image_mirror.cli.terminal import each, pause
 from image_mirror.decisions import Mirror
@@ -74,7 +74,8 @@ def prune(
     again, unless the CronJob names the copies themselves.
 
     It also shows, and with --yes removes, images under the mirror's prefix that have no record, from `image-mirror
-    forget` or from an older deployment. It does not remove images that are being copied, or images under other names.
+    forget` or from an older deployment, and repositories there that are empty and older than N days, for example of
+    names that do not exist. It does not remove images that are being copied, or images under other names.
     Do not use it if two stacks in one region have the same prefix: the copies of one stack have no record in the other
     stack's table.
 
@@ -85,13 +86,13 @@ def prune(
     no index refers to. Sizes are from ECR: for an image with several platforms, the size of the largest one.
 
     \b
-    --output json prints a list of objects, one for each copy, with the keys
+    --output json prints a list of objects, one for each copy or empty repository, with the keys
       image      the source, or null if there is no record
-      copy       its name in ECR
-      digest     of the image in ECR
+      copy       its name in ECR, without a tag for an empty repository
+      digest     of the image in ECR; null for an empty repository
       bytes      its size
       last_pull  in ISO 8601 and UTC; null if ECR has recorded no pull
-      pushed     in the same format
+      pushed     in the same format; null for an empty repository
       outcome    "would be removed", "removed" or "gone already";
                  "kept: " and the reason;
                  "kept, without its record, " and why it was not put back;
@@ -121,11 +122,15 @@ def prune(
     cutoff = current_time() - unused_days * DAY
     # The table is read first. Otherwise an image that is recorded while ECR is read would seem to have no record.
     existing = {(record.repo, record.tag): record for record in all_records(records)}
-    found = unused(_tags_in_ecr(ecr, mirror), existing, running, cutoff)
-    pruning = Pruning(ecr, records, cutoff) if yes and found.removable else None
+    in_ecr, empty = _in_ecr(ecr, mirror, cutoff)
+    found = unused(in_ecr, existing, running, cutoff)
+    found.empty = not_requested(empty, existing.values())
+    pruning = Pruning(ecr, records, cutoff) if yes and (found.removable or found.empty) else None
     try:
-        if pruning:
+        if pruning and found.removable:
             _remove(pruning, found.removable, clusters, mirror)
+        if pruning and found.empty:
+            _remove_empty(pruning, found.empty, records)
     finally:
         show(found, pruning, output)
     if pruning and not all(outcome.ok for outcome in pruning.outcomes.values()):
@@ -152,18 +157,38 @@ def _ask(clusters: Sequence[Cluster], mirror: Mirror) -> InUse:
     return in_use(pods, mirror)
 
 
-def _tags_in_ecr(ecr: Any, mirror: Mirror) -> list[Tag]:
-    """List the tags of all repositories with copies."""
+def _in_ecr(ecr: Any, mirror: Mirror, cutoff: int) -> tuple[list[Tag], list[str]]:
+    """List the tags of all repositories with copies, and the repositories without an image, created before `cutoff`."""
     pages = ecr.get_paginator("describe_repositories").paginate(PaginationConfig={"PageSize": 1000})
-    names = [repository["repositoryName"] for page in pages for repository in page["repositories"]]
+    repositories = [repository for page in pages for repository in page["repositories"]]
     found: list[Tag] = []
+    empty: list[str] = []
 
-    def read(name: str) -> None:
-        repo = f"{mirror.registry}/{name}"
-        found.extend(tags(repo, images(ecr, repo)))
+    def read(repository: Mapping[str, Any]) -> None:
+        repo = f"{mirror.registry}/{repository['repositoryName']}"
+        in_it = images(ecr, repo)
+        found.extend(tags(repo, in_it))
+        # A new one may wait for its first image.
+        if not in_it and milliseconds(repository["createdAt"]) < cutoff:
+            empty.append(repo)
 
-    each("reading repositories", read, [name for name in names if path_of_copy(name, mirror.prefix)])
-    return found
+    each(
+        "reading repositories",
+        read,
+        [one for one in repositories if path_of_copy(one["repositoryName"], mirror.prefix)],
+    )
+    return found, empty
+
+
+def _remove_empty(pruning: Pruning, empty: Sequence[str], records: Records) -> None:
+    """Remove empty repositories.
+
+    The table is read again, because a pod may have requested an image of one meanwhile. If a pod does so just now, the
+    next start of its build makes the repository again.
+    """
+    removable = not_requested(empty, all_records(records))
+    pruning.outcomes |= {(repo, ""): REQUESTED for repo in empty if repo not in removable}
+    pruning.remove_repositories(removable)
 
 
 def _remove(pruning: Pruning, removable: Sequence[Unused], clusters: Sequence[Cluster], mirror: Mirror) -> None:

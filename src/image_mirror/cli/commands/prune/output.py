@@ -1,4 +1,4 @@
-"""What prune prints: one row for each copy that nobody has pulled, and a summary."""
+"""What prune prints: one row for each copy that nobody has pulled or empty repository, and a summary."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,11 +16,14 @@ _WOULD_BE_REMOVED = "would be removed"
 
 @dataclass(frozen=True, slots=True)
 class PruneRow:
-    """One copy that nobody has pulled. The fields are the keys of the JSON output; times are in ISO 8601 and UTC."""
+    """One copy that nobody has pulled, or an empty repository.
+
+    The fields are the keys of the JSON output; times are in ISO 8601 and UTC.
+    """
 
     image: str | None
     copy: str
-    digest: str
+    digest: str | None
     bytes: int
     last_pull: str | None
     pushed: str | None
@@ -32,6 +35,9 @@ def show(found: Found, pruning: Pruning | None, output: Output) -> None:
     default = ENDED_EARLY.text if pruning else _WOULD_BE_REMOVED
     outcomes = pruning.outcomes if pruning else {}
     rows = [_row(one, outcomes[one.tag.key].text if one.tag.key in outcomes else default) for one in found.removable]
+    for repo in found.empty:
+        outcome = outcomes[repo, ""].text if (repo, "") in outcomes else default
+        rows.append(PruneRow(None, repo, None, 0, None, None, outcome))
     if output is Output.JSON:
         typer.echo(as_json(rows))
     elif rows:
@@ -40,8 +46,8 @@ def show(found: Found, pruning: Pruning | None, output: Output) -> None:
             (
                 row.image or row.copy,
                 "yes" if row.image else "no",
-                decimal(row.bytes),
-                (row.last_pull or "never").partition("T")[0],
+                decimal(row.bytes) if row.digest else "empty",
+                (row.last_pull or ("never" if row.digest else "-")).partition("T")[0],
                 (row.pushed or "-").partition("T")[0],
                 row.outcome,
             )
@@ -53,9 +59,12 @@ def show(found: Found, pruning: Pruning | None, output: Output) -> None:
 
 
 def _summary(found: Found, rows: Sequence[PruneRow], pruning: Pruning | None) -> Iterator[str]:
-    removed = [row for row in rows if row.outcome in (REMOVED.text, _WOULD_BE_REMOVED)]
+    ours = [row for row in rows if row.outcome in (REMOVED.text, _WOULD_BE_REMOVED)]
+    removed = [row for row in ours if row.digest]
     noun = "copy" if len(removed) == 1 else "copies"
     count = f"{len(removed):,} {noun} of {decimal(sum(row.bytes for row in removed))}"
+    if empty := len(ours) - len(removed):
+        count += f" and {empty:,} empty {'repository' if empty == 1 else 'repositories'}"
     if not rows:
         yield "There is nothing to remove."
     elif pruning:

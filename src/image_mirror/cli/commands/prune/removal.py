@@ -17,23 +17,24 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.aws_errors import code_of
 from image_mirror.cli.commands.prune.selection import (
-    Details,
     InUse,
     Tag,
     Unused,
     signatures_left,
-    signed_digest,
     tags,
     unused_untagged,
 )
 from image_mirror.cli.image_selection import ImageResult
 from image_mirror.cli.terminal import each
+from image_mirror.expiry import Details, signed_digest
 from image_mirror.table import Records
 
 if TYPE_CHECKING:
     from image_mirror.record import Record
 
 REMOVED = ImageResult("removed")
+GONE = ImageResult("gone already")
+REQUESTED = ImageResult("kept: it was asked for meanwhile")
 _IN_DOUBT = ImageResult(
     "perhaps removed: ECR gave no answer; if it is, the reconciler removes the record that was put back", ok=False
 )
@@ -46,7 +47,10 @@ Key = tuple[str, str]
 
 def images(ecr: Any, repo: str) -> list[Details]:
     """Return what ECR says of a repository's images, tagged or not; [] if the repository does not exist."""
-    pages = ecr.get_paginator("describe_images").paginate(repositoryName=_repository(repo))
+    # Without the filter, ECR leaves archived images out.
+    pages = ecr.get_paginator("describe_images").paginate(
+        repositoryName=_repository(repo), filter={"imageStatus": "ANY"}
+    )
     try:
         return [image for page in pages for image in page["imageDetails"]]
     except ecr.exceptions.RepositoryNotFoundException:
@@ -56,7 +60,7 @@ def images(ecr: Any, repo: str) -> list[Details]:
 class Pruning:
     """One run. `outcomes` has the result of each copy so far; `untagged` counts the untagged images that were removed.
 
-    Images that were used after `cutoff` are kept.
+    Images that were used after `cutoff` are kept. An empty repository has the tag "" in `outcomes`.
     """
 
     def __init__(self, ecr: Any, records: Records, cutoff: int) -> None:
@@ -82,6 +86,10 @@ class Pruning:
                 repos.setdefault(one.tag.repo, []).append(one)
         each("removing images", lambda some: self._remove(some, running), list(repos.values()))
 
+    def remove_repositories(self, repos: Sequence[str]) -> None:
+        """Remove repositories that are still empty. Raises ClientError, BotoCoreError."""
+        each("removing empty repositories", self._remove_repository, repos)
+
     def put_back(self, now: int) -> None:
         """Write the record of each kept copy again. The reconciler then checks at once that ECR has the copy."""
         try:
@@ -89,6 +97,17 @@ class Pruning:
         finally:
             for key in self._removed_records:
                 self.outcomes[key] = _not_put_back("ended early")
+
+    def _remove_repository(self, repo: str) -> None:
+        errors = self._ecr.exceptions
+        try:
+            self._ecr.delete_repository(repositoryName=_repository(repo))  # without `force`: only if it is empty
+        except errors.RepositoryNotEmptyException:
+            self.outcomes[repo, ""] = ImageResult("kept: an image was pushed meanwhile")
+        except errors.RepositoryNotFoundException:
+            self.outcomes[repo, ""] = GONE
+        else:
+            self.outcomes[repo, ""] = REMOVED
 
     def _remove_record(self, one: Unused) -> None:
         key, record = one.tag.key, one.record
@@ -128,10 +147,10 @@ class Pruning:
     def _reason_to_keep(self, before: Tag, now: Tag | None, running: InUse) -> ImageResult | None:
         if self._records.get(*before.key) is not None:
             self._removed_records.pop(before.key, None)
-            return ImageResult("kept: it was asked for meanwhile")
+            return REQUESTED
         if now is None:
             self._removed_records.pop(before.key, None)
-            return ImageResult("gone already")
+            return GONE
         if now.digest != before.digest or now.used_at > before.used_at:
             return ImageResult("kept: it was pushed or pulled meanwhile")
         if running.holds(now.repo, now.name, now.digest):

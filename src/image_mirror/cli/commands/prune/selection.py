@@ -1,26 +1,18 @@
 """Finds the images in ECR that nobody needs: from the times in ECR, the table, and what clusters run. Pure."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
+from image_mirror import expiry
 from image_mirror.cli.output import milliseconds
 from image_mirror.decisions import Mirror
+from image_mirror.expiry import Details, signed_digest
 from image_mirror.pod_images import image_fields, original_images
 from image_mirror.record import Record, Status
 from image_mirror.reference import InvalidReferenceError, NoDestinationError, destination_named, parse_reference
 from image_mirror.review import Json
 
-_INDEXES = (
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-)
-_SIGNATURE_TAG = re.compile(r"sha256-([a-f0-9]{64})\.(?:sig|att|sbom)")
 _STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
-
-Details = Mapping[str, Any]
-"""One of DescribeImages' `imageDetails`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +50,15 @@ class Unused:
 
 @dataclass(slots=True)
 class Found:
-    """What nobody has pulled: what may be removed; how many a cluster runs; how many records are not COPIED."""
+    """What nobody has pulled: what may be removed; how many a cluster runs; how many records are not COPIED.
+
+    `empty` are repositories without an image, with their registry.
+    """
 
     removable: list[Unused]
     running: int = 0
     not_copied: int = 0
+    empty: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +124,10 @@ def unused(all_tags: Iterable[Tag], records: Mapping[tuple[str, str], Record], r
     return found
 
 
-def signed_digest(tag: str) -> str | None:
-    """Return the digest of the image that a tag of cosign 2 belongs to: its signature, attestation or SBOM."""
-    found = _SIGNATURE_TAG.fullmatch(tag)
-    return f"sha256:{found[1]}" if found else None
+def not_requested(repos: Iterable[str], records: Iterable[Record]) -> list[str]:
+    """Return the repositories for which no copy is requested, being made, or recorded as there, in order."""
+    active = {record.repo for record in records if record.is_active}
+    return sorted(repo for repo in repos if repo not in active)
 
 
 def signatures_left(repo: str, images: Sequence[Details], running: InUse) -> list[str]:
@@ -150,22 +146,10 @@ def signatures_left(repo: str, images: Sequence[Details], running: InUse) -> lis
     ]
 
 
-def unused_untagged(repo: str, images: Iterable[Details], running: InUse, cutoff: int) -> tuple[list[str], list[str]]:
-    """Return the digests of a repository's untagged images that nobody has used since `cutoff`: indexes, and others.
-
-    An index is removed before the images that it refers to, because ECR keeps these as long as the index exists.
-    What refers to a subject, as a signature does, is not removed here: ECR removes it after its subject.
-    """
-    indexes: list[str] = []
-    others: list[str] = []
-    for image in images:
-        [as_tagged] = tags(repo, [{**image, "imageTags": [""]}])
-        if image.get("imageTags") or image.get("subjectManifestDigest"):
-            continue
-        if as_tagged.used_at >= cutoff or running.holds(repo, "", as_tagged.digest):
-            continue
-        (indexes if image.get("imageManifestMediaType") in _INDEXES else others).append(as_tagged.digest)
-    return indexes, others
+def unused_untagged(repo: str, images: Iterable[Details], running: InUse, cutoff: int) -> Iterator[list[str]]:
+    """Yield the digests of a repository's untagged images that nobody has used since `cutoff`: indexes, then others."""
+    for digests in expiry.unused_untagged(images, cutoff):
+        yield [digest for digest in digests if not running.holds(repo, "", digest)]
 
 
 def _names(pod: Json) -> Iterator[str]:
