@@ -36,6 +36,11 @@ class Metric(Enum):
     )
     COPIES_FAILED = ("CopiesFailed", "Count", "copies that became FAILED")
     COPIES_GONE = ("CopiesGone", "Count", "copies whose record was removed because ECR no longer holds them")
+    UNEXPECTED_PUSHES = (
+        "UnexpectedPushes",
+        "Count",
+        "pushes that changed a copy and that none of our builds made; each is counted once",
+    )
     ATTEMPTS_REFUSED = (
         "AttemptsRefused",
         "Count",

@@ -25,6 +25,7 @@ from image_mirror.ecr import Repositories
 from image_mirror.global_access import GlobalAccount
 from image_mirror.lifecycle import (
     POLL,
+    Discard,
     NextStep,
     Save,
     Step,
@@ -37,6 +38,7 @@ from image_mirror.lifecycle import (
     not_served,
     of_change,
     started,
+    unexpected_push,
     verified,
     without_copy,
 )
@@ -406,7 +408,7 @@ class Reconciler:
             case Save(record=after):
                 if not self._replace(record, after, invocation):
                     return
-            case Step.REMOVE:
+            case Step.REMOVE | Discard():
                 after = None
                 if not self._remove(record, invocation):
                     return
@@ -418,6 +420,10 @@ class Reconciler:
             invocation.unarrived.pop((record.repo, record.tag), None)
         for metric, value in of_change(record, after, wait).items():
             invocation.counts.add(metric, value)
+        if push := unexpected_push(record, step):
+            invocation.counts.add(Metric.UNEXPECTED_PUSHES)
+            digests = {"before": push[0], "after": push[1]}
+            _logger.warning("unexpected push", extra={"image": record.source, "copy": record.destination, **digests})
         if after is None or after.status is not record.status:
             _logger.info(
                 "record changed",

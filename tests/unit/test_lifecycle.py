@@ -534,6 +534,8 @@ records = st.builds(
     due_at=st.none() | st.integers(0, 2 * NOW),
     same_result=st.none() | st.sampled_from(["STALLED 1", "UNEXPLAINED 3", "x", "STALLED -1", "STALLED 9" * 99]),
     open_build=texts,
+    pushed=texts,
+    unexpected=st.none() | st.sampled_from([f"{OTHER} {HELD} 5", "x"]),
 )
 codes = st.sampled_from(["", "STALLED", "UNEXPLAINED", "UNREACHABLE"])
 builds = st.none() | st.builds(Build, st.sampled_from(BuildResult), st.text(max_size=5), code=codes)
