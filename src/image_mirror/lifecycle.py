@@ -52,7 +52,14 @@ class Save:
     record: Record
 
 
-NextStep = Step | Save
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Delete the record: under the tag of a digest ECR holds `held`, another one, which no build of ours pushes."""
+
+    held: str
+
+
+NextStep = Step | Save | Discard
 
 
 def next_step(record: Record, build: Build | None, now: int, policy: Policy) -> NextStep:
@@ -186,35 +193,46 @@ def verified(record: Record, held: str | None, now: int, policy: Policy, build: 
     """
     arrived = _is_right(record, held)
     if record.status is Status.COPIED:
-        if not arrived:
-            return Step.REMOVE
+        if held is None or not arrived:
+            return Discard(held) if held else Step.REMOVE
         after = _with_exports(replace(record, open_build=None), held, build)
+        after = replace(after, unexpected=_unexpected(record, held, now, build) or record.unexpected)
         return Save(replace(after, digest=held, updated_at=now, due_at=_next_check(record, now, policy)))
-    if arrived:
-        return Save(_copied(_with_exports(record, held, build), held, now, policy))
+    if held is not None and arrived:
+        after = replace(_with_exports(record, held, build), unexpected=_unexpected(record, held, now, build))
+        return Save(_copied(after, held, now, policy))
     lost = Build(BuildResult.REFUSED, "the build succeeded, but ECR does not hold what it pushed")
-    return Save(without_copy(replace(record, digest=None), lost, now, policy))
+    return Save(without_copy(replace(record, digest=None, unexpected=None), lost, now, policy))
 
 
 def after_push_event(record: Record, held: str | None, now: int, policy: Policy) -> NextStep:
     """Return the next step of a record that an ECR event named. The event can be late, repeated, or by another pusher.
 
     A first copy is made when ECR holds it, even if another client pushed it. A refresh ends only with its own build.
-    The build of a first copy may still copy signatures: it is looked up again until it has ended.
+    The build of a first copy may still copy signatures: it is looked up again until it has ended. A push during a
+    refresh is noticed here only while no build runs, because a running one may have made it.
     """
     arrived = _is_right(record, held)
     if record.status is None or (arrived and held == record.digest):
         return Step.WAIT
     if arrived and (record.digest is None or record.status is Status.COPIED):
-        copied = _copied(_with_exports(record, held, None), held, now, policy)
+        seen = replace(
+            _with_exports(record, held, None), unexpected=_unexpected(record, held, now) or record.unexpected
+        )
+        copied = _copied(seen, held, now, policy)
         open_build = record.build_id if record.status is Status.COPYING else record.open_build
         if open_build is not None:
             copied = replace(copied, open_build=open_build, due_at=now + POLL)
         return Save(copied)
     if not arrived and record.status is Status.COPIED:
-        return Step.REMOVE
+        return Discard(held) if held else Step.REMOVE
     if not arrived and record.digest is not None:
-        return Save(replace(record, digest=None, updated_at=now, due_at=record.due_at or now))
+        return Save(replace(record, digest=None, unexpected=None, updated_at=now, due_at=record.due_at or now))
+    if arrived and record.status is Status.REQUESTED:
+        seen = replace(
+            _with_exports(record, held, None), unexpected=_unexpected(record, held, now) or record.unexpected
+        )
+        return Save(replace(seen, digest=held, updated_at=now, due_at=record.due_at or now))
     return Step.WAIT
 
 
@@ -234,6 +252,18 @@ def not_served(record: Record, now: int, policy: Policy) -> Record:
     """Return the record of a copy whose name this deployment does not serve; it is checked again much later."""
     reason = "its registry or prefix is no longer served"
     return replace(record, error=reason, updated_at=now, due_at=_next_check(record, now, policy))
+
+
+def unexpected_push(before: Record, step: NextStep) -> tuple[str | None, str] | None:
+    """Return the old and the new digest of a push that none of our builds made, if this step notices one.
+
+    Each such push is noticed by one step: the next one finds its digest in the record.
+    """
+    if isinstance(step, Discard):
+        return before.digest, step.held
+    if isinstance(step, Save) and step.record.unexpected != before.unexpected and step.record.unexpected_push:
+        return step.record.unexpected_push[:2]
+    return None
 
 
 def of_change(before: Record, after: Record | None, wait: Metric) -> dict[Metric, float]:
@@ -287,6 +317,25 @@ def _with_exports(record: Record, held: str | None, build: Build | None) -> Reco
     if build.digest in ("", held):
         signatures = build.signatures or signatures
     return replace(record, pushed=build.digest or None, signatures=signatures)
+
+
+def _unexpected(record: Record, held: str | None, now: int, build: Build | None = None) -> str | None:
+    """Return what `Record.unexpected` is to say of the digest `held`; None if it can be a push of our builds.
+
+    Without `build`, which has ended, only what the record says is known. A build pushes one digest: of two different
+    ones during one build, another client has pushed at least one. A build that exports no digest, of an older global
+    stack, can have pushed any.
+    """
+    replaced = None
+    if build is None:
+        replaced = record.digest if held not in (record.digest, record.pushed) else None
+    elif not build.digest:
+        pass
+    elif record.status is Status.COPIED and held != record.digest:
+        replaced = record.digest
+    elif held != build.digest and (record.status is not Status.COPIED or record.unexpected is None):
+        replaced = build.digest
+    return f"{replaced} {held} {now}" if replaced else None
 
 
 def _is_right(record: Record, held: str | None) -> bool:

@@ -41,6 +41,11 @@ class Metric(Enum):
         "Count",
         "copies whose record was removed because nobody had used them for `ExpireDays`",
     )
+    UNEXPECTED_PUSHES = (
+        "UnexpectedPushes",
+        "Count",
+        "pushes that changed a copy and that none of our builds made; each is counted once",
+    )
     ATTEMPTS_REFUSED = (
         "AttemptsRefused",
         "Count",

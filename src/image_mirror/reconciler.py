@@ -27,6 +27,7 @@ from image_mirror.expiry import Details, has_expired, last_use
 from image_mirror.global_access import GlobalAccount
 from image_mirror.lifecycle import (
     POLL,
+    Discard,
     NextStep,
     Save,
     Step,
@@ -39,6 +40,7 @@ from image_mirror.lifecycle import (
     not_served,
     of_change,
     started,
+    unexpected_push,
     verified,
     without_copy,
 )
@@ -401,7 +403,7 @@ class Reconciler:
         if looked:
             image, now = self._repositories.image(record), self._now()
             step = verified(record, image["imageDigest"] if image is not None else None, now, self._policy, build)
-            if image is not None and step is not Step.REMOVE and has_expired(record, image, now, self._policy):
+            if image is not None and isinstance(step, Save) and has_expired(record, image, now, self._policy):
                 self._expire(record, image, now - self._policy.expire, invocation)
                 return
         self._write(record, step, invocation, _wait(build))
@@ -438,7 +440,7 @@ class Reconciler:
             case Save(record=after):
                 if not self._replace(record, after, invocation):
                     return
-            case Step.REMOVE:
+            case Step.REMOVE | Discard():
                 after = None
                 if not self._remove(record, invocation):
                     return
@@ -450,6 +452,10 @@ class Reconciler:
             invocation.unarrived.pop((record.repo, record.tag), None)
         for metric, value in of_change(record, after, wait).items():
             invocation.counts.add(metric, value)
+        if push := unexpected_push(record, step):
+            invocation.counts.add(Metric.UNEXPECTED_PUSHES)
+            digests = {"before": push[0], "after": push[1]}
+            _logger.warning("unexpected push", extra={"image": record.source, "copy": record.destination, **digests})
         if after is None or after.status is not record.status:
             _logger.info(
                 "record changed",

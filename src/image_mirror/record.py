@@ -4,10 +4,11 @@ All times are milliseconds since the epoch.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from image_mirror.reference import Destination, ImageReference
 
@@ -18,6 +19,8 @@ MOST_ATTEMPTS = 5
 """How often a source may refuse a copy; with the last time the request ends."""
 WEEK = 7 * DAY
 _LONG_BUILDS = ("STALLED", "TOO_LARGE")
+_DIGEST = "sha256:[0-9a-f]{64}"
+_UNEXPECTED = re.compile(f"({_DIGEST}) ({_DIGEST}) ([0-9]{{1,15}})")
 
 
 class Status(StrEnum):
@@ -43,6 +46,14 @@ class Policy:
     expire_digests: bool = False
 
 
+class Push(NamedTuple):
+    """A push that none of our builds made: the digest before it and after it, and when it was noticed."""
+
+    before: str
+    after: str
+    noticed_at: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One copy. `repo` and `tag` are its destination; `source` is the image it is made from.
@@ -54,7 +65,8 @@ class Record:
     running or ended. `digest` is what ECR holds. `error` is the latest reason, for people. `same_result` is the
     latest build's code, and how many builds in a row have ended with it. `open_build` is the ID of a build whose copy
     has arrived while its end has not been read. `pushed` is the digest that the latest such build exported, and
-    `signatures` how many signatures it copied, or why it copied none or fewer. `requested_by` is the pod that made the
+    `signatures` how many signatures it copied, or why it copied none or fewer. `unexpected` is the latest push that
+    none of our builds made, as text, until one of them makes the copy again. `requested_by` is the pod that made the
     present request, as `audit.requester` names it; None if an operator or an older release made it.
 
     `raw` is the item that a damaged record was read from: one that has other values than this record would be written
@@ -80,6 +92,7 @@ class Record:
     requested_by: str | None = None
     failing_since: int | None = None
     failures: int = 0
+    unexpected: str | None = None
     raw: Mapping[str, Any] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -91,6 +104,12 @@ class Record:
     def by_digest(self) -> bool:
         """Whether the source is named by digest, so that the copy can never be out of date."""
         return "@" in self.source
+
+    @property
+    def unexpected_push(self) -> Push | None:
+        """What `unexpected` says; None if nothing, or if it is not written as `lifecycle` writes it."""
+        found = _UNEXPECTED.fullmatch(self.unexpected or "")
+        return Push(found[1], found[2], int(found[3])) if found else None
 
     @property
     def destination(self) -> str:
@@ -175,22 +194,26 @@ def renew(record: Record, fresh: Record, *, pull_always: bool, policy: Policy) -
     if not renewed:
         return None
     failures = max(record.failures, 1) if record.status is Status.FAILED else 0
-    return replace(fresh, digest=record.digest, pushed=record.pushed, signatures=record.signatures, failures=failures)
+    kept = replace(fresh, digest=record.digest, pushed=record.pushed, signatures=record.signatures, failures=failures)
+    return replace(kept, unexpected=record.unexpected)
 
 
 def asked_again(record: Record, now: int, *, lost: bool = False) -> Record | None:
     """Return the record after an operator has retried the copy, or None if `record` stays as it is.
 
     A FAILED copy is requested again. One that waits for its next attempt gets it at once, before all others; it keeps
-    `requested_at`, because pods have waited since then. `lost` says that pods cannot pull the copy from ECR, whatever
+    `requested_at`, because pods have waited since then. A COPIED one with an unexpected push is requested again, and
+    stays in use until a build has made it. `lost` says that pods cannot pull the copy from ECR, whatever
     the record says: a COPIED one is requested again, and one that is being refreshed waits for its build as for a first
     copy.
     """
     before = record
     if lost:
         before = replace(record, digest=None, pushed=None, signatures=None, open_build=None, updated_at=now)
-    if record.status is Status.FAILED or (lost and record.status is Status.COPIED):
-        again = replace(before, status=Status.REQUESTED, requested_at=now, requested_by=None)
+        before = replace(before, unexpected=None)
+    made_again = lost or record.unexpected_push is not None
+    if record.status is Status.FAILED or (made_again and record.status is Status.COPIED):
+        again = replace(before, status=Status.REQUESTED, requested_at=now, requested_by=None, open_build=None)
     elif record.status is Status.REQUESTED and (record.due_at or 0) > now:
         again = before
     else:

@@ -48,6 +48,7 @@ def repaired(record: Record, source: str | None, now: int, policy: Policy) -> Re
         failures=record.failures if record.failures <= _MOST_COUNTED else 0,
         digest=record.digest if record.digest and _DIGEST.fullmatch(record.digest) and not is_other else None,
         error=record.error and record.error[:_LONGEST_ERROR],
+        unexpected=record.unexpected if record.unexpected_push and not is_other else None,
         same_result=record.same_result if _SAME_RESULT.fullmatch(record.same_result or "") else None,
     )
     if sound.status is Status.FAILED:

@@ -136,7 +136,7 @@ def test_with_an_address_each_alarm_is_mailed_when_it_rings_and_when_it_ends(bui
         assert (subscription["TopicArn"], subscription["Protocol"]) == (topic, "email")
         assert subscription["Endpoint"] == "ops@example.com"
         alarms = region.client("cloudwatch").describe_alarms()["MetricAlarms"]
-        assert len(alarms) == 7
+        assert len(alarms) == 9
         assert all(alarm["AlarmActions"] == alarm["OKActions"] == [topic] for alarm in alarms)
     finally:
         built.deploy(china.name, "--parameter-overrides", 'AlarmEmail=""')

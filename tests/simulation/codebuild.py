@@ -41,6 +41,7 @@ class Build:
     ended: str | None = None
     ended_at: float = 0.0
     pushed: bool = False
+    digest: str = ""
 
     @property
     def charges_an_attempt(self) -> bool:
@@ -138,7 +139,7 @@ class CodeBuild:
         digest = self._sources.digest(build.source)
         if digest is None:
             return "NOT_FOUND"
-        build.pushed = self._registry.push(build.repository, build.tag, digest)
+        build.pushed, build.digest = self._registry.push(build.repository, build.tag, digest), digest
         return result if build.pushed else "TARGET_LOGIN"
 
     def _conclude(self, build: Build, ended: str) -> None:
@@ -150,12 +151,17 @@ class CodeBuild:
 
 
 def _describe(build: Build) -> dict[str, Any]:
-    """Return an entry of BatchGetBuilds. The number decides whether the exported variables are missing."""
+    """Return an entry of BatchGetBuilds. The number decides whether the exported variables are missing.
+
+    A build with a copy exports its digest, except one in ten, as one of an older global stack.
+    """
     described: dict[str, Any] = {"id": build.build_id, "buildStatus": "IN_PROGRESS", "currentPhase": "COMPLETED"}
     if build.ended is None:
         return {**described, "currentPhase": "QUEUED" if build.began is None else "BUILD"}
     if build.ended == "COPIED":
-        return {**described, "buildStatus": "SUCCEEDED"}
+        exported = {} if build.build_id[-1] == "9" else {"COPY_RESULT": "COPIED", "COPY_DIGEST": build.digest}
+        variables = [{"name": name, "value": value} for name, value in exported.items()]
+        return {**described, "buildStatus": "SUCCEEDED", "exportedEnvironmentVariables": variables}
     status = {"TIMED_OUT": "TIMED_OUT", "QUEUE_TIMED_OUT": "TIMED_OUT", "FAULT": "FAULT"}.get(build.ended, "FAILED")
     phase = "QUEUED" if build.ended == "QUEUE_TIMED_OUT" else "BUILD"
     message = "Error while executing command. Reason: exit status"

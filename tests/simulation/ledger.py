@@ -39,6 +39,7 @@ class Ledger:
         self.sent_pods: list[SentPod] = []
         self.deleted: Counter[Key] = Counter()
         self.recorded_builds: set[str] = set()
+        self._strangers: set[str] = set()
         self._finished: list[tuple[float, float]] = []
 
     @property
@@ -67,6 +68,11 @@ class Ledger:
             self._world.violated(f"{_name(key)}: removed while it was {old}")
         if build_id := _of(after, "build_id"):
             self.recorded_builds.add(build_id)
+        if (noticed := _of(after, "unexpected")) and noticed != _of(before, "unexpected"):
+            by_stranger = not self._strangers.isdisjoint(noticed.split())
+            self._world.counts[
+                "pushes of strangers noticed" if by_stranger else "pushes of builds held against us"
+            ] += 1
         if _of(after, "digest") and not _of(before, "digest"):
             self._digest_since[key] = now
         elif _of(before, "digest") and not _of(after, "digest"):
@@ -104,6 +110,13 @@ class Ledger:
         """Check a pod whose image is left unchanged although the webhook, called at `asked_at`, has answered."""
         if key in self._digest_since and self._digest_since[key] < asked_at - self._sent_within:
             self._world.violated(f"{_name(key)}: has a digest, but a pod was not sent to it")
+
+    def push_as_a_stranger(self, key: Key, digest: str) -> None:
+        """Push an image in place of a copy, as a thief of the build's key can."""
+        if self._registry.push(key[0].partition("/")[2], key[1], digest):
+            self._strangers.add(digest)
+            state = _of(self._table.items.get(key), "status") or "no record"
+            self._world.counts[f"pushes of strangers: {state}"] += 1
 
     def delete(self, key: Key) -> None:
         """Delete a copy from ECR behind the product's back."""

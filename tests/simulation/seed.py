@@ -94,8 +94,7 @@ def _populate(fleet: Fleet) -> list[str]:
 
 
 def _push_as_a_stranger(fleet: Fleet, image: str) -> None:
-    destination = fleet.cluster.destination(image)
-    fleet.registry.push(destination.repository, destination.tag, f"sha256:{fleet.world.dice.getrandbits(256):064x}")
+    fleet.ledger.push_as_a_stranger(fleet.cluster.key(image), f"sha256:{fleet.world.dice.getrandbits(256):064x}")
 
 
 def _wait_until_idle(fleet: Fleet) -> None:

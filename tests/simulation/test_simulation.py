@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from hashlib import sha256
 from multiprocessing import dummy
 from pathlib import Path
@@ -23,6 +24,7 @@ from simulation.faults import FAULTS, NO_FAULTS
 from simulation.fleet import REGISTRY, running
 from simulation.functions import WebhookInstance
 from simulation.seed import run_seed
+from simulation.thief import run_thief
 from simulation.week import run_week
 
 _SEEDS = 200
@@ -68,6 +70,9 @@ def test_every_copy_that_a_pod_was_sent_to_arrives_whatever_fails(first: int) ->
     # A lost answer to StartBuild costs a second build only where its token has run out meanwhile.
     assert total["duplicate builds"] <= total["builds"] * 0.005
     assert total["builds the table never knew"] <= total["builds"] * 0.01
+    # Pushes of other clients are noticed, and at most a few of our own, for which the alarm's threshold has room.
+    assert total["pushes of strangers noticed"] > 0
+    assert total["pushes of builds held against us"] <= 1
     # Few pods were answered from an outdated cache. The ledger checks that it was outdated for at most a minute.
     assert total["pods answered from a warm cache after a deletion"] <= total["pods sent to a copy"] * 0.01
 
@@ -145,6 +150,15 @@ def test_a_mistake_that_deletes_copies_in_use_is_found(mistake: Callable[[], Abs
     with mistake():
         violations = run_expiry(0, factor=0).violations
     assert any("deleted, though it was used in the days before" in violation for violation in violations)
+
+
+@pytest.mark.parametrize("lost", [0.0, 0.5], ids=["events arrive", "half of the events are lost"])
+def test_each_copy_that_a_thief_replaces_is_marked_until_a_build_makes_it_again(lost: float) -> None:
+    for seed in range(3):
+        theft = run_thief(replace(NO_FAULTS, event_lost=lost), seed=seed)
+        assert theft.violations == ()
+        assert (theft.replaced, theft.marked, theft.marked_after_refresh) == (12, 12, 0)
+        assert theft.held_against_builds == 0
 
 
 @pytest.mark.parametrize(

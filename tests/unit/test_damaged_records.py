@@ -96,6 +96,7 @@ KINDS: dict[str, Item] = {
     "a build that is a number": item(COPYING, build_id=number(1)),
     "a build that is no ID": item(COPYING, build_id={"S": "ImagePullProject:a b\n"}),
     "an open build without its ID": item(COPIED, build_id=number(1), open_build={"S": "ImagePullProject:1"}),
+    "an unexpected push without digests": item(COPIED, unexpected={"S": "yesterday"}),
     "a digest that is a boolean": item(COPIED, digest={"BOOL": True}),
     "a digest that is none": item(COPIED, digest={"S": "latest"}),
     "copied without a digest": item(COPIED, digest=None, due_at=number(NOON + HOUR)),

@@ -534,6 +534,8 @@ records = st.builds(
     due_at=st.none() | st.integers(0, 2 * NOW),
     same_result=st.none() | st.sampled_from(["STALLED 1", "UNEXPLAINED 3", "x", "STALLED -1", "STALLED 9" * 99]),
     open_build=texts,
+    pushed=texts,
+    unexpected=st.none() | st.sampled_from([f"{OTHER} {HELD} 5", "x"]),
 )
 codes = st.sampled_from(["", "STALLED", "UNEXPLAINED", "UNREACHABLE"])
 builds = st.none() | st.builds(Build, st.sampled_from(BuildResult), st.text(max_size=5), code=codes)
@@ -635,7 +637,10 @@ class History(RuleBasedStateMachine):
     @invariant()
     def what_failed_says_why_after_five_attempts_or_at_once(self) -> None:
         if self.record is not None and self.record.status is Status.FAILED:
-            assert self.record.attempts == MOST_ATTEMPTS or self.may_end_at_once
+            failing = self.record.updated_at - (self.record.failing_since or self.record.updated_at)
+            has_one_build, took_too_long = self.record.failures > 1, failing >= POLICY.give_up
+            may_end = self.may_end_at_once or has_one_build or took_too_long
+            assert self.record.attempts == MOST_ATTEMPTS or may_end
             assert self.record.error
 
     def teardown(self) -> None:

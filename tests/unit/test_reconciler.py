@@ -614,6 +614,42 @@ def test_the_metrics_of_a_copy_count_each_step_from_its_request_to_copied(
     assert published() == {}, "the same event again"
 
 
+@pytest.mark.parametrize("source", ["gcr.io/team/app:1", f"gcr.io/team/app@{DIGEST}"], ids=["by tag", "by digest"])
+@pytest.mark.parametrize("lost", [False, True], ids=["by its event", "at the next look, as the event was lost"])
+def test_a_push_in_place_of_a_copy_is_logged_and_counted_once(
+    cloud: Cloud, records: Records, published: Published, logged: io.StringIO, source: str, lost: bool
+) -> None:
+    requested = fresh(source, age=HOUR)
+    record = create(records, replace(requested, status=Status.COPIED, digest=DIGEST, pushed=DIGEST, due_at=now() - 1))
+    cloud.ecr.create_repository(repositoryName="mirror/gcr.io/team/app")
+    pushed = cloud.push("mirror/gcr.io/team/app", record.tag)
+    for _ in range(2):
+        run(SCHEDULE if lost else ecr_event(tag=record.tag))
+    lines = [line for line in map(json.loads, logged.getvalue().splitlines()) if line["message"] == "unexpected push"]
+    assert [(line["image"], line["copy"], line["before"], line["after"]) for line in lines] == [
+        (source, record.destination, DIGEST, pushed)
+    ]
+    assert published()["UnexpectedPushes"] == [1]
+    after = records.get(record.repo, record.tag)
+    if "@" in source:
+        assert after is None
+    else:
+        assert after is not None
+        assert (after.status, after.digest) == (Status.COPIED, pushed)
+        assert after.unexpected == f"{DIGEST} {pushed} {after.updated_at}"
+
+
+def test_a_write_that_another_invocation_has_made_counts_no_push(
+    cloud: Cloud, records: Records, published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(records, replace(fresh(age=HOUR), status=Status.COPIED, digest=DIGEST))
+    cloud.ecr.create_repository(repositoryName="mirror/gcr.io/team/app")
+    cloud.push("mirror/gcr.io/team/app", "1")
+    monkeypatch.setattr(Records, "replace", lambda _self, old, _new: replace(old, updated_at=now() + 1))
+    run(ecr_event())
+    assert published() == {}
+
+
 def test_the_scheduled_run_publishes_how_long_the_oldest_has_been_due(records: Records, published: Published) -> None:
     run(SCHEDULE)
     assert published() == NOTHING_DUE

@@ -87,6 +87,12 @@ AGAIN: dict[str, Any] = {"status": REQUESTED, "requested_at": NOW, "updated_at":
             {"open_build": None},
             id="an open build that cannot be looked up",
         ),
+        pytest.param(made(COPIED, unexpected="x"), {"unexpected": None}, id="an unexpected push of nothing"),
+        pytest.param(
+            made(COPIED, source="gcr.io/b:1", unexpected=f"{DIGEST} {DIGEST} 5"),
+            {**AGAIN, "source": SOURCE, "digest": None, "unexpected": None},
+            id="an unexpected push in place of another image's copy",
+        ),
         pytest.param(made(COPIED, source=""), {"source": SOURCE}, id="no source"),
         pytest.param(made(FAILED, source="x"), {"source": SOURCE}, id="failed, with another source"),
         pytest.param(

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 import pytest
 from botocore.exceptions import ClientError
 
+from image_mirror import table
 from image_mirror.record import Record, Status
 from image_mirror.table import Item, Records, UnusableRecordError, to_item, to_record
 from support.cloud import REGISTRY, Cloud
@@ -30,6 +31,7 @@ FULL = Record(
     requested_by="shop/ReplicaSet/web-5d9c",
     failing_since=1_800_000_000_789,
     failures=2,
+    unexpected=f"sha256:{'c' * 64} sha256:{'a' * 64} 2000",
 )
 
 
@@ -41,6 +43,20 @@ def records(cloud: Cloud) -> Records:
 def test_an_item_says_all_that_a_record_says() -> None:
     assert all(getattr(FULL, field.name) for field in fields(FULL) if field.init), "a new field needs a value here"
     assert to_record(to_item(FULL)) == FULL
+
+
+def test_an_older_release_leaves_what_it_does_not_know(
+    cloud: Cloud, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records.create(FULL)
+    with monkeypatch.context() as older:
+        older.delitem(table._TYPES, "unexpected")
+        older.setattr(table, "_OURS", tuple(name for name in table._OURS if name != "unexpected"))
+        found = records.get(REPO, "1")
+        assert found == replace(FULL, unexpected=None)
+        assert found.raw is None
+        records.replace(found, replace(found, status=Status.COPIED, updated_at=9))
+    assert [to_record(item) for item in cloud.items()] == [replace(FULL, status=Status.COPIED, updated_at=9)]
 
 
 def test_only_what_is_due_has_the_keys_of_the_index() -> None:

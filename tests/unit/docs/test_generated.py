@@ -27,7 +27,7 @@ README, DESIGN, OPERATION, SECURITY, RULES = (
     (ROOT / name).read_text(encoding="utf-8")
     for name in ("README.md", "docs/design.md", "docs/operation.md", "docs/security.md", "docs/default-rules.md")
 )
-NUMBERS = {5: "five", 8: "eight", 22: "22"}
+NUMBERS = {5: "five", 9: "nine", 23: "23"}
 ORDINALS = {5: "fifth"}
 
 

@@ -241,6 +241,7 @@ def rule(name: str) -> tuple[int, int, int, float, str]:
         pytest.param("WebhookFailsAlarm", (2, 12, 300, 1, "notBreaching"), id="one in a hundred, twice in an hour"),
         pytest.param("ManyBuildsAlarm", (1, 1, 86_400, 3000, "notBreaching"), id="more builds than expected in a day"),
         pytest.param("RefusedRequestsAlarm", (2, 3, 300, 300, "notBreaching"), id="one a second for ten minutes"),
+        pytest.param("UnexpectedPushesAlarm", (1, 1, 3600, 1, "notBreaching"), id="two pushes in an hour"),
     ],
 )
 def test_an_alarm_rings(name: str, expected: tuple[int, int, int, float, str]) -> None:
@@ -250,7 +251,7 @@ def test_an_alarm_rings(name: str, expected: tuple[int, int, int, float, str]) -
 
 
 def test_every_alarm_is_in_the_table_of_rules() -> None:
-    assert len(ALARMS) == 8
+    assert len(ALARMS) == 9
 
 
 def test_the_access_log_has_neither_the_path_nor_the_body() -> None:

@@ -1,4 +1,4 @@
-"""`image-mirror retry`: requests copies again that have failed, wait for their next attempt, or are gone from ECR."""
+"""`image-mirror retry`: requests copies again: failed, waiting, gone from ECR, or pushed by another client."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -26,23 +26,29 @@ def retry(
     gone: Annotated[
         bool, typer.Option("--gone", help="Only copies that are COPIED and that ECR no longer holds; all, or of IMAGE.")
     ] = False,
+    unexpected: Annotated[
+        bool,
+        typer.Option("--unexpected", help="Only copies with a push that no build made; all, or of IMAGE."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")] = False,
     china_profile: ChinaProfile = None,
     china_region: ChinaRegion = None,
     stack_name: StackName = None,
 ) -> None:
-    """Request copies again that have failed or that ECR has lost, and start copies that wait for their next attempt.
+    """Request copies again that failed, that ECR has lost, or that another client has pushed; start those that wait.
 
     \b
     image-mirror retry gcr.io/google-samples/hello-app:1.0
     image-mirror retry --failed
     image-mirror retry --gone 'gcr.io/*'
+    image-mirror retry --unexpected
 
     The copy is requested again and has all five attempts again. The build starts at once, or when CodeBuild has
     capacity. A copy that is being made does not change. If the record is COPIED, ECR is asked: a copy that is there
     does not change, and one that was deleted or archived is requested again. `image-mirror status --verify` only shows
-    these. Pods that wait for the copy start when it is in ECR. Pods that were created while the record was FAILED keep
-    their source image.
+    these. A copy with an unexpected push is requested again too, and pods use what was pushed until a build has
+    replaced it. If the key is stolen, run `image-mirror connect --rotate` first. Pods that wait for the copy start when
+    it is in ECR. Pods that were created while the record was FAILED keep their source image.
 
     A copy under a registry or prefix that the stack no longer serves does not change, because no build starts for it.
 
@@ -54,23 +60,28 @@ def retry(
     Prints a line for each image. Exits with 1 if an image has no record, if it is no longer served, or if its record
     was removed or changed again and again in the meantime.
     """
-    if failed and (gone or images):
-        raise typer.BadParameter("cannot be combined with images or --gone", param_hint="--failed")
-    if not (failed or gone or images):
-        raise typer.BadParameter("give images, --failed or --gone")
+    if failed and (gone or unexpected or images):
+        raise typer.BadParameter("cannot be combined with images, --gone or --unexpected", param_hint="--failed")
+    if gone and unexpected:
+        raise typer.BadParameter("cannot be combined with --gone", param_hint="--unexpected")
+    if not (failed or gone or unexpected or images):
+        raise typer.BadParameter("give images, --failed, --gone or --unexpected")
     stack = china_stack(Account("china", china_profile, china_region), stack_name)
     records = Records(stack.account.client("dynamodb"), stack.output("ImageListTableName"))
     mirror = mirror_of(stack)
     found = select(images, records, mirror) if images else Selection(all_records(records), [])
     if failed:
         found = Selection([record for record in found.records if record.status is Status.FAILED], [])
+    if unexpected:
+        found = Selection([record for record in found.records if record.unexpected_push], found.missing)
     ecr = stack.account.client("ecr")
     held = look_up(ecr, mirror, [record for record in found.records if record.status is Status.COPIED])
     if gone:
         lost = [record for record in found.records if record.destination in held and held[record.destination].lost]
         found = Selection(lost, found.missing)
-    if not found.records and (failed or gone):
-        typer.echo("No copy is FAILED." if failed else "No copy is gone from ECR.", err=True)
+    if not found.records and (failed or gone or unexpected):
+        none = "is FAILED" if failed else "is gone from ECR" if gone else "has an unexpected push"
+        typer.echo(f"No copy {none}.", err=True)
 
     def step(record: Record) -> ImageResult:
         if not mirror.serves(record.repo):
@@ -96,7 +107,7 @@ def _preview(record: Record, held: Held | None) -> ImageResult:
     lost = held is not None and held.lost
     if asked_again(record, current_time(), lost=lost) is None:
         return _unchanged(record, held)
-    return ImageResult(f"would be requested again{f': {held}' if lost else ''}")
+    return ImageResult(f"would be requested again{_why(held)}")
 
 
 def _retry(records: Records, record: Record, held: Held | None, look: Callable[[Record], Held]) -> ImageResult:
@@ -106,8 +117,7 @@ def _retry(records: Records, record: Record, held: Held | None, look: Callable[[
     """
     current = record
     for _ in range(_MOST_RACES):
-        lost = held is not None and held.lost
-        again = asked_again(current, current_time(), lost=lost)
+        again = asked_again(current, current_time(), lost=held is not None and held.lost)
         if again is None:
             return _unchanged(current, held)
         try:
@@ -116,11 +126,18 @@ def _retry(records: Records, record: Record, held: Held | None, look: Callable[[
             remedy = f"image-mirror forget --force {title(current)} removes it"
             return ImageResult(f"unchanged: the table refuses its record; {remedy}", ok=False)
         if found is again:
-            return ImageResult(f"requested again{f': {held}' if lost else ''}")
+            return ImageResult(f"requested again{_why(held)}")
         if found is None:
             return ImageResult("its record was removed in the meantime; the next pod requests it", ok=False)
         current, held = found, look(found) if found.status is Status.COPIED else None
     return ImageResult("unchanged: its record keeps changing; try again", ok=False)
+
+
+def _why(held: Held | None) -> str:
+    """Return what follows "requested again" for a copy that was COPIED, "" for others."""
+    if held is None:
+        return ""
+    return f": {held}" if held.lost else ": none of our builds made its latest push"
 
 
 def _unchanged(record: Record, held: Held | None) -> ImageResult:

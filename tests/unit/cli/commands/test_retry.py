@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from image_mirror.cli import terminal
 from image_mirror.decisions import Mirror
 from image_mirror.lifecycle import Step, next_step
-from image_mirror.record import MOST_ATTEMPTS, Policy, Record, Status, asked_again, idempotency_token
+from image_mirror.record import HOUR, MOST_ATTEMPTS, Policy, Record, Status, asked_again, idempotency_token
 from image_mirror.reference import destination_named, parse_reference
 from image_mirror.rules import DEFAULT_RULES, parse_rules
 from image_mirror.table import Records, UnusableRecordError
@@ -119,6 +119,36 @@ def test_a_new_request_by_an_operator_names_no_pod_and_one_that_is_hurried_keeps
     assert (again.requested_by, hurried.requested_by) == (None, "shop/Pod/p")
 
 
+MARKED = record("gcr.io/fine:1", Status.COPIED, at=NOON, unexpected=f"sha256:{'b' * 64} {DIGEST} {NOON - HOUR}")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["gcr.io/fine:1"], ["--unexpected"], ["--unexpected", "gcr.io/*"]], ids=["named", "all", "of a glob"]
+)
+def test_a_copy_with_an_unexpected_push_is_made_again_and_stays_in_use_until_then(
+    records: Records, operated: Operated, arguments: list[str]
+) -> None:
+    write(operated.cloud.dynamodb, [MARKED])
+    reason = "none of our builds made its latest push"
+    dry = run("retry", "--dry-run", *arguments)
+    assert (dry.exit_code, dry.stdout) == (0, f"gcr.io/fine:1: would be requested again: {reason}\n")
+    assert read(records, MARKED) == MARKED
+    result = run("retry", *arguments)
+    assert (result.exit_code, result.stdout) == (0, f"gcr.io/fine:1: requested again: {reason}\n")
+    after = read(records, MARKED)
+    assert after is not None
+    assert next_step(after, None, now(), Policy()) == Step.START
+    assert (after.digest, after.unexpected) == (DIGEST, MARKED.unexpected)
+    assert read(records, FAILED) == FAILED
+    assert idempotency_token(after) != idempotency_token(MARKED)
+
+
+def test_without_an_unexpected_push_nothing_is_requested_again(records: Records) -> None:
+    result = run("retry", "--unexpected")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "No copy has an unexpected push.\n")
+    assert read(records, COPIED) == COPIED
+
+
 def test_each_image_is_requested_again_or_the_reason_is_printed(records: Records) -> None:
     result = run("retry", *(each.source or each.destination for each in ALL))
     assert (result.exit_code, result.stderr) == (0, "")
@@ -199,12 +229,18 @@ def test_an_image_without_a_record_ends_with_1_and_the_others_are_done(command: 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        pytest.param(["retry"], "give images, --failed or --gone", id="nothing"),
+        pytest.param(["retry"], "give images, --failed, --gone or --unexpected", id="nothing"),
         pytest.param(
-            ["retry", "--failed", "gcr.io/x:1"], "--failed: cannot be combined with images or --gone", id="both"
+            ["retry", "--failed", "gcr.io/x:1"], "--failed: cannot be combined with images, --gone", id="both"
         ),
         pytest.param(
-            ["retry", "--failed", "--gone"], "--failed: cannot be combined with images or --gone", id="both-options"
+            ["retry", "--failed", "--gone"], "--failed: cannot be combined with images, --gone", id="both-options"
+        ),
+        pytest.param(["retry", "--failed", "--unexpected"], "--gone or --unexpected", id="failed-with-unexpected"),
+        pytest.param(
+            ["retry", "--gone", "--unexpected"],
+            "--unexpected: cannot be combined with --gone",
+            id="gone-with-unexpected",
         ),
         pytest.param(
             ["retry", "gcr.io/broken:1", "gcr.io/X:1"], "the repository has upper case", id="retry-no-reference"

@@ -170,6 +170,7 @@ def test_json_has_all_that_the_records_say() -> None:
         "signatures": None,
         "reason": "RATE_LIMITED: toomanyrequests",
         "requested_by": "shop/ReplicaSet/web-5d9c",
+        "unexpected_push": None,
     }
     assert (rows[4]["state"], rows[4]["requested_at"]) == (None, None)
 
@@ -240,6 +241,29 @@ def test_one_image_is_shown_in_full_with_its_build_and_the_end_of_its_log(name: 
 def test_one_image_is_shown_with_who_requested_it() -> None:
     result = run("status", "quay.io/waiting:1")
     assert dict(line.split(None, 1) for line in result.stdout.splitlines())["requester"] == "shop/ReplicaSet/web-5d9c"
+
+
+def test_a_copy_with_an_unexpected_push_comes_first_with_both_digests_and_what_to_do(table: Operated) -> None:
+    marked = replace(COPIED, unexpected=f"{OTHER_DIGEST} {DIGEST} {NOON - 2 * HOUR}")
+    write(table.cloud.dynamodb, [marked])
+    result = run("status")
+    assert result.stdout.splitlines()[1].startswith("gcr.io/fine:1 ")
+    assert result.stdout.splitlines()[1].endswith(
+        f"unexpected push of {DIGEST}; `image-mirror status IMAGE` says what to do"
+    )
+    assert result.stderr.endswith(" 1 of an older deployment; 1 with an unexpected push\n")
+    assert listed()[0]["unexpected_push"] == {
+        "before": OTHER_DIGEST,
+        "after": DIGEST,
+        "noticed_at": utc(NOON - 2 * HOUR),
+    }
+    [line] = re.findall("^unexpected  (.*)$", run("status", "gcr.io/fine:1").stdout, re.MULTILINE)
+    assert line.startswith(f"{DIGEST} in place of {OTHER_DIGEST}, noticed ")
+    assert "(2h ago)" in line
+    assert "image-mirror connect --rotate" in line
+    assert "image-mirror retry" in line
+    assert change(COPIED, marked) is not None
+    assert len(entry(marked, NOON)) == 2
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,10 @@ def status(
     '*/library/nginx:*'. "*" also matches "/", and upper and lower case differ. AGE is the time since the copy was
     requested, CHANGED the time since its record was written. ATTEMPTS is how many of its five attempts are used.
 
+    A copy with an unexpected push comes first: ECR holds, or held for a time, a digest that none of our builds pushed.
+    The key in ImagePullSecret may be stolen: `image-mirror connect --rotate` replaces it. Pods still use the copy.
+    `image-mirror retry --unexpected` makes it again from its source.
+
     The global account is asked only if you name one image: for the phases of its build and the last 20 lines of the
     log. ECR is then asked too, if the record says that the copy has arrived. Without --verify, a list shows only what
     the records say.
@@ -95,6 +99,9 @@ def status(
       reason        of the latest failure or delay, or null
       requested_by  NAMESPACE/KIND/NAME of the pod's controller or of the pod that requested
                     it; null for a request by an operator or of an older release
+      unexpected_push
+                    null, or an object with before, after (digests) and noticed_at: the latest
+                    push that none of our builds made
     For one image it prints one object with these keys and
       in_ecr        held, gone, archived, other digest, not served; null if the copy has not
                     arrived, or if ECR gave no answer

@@ -1,7 +1,7 @@
 """How records are printed: what needs attention first; as JSON, as a table, and as lines for a terminal."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import typer
@@ -40,10 +40,12 @@ class RecordRow:
     signatures: str | None
     reason: str | None
     requested_by: str | None
+    unexpected_push: dict[str, str | None] | None
 
 
 def record_row(record: Record) -> RecordRow:
     """Return a record for the JSON output."""
+    push = record.unexpected_push
     return RecordRow(
         image=title(record),
         copy=record.destination,
@@ -58,15 +60,19 @@ def record_row(record: Record) -> RecordRow:
         signatures=record.signatures,
         reason=record.error,
         requested_by=record.requested_by,
+        unexpected_push=push and {"before": push.before, "after": push.after, "noticed_at": utc(push.noticed_at)},
     )
 
 
 def by_attention(records: Iterable[Record]) -> list[Record]:
-    """Sort: failed copies; copies that pods wait for, oldest first; refreshes; copies with a reason; the others."""
+    """Sort: copies with an unexpected push; failed copies; copies that pods wait for, oldest first; refreshes; copies
+    with a reason; the others.
+    """
 
     def key(record: Record) -> tuple[int, int, str]:
         is_running = record.status in (Status.REQUESTED, Status.COPYING)
         conditions = (
+            record.unexpected_push is not None,
             record.status is Status.FAILED,
             is_running and record.digest is None,
             is_running,
@@ -80,13 +86,15 @@ def by_attention(records: Iterable[Record]) -> list[Record]:
     return sorted(records, key=key)
 
 
-def summary(records: Iterable[Record]) -> str:
+def summary(records: Sequence[Record]) -> str:
     """Count records by state, on one line."""
+    pushed = sum(record.unexpected_push is not None for record in records)
+    marked = f"; {pushed:,} with an unexpected push" if pushed else ""
     states = Counter(record.status for record in records)
     counts = [f"{states[status]:,} {status}" for status in _COLOURS if states[status]]
     counts += [f"{states[None]:,} of an older deployment"] if states[None] else []
     total = states.total()
-    return f"{total:,} record{'' if total == 1 else 's'}" + (f": {', '.join(counts)}" if counts else "")
+    return f"{total:,} record{'' if total == 1 else 's'}" + (f": {', '.join(counts)}" if counts else "") + marked
 
 
 def table(records: Iterable[Record], now: int) -> Iterator[str]:
@@ -108,7 +116,7 @@ def entry(record: Record, now: int) -> list[str]:
     """
     image, state, age, changed, attempts, build, reason = map(printable, _cells(record, now))
     coloured = typer.style(f"{state:<9}", fg=_COLOURS.get(record.status) if record.status else None)
-    below = [f"{_BELOW}{reason}"] if record.error else []
+    below = [f"{_BELOW}{reason}"] if _reason(record) else []
     below += [f"{_BELOW}build {build}"] if record.build_id and record.status is not Status.COPIED else []
     first = f"{coloured}  {age:<5}  {changed:<7}  {attempts:<8}  {image}"
     return [first, *(typer.style(line, dim=True) for line in below)]
@@ -131,6 +139,11 @@ def full(record: Record, held: Held | None, now: int) -> Iterator[str]:
         "signatures": record.signatures or "-",
         "reason": record.error or "-",
     }
+    if push := record.unexpected_push:
+        fields["unexpected"] = (
+            f"{push.after} in place of {push.before}, noticed {moment(push.noticed_at, now)}; none of our builds made "
+            "this push. If nobody of yours did: `image-mirror connect --rotate`, then `image-mirror retry`"
+        )
     width = max(map(len, fields))
     for name, value in fields.items():
         yield f"{name:<{width}}  {printable(value)}"
@@ -148,7 +161,7 @@ def change(before: Record | None, after: Record | None) -> str | None:
     record = after or before
     if record is None or (before and after and _visible(before) == _visible(after)):
         return None
-    state, reason = (after.status or "-", after.error) if after else ("GONE", None)
+    state, reason = (after.status or "-", _reason(after)) if after else ("GONE", None)
     return printable("  ".join(filter(None, (f"{state:<9}", title(record), reason))))
 
 
@@ -160,9 +173,16 @@ def _cells(record: Record, now: int) -> tuple[str, ...]:
         *ages,
         str(record.attempts),
         record.build_id or "-",
-        record.error or "-",
+        _reason(record) or "-",
     )
 
 
+def _reason(record: Record) -> str | None:
+    """Return what a list says under REASON: an unexpected push, the latest reason, or both."""
+    push = record.unexpected_push
+    marked = f"unexpected push of {push.after}; `image-mirror status IMAGE` says what to do" if push else None
+    return "; ".join(filter(None, (marked, record.error))) or None
+
+
 def _visible(record: Record) -> tuple[object, ...]:
-    return record.status, record.attempts, record.build_id, record.digest, record.error
+    return record.status, record.attempts, record.build_id, record.digest, record.error, record.unexpected
