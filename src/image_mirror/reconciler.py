@@ -61,10 +61,12 @@ from image_mirror.slots import (
     may_run_early,
     may_try,
     namespace_of,
+    out_of_both,
     refused_again,
     runs_at_once,
     tried,
     waiting,
+    with_more_out,
 )
 from image_mirror.table import Records, UnusableRecordError
 
@@ -72,6 +74,7 @@ PARALLEL = 8
 RESERVE = 45.0  # seconds: enough for two calls that time out twice each; records that are not reached stay due
 _LIMITS = CallLimits(connect=3.0, read=7.0, attempts=2, connections=PARALLEL)
 _CHUNK = 100
+_MOST_RACES = 5
 _AHEAD = POLL + 10_000  # milliseconds; every running build is looked up within this time
 _SETTLED = 20_000  # milliseconds; CodeBuild shows a build that has just been started as queued, even with free capacity
 _logger = Logger(service="reconciler")
@@ -157,12 +160,16 @@ class Reconciler:
         """
         if not invocation.waiting:
             return []
-        now, state = self._now(), self._records.state()
-        out, most, share = for_stream(state, self._quota, now)
-        chosen, _ = choose(list(invocation.waiting.values()), out, most, share, state.turn if state else 0)
-        failed = self._start(chosen, state.repaired_at if state else 0, invocation)
-        self._records.add_out(Counter(namespace for namespace, _ in invocation.started))
-        return failed
+        for _ in range(_MOST_RACES):
+            now, state = self._now(), self._records.state()
+            out, most, share = for_stream(state, self._quota, now)
+            chosen, _ = choose(list(invocation.waiting.values()), out, most, share, state.turn if state else 0)
+            if not chosen:
+                break
+            # Before they start: the batches of several shards come at the same time.
+            if self._records.put_state(with_more_out(state, chosen), state):
+                return self._start(chosen, state.repaired_at if state else 0, invocation)
+        return []
 
     def run_early(self, invocation: Invocation) -> None:
         """Do what the schedule does, if records wait for the slots that builds have left since its last run."""
@@ -175,7 +182,7 @@ class Reconciler:
         late = islice(self._records.due_after(latest_due(self._now(), self._policy)), _CHUNK)
         self.advance([(repo, tag) for repo, tag, _ in late], invocation)
         now = self._now()
-        before = self._records.state() or State(at=now)
+        read = self._records.state()
         due = {(repo, tag): due_at for repo, tag, due_at in self._records.due(now + _AHEAD)}
         invocation.counts.add(Metric.DUE, sum(due_at <= now for due_at in due.values()))
         known = {key: each for key, each in self._waiting.items() if due.get(key) == each.due_at}
@@ -185,21 +192,32 @@ class Reconciler:
             self.advance(unknown[start : start + _CHUNK], invocation)
         invocation.waiting = known | invocation.waiting
         waits = set(invocation.waiting)
-        after = self._fill(before, invocation, complete=not invocation.over)
+        after, read = self._fill(read, invocation, complete=not invocation.over)
         waits -= set(invocation.failed)
         oldest = min((due_at for key, due_at in due.items() if key not in waits), default=now)
         # Also if nothing is due: the alarm needs a value each minute.
         invocation.counts.add(Metric.OLDEST_DUE, max(0, now - oldest) / 1000)
-        after = replace(after, waits=len(invocation.waiting), oldest=self._oldest(before.oldest, invocation))
-        self._records.put_state(after)
+        first = self._oldest(read.oldest if read else None, invocation)
+        self._write_state(replace(after, waits=len(invocation.waiting), oldest=first), read)
         self._waiting = invocation.waiting
 
-    def _fill(self, before: State, invocation: Invocation, *, complete: bool) -> State:
-        """Start builds in the free slots. Return the state for the next run.
+    def _write_state(self, after: State, read: State | None) -> None:
+        """Write the state for the next run. What others have written since it was `read` counts too."""
+        for _ in range(_MOST_RACES):
+            if self._records.put_state(after, read):
+                return
+            found = self._records.state()
+            after, read = replace(after, out=out_of_both(after.out, read, found)), found
+        self._records.put_state(after, read, anyway=True)
 
+    def _fill(self, read: State | None, invocation: Invocation, *, complete: bool) -> tuple[State, State | None]:
+        """Start builds in the free slots. Return the state for the next run, and the one that is now in the table.
+
+        The slots are reserved before the builds start: batches of the stream and other runs use them at the same time.
         Without `complete`, not every build that is out has been seen: then those of the last run count too.
         """
         now = self._now()
+        before = read or State(at=now)
         refusal = after_builds(before.refusal, invocation.builds, now)
         repaired_at = now if before.refusal is not None and refusal is None else before.repaired_at
         # A state that a batch of the stream has begun says nothing about the quota.
@@ -209,14 +227,20 @@ class Reconciler:
         out = Counter(invocation.out)
         if not complete:
             out |= Counter(before.out)  # the larger count of each namespace
-        turn = before.turn
-        while not (invocation.over or invocation.no_capacity or invocation.key_refused):
+        turn, races = before.turn, 0
+        while races < _MOST_RACES and not (invocation.over or invocation.no_capacity or invocation.key_refused):
             if refusal is not None and not may_try(refusal, now):
                 break
             room = most if refusal is None else min(most, out.total() + 1)
-            chosen, turn = choose(list(invocation.waiting.values()), out, room, share, turn)
+            chosen, next_turn = choose(list(invocation.waiting.values()), out, room, share, turn)
             if not chosen:
                 break
+            reserved = self._records.put_state(with_more_out(replace(before, out=out), chosen), read)
+            if reserved is None:
+                found = self._records.state()
+                out, read, races = out_of_both(out, read, found), found, races + 1
+                continue
+            read, turn = reserved, next_turn
             invocation.started.clear()
             invocation.failed += self._start(chosen, repaired_at, invocation)
             out.update(namespace for namespace, _ in invocation.started)
@@ -227,7 +251,7 @@ class Reconciler:
             refusal = refused_again(refusal, now, in_build=False)
         if refusal is not None and invocation.waiting:
             invocation.counts.add(Metric.KEY_REFUSED)
-        return State(
+        after = State(
             at=now,
             runs=runs,
             most=most,
@@ -237,6 +261,7 @@ class Reconciler:
             refusal=refusal,
             repaired_at=repaired_at,
         )
+        return after, read
 
     def _oldest(self, before: Key | None, invocation: Invocation) -> Key | None:
         """Return the record that has waited longest for its first copy, and count how long.

@@ -2,7 +2,7 @@
 
 Builds are bounded, because CodeBuild has a quota and pods have none: a namespace that requests very many copies, or
 copies that hang, must leave builds for the others. A build holds a slot from its start until its end has been read.
-There is no lock: two invocations at once can start a few more builds than there are slots.
+Several invocations can run at once, so each one reserves slots in the state before it starts builds.
 
 What one run of the schedule has to tell the next, and the batches of the stream between them, is `State`: one item in
 the table, beside the records. All times are milliseconds since the epoch.
@@ -64,7 +64,7 @@ class State:
     out (running or in its queue), and `share` how many of one namespace. `out` is how many are out, by namespace.
     `waits` is how many records still waited for a build. `turn` counts the first tries that started since the last
     repeat. `repaired_at` is when a refused key was last accepted again. `oldest` is the record that has waited longest
-    for a first copy.
+    for a first copy. `version` grows with each write, so that a write can ask for the state that was read.
     """
 
     at: int
@@ -77,6 +77,7 @@ class State:
     refusal: Refusal | None = None
     repaired_at: int = 0
     oldest: Key | None = None
+    version: int = 0
 
 
 def namespace_of(record: Record) -> str:
@@ -164,6 +165,25 @@ def for_stream(state: State | None, quota: int, now: int) -> tuple[Mapping[str, 
         return {}, most // 2, share
     usable = 0 <= now - state.at < _STATE_LASTS and state.refusal is None
     return state.out, (state.most + 1) // 2 if usable else 0, state.share
+
+
+def with_more_out(state: State | None, chosen: Sequence[Waiting]) -> State:
+    """Return the state that reserves slots for the chosen records."""
+    state = state or State(at=0)
+    return replace(state, out=Counter(state.out) + Counter(each.namespace for each in chosen))
+
+
+def out_of_both(out: Mapping[str, int], read: State | None, found: State | None) -> Counter[str]:
+    """Return how many builds are out after another run has written the state `found` in place of `read`.
+
+    `out` is what this run has counted since. A batch of the stream adds what it reserves, and another run of the
+    schedule has counted too.
+    """
+    if found is None:
+        return Counter(out)
+    if read is not None and found.at == read.at:
+        return Counter(out) + (Counter(found.out) - Counter(read.out))
+    return Counter(out) | Counter(found.out)
 
 
 def may_run_early(state: State | None, now: int) -> bool:

@@ -9,7 +9,7 @@ is in no index, and the stream's filter drops it.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -152,23 +152,26 @@ class Records:
         answer = self._client.get_item(TableName=self._table, Key=_STATE_KEY, ConsistentRead=True)
         return to_state(answer["Item"]) if "Item" in answer else None
 
-    def put_state(self, state: State) -> None:
-        """Write the state in place of the one before."""
-        self._client.put_item(TableName=self._table, Item=state_item(state))
+    def put_state(self, state: State, read: State | None = None, *, anyway: bool = False) -> State | None:
+        """Write the state, if the one in the table is still `read`, None for no state, or `anyway`.
 
-    def add_out(self, started: Mapping[str, int]) -> None:
-        """Add builds, by namespace, to those that the state says are out. Nothing else of the state changes."""
-        if not started:
-            return
-        names = {f"#out_{number}": _OUT + namespace for number, namespace in enumerate(started)}
-        values = {f":out_{number}": {"N": str(count)} for number, count in enumerate(started.values())}
-        self._client.update_item(
-            TableName=self._table,
-            Key=_STATE_KEY,
-            UpdateExpression="ADD " + ", ".join(f"#out_{number} :out_{number}" for number in range(len(started))),
-            ExpressionAttributeNames=names,
-            ExpressionAttributeValues=values,
-        )
+        Return the state as it is in the table then, or None if another run has written one.
+        """
+        written = replace(state, version=(read.version if read else 0) + 1)
+        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(repo)"}
+        if read is not None:
+            condition = {
+                "ConditionExpression": "#version = :version",
+                "ExpressionAttributeNames": {"#version": "version"},
+                "ExpressionAttributeValues": {":version": {"N": str(read.version)}},
+            }
+        try:
+            self._client.put_item(TableName=self._table, Item=state_item(written), **({} if anyway else condition))
+        except ClientError as error:
+            if code_of(error) != "ConditionalCheckFailedException":
+                raise
+            return None
+        return written
 
     def forget_refusal(self) -> None:
         """Let the next run start builds although a key was refused: somebody has replaced the key."""
@@ -242,6 +245,7 @@ def state_item(state: State) -> Item:
         "waits": state.waits,
         "turn": state.turn,
         "repaired_at": state.repaired_at,
+        "version": state.version,
         **{_OUT + namespace: count for namespace, count in state.out.items()},
     }
     if refusal is not None:
@@ -281,6 +285,7 @@ def to_state(item: Item) -> State:
         refusal=refusal if "refused_at" in item else None,
         repaired_at=number("repaired_at"),
         oldest=oldest if all(oldest) else None,
+        version=number("version"),
     )
 
 

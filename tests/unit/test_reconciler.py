@@ -566,6 +566,7 @@ def test_an_invocation_that_finds_nothing_to_do_writes_nothing(
 def test_two_invocations_at_once_start_one_build_by_one_token(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    run(SCHEDULE)
     record = create(records, fresh())
     progress = reconciler.load()
     started: list[Record] = []
@@ -698,14 +699,13 @@ def test_counts_are_published_also_if_an_exception_ends_the_invocation(
 ) -> None:
     create(records, fresh(age=HOUR))
 
-    def put_state(_self: Records, _state: State) -> None:
+    def put_state(*_: object, **_more: object) -> None:
         raise ClientError({"Error": {"Code": "InternalServerError", "Message": "x"}}, "PutItem")
 
     monkeypatch.setattr(Records, "put_state", put_state)
     with pytest.raises(ClientError):
         run(SCHEDULE)
-    seen = published()
-    assert (seen["Due"], seen["BuildsStarted"]) == ([1], [1])
+    assert published() == {"Due": [1]}
 
 
 @pytest.mark.parametrize(
@@ -1014,6 +1014,79 @@ def test_batches_of_the_stream_share_half_of_the_slots_until_the_next_run_of_the
     assert state.out == {"a": 9, "b": 6}
     run(SCHEDULE)
     assert namespaces(started) == {"a": 9, "b": 15}
+
+
+Put = Callable[..., State | None]
+
+
+def once_before_a_write(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
+    """Let `action` happen between the next read of the state and the write after it."""
+    put: Put = Records.put_state
+    happened: list[bool] = []
+
+    def put_state(self: Records, *state: State | None, **how: bool) -> State | None:
+        if not happened:
+            happened.append(True)
+            action()
+        return put(self, *state, **how)
+
+    monkeypatch.setattr(Records, "put_state", put_state)
+
+
+def test_two_batches_of_the_stream_at_once_share_half_of_the_slots(
+    records: Records, started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(SCHEDULE)
+    first = [create(records, of_namespace("a", number)) for number in range(20)]
+    second = [create(records, of_namespace("b", number)) for number in range(9)]
+    once_before_a_write(monkeypatch, lambda: run(stream(*second)))
+    run(stream(*first))
+    assert namespaces(started) == {"a": 6, "b": 9}
+
+
+def test_a_batch_and_a_run_of_the_schedule_at_once_keep_to_the_slots(
+    records: Records, started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(SCHEDULE)
+    for number in range(20):
+        create(records, of_namespace("a", number))
+    meanwhile = [create(records, of_namespace("a", number)) for number in range(20, 30)]
+    once_before_a_write(monkeypatch, lambda: run(stream(*meanwhile)))
+    run(SCHEDULE)
+    assert namespaces(started) == {"a": 15}
+    state = records.state()
+    assert state is not None
+    assert state.out == {"a": 15}
+
+
+def test_what_a_batch_reserves_while_the_schedule_ends_counts_in_the_next_minute(
+    records: Records, started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(SCHEDULE)
+    meanwhile = [create(records, of_namespace("a", number, due_at=now() + HOUR)) for number in range(20, 30)]
+    due = [replace(record, due_at=now()) for record in meanwhile]
+
+    def batch() -> None:
+        for before, after in zip(meanwhile, due, strict=True):
+            assert records.replace(before, after) is after
+        run(stream(*due))
+
+    once_before_a_write(monkeypatch, batch)
+    run(SCHEDULE)
+    state = records.state()
+    assert state is not None
+    assert (state.out, state.most) == ({"a": 10}, 30)
+    assert namespaces(started) == {"a": 10}
+
+
+def test_a_state_that_somebody_has_damaged_is_written_again(records: Records, cloud: Cloud) -> None:
+    run(SCHEDULE)
+    key = {"repo": {"S": "#state"}, "tag": {"S": "builds"}}
+    cloud.dynamodb.put_item(TableName="ImageListTable", Item={**key, "version": {"S": "x"}})
+    run(SCHEDULE)
+    state = records.state()
+    assert state is not None
+    assert (state.at, state.version) == (now(), 1)
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,12 @@ from image_mirror.slots import (
     may_run_early,
     may_try,
     namespace_of,
+    out_of_both,
     refused_again,
     runs_at_once,
     tried,
     waiting,
+    with_more_out,
 )
 from image_mirror.table import state_item, to_state
 from support.clock import NOON as NOW
@@ -220,6 +222,27 @@ def test_a_batch_of_the_stream_starts_builds_while_fewer_than_half_are_out(state
 
 
 @pytest.mark.parametrize(
+    ("read", "found", "out"),
+    [
+        pytest.param(None, None, {"x": 3}, id="somebody has deleted it"),
+        pytest.param(State(at=1, out={"x": 5}), State(at=1, out={"x": 7, "y": 1}), {"x": 5, "y": 1}, id="two batches"),
+        pytest.param(State(at=1, out={"x": 5}), State(at=2, out={"x": 1, "y": 1}), {"x": 3, "y": 1}, id="another run"),
+        pytest.param(None, State(at=2, out={"x": 4}), {"x": 4}, id="the first run"),
+    ],
+)
+def test_what_others_have_started_since_the_state_was_read_is_out_too(
+    read: State | None, found: State | None, out: dict[str, int]
+) -> None:
+    assert out_of_both({"x": 3}, read, found) == out
+
+
+def test_a_state_reserves_a_slot_for_each_record_that_is_chosen() -> None:
+    state = with_more_out(State(at=NOW, most=9, out={"x": 1}), waits("x y x"))
+    assert state == State(at=NOW, most=9, out={"x": 3, "y": 1})
+    assert with_more_out(None, waits("x")) == State(at=0, out={"x": 1})
+
+
+@pytest.mark.parametrize(
     ("state", "runs"),
     [
         pytest.param(None, False, id="nothing has ever run"),
@@ -253,6 +276,7 @@ states = st.builds(
     refusal=st.none() | refusals,
     repaired_at=st.integers(0, 10**14),
     oldest=st.none() | st.just(("repo", "tag")),
+    version=st.integers(0, 10**9),
 )
 
 
