@@ -73,6 +73,9 @@ from image_mirror.table import Records, UnusableRecordError
 PARALLEL = 8
 RESERVE = 45.0  # seconds: enough for two calls that time out twice each; records that are not reached stay due
 _LIMITS = CallLimits(connect=3.0, read=7.0, attempts=2, connections=PARALLEL)
+# A run makes a dozen calls of the table one after another, so each one must survive throttling. The table is near: four
+# tries and the pauses between them take no longer than two tries of a call across the Pacific.
+_TABLE_LIMITS = CallLimits(connect=1.0, read=2.0, attempts=4, connections=PARALLEL)
 _CHUNK = 100
 _MOST_RACES = 5
 _AHEAD = POLL + 10_000  # milliseconds; every running build is looked up within this time
@@ -502,7 +505,7 @@ class Reconciler:
 def load() -> Reconciler:
     """Make the reconciler from the function's environment, once. Raises SettingsError."""
     settings = Settings.from_env(os.environ)
-    records = Records(connect("dynamodb", _LIMITS), settings.table)
+    records = Records(connect("dynamodb", _TABLE_LIMITS), settings.table)
     account = GlobalAccount(
         connect("secretsmanager", _LIMITS),
         settings.secret,

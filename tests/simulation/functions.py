@@ -71,7 +71,7 @@ class ReconcilerInstance(Instance):
     def __init__(self, services: Services) -> None:
         super().__init__(services)
         world, settings, limits = services.world, services.settings, reconciler._LIMITS
-        records = Records(_client(DynamoDB(world, services.table, limits)), settings.table)
+        records = Records(_client(DynamoDB(world, services.table, reconciler._TABLE_LIMITS)), settings.table)
         account = GlobalAccount(
             _client(Secrets(world, services.account, limits)),
             settings.secret,
