@@ -97,7 +97,8 @@ class Invocation:
 
     `no_capacity` and `key_refused` say that CodeBuild takes no build now. `builds` has each build that was looked up,
     by ID; `out` the namespace of each that has not ended, `queued` and `running` how many of these are which.
-    `unarrived` has the requests without any copy: their keys, and when they were made.
+    `unarrived` has the requests without any copy: their keys, and when they were made. `due_at` says when each record
+    was due that has been read.
     """
 
     def __init__(self, context: Context) -> None:
@@ -108,6 +109,7 @@ class Invocation:
         # Threads add to these, each by one operation that needs no lock.
         self.waiting: dict[Key, Waiting] = {}
         self.unarrived: dict[Key, int] = {}
+        self.due_at: dict[Key, int] = {}
         self.builds: dict[str, Build] = {}
         self.out: list[str] = []
         self.running: list[str] = []
@@ -197,7 +199,9 @@ class Reconciler:
         waits = set(invocation.waiting)
         after, read = self._fill(read, invocation, complete=not invocation.over)
         waits -= set(invocation.failed)
-        oldest = min((due_at for key, due_at in due.items() if key not in waits), default=now)
+        # The index may be older than a record that another run has taken on meanwhile.
+        overdue = (invocation.due_at.get(key, due_at) for key, due_at in due.items() if key not in waits)
+        oldest = min(overdue, default=now)
         # Also if nothing is due: the alarm needs a value each minute.
         invocation.counts.add(Metric.OLDEST_DUE, max(0, now - oldest) / 1000)
         first = self._oldest(read.oldest if read else None, invocation)
@@ -336,6 +340,7 @@ class Reconciler:
         The builds that are not due are looked up too: they hold slots.
         """
         record = self._records.get(*key)
+        invocation.due_at[key] = record.due_at if record and record.due_at is not None else self._now()
         if record is None:
             return
         if not self._mirror.serves(record.repo):

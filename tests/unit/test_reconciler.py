@@ -1145,6 +1145,18 @@ def test_only_what_waits_for_a_slot_is_not_counted_as_overdue(
     assert len(started) == 15
 
 
+@pytest.mark.usefixtures("started")
+def test_what_another_run_has_started_meanwhile_is_not_overdue_though_the_index_says_so(
+    records: Records, published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copying = {"status": Status.COPYING, "build_id": "ImagePullProject:1", "due_at": now() + 40_000}
+    record = create(records, of_namespace("a", 1, HOUR, **copying))
+    gone = ("gone", "1", now() - HOUR)
+    monkeypatch.setattr(Records, "due", lambda *_: iter([(record.repo, record.tag, now() - HOUR), gone]))
+    run(SCHEDULE)
+    assert published()["OldestDue"] == [0]
+
+
 def test_a_start_that_ends_in_an_exception_is_overdue(
     records: Records, monkeypatch: pytest.MonkeyPatch, published: Published
 ) -> None:
