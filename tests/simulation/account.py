@@ -17,7 +17,7 @@ class Account:
         self._world = world
         self.project = project
         self.valid = "key-0"
-        self._secret = "key-0"
+        self.announced = "key-0"
 
     def rotate(self, seconds: float) -> None:
         """Make a new key; the old one is refused at once, and the secret has the new one `seconds` later."""
@@ -28,11 +28,11 @@ class Account:
 
     def secret(self) -> dict[str, Any]:
         """Answer GetSecretValue."""
-        entries = {"G_AWS_REGION": "us-west-2", "G_ACCESS_KEY": self._secret, "G_SECRET_KEY": "x"}
+        entries = {"G_AWS_REGION": "us-west-2", "G_ACCESS_KEY": self.announced, "G_SECRET_KEY": "x"}
         return {"SecretString": json.dumps(entries)}
 
     def _announce(self) -> None:
-        self._secret = self.valid
+        self.announced = self.valid
 
 
 class Secrets(Client):

@@ -1,12 +1,13 @@
 """A rollout of everything at once without faults: many pods with few images, in bursts."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from simulation.clock import HOUR, MINUTE
 from simulation.cluster import Pod
 from simulation.faults import NO_FAULTS
 from simulation.fleet import running
+from simulation.monitoring import Metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Figures:
     calls: float
     median: float
     longest: float
+    metrics: Metrics = field(repr=False)
 
 
 def run_burst(*, pods: int = 10_000, images: int = 500, bursts: int = 10, quota: int = 20) -> Figures:
@@ -44,4 +46,5 @@ def run_burst(*, pods: int = 10_000, images: int = 500, bursts: int = 10, quota:
             calls=fleet.webhook.calls["DynamoDB"] / pods,
             median=times[len(times) // 2],
             longest=times[-1],
+            metrics=fleet.world.metrics,
         )

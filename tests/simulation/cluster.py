@@ -8,6 +8,7 @@ from typing import Any
 from image_mirror.reference import Destination, destination_of, parse_reference
 from simulation.functions import Function, Services
 from simulation.ledger import Ledger
+from simulation.monitoring import GATEWAY
 from simulation.table import Key
 from simulation.threads import Process
 
@@ -17,10 +18,11 @@ _MOST_CALLS = 11  # k8s.io/apiserver: a request and ten retries
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """The images of a new pod's containers, in order, and whether the kubelet always pulls them."""
+    """A new pod: the images of its containers, in order, and whether the kubelet always pulls them."""
 
     images: tuple[str, ...]
     pull_always: bool = False
+    namespace: str = "default"
 
 
 class ApiServer:
@@ -91,6 +93,10 @@ class ApiServer:
                 else:
                     answers.append(answer or {"statusCode": 500, "headers": {}, "body": ""})
                     wake()
+                status = (answer or {"statusCode": 500})["statusCode"]
+                world.metrics.add((GATEWAY, "Count"), 1)
+                for name, errors in (("4xx", range(400, 500)), ("5xx", range(500, 600))):
+                    world.metrics.add((GATEWAY, name), int(status in errors))
 
             self._webhook.invoke(event, done)
 
@@ -107,6 +113,7 @@ def _review(pod: Pod, number: int) -> str:
         "uid": f"00000000-0000-0000-0000-{number:012}",
         "resource": {"group": "", "version": "v1", "resource": "pods"},
         "operation": "CREATE",
+        "namespace": pod.namespace,
         "object": {"metadata": {"name": f"pod-{number}"}, "spec": {"containers": containers}},
         "oldObject": None,
         "dryRun": False,

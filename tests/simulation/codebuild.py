@@ -50,7 +50,7 @@ class Build:
 
 
 class CodeBuild:
-    """The project's builds, by ID."""
+    """The project's builds, by ID. With `login_refused` ECR refuses the key that they log in with."""
 
     def __init__(self, world: World, registry: Registry, sources: Sources, *, quota: int) -> None:
         self._world = world
@@ -60,6 +60,7 @@ class CodeBuild:
         self._tokens: dict[str, tuple[float, dict[str, str], Build]] = {}
         self._running = 0
         self._queue: deque[Build] = deque()
+        self.login_refused = False
         self.builds: dict[str, Build] = {}
         self.by_target: dict[tuple[str, str], list[Build]] = {}
 
@@ -115,7 +116,12 @@ class CodeBuild:
         ready = PROVISIONING + INSTALLING
         copied = ready + sum(copying_time(dice))
         vanishes = world.happens(faults.build_vanishes)
-        if world.happens(faults.build_hangs):
+        ending = self._sources.endings.get(build.source)
+        if self.login_refused:
+            self._end(build, ready, "TARGET_LOGIN", pushes=False, vanishes=vanishes)
+        elif ending is not None:
+            self._end(build, ready + ending.seconds, ending.result, pushes=ending.result == "COPIED", vanishes=vanishes)
+        elif world.happens(faults.build_hangs):
             self._end(build, BUILD_TIMEOUT, "TIMED_OUT", pushes=False, vanishes=vanishes)
         elif world.happens(faults.build_delayed):
             self._end(build, ready + 5, dice.choice(_DELAYS), pushes=False, vanishes=vanishes)

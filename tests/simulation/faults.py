@@ -8,8 +8,9 @@ class Faults:
     """Probabilities; `index_lag` and `clocks_differ` are seconds.
 
     The first five are for each call to AWS: it fails before or after it takes effect, is throttled, times out (with or
-    without effect), or its function crashes before or after it. `answer_lost` is for each answer of the webhook, the
-    next three are for each event, and the `build_*` are for each build.
+    without effect), or its function crashes before or after it. `table_throttled` is for each call to DynamoDB,
+    `answer_lost` is for each answer of the webhook, the next three are for each event, and the `build_*` are for each
+    build.
     """
 
     fails_before: float = 0.0
@@ -17,6 +18,7 @@ class Faults:
     throttled: float = 0.0
     times_out: float = 0.0
     crashes: float = 0.0
+    table_throttled: float = 0.0
     answer_lost: float = 0.0
     event_lost: float = 0.0
     event_twice: float = 0.0

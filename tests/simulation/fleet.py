@@ -14,11 +14,13 @@ from simulation.clock import MINUTE
 from simulation.cluster import ApiServer
 from simulation.codebuild import CodeBuild
 from simulation.ecr import Registry
+from simulation.expressions import Item
 from simulation.faults import NO_FAULTS, Faults
 from simulation.functions import Function, ReconcilerInstance, Services, WebhookInstance, deployed
 from simulation.ledger import Ledger
 from simulation.logs import watched
 from simulation.patterns import matches
+from simulation.prices import Usage
 from simulation.sources import Sources
 from simulation.stream import Stream
 from simulation.table import Table
@@ -71,6 +73,31 @@ class Fleet:
         """End all faults except the difference of the clocks."""
         self.world.note("calm")
         self.world.faults = NO_FAULTS
+
+    def usage(self, image_gigabytes: float = 0.0) -> Usage:
+        """Return what the fleet has used so far, if each image has this size."""
+        counts = self.world.counts
+        return Usage(
+            webhook_invocations=counts["Lambda webhook"],
+            webhook_seconds=self.webhook.seconds,
+            reconciler_invocations=counts["Lambda reconciler"],
+            reconciler_seconds=self.reconciler.seconds,
+            write_units=counts["write units"],
+            read_units=counts["half read units"] / 2,
+            build_minutes=counts["build minutes"],
+            secret_calls=counts["Secrets Manager GetSecretValue"],
+            pushes=sum(build.pushed for build in self.project.builds.values()),
+            images=len(self.table.items),
+            image_gigabytes=image_gigabytes,
+        )
+
+    def put_by_hand(self, item: Item) -> None:
+        """Write an item into the table as somebody does who is not the product."""
+        key = item["repo"]["S"], item["tag"]["S"]
+        before = self.table.items.get(key)
+        self.table.put_by_hand(item)
+        self.ledger.changed_by_hand(key)
+        self.stream.changed(key, before, item)
 
     def _tick(self) -> None:
         """Deliver the schedule's event, and plan the next one."""

@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror import reconciler, webhook
 from image_mirror.codebuild import Builds
+from image_mirror.counts import Counts
 from image_mirror.ecr import Repositories
 from image_mirror.global_access import GlobalAccount
 from image_mirror.reconciler import Reconciler
@@ -21,6 +22,7 @@ from image_mirror.settings import Settings
 from image_mirror.table import Records
 from simulation.account import Account, Project, Secrets
 from simulation.ecr import ECR, Registry
+from simulation.monitoring import OURS
 from simulation.replacements import installed
 from simulation.table import DynamoDB, Table
 from simulation.threads import CrashError, Process
@@ -153,10 +155,17 @@ class Function:
 
 @contextmanager
 def deployed(world: World) -> Iterator[None]:
-    """Make the product's handlers use the instance on which they run, with its clock and its threads."""
+    """Make the product's handlers use the instance on which they run, with its clock, its threads and its metrics."""
 
     def loaded() -> Any:
         return world.threads.process.instance.loaded
+
+    def publish(counts: Counts, *, every: float = 0.0) -> None:
+        del every  # it saves lines of the log; here each value is published at its own time
+        values, counts._values = counts._values, {}
+        if not world.threads.process.crashed:
+            for metric, some in values.items():
+                world.metrics.add((OURS, metric.label), *some)
 
     time = SimpleNamespace(time=lambda: world.threads.process.instance.time())
     with (
@@ -164,6 +173,8 @@ def deployed(world: World) -> Iterator[None]:
         patch.object(webhook, "load", loaded),
         patch.object(reconciler, "load", loaded),
         patch.object(reconciler, "time", time),
+        patch.object(webhook, "_counts", Counts()),
+        patch.object(Counts, "publish", publish),
     ):
         yield
 

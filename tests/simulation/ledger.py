@@ -36,6 +36,7 @@ class Ledger:
         self._withdrawn: dict[Key, float] = {}
         self._digest_since: dict[Key, float] = {}
         self._asked: dict[Key, float] = {}
+        self._by_hand: set[Key] = set()
         self.sent_pods: list[SentPod] = []
         self.deleted: Counter[Key] = Counter()
         self.recorded_builds: set[str] = set()
@@ -75,11 +76,12 @@ class Ledger:
             ] += 1
         if _of(after, "digest") and not _of(before, "digest"):
             self._digest_since[key] = now
+            self._by_hand.discard(key)
         elif _of(before, "digest") and not _of(after, "digest"):
             self._digest_since.pop(key, None)
             name = key[0].partition("/")[2], key[1]
             expired = after is None and self._registry.expires(*name)
-            if not expired and not self._registry.absent_within(*name, LONGEST_INVOCATION):
+            if key not in self._by_hand and not expired and not self._registry.absent_within(*name, LONGEST_INVOCATION):
                 self._world.violated(f"{_name(key)}: lost its digest while ECR held the copy")
         if new == Status.REQUESTED and (before is None or old in (None, Status.FAILED)):
             self._asked[key] = now
@@ -92,6 +94,11 @@ class Ledger:
             self._world.counts["refreshes given up"] += 1
         if new is not None and new != Status.FAILED and "due" not in (after or {}):
             self._world.violated(f"{_name(key)}: {new} without being due")
+
+    def changed_by_hand(self, key: Key) -> None:
+        """Somebody who is not the product has written the item, so its digest says nothing about ECR."""
+        self._digest_since.pop(key, None)
+        self._by_hand.add(key)
 
     def sent(self, key: Key) -> None:
         """Check and remember a pod that was sent to a copy, at the moment at which the API server has the answer."""

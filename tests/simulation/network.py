@@ -44,7 +44,7 @@ class Client:
         world.threads.process.instance.calls[self._service] += 1
         self._may_crash(operation, "before")
         world.threads.sleep(self._latency)
-        if world.happens(faults.throttled):
+        if world.happens(faults.throttled) or (self._service == "DynamoDB" and world.happens(faults.table_throttled)):
             world.counts["calls throttled"] += 1
             raise _FaultError(refusal("ThrottlingException", operation))
         if world.happens(faults.fails_before):

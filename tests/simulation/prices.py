@@ -6,7 +6,7 @@ alarms, and the traffic out of the API Gateway.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 from image_mirror.metrics import Metric
@@ -48,7 +48,7 @@ _SECRETS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """The usage of a week, in the units of the prices; `image_gigabytes` is the size of one image, all platforms."""
+    """What a run has used, in the units of the prices; `image_gigabytes` is the size of one image, all platforms."""
 
     webhook_invocations: int
     webhook_seconds: float
@@ -79,6 +79,13 @@ def cost(usage: Usage) -> dict[str, float]:
         "data transfer": _usd("GB out to the internet", usage.pushes * usage.image_gigabytes),
         "ECR storage": _a_week(_usd("ECR GB-month", usage.images * usage.image_gigabytes)),
     }
+
+
+def caused(usage: Usage) -> float:
+    """Return the cost in USD of what was used, without what a fleet costs that does nothing, and without the copies."""
+    used = cost(replace(usage, pushes=0, images=0))
+    idle = cost(replace(usage, **{each.name: 0 for each in fields(usage)}))
+    return sum(used.values()) - sum(idle.values())
 
 
 def _usd(what: str, units: float) -> float:

@@ -1,18 +1,31 @@
 """The source registries: the digest of each reference, and the tags that move."""
 
 import hashlib
+from dataclasses import dataclass
 
 from image_mirror.reference import InvalidReferenceError, parse_reference
 from simulation.world import World
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How each build of one source ends, COPIED or another COPY_RESULT, and the seconds of the copy itself."""
+
+    result: str
+    seconds: float
+
+
 class Sources:
-    """Every image exists except those in `absent`; a tag's digest is computed from the number of its moves."""
+    """Every image exists except those in `absent`; a tag's digest is computed from the number of its moves.
+
+    The builds of a source in `endings` all end like this, whatever the dice say.
+    """
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._moves: dict[str, int] = {}
         self.absent: dict[str, bool] = {}
+        self.endings: dict[str, Ending] = {}
 
     def digest(self, source: str) -> str | None:
         """Return the current digest of a canonical reference, or None if the registry has no such image."""

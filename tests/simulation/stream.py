@@ -7,6 +7,7 @@ from typing import Any
 from zlib import crc32
 
 from simulation.expressions import Item
+from simulation.monitoring import QUEUE
 from simulation.patterns import matches
 from simulation.table import Key
 from simulation.world import World
@@ -94,6 +95,7 @@ class Stream:
         if shard.failures > self._retries:
             self._world.note("dead", "letters:", len(batch))
             self.dead_letters += len(batch)
+            self._world.metrics.add((QUEUE, "ApproximateNumberOfMessagesVisible"), 1)
             done, shard.failures = len(batch), 0
         for _ in range(done):
             shard.entries.popleft()

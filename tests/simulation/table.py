@@ -3,6 +3,7 @@
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -13,8 +14,10 @@ from simulation.network import Client, refusal
 from simulation.world import World
 
 Key = tuple[str, str]
+Time = int | Decimal
 Listener = Callable[[Key, Item | None, Item | None], None]
 _ENTRY = 150  # bytes of an index entry
+_LAST_KEY = ("\U0010ffff", "")
 _PAGE = 100  # far below DynamoDB's megabyte, so that there are pages to lose
 
 
@@ -29,9 +32,9 @@ class Table:
         self.items: dict[Key, Item] = {}
         self.others: dict[Key, Item] = {}
         self.listeners: list[Listener] = []
-        self._index: list[tuple[int, Key]] = []
-        self._indexed: dict[Key, int] = {}
-        self._pending: deque[tuple[float, Key, int | None]] = deque()
+        self._index: list[tuple[Time, Key]] = []
+        self._indexed: dict[Key, Time] = {}
+        self._pending: deque[tuple[float, Key, Time | None]] = deque()
 
     def get(self, request: dict[str, Any]) -> dict[str, Any]:
         key = _key(request["Key"])
@@ -58,20 +61,27 @@ class Table:
         self._let_index_follow()
         condition = _checked(parse_condition(request["KeyConditionExpression"]), request)
         values = request["ExpressionAttributeValues"]
-        border = bisect_right(self._index, (int(values.get(":now", values.get(":latest"))["N"]) + 1,))
+        border = bisect_right(self._index, (int(values.get(":now", values.get(":latest"))["N"]), _LAST_KEY))
         start, until = (0, border) if ":now" in values else (border, len(self._index))
         start = bisect_right(self._index, (_due_at(last) or 0, _key(last))) if last else start
-        page = []
-        for due_at, (repo, tag) in self._index[start : min(start + _PAGE, until)]:
-            item = {"due": {"S": "DUE"}, "due_at": {"N": str(due_at)}, "repo": {"S": repo}, "tag": {"S": tag}}
+        page = [
+            {"due": {"S": "DUE"}, "due_at": {"N": str(due_at)}, "repo": {"S": repo}, "tag": {"S": tag}}
+            for due_at, (repo, tag) in self._index[start : min(start + _PAGE, until)]
+        ]
+        for item in page[:1] + page[-1:]:  # the others lie between them
             if not condition.holds(Scope(item, {}, values)):
                 raise ExpressionError("this index serves DUE up to :now or after :latest, and nothing else")
-            page.append(item)
         self._world.counts["half read units"] += max(1, -(-len(page) * _ENTRY // 4096))
         more = start + _PAGE < until
         return {"Items": page, **({"LastEvaluatedKey": page[-1]} if more else {})}
 
-    def indexed(self, key: Key) -> int | None:
+    def put_by_hand(self, item: Item) -> None:
+        """Write an item, as somebody does with another client; no listener is called."""
+        key = _key(item)
+        before, self.items[key] = self.items.get(key), item
+        self._follow(key, before, item)
+
+    def indexed(self, key: Key) -> Time | None:
         """Return the item's due_at in the index now."""
         self._let_index_follow()
         return self._indexed.get(key)
@@ -103,7 +113,8 @@ class Table:
         else:
             items[key] = after
         if before != after:
-            self._world.note(operation, key[0].partition("/")[2], key[1], _brief(before), "->", _brief(after))
+            if self._world.keeps_history:
+                self._world.note(operation, key[0].partition("/")[2], key[1], _brief(before), "->", _brief(after))
             self._follow(key, before, after)
             for listener in self.listeners:
                 listener(key, before, after)
@@ -170,8 +181,12 @@ def _key(item: Item) -> Key:
     return item["repo"]["S"], item["tag"]["S"]
 
 
-def _due_at(item: Item | None) -> int | None:
-    return int(item["due_at"]["N"]) if item and "due" in item and "due_at" in item else None
+def _due_at(item: Item | None) -> Time | None:
+    """Return an item's place in the index, None if it has none."""
+    if not item or item.get("due") != {"S": "DUE"} or "N" not in item.get("due_at", ()):
+        return None
+    text = item["due_at"]["N"]
+    return int(text) if text.isdigit() else Decimal(text)
 
 
 def _brief(item: Item | None) -> str:
@@ -180,7 +195,8 @@ def _brief(item: Item | None) -> str:
     return " ".join(f"{name}={_short(*item[name].values())}" for name in sorted(item) if name not in ("repo", "tag"))
 
 
-def _short(text: str) -> str:
+def _short(value: object) -> str:
+    text = str(value)
     return text if len(text) < 48 else text[:45] + "..."
 
 

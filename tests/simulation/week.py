@@ -9,7 +9,7 @@ from simulation.clock import HOUR
 from simulation.cluster import Pod
 from simulation.faults import NO_FAULTS
 from simulation.fleet import Fleet, running
-from simulation.prices import Usage, cost
+from simulation.prices import cost
 
 _WEEK = 7 * 24 * HOUR
 _ROLLOUT = 10  # pods of one image, within 20 s
@@ -59,19 +59,6 @@ def run_week(*, admissions: int, images: int, quota: int) -> Week:
         began = fleet.world.clock.now
         fleet.world.clock.run(_WEEK)
         counts, ledger = fleet.world.counts, fleet.ledger
-        usage = Usage(
-            webhook_invocations=counts["Lambda webhook"],
-            webhook_seconds=fleet.webhook.seconds,
-            reconciler_invocations=counts["Lambda reconciler"],
-            reconciler_seconds=fleet.reconciler.seconds,
-            write_units=counts["write units"],
-            read_units=counts["half read units"] / 2,
-            build_minutes=counts["build minutes"],
-            secret_calls=counts["Secrets Manager GetSecretValue"],
-            pushes=sum(build.pushed for build in fleet.project.builds.values()),
-            images=len(fleet.table.items),
-            image_gigabytes=_GIGABYTES,
-        )
         assert not fleet.world.violations, fleet.world.violations[:5]
         return Week(
             quota=quota,
@@ -85,7 +72,7 @@ def run_week(*, admissions: int, images: int, quota: int) -> Week:
             write_units=counts["write units"],
             times=_Times.of(ledger.seconds_to_copied()),
             later_times=_Times.of(ledger.seconds_to_copied(began + 24 * HOUR)),
-            usd=cost(usage),
+            usd=cost(fleet.usage(_GIGABYTES)),
         )
 
 

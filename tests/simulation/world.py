@@ -1,4 +1,4 @@
-"""The parts of a simulated world that all models share: clock, threads, dice, faults, counts, history."""
+"""The parts of a simulated world that all models share: clock, threads, dice, faults, counts, metrics, history."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from random import Random
 
 from simulation.clock import Clock
 from simulation.faults import Faults
+from simulation.monitoring import Metrics
 from simulation.threads import Threads
 
 START = 1_800_000_000.0
@@ -22,9 +23,10 @@ class World:
         self.faults = faults
         self.clocks_differ = faults.clocks_differ
         self.counts: Counter[str] = Counter()
+        self.metrics = Metrics(self.clock)
         self.violations: list[str] = []
         self.history: list[str] = []
-        self._keeps_history = keeps_history
+        self.keeps_history = keeps_history
 
     def happens(self, probability: float) -> bool:
         """Throw the dice, but only if the probability is not 0."""
@@ -32,7 +34,7 @@ class World:
 
     def note(self, kind: str, *details: object) -> None:
         """Record a line of history."""
-        if self._keeps_history:
+        if self.keeps_history:
             moment = datetime.fromtimestamp(self.clock.now, UTC).strftime("%d %H:%M:%S.%f")[:-3]
             self.history.append(f"{moment} {kind:<10} {' '.join(map(str, details))}")
 
