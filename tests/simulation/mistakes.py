@@ -1,14 +1,16 @@
 """Mistakes made on purpose, most of which lose copies. The simulation must find them, or its success proves nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from image_mirror import expiry, lifecycle, recorder
+from image_mirror import expiry, lifecycle, recorder, slots
+from image_mirror import record as record_module
 from image_mirror.aws_errors import DelayedError
-from image_mirror.record import Policy, Record, Status
+from image_mirror.record import HOUR, Build, Policy, Record, Status
+from image_mirror.recorder import KnownRecords, Recorder
 from image_mirror.table import Records
 from simulation.fleet import Fleet
 from simulation.functions import ReconcilerInstance, Services, WebhookInstance
@@ -147,6 +149,128 @@ def putting_without_a_condition() -> Iterator[None]:
         return put(self, **request)
 
     with patch.object(DynamoDB, "put_item", put_anyway):
+        yield
+
+
+@contextmanager
+def never_giving_up() -> Iterator[None]:
+    """GiveUpHours ends no request."""
+
+    def forever(**times: Any) -> Policy:
+        return Policy(**{**times, "give_up": 10**15})
+
+    with patch("image_mirror.settings.Policy", forever):
+        yield
+
+
+@contextmanager
+def as_many_builds_for_each_further_request() -> Iterator[None]:
+    """A copy that has failed, and is requested again, gets as many attempts as the first time."""
+    without_copy = lifecycle.without_copy
+
+    def first_time(record: Record, build: Build, now: int, policy: Policy) -> Record:
+        after = without_copy(replace(record, failures=0), build, now, policy)
+        return replace(after, failures=record.failures + after.failures)
+
+    with (
+        patch.object(lifecycle, "without_copy", first_time),
+        patch("image_mirror.reconciler.without_copy", first_time),
+    ):
+        yield
+
+
+@contextmanager
+def the_same_pause_after_each_failure() -> Iterator[None]:
+    """The pause before a FAILED copy can be requested again does not double."""
+    pause = record_module.retry_pause
+    with patch.object(record_module, "retry_pause", lambda record, policy: pause(replace(record, failures=1), policy)):
+        yield
+
+
+@contextmanager
+def the_short_pause_after_long_builds() -> Iterator[None]:
+    """A copy that stalled can be requested again as early as one that its source refused."""
+    with patch.object(record_module, "_LONG_BUILDS", ()):
+        yield
+
+
+@contextmanager
+def no_waits_beyond_an_hour() -> Iterator[None]:
+    """A copy that is delayed again and again is tried each hour."""
+    with patch.object(lifecycle, "_LONG_WAITS", (HOUR,)):
+        yield
+
+
+@contextmanager
+def as_many_new_images_as_a_pod_has() -> Iterator[None]:
+    """MaxNewImages limits nothing."""
+    make = Recorder.__init__
+
+    def unlimited(self: Recorder, records: Records, policy: Policy, known: KnownRecords, _: int) -> None:
+        make(self, records, policy, known, 10**9)
+
+    with patch.object(Recorder, "__init__", unlimited):
+        yield
+
+
+@contextmanager
+def no_share_of_a_namespace() -> Iterator[None]:
+    """A namespace may have all builds."""
+    limits = slots.limits
+
+    def all_of_them(quota: int, runs: int) -> tuple[int, int]:
+        most, _ = limits(quota, runs)
+        return most, most
+
+    with patch.object(slots, "limits", all_of_them), patch("image_mirror.reconciler.limits", all_of_them):
+        yield
+
+
+@contextmanager
+def the_longest_due_first() -> Iterator[None]:
+    """Builds are given out in the order in which copies are due, whoever has requested them."""
+    choose = slots.choose
+
+    def in_order(
+        candidates: Sequence[slots.Waiting], out: Mapping[str, int], most: int, share: int, turn: int
+    ) -> tuple[list[slots.Waiting], int]:
+        del share
+        of_one = {each.key: replace(each, namespace="") for each in candidates}
+        chosen, turn = choose(list(of_one.values()), {"": sum(out.values())}, most, most, turn)
+        given = {each.key: each for each in candidates}
+        return [given[each.key] for each in chosen], turn
+
+    with patch("image_mirror.reconciler.choose", in_order):
+        yield
+
+
+@contextmanager
+def slots_that_are_not_reserved() -> Iterator[None]:
+    """A run writes the state, whatever other runs have written meanwhile."""
+    put = Records.put_state
+
+    def put_anyway(self: Records, state: slots.State, read: slots.State | None = None, **_: Any) -> slots.State | None:
+        return put(self, state, read, anyway=True)
+
+    with patch.object(Records, "put_state", put_anyway):
+        yield
+
+
+@contextmanager
+def every_record_tries_a_refused_key() -> Iterator[None]:
+    """Nobody remembers that builds could not log in to ECR."""
+    with patch("image_mirror.reconciler.after_builds", lambda *_: None):
+        yield
+
+
+@contextmanager
+def damage_that_stays() -> Iterator[None]:
+    """No record is repaired."""
+
+    def as_it_is(record: Record, *_: Any) -> Record:
+        return record
+
+    with patch("image_mirror.reconciler.repaired", as_it_is), patch.object(recorder, "repaired", as_it_is):
         yield
 
 
