@@ -548,6 +548,8 @@ def ecr_password(build: Build) -> str:
         r"Could not connect|timed? ?out|Connection was closed|EndpointConnection|SSL validation", errors, re.IGNORECASE
     ):
         raise Ended("UNREACHABLE", errors)
+    if errors and not re.search(r"An error occurred \(|credentials", errors, re.IGNORECASE):
+        raise Ended("UNREACHABLE", errors)  # AWS has not answered, so it has not refused the key
     raise Ended("TARGET_LOGIN", errors or "aws ecr get-login-password printed no password")
 
 

@@ -62,7 +62,8 @@ def read_build(build: Mapping[str, Any]) -> Build:
     """Return the result of one entry of BatchGetBuilds' `builds`."""
     status = build.get("buildStatus")
     if status == "IN_PROGRESS":
-        return Build(BuildResult.RUNNING, queued=build.get("currentPhase") in _QUEUED)
+        started_at = int(build["startTime"].timestamp() * 1000) if "startTime" in build else 0
+        return Build(BuildResult.RUNNING, queued=build.get("currentPhase") in _QUEUED, started_at=started_at)
     exported = {pair.get("name"): str(pair.get("value")) for pair in build.get("exportedEnvironmentVariables", ())}
     if status == "SUCCEEDED":
         return _copied(exported)

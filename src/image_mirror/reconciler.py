@@ -45,15 +45,18 @@ from image_mirror.lifecycle import (
     without_copy,
 )
 from image_mirror.metrics import Metric
-from image_mirror.record import Build, BuildResult, Record, Status
+from image_mirror.record import MINUTE, Build, BuildResult, Record, Status
 from image_mirror.reference import source_of
 from image_mirror.repair import DAMAGED, REFUSED, latest_due, repaired
 from image_mirror.settings import Settings
 from image_mirror.slots import (
+    FIRST_RUNS,
+    MOST_OLDEST,
     Key,
     State,
     Waiting,
     after_builds,
+    after_race,
     build_of,
     choose,
     for_stream,
@@ -61,7 +64,6 @@ from image_mirror.slots import (
     may_run_early,
     may_try,
     namespace_of,
-    out_of_both,
     refused_again,
     runs_at_once,
     tried,
@@ -77,7 +79,10 @@ _LIMITS = CallLimits(connect=3.0, read=7.0, attempts=2, connections=PARALLEL)
 # tries and the pauses between them take no longer than two tries of a call across the Pacific.
 _TABLE_LIMITS = CallLimits(connect=1.0, read=2.0, attempts=4, connections=PARALLEL)
 _CHUNK = 100
+_FOR_STARTS = 20.0  # seconds; many records that are due must not stop the starts
 _MOST_RACES = 5
+_MOST_STATE_RACES = 2  # few, because the calls of a slow table take long, and the last write needs no race
+_BUILDS_DUE_WITHIN = 10 * MINUTE
 _AHEAD = POLL + 10_000  # milliseconds; every running build is looked up within this time
 _SETTLED = 20_000  # milliseconds; CodeBuild shows a build that has just been started as queued, even with free capacity
 _logger = Logger(service="reconciler")
@@ -95,14 +100,15 @@ class Context(Protocol):
 class Invocation:
     """One invocation: its time limit, its counts, and what it has seen of the builds and of what waits for one.
 
-    `no_capacity` and `key_refused` say that CodeBuild takes no build now. `builds` has each build that was looked up,
-    by ID; `out` the namespace of each that has not ended, `queued` and `running` how many of these are which.
-    `unarrived` has the requests without any copy: their keys, and when they were made. `due_at` says when each record
-    was due that has been read.
+    `no_capacity` and `key_refused` say that CodeBuild takes no build now. `builds` has each build that CodeBuild was
+    asked of, by ID, None where it did not answer; `out` the namespace of each that has not ended, `queued` and
+    `running` which of these are what. `unarrived` has the requests without any copy: their keys, and when they were
+    made. `due_at` says when each record that has been read is due.
     """
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self.kept = 0.0  # seconds that the present work leaves for what follows it
         self.no_capacity = False
         self.key_refused = False
         self.counts = Counts()
@@ -110,17 +116,24 @@ class Invocation:
         self.waiting: dict[Key, Waiting] = {}
         self.unarrived: dict[Key, int] = {}
         self.due_at: dict[Key, int] = {}
-        self.builds: dict[str, Build] = {}
+        self.builds: dict[str, Build | None] = {}
         self.out: list[str] = []
         self.running: list[str] = []
         self.queued: list[str] = []
+        self.copied: list[str] = []  # the namespaces of builds that ended with a copy
         self.started: list[tuple[str, str]] = []  # the namespace and the build's ID
         self.failed: list[Key] = []  # starts that ended in an exception
 
     @property
+    def one_namespace_goes_on(self) -> bool:
+        """Whether one namespace alone has copies to make, and some of them have been made since the last look."""
+        waiting = {each.namespace for each in self.waiting.values()}
+        return len(waiting) == 1 and waiting == {*waiting, *self.out} and not waiting.isdisjoint(self.copied)
+
+    @property
     def over(self) -> bool:
         """Whether the remaining records have to wait for the next invocation."""
-        return self._context.get_remaining_time_in_millis() / 1000 < RESERVE
+        return self._context.get_remaining_time_in_millis() / 1000 < RESERVE + self.kept
 
 
 class Reconciler:
@@ -178,11 +191,14 @@ class Reconciler:
 
     def run_early(self, invocation: Invocation) -> None:
         """Do what the schedule does, if records wait for the slots that builds have left since its last run."""
-        if may_run_early(self._records.state(), self._now()):
+        state, now = self._records.state(), self._now()
+        # Of several events at once, one writes the time.
+        if state and may_run_early(state, now) and self._records.put_state(replace(state, at=now), state):
             self.run_schedule(invocation)
 
     def run_schedule(self, invocation: Invocation) -> None:
         """Do one step for each due record, start builds in the free slots, and write the state for the next run."""
+        invocation.kept = _FOR_STARTS
         # A record that is due too late was changed by hand. It would not be looked at for as long, so that is first.
         late = islice(self._records.due_after(latest_due(self._now(), self._policy)), _CHUNK)
         self.advance([(repo, tag) for repo, tag, _ in late], invocation)
@@ -193,28 +209,35 @@ class Reconciler:
         known = {key: each for key, each in self._waiting.items() if due.get(key) == each.due_at}
         # The latest first: those are the builds that run, whose ends make slots free.
         unknown = [key for key in sorted(due, key=lambda key: due[key], reverse=True) if key not in known]
+        complete = True
         for start in range(0, len(unknown), _CHUNK):
-            self.advance(unknown[start : start + _CHUNK], invocation)
+            failed = self.advance(unknown[start : start + _CHUNK], invocation)
+            unread = unknown[start:] if invocation.over else failed
+            # What has been due for longer holds no slot: a build that runs is looked at each minute.
+            complete = complete and not any(due[key] > now - _BUILDS_DUE_WITHIN for key in unread)
+            if invocation.over:
+                break
         invocation.waiting = known | invocation.waiting
         waits = set(invocation.waiting)
-        after, read = self._fill(read, invocation, complete=not invocation.over)
+        invocation.kept = 0.0
+        after, read = self._fill(read, invocation, complete=complete)
         waits -= set(invocation.failed)
         # The index may be older than a record that another run has taken on meanwhile.
         overdue = (invocation.due_at.get(key, due_at) for key, due_at in due.items() if key not in waits)
         oldest = min(overdue, default=now)
         # Also if nothing is due: the alarm needs a value each minute.
         invocation.counts.add(Metric.OLDEST_DUE, max(0, now - oldest) / 1000)
-        first = self._oldest(read.oldest if read else None, invocation)
+        first = self._oldest(read.oldest if read else (), invocation)
         self._write_state(replace(after, waits=len(invocation.waiting), oldest=first), read)
         self._waiting = invocation.waiting
 
     def _write_state(self, after: State, read: State | None) -> None:
         """Write the state for the next run. What others have written since it was `read` counts too."""
-        for _ in range(_MOST_RACES):
+        for _ in range(_MOST_STATE_RACES):
             if self._records.put_state(after, read):
                 return
             found = self._records.state()
-            after, read = replace(after, out=out_of_both(after.out, read, found)), found
+            after, read = after_race(after, read, found), found
         self._records.put_state(after, read, anyway=True)
 
     def _fill(self, read: State | None, invocation: Invocation, *, complete: bool) -> tuple[State, State | None]:
@@ -226,65 +249,72 @@ class Reconciler:
         now = self._now()
         before = read or State(at=now)
         refusal = after_builds(before.refusal, invocation.builds, now)
-        repaired_at = now if before.refusal is not None and refusal is None else before.repaired_at
+        repaired_at = now if before.refusal is not None and refusal is None else min(before.repaired_at, now)
         # A state that a batch of the stream has begun says nothing about the quota.
-        known = before.runs or self._quota
-        runs = runs_at_once(self._quota, known, len(invocation.running), len(invocation.queued))
+        known = before.runs or min(self._quota, FIRST_RUNS)
+        running, queued = len(invocation.running), len(invocation.queued)
+        runs = runs_at_once(self._quota, known, running, queued, may_grow=invocation.one_namespace_goes_on)
         most, share = limits(self._quota, runs)
         out = Counter(invocation.out)
         if not complete:
             out |= Counter(before.out)  # the larger count of each namespace
-        turn, races = before.turn, 0
-        while races < _MOST_RACES and not (invocation.over or invocation.no_capacity or invocation.key_refused):
-            if refusal is not None and not may_try(refusal, now):
-                break
-            room = most if refusal is None else min(most, out.total() + 1)
-            chosen, next_turn = choose(list(invocation.waiting.values()), out, room, share, turn)
-            if not chosen:
-                break
-            reserved = self._records.put_state(with_more_out(replace(before, out=out), chosen), read)
-            if reserved is None:
-                found = self._records.state()
-                out, read, races = out_of_both(out, read, found), found, races + 1
-                continue
-            read, turn = reserved, next_turn
-            invocation.started.clear()
-            invocation.failed += self._start(chosen, repaired_at, invocation)
-            out.update(namespace for namespace, _ in invocation.started)
-            if refusal is not None and invocation.started:
-                refusal = tried(refusal, invocation.started[0][1], now)
-                repaired_at = now if refusal is None else repaired_at
-        if invocation.key_refused:
-            refusal = refused_again(refusal, now, in_build=False)
-        if refusal is not None and invocation.waiting:
-            invocation.counts.add(Metric.KEY_REFUSED)
         after = State(
             at=now,
             runs=runs,
             most=most,
             share=share,
-            out=+out,
-            turn=turn,
+            out=out,
+            turn=before.turn,
             refusal=refusal,
             repaired_at=repaired_at,
         )
+        races = 0
+        while races < _MOST_RACES and not (invocation.over or invocation.no_capacity or invocation.key_refused):
+            if after.refusal is not None and not may_try(after.refusal, invocation.builds, now):
+                break
+            busy = Counter(after.out)
+            room = most if after.refusal is None else min(most, busy.total() + 1)
+            chosen, turn = choose(list(invocation.waiting.values()), busy, room, share, after.turn)
+            if not chosen:
+                break
+            reserved = self._records.put_state(with_more_out(replace(read or after, out=after.out), chosen), read)
+            if reserved is None:
+                found = self._records.state()
+                after, read, races = after_race(after, read, found), found, races + 1
+                continue
+            read = reserved
+            invocation.started.clear()
+            invocation.failed += self._start(chosen, after.repaired_at, invocation)
+            busy.update(namespace for namespace, _ in invocation.started)
+            after = replace(after, out=busy, turn=turn)
+            if after.refusal is not None and invocation.started:
+                refusal = tried(after.refusal, invocation.started[0][1], now)
+                after = replace(after, refusal=refusal, repaired_at=after.repaired_at if refusal else now)
+        if invocation.key_refused:
+            after = replace(after, refusal=refused_again(after.refusal, now, in_build=False))
+        if after.refusal is not None and invocation.waiting:
+            invocation.counts.add(Metric.KEY_REFUSED)
         return after, read
 
-    def _oldest(self, before: Key | None, invocation: Invocation) -> Key | None:
-        """Return the record that has waited longest for its first copy, and count how long.
+    def _oldest(self, before: Sequence[Key], invocation: Invocation) -> tuple[Key, ...]:
+        """Return the records that have waited longest for their first copy, and count how long the first has.
 
-        `before` is the last one. Many records that wait are not due now, so the next one is found when it is due.
+        `before` are those of the last run: a record that waits for long is seldom due, and is not looked at until then.
         """
         waits = {each.key: each.requested_at for each in invocation.waiting.values() if not each.arrived}
         waits |= invocation.unarrived
-        if before is not None and before not in waits:
-            record = self._records.get(*before)
-            if record is not None and _is_unarrived(record):
-                waits[before] = record.requested_at
-        oldest = min(waits, key=lambda key: (waits[key], key), default=None)
-        seconds = max(0, self._now() - waits[oldest]) / 1000 if oldest is not None else 0
+        for key in before:
+            if key not in waits and self._mirror.serves(key[0]):
+                _attempt(lambda key: self._look_at_oldest(key, waits), key, invocation)
+        oldest = sorted(waits, key=lambda key: (waits[key], key))[:MOST_OLDEST]
+        seconds = max(0, self._now() - waits[oldest[0]]) / 1000 if oldest else 0
         invocation.counts.add(Metric.OLDEST_FIRST_COPY, seconds)
-        return oldest
+        return tuple(oldest)
+
+    def _look_at_oldest(self, key: Key, waits: dict[Key, int]) -> None:
+        record = self._records.get(*key)
+        if record is not None and _is_unarrived(record):
+            waits[key] = record.requested_at
 
     def _start(self, chosen: Sequence[Waiting], repaired_at: int, invocation: Invocation) -> list[Key]:
         """Start a build for each of these records, if that is still its next step. Return the keys that failed."""
@@ -419,14 +449,17 @@ class Reconciler:
         build = builds.get(build_id)
         if isinstance(build, DelayedError):
             invocation.out.append(namespace_of(record))
+            invocation.builds[build_id] = None
             if is_due(record, now):
                 after = lookup_failed(record, str(build), now, self._policy, key=build.key)
                 self._write(record, Save(after), invocation, _wait(build))
         elif build is not None:
             invocation.builds[build_id] = build
-            if build.result is BuildResult.RUNNING:
+            if build.result is BuildResult.COPIED:
+                invocation.copied.append(namespace_of(record))
+            elif build.result is BuildResult.RUNNING:
                 invocation.out.append(namespace_of(record))
-                is_queued = build.queued and now - record.updated_at >= _SETTLED
+                is_queued = build.queued and now - build.started_at >= _SETTLED
                 (invocation.queued if is_queued else invocation.running).append(build_id)
             self._take(record, next_step(record, build, now, self._policy), build, invocation)
 

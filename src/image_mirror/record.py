@@ -133,7 +133,8 @@ class Build:
 
     `key` is set for a delay that lasts until someone fixes a key or a secret in the global account. `code` is the
     build's COPY_RESULT, if it is known. `digest` and `signatures` are what a build with a copy exported, or "".
-    `queued` says that a build which has not ended still waits in CodeBuild's queue.
+    `queued` says that a build which has not ended still waits in CodeBuild's queue, and `started_at` when it was
+    accepted.
     """
 
     result: BuildResult
@@ -143,6 +144,7 @@ class Build:
     digest: str = ""
     signatures: str = ""
     queued: bool = False
+    started_at: int = 0
 
 
 def new_record(destination: Destination, source: ImageReference, now: int, requested_by: str | None = None) -> Record:
@@ -201,7 +203,7 @@ def renew(record: Record, fresh: Record, *, pull_always: bool, policy: Policy) -
 def asked_again(record: Record, now: int, *, lost: bool = False) -> Record | None:
     """Return the record after an operator has retried the copy, or None if `record` stays as it is.
 
-    A FAILED copy is requested again. One that waits for its next attempt gets it at once, before all others; it keeps
+    A FAILED copy is requested again. One that waits for its next attempt gets it as soon as a build is free; it keeps
     `requested_at`, because pods have waited since then. A COPIED one with an unexpected push is requested again, and
     stays in use until a build has made it. `lost` says that pods cannot pull the copy from ECR, whatever
     the record says: a COPIED one is requested again, and one that is being refreshed waits for its build as for a first

@@ -21,7 +21,14 @@ _STATE_LASTS = 3 * MINUTE  # the schedule writes it each minute
 _BETWEEN_RUNS = 15_000  # when several copies arrive, the first one starts a run
 LONGEST_KEY_WAIT = 30 * MINUTE
 """The longest time between two tries of a refused key."""
-_LOGIN_WORKED = 5 * MINUTE  # a build whose login is refused ends far earlier
+FIRST_RUNS = 4
+"""How many builds CodeBuild is taken to run at once until more have been seen; the quota of many accounts is small."""
+MOST_OLDEST = 10
+"""How many of the oldest records without a copy the state remembers."""
+_LOGIN_WORKED = 10 * MINUTE  # a build has tried to log in by then, for at most five minutes
+# Results of a build that only come after its login to ECR.
+_AFTER_LOGIN = frozenset(("NOT_FOUND", "DENIED", "RATE_LIMITED", "REFUSED", "TOO_LARGE", "STALLED", "TARGET_DENIED"))
+_CLOCK_SKEW = MINUTE  # far above the difference of two clocks; a time that is later was written by hand
 _LONGEST_NAMESPACE = 63  # characters, in Kubernetes; another value was written by hand
 
 
@@ -60,11 +67,11 @@ class Refusal:
 class State:
     """What a run of the schedule found `at` its time.
 
-    `runs` is how many builds CodeBuild is expected to run at once, 0 if that is not known. `most` is how many may be
+    `runs` is how many builds CodeBuild is known to run at once, 0 if that is not known. `most` is how many may be
     out (running or in its queue), and `share` how many of one namespace. `out` is how many are out, by namespace.
     `waits` is how many records still waited for a build. `turn` counts the first tries that started since the last
-    repeat. `repaired_at` is when a refused key was last accepted again. `oldest` is the record that has waited longest
-    for a first copy. `version` grows with each write, so that a write can ask for the state that was read.
+    repeat. `repaired_at` is when a refused key was last accepted again. `oldest` are the records that have waited
+    longest for a first copy. `version` grows with each write, so that a write can ask for the state that was read.
     """
 
     at: int
@@ -76,7 +83,7 @@ class State:
     turn: int = 0
     refusal: Refusal | None = None
     repaired_at: int = 0
-    oldest: Key | None = None
+    oldest: tuple[Key, ...] = ()
     version: int = 0
 
 
@@ -103,19 +110,21 @@ def build_of(record: Record) -> str | None:
     return record.build_id if record.status is Status.COPYING else record.open_build
 
 
-def runs_at_once(quota: int, known: int, running: int, queued: int) -> int:
-    """Return how many builds CodeBuild is expected to run at once; `known` is what the last run expected.
+def runs_at_once(quota: int, known: int, running: int, queued: int, *, may_grow: bool) -> int:
+    """Return how many builds CodeBuild is known to run at once; `known` is what the last run knew.
 
-    `quota` is the setting. If builds queue, the account's real quota is what runs. Otherwise the expectation grows
-    while any build runs, so that a quota that has been raised is found within minutes.
+    `quota` is the setting. If builds queue, the account's real quota is what runs. If more run than were known, and
+    none queues, the real quota is at least as large. `may_grow` says that only one namespace has copies to make, which
+    uses its share and gets copies made: then a larger share is tried, because nobody else could need the builds. A
+    namespace whose copies hang gets no larger share.
     """
     if queued:
         return max(1, min(quota, running))
-    return min(quota, known * 3 // 2 + 1 if running else known)
+    return min(quota, max(known, running, known * 5 // 4 + 1 if may_grow else 0))
 
 
 def limits(quota: int, runs: int) -> tuple[int, int]:
-    """Return how many builds may be out, and how many of one namespace, if CodeBuild runs `runs` at once.
+    """Return how many builds may be out, and how many of one namespace, if CodeBuild is known to run `runs` at once.
 
     Half as many as run may queue, because an empty queue would leave CodeBuild idle until the next minute.
     """
@@ -161,10 +170,11 @@ def for_stream(state: State | None, quota: int, now: int) -> tuple[Mapping[str, 
     key is refused. If there is no state at all, nothing has been started.
     """
     if state is None:
-        most, share = limits(quota, quota)
-        return {}, most // 2, share
-    usable = 0 <= now - state.at < _STATE_LASTS and state.refusal is None
-    return state.out, (state.most + 1) // 2 if usable else 0, state.share
+        most, share = limits(quota, min(quota, FIRST_RUNS))
+        return {}, (most + 1) // 2, share
+    usable = -_CLOCK_SKEW < now - state.at < _STATE_LASTS and state.refusal is None
+    most, share = limits(quota, min(quota, state.runs))  # of an item written by hand too
+    return state.out, (min(most, state.most) + 1) // 2 if usable else 0, min(share, state.share)
 
 
 def with_more_out(state: State | None, chosen: Sequence[Waiting]) -> State:
@@ -186,6 +196,17 @@ def out_of_both(out: Mapping[str, int], read: State | None, found: State | None)
     return Counter(out) | Counter(found.out)
 
 
+def after_race(mine: State, read: State | None, found: State | None) -> State:
+    """Return `mine`, the state that a run was about to write, after another has written `found` in place of `read`.
+
+    What the other one has learned of a refused key is later: another run, or an operator who has replaced the key.
+    """
+    mine = replace(mine, out=out_of_both(mine.out, read, found))
+    if found is None or found.refusal == (read.refusal if read else None):
+        return mine
+    return replace(mine, refusal=found.refusal, repaired_at=max(mine.repaired_at, found.repaired_at))
+
+
 def may_run_early(state: State | None, now: int) -> bool:
     """Return whether a copy that has arrived is a reason to look for free slots before the schedule's next run.
 
@@ -195,12 +216,18 @@ def may_run_early(state: State | None, now: int) -> bool:
     return state is not None and state.waits > 0 and state.refusal is None and now - state.at >= _BETWEEN_RUNS
 
 
-def may_try(refusal: Refusal, now: int) -> bool:
+def may_try(refusal: Refusal, builds: Mapping[str, Build | None], now: int) -> bool:
     """Return whether one record may try the refused key now: after 1, 2, 4, 8, 16 and then 30 minutes each.
 
-    So a key that stays refused costs at most 51 short builds in its first day.
+    So a key that stays refused costs at most 51 short builds in its first day. `builds` are those of which CodeBuild
+    was asked; None is no answer. As long as the build that tries the key has not ended, there is no other try.
     """
-    return now - refusal.at >= min(MINUTE << min(refusal.times - 1, 6), LONGEST_KEY_WAIT)
+    if refusal.build in builds:
+        build = builds[refusal.build]
+        if build is None or build.result is BuildResult.RUNNING:
+            return False
+    pause = min(MINUTE << min(max(refusal.times - 1, 0), 6), LONGEST_KEY_WAIT)
+    return not -_CLOCK_SKEW < now - refusal.at < pause
 
 
 def refused_again(refusal: Refusal | None, now: int, *, in_build: bool) -> Refusal:
@@ -215,13 +242,16 @@ def tried(refusal: Refusal, build_id: str, now: int) -> Refusal | None:
     return replace(refusal, at=now, build=build_id, runs_since=0) if refusal.in_build else None
 
 
-def after_builds(refusal: Refusal | None, builds: Mapping[str, Build], now: int) -> Refusal | None:
-    """Return the refusal after these builds were looked up, by ID; None if no key is refused.
+def after_builds(refusal: Refusal | None, builds: Mapping[str, Build | None], now: int) -> Refusal | None:
+    """Return the refusal after CodeBuild was asked of these builds, by ID; None if no key is refused.
 
-    While a key is refused, only the build that tries it says whether it is accepted: others started before.
+    A login that was refused while that of another build worked is no refused key. While a key is refused, only the
+    build that tries it says whether it is accepted: others started before.
     """
     if refusal is None:
-        return refused_again(None, now, in_build=True) if any(build.key for build in builds.values()) else None
+        found = [build for build in builds.values() if build is not None]
+        is_refused = any(build.key for build in found) and not any(_logged_in(build) for build in found)
+        return refused_again(None, now, in_build=True) if is_refused else None
     build = builds.get(refusal.build)
     if build is None:
         return refusal
@@ -230,5 +260,9 @@ def after_builds(refusal: Refusal | None, builds: Mapping[str, Build], now: int)
     if build.result is BuildResult.RUNNING:
         since = refusal.runs_since or (0 if build.queued else now)
         return None if since and now - since >= _LOGIN_WORKED else replace(refusal, runs_since=since)
-    proves = build.result is BuildResult.COPIED or build.code not in ("", "UNEXPLAINED")
-    return None if proves else replace(refusal, build="")
+    return None if _logged_in(build) else replace(refusal, times=refusal.times + 1, build="")
+
+
+def _logged_in(build: Build) -> bool:
+    """Return whether a build that has ended had logged in to ECR."""
+    return build.result is BuildResult.COPIED or build.code in _AFTER_LOGIN

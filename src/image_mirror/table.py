@@ -8,6 +8,7 @@ One item is no record: the state that the reconciler's runs hand on (slots.py). 
 is in no index, and the stream's filter drops it.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from image_mirror.aws_errors import code_of
 from image_mirror.record import Record, Status
-from image_mirror.slots import Refusal, State
+from image_mirror.slots import MOST_OLDEST, Key, Refusal, State
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -32,6 +33,7 @@ _MOST = 10**15  # above all numbers that a record can have: as milliseconds the 
 STATE_REPO = "#state"
 """The hash key of the item that is no record. No image's copy has such a name."""
 _STATE_KEY = {"repo": {"S": STATE_REPO}, "tag": {"S": "builds"}}
+_LONGEST_KEY = 1024  # bytes, of a range key; DynamoDB refuses each call with a longer one
 _OUT = "out "  # what follows is a namespace
 _MOST_FOREIGN = 100_000  # characters; an item has at most 400 kB, and a record needs room to grow
 
@@ -160,8 +162,9 @@ class Records:
         written = replace(state, version=(read.version if read else 0) + 1)
         condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(repo)"}
         if read is not None:
+            same = "#version = :version"
             condition = {
-                "ConditionExpression": "#version = :version",
+                "ConditionExpression": same if read.version else f"attribute_not_exists(#version) OR {same}",
                 "ExpressionAttributeNames": {"#version": "version"},
                 "ExpressionAttributeValues": {":version": {"N": str(read.version)}},
             }
@@ -173,13 +176,15 @@ class Records:
             return None
         return written
 
-    def forget_refusal(self) -> None:
-        """Let the next run start builds although a key was refused: somebody has replaced the key."""
+    def forget_refusal(self, now: int) -> None:
+        """Let the next run start builds although a key was refused: somebody has replaced the key at `now`."""
         self._client.update_item(
             TableName=self._table,
             Key=_STATE_KEY,
-            UpdateExpression="REMOVE #refused_at",
-            ExpressionAttributeNames={"#refused_at": "refused_at"},
+            # A run that has read the state before must not write the refusal back.
+            UpdateExpression="SET #repaired_at = :now REMOVE #refused_at ADD #version :one",
+            ExpressionAttributeNames={name: name[1:] for name in ("#repaired_at", "#refused_at", "#version")},
+            ExpressionAttributeValues={":now": {"N": str(now)}, ":one": {"N": "1"}},
         )
 
     def _indexed(self, condition: str, name: str, value: int) -> Iterator[tuple[str, str, int]]:
@@ -251,8 +256,8 @@ def state_item(state: State) -> Item:
     if refusal is not None:
         values |= {"refused_at": refusal.at, "refused_times": refusal.times, "refused_in_build": int(refusal.in_build)}
         values |= {"try_build": refusal.build, "try_runs_since": refusal.runs_since}
-    if oldest is not None:
-        values |= {"oldest_repo": oldest[0], "oldest_tag": oldest[1]}
+    if oldest:
+        values["oldest"] = json.dumps(oldest)
     item = {name: {"N" if isinstance(value, int) else "S": str(value)} for name, value in values.items() if value != ""}
     return item | _STATE_KEY
 
@@ -268,12 +273,11 @@ def to_state(item: Item) -> State:
 
     refusal = Refusal(
         at=number("refused_at"),
-        times=number("refused_times"),
+        times=max(1, number("refused_times")),
         in_build=bool(number("refused_in_build")),
         build=text("try_build"),
         runs_since=number("try_runs_since"),
     )
-    oldest = text("oldest_repo"), text("oldest_tag")
     return State(
         at=number("at"),
         runs=number("runs"),
@@ -284,9 +288,19 @@ def to_state(item: Item) -> State:
         turn=number("turn"),
         refusal=refusal if "refused_at" in item else None,
         repaired_at=number("repaired_at"),
-        oldest=oldest if all(oldest) else None,
+        oldest=_keys(text("oldest")),
         version=number("version"),
     )
+
+
+def _keys(text: str) -> tuple[Key, ...]:
+    """Read the keys of records from a state; what is no list of such keys was written by hand, and is read as none."""
+    try:
+        keys = [(str(repo), str(tag)) for repo, tag in json.loads(text or "[]")]
+    except (ValueError, TypeError, RecursionError):
+        return ()
+    usable = [key for key in keys if all(0 < len(part.encode("utf-8", "replace")) <= _LONGEST_KEY for part in key)]
+    return tuple(usable[:MOST_OLDEST])
 
 
 def _number(text: str) -> int | None:

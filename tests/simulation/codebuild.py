@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
@@ -162,6 +163,7 @@ def _describe(build: Build) -> dict[str, Any]:
     A build with a copy exports its digest, except one in ten, as one of an older global stack.
     """
     described: dict[str, Any] = {"id": build.build_id, "buildStatus": "IN_PROGRESS", "currentPhase": "COMPLETED"}
+    described["startTime"] = datetime.fromtimestamp(build.submitted, UTC)
     if build.ended is None:
         return {**described, "currentPhase": "QUEUED" if build.began is None else "BUILD"}
     if build.ended == "COPIED":

@@ -227,4 +227,4 @@ def test_a_policy_that_may_not_be_read_is_an_error_and_the_copy_is_looked_at_at_
     mirror.run(NOON)
     assert published()["StepErrors"] == [1]
     mirror.run(NOON + HOUR)
-    assert published() == {"OldestDue": [0], "Due": [0]}
+    assert published() == {"OldestDue": [0], "Due": [0], "OldestFirstCopy": [0]}

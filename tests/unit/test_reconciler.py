@@ -345,7 +345,7 @@ def test_what_is_known_to_wait_for_capacity_is_not_read_again_until_there_is_som
     monkeypatch.setattr(Builds, "start", lambda _self, record: f"ImagePullProject:{record.repo[-2:]}")
     run(SCHEDULE)
     left = [current(records, record) for record in waiting]
-    assert Counter(record.status for record in left) == {Status.COPYING: 15, Status.REQUESTED: 45}
+    assert Counter(record.status for record in left) == {Status.COPYING: 3, Status.REQUESTED: 57}
 
 
 def test_a_start_that_may_have_taken_effect_is_repeated_while_its_token_lasts(
@@ -861,9 +861,10 @@ def build_id(record: Record) -> str:
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the list of the builds that are started from now on; all of them run."""
+def started(records: Records, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the list of the builds that are started from now on; all of them run. CodeBuild is known to run twenty."""
     builds: list[str] = []
+    records.put_state(State(at=now(), runs=20, most=30, share=15))
 
     def start(_self: Builds, record: Record) -> str:
         builds.append(build_id(record))
@@ -991,7 +992,9 @@ def test_a_build_that_has_just_been_started_is_not_taken_for_one_that_waits_in_t
     run(SCHEDULE)
     assert len(started) == 1
     monkeypatch.setattr(
-        Builds, "look_up", lambda _self, ids: dict.fromkeys(ids, Build(BuildResult.RUNNING, queued=True))
+        Builds,
+        "look_up",
+        lambda _self, ids: dict.fromkeys(ids, Build(BuildResult.RUNNING, queued=True, started_at=now())),
     )
     run(SCHEDULE)
     state = records.state()
@@ -1104,8 +1107,9 @@ def test_a_batch_starts_nothing_if_the_schedule_has_not_run_for_three_minutes(
 
 
 def test_the_first_batch_of_a_new_table_starts_builds_and_the_next_one_waits_for_the_schedule(
-    records: Records, started: list[str]
+    cloud: Cloud, records: Records, started: list[str]
 ) -> None:
+    cloud.dynamodb.delete_item(TableName="ImageListTable", Key={"repo": {"S": "#state"}, "tag": {"S": "builds"}})
     run(stream(create(records, of_namespace("a", 1))))
     run(stream(create(records, of_namespace("a", 2))))
     assert namespaces(started) == {"a": 1}
@@ -1277,26 +1281,92 @@ def test_a_refused_global_key_is_tried_by_one_record_and_its_success_starts_all(
     accepted.append(True)
     with time_machine.travel(NOON / 1000 + 420, tick=False):
         run(SCHEDULE)
-    assert {current(records, record).status for record in made} == {Status.COPYING}
+    assert len([record for record in made if current(records, record).status is Status.COPYING]) == 3, (
+        "its share of four"
+    )
 
 
 def test_an_operator_who_has_replaced_a_key_need_not_wait_for_the_next_try(
     records: Records, started: list[str]
 ) -> None:
-    records.put_state(State(at=now(), runs=20, most=30, share=15, refusal=Refusal(at=now(), times=9, in_build=True)))
+    refusal = Refusal(at=now(), times=9, in_build=True)
+    assert records.put_state(State(at=now(), runs=20, refusal=refusal), records.state())
     create(records, of_namespace("a", 1))
     run(SCHEDULE)
     assert started == []
-    records.forget_refusal()
+    records.forget_refusal(now())
     run(SCHEDULE)
     assert len(started) == 1
+    state = records.state()
+    assert state is not None
+    assert (state.refusal, state.repaired_at) == (None, now())
+
+
+def test_a_run_does_not_write_back_a_refusal_that_an_operator_has_ended_meanwhile(
+    records: Records, started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = Refusal(at=now(), times=9, in_build=True)
+    assert records.put_state(State(at=now(), runs=20, refusal=refusal), records.state())
+    create(records, of_namespace("a", 1))
+    original = Reconciler.advance
+
+    def meanwhile(self: Reconciler, *arguments: Any) -> Any:
+        if arguments[0]:  # the state has been read before
+            records.forget_refusal(now())
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Reconciler, "advance", meanwhile)
+    run(SCHEDULE)
+    state = records.state()
+    assert state is not None
+    assert (state.refusal, state.repaired_at) == (None, now())
+    monkeypatch.undo()
+    assert started == []
+
+
+def test_many_records_that_are_due_do_not_stop_the_starts(
+    records: Records, started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = Context(120)
+    create(records, of_namespace("a", 1, 0))
+    for number in range(300):
+        create(records, replace(fresh(f"gcr.io/b:{number}", HOUR), status=Status.COPIED, digest=DIGEST))
+    original = Reconciler.advance
+
+    def slow(self: Reconciler, *arguments: Any) -> Any:
+        result = original(self, *arguments)
+        context.milliseconds -= 30_000
+        return result
+
+    monkeypatch.setattr(Reconciler, "advance", slow)
+    reconciler.handler(SCHEDULE, context)
+    assert len(started) == 1
+
+
+def test_of_several_events_at_once_one_fills_the_slots(
+    records: Records, started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(records, of_namespace("a", 1))
+    assert records.put_state(State(at=now() - MINUTE, runs=20, most=30, share=15, waits=1), records.state())
+    runs: list[str] = []
+    original = Reconciler.run_schedule
+
+    def run_schedule(self: Reconciler, invocation: Any) -> None:
+        runs.append("run")
+        if len(runs) == 1:
+            run(ecr_event("mirror/gcr.io/other"))  # in the middle of the first run
+        original(self, invocation)
+
+    monkeypatch.setattr(Reconciler, "run_schedule", run_schedule)
+    run(ecr_event("mirror/gcr.io/other"))
+    assert (len(runs), len(started)) == (1, 1)
 
 
 # ---- the item that is no record ----
 
 
 def test_the_item_of_the_state_is_no_record_for_any_reader(cloud: Cloud, records: Records, started: list[str]) -> None:
-    """An older release reads the table by the names of images, by its index and by the filter of its stream."""
+    """The functions of an older release read the table by images' names, its index and the filter of its stream."""
     create(records, of_namespace("a", 1))
     run(SCHEDULE)
     [item] = [

@@ -14,6 +14,7 @@ from image_mirror.slots import (
     State,
     Waiting,
     after_builds,
+    after_race,
     build_of,
     choose,
     for_stream,
@@ -52,20 +53,25 @@ def names(chosen: list[Waiting]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("known", "running", "queued", "runs"),
+    ("known", "running", "queued", "grows", "runs"),
     [
-        pytest.param(20, 0, 0, 20, id="nothing runs: as before"),
-        pytest.param(20, 20, 10, 20, id="the quota is what the setting says"),
-        pytest.param(20, 1, 29, 1, id="a real quota of 1 is found by what queues"),
-        pytest.param(20, 0, 3, 1, id="others use the account's whole quota: one still waits in the queue"),
-        pytest.param(20, 25, 5, 20, id="a real quota above the setting is not used"),
-        pytest.param(1, 1, 0, 2, id="nothing queues any more: it grows"),
-        pytest.param(1, 0, 0, 1, id="nothing runs, so nothing is learned"),
-        pytest.param(14, 14, 0, 20, id="never above the setting"),
+        pytest.param(20, 0, 0, False, 20, id="nothing runs: as before"),
+        pytest.param(20, 20, 10, False, 20, id="the quota is what the setting says"),
+        pytest.param(20, 1, 29, False, 1, id="a real quota of 1 is found by what queues"),
+        pytest.param(20, 0, 3, True, 1, id="others use the account's whole quota: one still waits in the queue"),
+        pytest.param(20, 25, 5, False, 20, id="a real quota above the setting is not used"),
+        pytest.param(4, 7, 0, False, 7, id="more run than were known, and none queues"),
+        pytest.param(4, 3, 0, False, 4, id="a namespace whose copies hang gets no more"),
+        pytest.param(4, 3, 0, True, 6, id="a namespace that is alone and gets its copies tries more"),
+        pytest.param(1, 1, 0, True, 2, id="from one"),
+        pytest.param(19, 14, 0, True, 20, id="never above the setting"),
+        pytest.param(30, 0, 0, False, 20, id="the setting was lowered"),
     ],
 )
-def test_the_real_quota_is_found_by_what_queues(known: int, running: int, queued: int, runs: int) -> None:
-    assert runs_at_once(20, known, running, queued) == runs
+def test_the_real_quota_is_found_by_what_runs_and_what_queues(
+    known: int, running: int, queued: int, grows: bool, runs: int
+) -> None:
+    assert runs_at_once(20, known, running, queued, may_grow=grows) == runs
 
 
 @pytest.mark.parametrize(
@@ -82,11 +88,13 @@ def test_half_as_many_builds_as_run_may_queue(quota: int, runs: int, most: int, 
     assert limits(quota, runs) == (most, share)
 
 
-def test_a_raised_quota_is_found_within_minutes() -> None:
-    runs, minutes = 1, 0
+@pytest.mark.parametrize("alone", [False, True], ids=["two namespaces", "one namespace"])
+def test_a_raised_quota_is_found_within_a_few_looks(alone: bool) -> None:
+    runs, looks = 1, 0
     while runs < 20:
-        runs, minutes = runs_at_once(20, runs, runs, 0), minutes + 1
-    assert minutes == 6
+        most, share = limits(20, runs)
+        runs, looks = runs_at_once(20, runs, share if alone else most, 0, may_grow=alone), looks + 1
+    assert looks <= 10
 
 
 # ---- which ----
@@ -202,18 +210,23 @@ def test_a_build_holds_a_slot_until_its_end_has_been_read() -> None:
 
 # ---- between the runs ----
 
+TRIED, LATEST = Refusal(at=NOW, times=3, in_build=True), Refusal(at=NOW, times=4, in_build=True)
+FULL = State(at=NOW - MINUTE, runs=20, most=30, share=15)
+
 
 @pytest.mark.parametrize(
     ("state", "free"),
     [
-        pytest.param(None, 15, id="nothing has ever run"),
-        pytest.param(State(at=NOW - MINUTE, most=30, share=15), 15, id="half of the slots"),
-        pytest.param(State(at=NOW - MINUTE, most=30, share=15, out={"a": 9, "b": 3}), 3, id="what is out counts"),
-        pytest.param(State(at=NOW - MINUTE, most=2, share=1), 1, id="of two slots one"),
-        pytest.param(State(at=NOW - 3 * MINUTE, most=30, share=15), 0, id="the schedule has not run for three minutes"),
-        pytest.param(State(at=NOW + 1, most=30, share=15), 0, id="written by hand, in the future"),
+        pytest.param(None, 4, id="nothing has ever run"),
+        pytest.param(FULL, 15, id="half of the slots"),
+        pytest.param(replace(FULL, out={"a": 9, "b": 3}), 3, id="what is out counts"),
+        pytest.param(replace(FULL, runs=1, most=2, share=1), 1, id="of two slots one"),
+        pytest.param(replace(FULL, at=NOW - 3 * MINUTE), 0, id="the schedule has not run for three minutes"),
+        pytest.param(replace(FULL, at=NOW + 1), 15, id="the clock of another instance is ahead"),
+        pytest.param(replace(FULL, at=NOW + 2 * MINUTE), 0, id="written by hand, in the future"),
+        pytest.param(replace(FULL, most=10**15, share=10**15), 15, id="written by hand, very many"),
         pytest.param(State(at=0, out={"a": 2}), 0, id="the first batch of all added its starts"),
-        pytest.param(State(at=NOW, most=30, share=15, refusal=Refusal(at=NOW)), 0, id="a key is refused"),
+        pytest.param(replace(FULL, refusal=Refusal(at=NOW)), 0, id="a key is refused"),
     ],
 )
 def test_a_batch_of_the_stream_starts_builds_while_fewer_than_half_are_out(state: State | None, free: int) -> None:
@@ -259,7 +272,7 @@ def test_a_copy_that_arrives_is_a_reason_to_fill_the_slots(state: State | None, 
 refusals = st.builds(
     Refusal,
     at=st.integers(0, 10**14),
-    times=st.integers(0, 99),
+    times=st.integers(1, 99),
     in_build=st.booleans(),
     build=st.sampled_from(("", "p:1")),
     runs_since=st.integers(0, 10**14),
@@ -275,7 +288,7 @@ states = st.builds(
     turn=st.integers(0, 3),
     refusal=st.none() | refusals,
     repaired_at=st.integers(0, 10**14),
-    oldest=st.none() | st.just(("repo", "tag")),
+    oldest=st.lists(st.tuples(st.text("ré/:", min_size=1), st.text("1.", min_size=1)), max_size=10).map(tuple),
     version=st.integers(0, 10**9),
 )
 
@@ -285,10 +298,44 @@ def test_the_state_is_read_as_it_was_written(state: State) -> None:
     assert to_state(state_item(state)) == state
 
 
-def test_a_state_that_was_written_by_hand_ends_in_no_error_and_frees_nothing() -> None:
-    item = {name: {"BOOL": True} for name in state_item(State(at=1, refusal=Refusal(at=1), oldest=("r", "t")))}
+anything = st.one_of(
+    st.builds(lambda number: {"N": str(number)}, st.integers(-(10**20), 10**20) | st.floats(allow_nan=False)),
+    st.builds(lambda text: {"S": text}, st.text()),
+    st.just({"BOOL": True}),
+)
+WHOLE = State(at=1, out={"a": 1}, refusal=Refusal(at=1, build="p:1"), oldest=(("r", "t"),))
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(state_item(WHOLE), anything)), st.sampled_from((None, "p:1")))
+def test_a_state_that_was_written_by_hand_ends_in_no_error_and_delays_a_refused_key_for_half_an_hour(
+    item: dict[str, dict[str, object]], build: str | None
+) -> None:
     state = to_state(item)
-    assert for_stream(state, 20, NOW)[1] == 0
+    assert to_state(state_item(state)) == state
+    out, most, share = for_stream(state, 20, NOW)
+    assert len(choose(waits("x y z " * 20), out, most, share, state.turn)[0]) <= 15
+    may_run_early(state, NOW)
+    if state.refusal is not None:
+        assert may_try(state.refusal, {}, NOW + HOUR) or may_try(state.refusal, {}, NOW - HOUR)
+        after_builds(state.refusal, {build: RUNNING} if build else {}, NOW)
+    limits(20, runs_at_once(20, state.runs or 1, 0, 0, may_grow=True))
+
+
+@pytest.mark.parametrize(
+    ("found", "refusal", "repaired_at"),
+    [
+        pytest.param(None, TRIED, 1, id="no state any more"),
+        pytest.param(State(at=5, refusal=TRIED), TRIED, 1, id="a batch of the stream has reserved slots"),
+        pytest.param(State(at=5, repaired_at=7), None, 7, id="an operator has replaced the key"),
+        pytest.param(State(at=6, refusal=LATEST), LATEST, 1, id="another run has tried the key meanwhile"),
+    ],
+)
+def test_what_another_run_has_learned_of_a_key_is_not_written_over(
+    found: State | None, refusal: Refusal | None, repaired_at: int
+) -> None:
+    mine = State(at=9, refusal=TRIED, repaired_at=1)
+    after = after_race(mine, State(at=5, refusal=TRIED), found)
+    assert (after.refusal, after.repaired_at) == (refusal, repaired_at)
 
 
 # ---- a refused key ----
@@ -298,12 +345,37 @@ def test_a_refused_key_is_tried_less_and_less_often_and_at_least_each_half_hour(
     refusal, tries, now = Refusal(at=NOW), [], NOW
     while now < NOW + 24 * HOUR:
         now += MINUTE
-        if may_try(refusal, now):
+        if may_try(refusal, {}, now):
             tries.append((now - refusal.at) // MINUTE)
             refusal = refused_again(refusal, now, in_build=True)
     assert tries[:7] == [1, 2, 4, 8, 16, 30, 30]
     assert len(tries) == 51
     assert max(tries) == 30
+
+
+@pytest.mark.parametrize(
+    ("builds", "tries"),
+    [
+        pytest.param({"p:9": Build(BuildResult.RUNNING)}, False, id="it runs"),
+        pytest.param({"p:9": None}, False, id="CodeBuild does not answer"),
+        pytest.param({"p:8": Build(BuildResult.RUNNING)}, True, id="it was not seen, so its record is gone"),
+    ],
+)
+def test_no_other_build_tries_a_key_while_one_does(builds: dict[str, Build | None], tries: bool) -> None:
+    assert may_try(TRYING, builds, NOW + HOUR) is tries
+
+
+def test_a_build_that_takes_longer_than_the_pause_proves_the_key() -> None:
+    refusal: Refusal | None = Refusal(at=0, in_build=True)
+    tries = 0
+    for minute in range(1, 10):  # each build ends with a copy, after a minute and a half
+        seen = {f"p:{minute - 1}": RUNNING, f"p:{minute - 2}": Build(BuildResult.COPIED)}
+        refusal = after_builds(refusal, seen, minute * MINUTE)
+        if refusal is None:
+            break
+        if may_try(refusal, seen, minute * MINUTE):
+            refusal, tries = tried(refusal, f"p:{minute}", minute * MINUTE), tries + 1
+    assert (refusal, tries) == (None, 1)
 
 
 def test_a_call_that_is_accepted_proves_the_global_key_and_not_chinas() -> None:
@@ -327,6 +399,16 @@ LATER = NOW + 10 * MINUTE
     [
         pytest.param(None, {"p:1": RUNNING}, None, id="no key is refused"),
         pytest.param(None, {"p:1": RUNNING, "p:2": KEY}, Refusal(at=LATER, in_build=True), id="a login is refused"),
+        pytest.param(None, {"p:1": Build(BuildResult.COPIED), "p:2": KEY}, None, id="another login has worked"),
+        *(
+            pytest.param(
+                TRYING,
+                {"p:9": Build(BuildResult.DELAYED, "x", code=code)},
+                replace(TRYING, times=4, build=""),
+                id=f"{code} can come before the login",
+            )
+            for code in ("BAD_INPUT", "AUTH_FILE", "UNREACHABLE", "TARGET_BUSY")
+        ),
         pytest.param(TRYING, {"p:1": KEY}, TRYING, id="another build that started before is refused too"),
         pytest.param(
             TRYING, {"p:1": Build(BuildResult.COPIED)}, TRYING, id="another build that started before succeeds"
@@ -335,29 +417,32 @@ LATER = NOW + 10 * MINUTE
         pytest.param(TRYING, {"p:9": Build(BuildResult.COPIED)}, None, id="the copy is made"),
         pytest.param(TRYING, {"p:9": Build(BuildResult.REFUSED, "x", code="NOT_FOUND")}, None, id="its source refuses"),
         pytest.param(
-            TRYING, {"p:9": Build(BuildResult.REFUSED, "x")}, replace(TRYING, build=""), id="stopped by hand: no proof"
+            TRYING,
+            {"p:9": Build(BuildResult.REFUSED, "x")},
+            replace(TRYING, times=4, build=""),
+            id="stopped by hand: no proof",
         ),
         pytest.param(
             TRYING,
             {"p:9": Build(BuildResult.DELAYED, "x", code="UNEXPLAINED")},
-            replace(TRYING, build=""),
+            replace(TRYING, times=4, build=""),
             id="an unknown end proves nothing",
         ),
         pytest.param(TRYING, {"p:9": RUNNING}, replace(TRYING, runs_since=LATER), id="it runs"),
         pytest.param(TRYING, {"p:9": replace(RUNNING, queued=True)}, TRYING, id="it queues"),
         pytest.param(
-            replace(TRYING, runs_since=LATER - 5 * MINUTE), {"p:9": RUNNING}, None, id="it has run for five minutes"
+            replace(TRYING, runs_since=LATER - 10 * MINUTE), {"p:9": RUNNING}, None, id="it has run for ten minutes"
         ),
         pytest.param(
-            replace(TRYING, runs_since=LATER - 4 * MINUTE),
+            replace(TRYING, runs_since=LATER - 9 * MINUTE),
             {"p:9": RUNNING},
-            replace(TRYING, runs_since=LATER - 4 * MINUTE),
-            id="it has run for four minutes",
+            replace(TRYING, runs_since=LATER - 9 * MINUTE),
+            id="it has run for nine minutes",
         ),
         pytest.param(TRYING, {}, TRYING, id="it was not looked up"),
     ],
 )
 def test_only_the_build_that_tries_a_refused_key_says_whether_it_is_accepted(
-    refusal: Refusal | None, builds: dict[str, Build], after: Refusal | None
+    refusal: Refusal | None, builds: dict[str, Build | None], after: Refusal | None
 ) -> None:
     assert after_builds(refusal, builds, LATER) == after

@@ -264,8 +264,9 @@ def _events(text: str) -> Iterator[Any]:
             for name in ("start_mark", "end_mark", "anchor", "implicit", "value", "style", "flow_style", "tag"):
                 setattr(made, name, getattr(event, name, None))
             yield made
-    except YAMLError as error:
-        raise yaml.YAMLError(str(error)) from error
+    # The others are ruamel's own for escapes above U+10FFFF and for unknown versions of YAML.
+    except (YAMLError, ValueError, OverflowError, AssertionError) as error:
+        raise yaml.YAMLError(str(error) or "it is no YAML") from error
 
 
 def _error(node: Any, cause: str) -> UnreadableError:

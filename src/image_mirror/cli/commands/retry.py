@@ -92,7 +92,7 @@ def retry(
 
     state = records.state()
     if state is not None and state.refusal is not None and found.records and not dry_run:
-        records.forget_refusal()
+        records.forget_refusal(current_time())
     each_image("requesting again", step, found)
 
 

@@ -16,6 +16,7 @@ PROJECT, BUILDS, QUOTA = "project", "builds", "build quota"
 
 # Service Quotas' code of CodeBuild's "Concurrently running builds for Linux/Small environment".
 _QUOTA_CODE = "L-9D07B6EF"
+_LARGEST_SETTING = 1000  # that the parameter BuildQuota takes
 _GIVEN = ("DOCKER_IMAGE", "NEW_DOCKER_IMAGE")  # set by each StartBuild
 _EXPORTED = ("COPY_RESULT", "COPY_REASON")
 
@@ -134,17 +135,16 @@ def judge_quota(
     more = aws("service-quotas", "request-service-quota-increase", *quota)
     if value < 1:
         return [fail(QUOTA, f"{found}: no copy can be made", more)]
+    results = []
     if value <= 1 or waiting > value:
-        return [warn(QUOTA, f"{found}, and {waiting} copies wait: no more are made at the same time", more)]
+        results = [warn(QUOTA, f"{found}, and {waiting} copies wait: no more are made at the same time", more)]
     setting = china.parameters.get("BuildQuota") if china else None
-    if china and setting and setting != f"{value:.0f}":
-        effect = "the rest of the quota is not used" if float(setting) < value else "builds wait in CodeBuild's queue"
-        return [
-            warn(
-                QUOTA, f"{found}, but BuildQuota is {setting}: {effect}", deploy_china(china, f"BuildQuota={value:.0f}")
-            )
-        ]
-    return [fine(QUOTA, f"{found}, {waiting} copies wait")]
+    right = str(min(int(value), _LARGEST_SETTING))
+    if china and setting and setting != right:
+        effect = "the rest of the quota is not used" if float(setting) < value else "more builds wait in its queue"
+        command = deploy_china(china, f"BuildQuota={right}")
+        results.append(warn(QUOTA, f"{found}, but BuildQuota is {setting}: {effect}", command))
+    return results or [fine(QUOTA, f"{found}, {waiting} copies wait")]
 
 
 def _queued(builds: Sequence[Json]) -> int:
