@@ -24,10 +24,10 @@ def skipped(name: str, reason: str) -> str:
     return f"| {name} | not measured: {reason} | | | | |"
 
 
-def put_into(page: str, lines: Sequence[str]) -> str:
+def put_into(page: str, lines: Sequence[str], first: str = BEGIN, last: str = END) -> str:
     """Return `page` with `lines` between its two markers. Raises NoPlaceError unless each marker is there once."""
-    before, begin, rest = page.partition(f"{BEGIN}\n")
-    _, end, after = rest.partition(f"{END}\n")
-    if not begin or not end or BEGIN in after or END in after:
-        raise NoPlaceError(f"the page must have the lines {BEGIN!r} and {END!r}, in this order and once each")
+    before, begin, rest = page.partition(f"{first}\n")
+    _, end, after = rest.partition(f"{last}\n")
+    if not begin or not end or first in after or last in after:
+        raise NoPlaceError(f"the page must have the lines {first!r} and {last!r}, in this order and once each")
     return before + begin + "\n".join(lines) + "\n" + end + after

@@ -1,4 +1,4 @@
-"""The simulation by hand: many seeds, one seed with its history, the burst, the week; `python -m simulation --help`."""
+"""The simulation by hand: seeds under faults, the burst, the week, adversaries; `python -m simulation --help`."""
 
 import argparse
 import sys
@@ -9,6 +9,7 @@ from multiprocessing import Pool
 from simulation.batches import seconds_to_copied
 from simulation.burst import run_burst
 from simulation.prices import DATE
+from simulation.report import write_adversaries
 from simulation.seed import run_seed
 from simulation.week import Week, run_week
 
@@ -17,10 +18,13 @@ def main() -> int:
     """Run what the command line asks for; the result is 1 if an invariant does not hold."""
     parser = argparse.ArgumentParser(prog="simulation", description=__doc__)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--seeds", type=int, metavar="N", help="run N seeds under faults (200)")
+    parser.add_argument(
+        "--seeds", type=int, metavar="N", default=200, help="run N seeds (200): under faults, or of each adversary"
+    )
     what.add_argument("--seed", type=int, metavar="K", help="run seed K and print its history")
     what.add_argument("--burst", action="store_true", help="10,000 pods of 500 images, no faults")
     what.add_argument("--week", action="store_true", help="a week of a busy fleet: calls, cost, time to COPIED")
+    what.add_argument("--adversaries", action="store_true", help="run all adversaries, and write docs/performance.md")
     what.add_argument("--batches", action="store_true", help="500 new images by builds that copy several each")
     parser.add_argument("--first", type=int, default=0, metavar="K", help="the first of --seeds (0)")
     parser.add_argument("--admissions", type=int, default=1_000_000, help="pods in --week (1,000,000)")
@@ -35,10 +39,12 @@ def main() -> int:
         began = time.monotonic()
         _print(run_week(admissions=options.admissions, images=options.images, quota=options.quota))
         print(f"  simulated in {time.monotonic() - began:.0f} s")
+    elif options.adversaries:
+        write_adversaries(options.seeds)
     elif options.batches:
         _compare_batches()
     else:
-        return _run(range(options.first, options.first + (options.seeds or 200)))
+        return _run(range(options.first, options.first + options.seeds))
     return 0
 
 
