@@ -72,7 +72,7 @@ def test_every_copy_that_a_pod_was_sent_to_arrives_whatever_fails(first: int) ->
     assert total["builds the table never knew"] <= total["builds"] * 0.01
     # Pushes of other clients are noticed, and at most a few of our own, for which the alarm's threshold has room.
     assert total["pushes of strangers noticed"] > 0
-    assert total["pushes of builds held against us"] <= 1
+    assert total["pushes of builds held against us"] <= total["builds"] * 0.003
     # Few pods were answered from an outdated cache. The ledger checks that it was outdated for at most a minute.
     assert total["pods answered from a warm cache after a deletion"] <= total["pods sent to a copy"] * 0.01
 
