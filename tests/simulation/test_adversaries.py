@@ -45,6 +45,13 @@ def test_a_refused_key_costs_less_than_a_dollar_a_day() -> None:
     assert run_attack(PUSH_KEY, replace(FOUR_DAYS, images=20), 0, repaired=False).usd < 4
 
 
+@pytest.mark.parametrize("attack", [STALLS, NAMES], ids=lambda attack: attack.name.replace(" ", "-"))
+def test_others_get_their_copies_although_the_account_runs_fewer_builds_than_the_setting(attack: Attack) -> None:
+    size = replace(SMALL, images=60, quota=4, setting=20)
+    for seed in range(5):
+        assert problems(attack, size, run_attack(attack, size, seed)) == [], f"seed {seed}"
+
+
 def test_with_a_quota_of_one_an_image_waits_for_one_copy_that_hangs() -> None:
     """CodeBuild runs one build at a time, so the bound is the longest build of another namespace."""
     size = replace(SMALL, quota=1)
