@@ -67,10 +67,10 @@ def test_every_copy_that_a_pod_was_sent_to_arrives_whatever_fails(first: int) ->
     assert total["end as COPIED"] > 200
     assert total["end as FAILED"] > 0
     assert total["seeds with two reconcilers at once"] == _CHUNK
-    # A lost answer to StartBuild costs a second build only where its token has run out meanwhile: the next start may
-    # wait for a slot, or for a key that is refused.
-    assert total["duplicate builds"] <= total["builds"] * 0.005
-    assert total["builds the table never knew"] <= total["builds"] * 0.015
+    # A lost answer to StartBuild costs a second build only where its token has run out meanwhile: after five minutes in
+    # which each run of the schedule crashed before it started any build, or in which a key was refused.
+    assert total["duplicate builds"] <= total["builds"] * 0.015
+    assert total["builds the table never knew"] <= total["builds"] * 0.02
     # Pushes of other clients are noticed, and at most a few of our own, for which the alarm's threshold has room.
     assert total["pushes of strangers noticed"] > 0
     assert total["pushes of builds held against us"] <= total["builds"] * 0.003
@@ -226,7 +226,7 @@ def test_what_starts_builds_twice_shows_as_duplicates(
 ) -> None:
     with mistake():
         total = sum((run_seed(seed).counts for seed in range(2, 12, 3)), Counter[str]())
-    assert total["duplicate builds"] > total["builds"] * 0.01
+    assert total["duplicate builds"] > total["builds"] * 0.03
 
 
 def test_a_small_week_copies_all_images_and_its_cost_follows_from_its_calls() -> None:
