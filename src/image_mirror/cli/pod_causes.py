@@ -53,6 +53,7 @@ class Code(StrEnum):
     FAILED_BEFORE = "failed-before"
     COPIED_LATER = "copied-later"
     OLDER_THAN_WEBHOOK = "older-than-webhook"
+    TOO_MANY = "too-many"
     MISSED = "missed"
 
 
@@ -68,6 +69,7 @@ class Facts:
     is known. `configured_at` is when the webhook's configuration was created, 0 if that is not known.
     `namespace_known` says whether the namespace's labels and the configuration could be read; `rules_known` the same of
     the stack's rules, and `record_known` of the records. `held` is None if ECR was not asked or did not answer.
+    `too_many` says that the pod needs more copies than one pod may request.
     """
 
     image: str
@@ -87,6 +89,7 @@ class Facts:
     record_known: bool = True
     held: Held | None = None
     swap_when: SwapWhen = "always"
+    too_many: bool = False
     now: int = 0
 
 
@@ -216,6 +219,9 @@ def _of_a_source(facts: Facts) -> Cause:
     if facts.swap_when == "copied" and record is not None:
         do = f"when it is there, {RECREATE}" if record.digest is None else RECREATE
         return Cause(Code.COPIED_LATER, "SwapWhen=copied, and the copy was not there when the pod was made", do)
+    if facts.too_many:
+        do = f"image-mirror warm --cluster, then {RECREATE}; or raise MaxNewImages"
+        return Cause(Code.TOO_MANY, "probably one image too many for its pod (MaxNewImages)", do)
     why = "probably made while the webhook did not answer"
     if not facts.namespace_known:
         why += ", or opted out by its namespace"

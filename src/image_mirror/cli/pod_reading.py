@@ -45,6 +45,7 @@ from image_mirror.table import Records
 LIVING = "status.phase!=Succeeded,status.phase!=Failed"
 PENDING = "status.phase=Pending"
 _UNKNOWN_REGISTRY = "000000000000.dkr.ecr.cn-north-1.amazonaws.com.cn"
+_MOST_NEW = 50  # the default of MaxNewImages
 _OPTED_OUT_POD = "opted out by the pod's label"
 _STATIC = "a static pod: the webhook leaves it as it is"
 Key = tuple[str, str]
@@ -119,12 +120,15 @@ class Notes:
 
     sentences: list[str] = field(default_factory=list)
 
-    def answer(self, unseen: str, ask: Callable[[], Answer]) -> Answer | None:
-        """Return an answer; None if there is none, and then a note begins with `unseen`. Our mistakes are raised."""
+    def answer(self, unseen: str, ask: Callable[[], Answer], *, remedied: bool = False) -> Answer | None:
+        """Return an answer; None if there is none, and then a note begins with `unseen`. Our mistakes are raised.
+
+        With `remedied`, the note also says what to do. kubectl's own remedies only repeat its command.
+        """
         try:
             return ask()
         except NoAnswerError as error:
-            why = error.cause
+            why = str(error) if remedied else error.cause
         except Exception as error:
             text = describe_aws_error(error)
             if text is None:
@@ -177,7 +181,7 @@ def view_copies(account: Account, stack_name: str | None, pods: Iterable[Json], 
         stack = china_stack(account, stack_name)
         return CopiesView(mirror_of(stack), stack, cast("SwapWhen", stack.parameters.get("SwapWhen", "always")))
 
-    return notes.answer(unseen, ask) or CopiesView(guessed_mirror(pods))
+    return notes.answer(unseen, ask, remedied=True) or CopiesView(guessed_mirror(pods))
 
 
 def guessed_mirror(pods: Iterable[Json]) -> Mirror:
@@ -320,10 +324,22 @@ def _found(
         record=(copies.records or {}).get((destination.repo, destination.tag)) if destination else None,
         record_known=copies.records is not None,
         held=copies.held.get(destination.by_tag) if destination else None,
+        too_many=not is_copy and _copied_count(pod, mirror) > _most_new(copies.stack),
         swap_when=copies.swap_when,
         now=now,
     )
     return Found(pod, each, facts, classify(facts), destination, wait, done)
+
+
+def _copied_count(pod: Json, mirror: Mirror) -> int:
+    """Return how many copies the pod has or would get, each once."""
+    named = [_copy_named(pod, each, mirror) for each in all_fields(pod)]
+    return len({each.destination for each in named if each})
+
+
+def _most_new(stack: Stack | None) -> int:
+    text = stack.parameters.get("MaxNewImages", "") if stack else ""
+    return int(text) if text.isdecimal() else _MOST_NEW
 
 
 def _webhook_sees(

@@ -325,6 +325,13 @@ ROWS: list[Any] = [
         id="SwapWhen-copied-and-now-there",
     ),
     pytest.param(
+        of_source(too_many=True),
+        Code.TOO_MANY,
+        "probably one image too many for its pod (MaxNewImages)",
+        f"image-mirror warm --cluster, then {RECREATE}; or raise MaxNewImages",
+        id="more-images-than-a-pod-may-request",
+    ),
+    pytest.param(
         of_source(configured_at=NOW - DAY, record=kept(Status.COPIED)),
         Code.MISSED,
         "probably made while the webhook did not answer",
@@ -420,7 +427,8 @@ def documented() -> list[re.Pattern[str]]:
 def test_the_page_about_operation_explains_each_cause_and_no_other() -> None:
     patterns, texts = documented(), [classify(row.values[0]).why for row in ROWS]
     assert [text for text in texts if not any(pattern.match(text) for pattern in patterns)] == []
-    elsewhere = ("the webhook's configuration leaves its namespace out: x In y",)  # live_webhook.py
+    # live_webhook.py and pod_reading.py say these.
+    elsewhere = ("the webhook's configuration leaves its namespace out: x In y", "a static pod: ...")
     assert [
         pattern.pattern for pattern in patterns if not any(pattern.match(text) for text in (*texts, *elsewhere))
     ] == []

@@ -395,6 +395,75 @@ def test_a_terminal_gets_no_line_that_is_too_long_and_no_word_is_broken(
     assert "shop/nginx-3" in " ".join(groups.shown(made, width, wide=True))
 
 
+def test_a_frame_of_a_watched_terminal_has_the_time_the_notes_and_the_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    group = Group("gcr.io/a:1", Code.REQUESTED, "the copy is requested", "wait", None, None, 1, [])
+    clock = datetime.fromtimestamp(NOON / 1000).astimezone().strftime("%H:%M:%S")
+    assert watch.frame([group], ["no events"], 80, wide=False, missed=False) == [
+        f"{clock}  0 pods cannot pull: 1 cause  (Ctrl-C ends)",
+        "Note: no events",
+        "PODS  IMAGE       WHY                    DO",
+        "   1  gcr.io/a:1  the copy is requested  wait",
+    ]
+    assert watch.frame([], [], 80, wide=False, missed=True) == [
+        f"{clock}  No pod names a source that a rule copies.  (Ctrl-C ends)"
+    ]
+
+
+def test_a_pod_of_very_many_images_may_have_too_many(world: World) -> None:
+    named = [{"name": f"c{number}", "image": f"gcr.io/many:{number}"} for number in range(51)]
+    made = pod("many", "x")
+    made["spec"]["containers"] = [*named, {"name": "app", "image": f"{COPIES}/gcr.io/many:0"}]
+    world.pods = [running(made)]
+    assert {row["cause"] for row in listed("--missed")} == {"too-many"}
+    made["spec"]["containers"] = named[1:]
+    assert {row["cause"] for row in listed("--missed")} == {"missed"}
+
+
+@pytest.mark.parametrize(
+    ("image", "original", "cause", "shown"),
+    [
+        pytest.param("gcr.io/b:2", "gcr.io/a:1", "missed", "gcr.io/b:2", id="an-annotation-that-is-not-true"),
+        pytest.param(f"{REGISTRY}/team/app:1", None, "no-rule", f"{REGISTRY}/team/app:1", id="an-image-of-the-account"),
+        pytest.param(f"{REGISTRY}/older/gcr.io/a:1", "gcr.io/a:1", "not-served", "gcr.io/a:1", id="an-older-prefix"),
+        pytest.param(
+            "old.example/gcr.io/a:1", "gcr.io/a:1", "not-served", "old.example/gcr.io/a:1", id="older-account"
+        ),
+        pytest.param(f"{COPIES}/gcr.io/a:1", None, "no-record", "gcr.io/a:1", id="a-copy-named-by-hand"),
+        pytest.param(
+            f"{COPIES}/gcr.io/a@{DIGEST}", f"gcr.io/a@{DIGEST}", "no-record", f"gcr.io/a@{DIGEST}", id="digest"
+        ),
+        pytest.param("gcr.io/a:$TAG", None, "no-rule", "gcr.io/a:$TAG", id="no-name-at-all"),
+    ],
+)
+def test_it_is_known_whether_a_pod_names_a_copy_or_a_source(
+    image: str, original: str | None, cause: str, shown: str, world: World
+) -> None:
+    world.pods = [pod("p", image, original)]
+    [row] = listed()
+    assert (row["cause"], row["image"]) == (cause, shown)
+
+
+def test_one_webhook_of_several_that_is_asked_is_enough(world: World) -> None:
+    world.pods = [pod("p", "gcr.io/x:1")]
+    second = shipped_configuration(URL)
+    second["metadata"] |= {"name": "second", "creationTimestamp": at(1)}
+    world.configurations[0]["webhooks"][0]["namespaceSelector"] = {"matchLabels": {"mirror": "on"}}
+    assert listed()[0]["cause"] == "not-sent"
+    world.configurations.append(second)
+    assert listed()[0]["cause"] == "older-than-webhook"
+    world.configurations.clear()
+    assert listed()[0]["why"] == "the cluster has no webhook configuration for this"
+
+
+def test_a_static_pod_is_left_as_it_is(world: World) -> None:
+    world.pods = [
+        pod("kube-proxy", "registry.k8s.io/p:1", metadata={"annotations": {"kubernetes.io/config.mirror": "x"}})
+    ]
+    assert listed()[0]["why"].startswith("a static pod: the webhook leaves it as it is")
+    assert listed("--missed") == []
+
+
 def test_a_terminal_that_is_wide_enough_gets_the_table() -> None:
     group = Group("gcr.io/a:1", Code.REQUESTED, "the copy is requested", "wait", None, None, 1, [])
     assert groups.shown([group], 60, wide=False) == [

@@ -10,7 +10,7 @@ import typer
 
 from image_mirror.cli.commands.pods.groups import Group, shown, summary
 from image_mirror.cli.errors import NoAnswerError
-from image_mirror.cli.output import say
+from image_mirror.cli.output import folded, say
 from image_mirror.messages import printable
 
 _EVERY = 10.0  # seconds: a reading runs kubectl four times
@@ -65,13 +65,18 @@ def _draw(readings: Readings, *, wide: bool, missed: bool) -> None:
     from rich.live import Live  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    console = Console()
+    console = Console()  # what does not fit is cropped: the rows with the most pods are first
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         for groups, notes in readings:
-            clock = datetime.now().astimezone().strftime("%H:%M:%S")
-            lines = [f"{clock}  {summary(groups, missed=missed)}  (Ctrl-C ends)", *(f"Note: {each}" for each in notes)]
-            lines += shown(groups, console.width, wide=wide) if groups else []
+            lines = frame(groups, notes, console.width, wide=wide, missed=missed)
             live.update(Text("\n").join(Text.from_ansi(line) for line in lines), refresh=True)
+
+
+def frame(groups: Sequence[Group], notes: Sequence[str], width: int, *, wide: bool, missed: bool) -> list[str]:
+    """Return the lines that a terminal of this width shows: the time and the counts, the notes, the groups."""
+    clock = datetime.now().astimezone().strftime("%H:%M:%S")
+    head = [f"{clock}  {summary(groups, missed=missed)}  (Ctrl-C ends)", *(f"Note: {each}" for each in notes)]
+    return [line for text in head for line in folded(text)] + (shown(groups, width, wide=wide) if groups else [])
 
 
 def _readings(read: Read) -> Readings:
