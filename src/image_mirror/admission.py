@@ -88,7 +88,7 @@ def apply_records(
                     reason = record.error or "the reason is unknown"
                     warnings.append(messages.failed(field.image, reason, max(1, -(-wait // MINUTE))))
                 elif record.digest is None and record.attempts:
-                    reason, attempts = _latest_result(record), min(record.attempts, MOST_ATTEMPTS)
+                    reason, attempts = latest_result(record), min(record.attempts, MOST_ATTEMPTS)
                     warnings.append(messages.refused(field.image, reason, attempts, MOST_ATTEMPTS, waits=swap))
                 elif record.digest is None:
                     warnings.append(messages.copying(field.image) if swap else messages.copied_later(field.image))
@@ -99,7 +99,7 @@ def apply_records(
     return changes, messages.at_most_ten([*first, *warnings])
 
 
-def _latest_result(record: Record) -> str:
+def latest_result(record: Record) -> str:
     """Return the code of the latest build that has ended, or else the latest reason; "" if both are unknown."""
     for text in ((record.same_result or "").partition(" ")[0], (record.error or "").partition(":")[0]):
         if _CODE.fullmatch(text):

@@ -9,7 +9,7 @@ is in no index, and the stream's filter drops it.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ STATE_REPO = "#state"
 """The hash key of the item that is no record. No image's copy has such a name."""
 _STATE_KEY = {"repo": {"S": STATE_REPO}, "tag": {"S": "builds"}}
 _LONGEST_KEY = 1024  # bytes, of a range key; DynamoDB refuses each call with a longer one
+_BATCH = 100  # BatchGetItem's limit of keys
 _OUT = "out "  # what follows is a namespace
 _MOST_FOREIGN = 100_000  # characters; an item has at most 400 kB, and a record needs room to grow
 
@@ -74,6 +75,21 @@ class Records:
         """Read one record, consistently: an event or an index entry may be older than the item."""
         answer = self._client.get_item(TableName=self._table, Key=_key(repo, tag), ConsistentRead=True)
         return to_record(answer["Item"]) if "Item" in answer else None
+
+    def get_all(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Record]:
+        """Read the records with these repos and tags, consistently and 100 in a call; those that exist are returned."""
+        wanted, found = list(dict.fromkeys(keys)), dict[tuple[str, str], Record]()
+        for start in range(0, len(wanted), _BATCH):
+            asked = [_key(*key) for key in wanted[start : start + _BATCH]]
+            answer = self._client.batch_get_item(RequestItems={self._table: {"Keys": asked, "ConsistentRead": True}})
+            records = [to_record(item) for item in answer["Responses"].get(self._table, ())]
+            # What a throttled table has left out is read one by one: the client then waits between its tries.
+            left_out: Any = answer["UnprocessedKeys"].get(self._table)
+            for key in left_out["Keys"] if left_out else ():
+                record = self.get(key["repo"]["S"], key["tag"]["S"])
+                records += [record] if record else []
+            found |= {(record.repo, record.tag): record for record in records}
+        return found
 
     def replace(self, old: Record, new: Record) -> Record | None:
         """Write `new` if `old` is still there. Return the record in the table: `new` itself, another one, or None.

@@ -1,6 +1,7 @@
 """The table: each write succeeds only if the item has not changed since it was read."""
 
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
@@ -278,6 +279,32 @@ def test_an_entry_of_the_index_that_somebody_wrote_hides_no_other(cloud: Cloud, 
         records.create(replace(FULL, tag=tag, due_at=due_at))
     assert list(records.due(1500)) == [(REPO, str(tag), at) for tag, at in enumerate((0, 0, 1000, 1000, 1001))]
     assert list(records.due_after(2000)) == [(REPO, "5", 10**15), (REPO, "6", 10**15)]
+
+
+def test_many_records_are_read_at_once_and_those_that_a_throttled_table_leaves_out_one_by_one(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = Records(cloud.dynamodb, "ImageListTable")
+    for number in range(150):
+        records.create(replace(FULL, tag=str(number)))
+    ask, asked = cloud.dynamodb.batch_get_item, list[int]()
+
+    def throttled(RequestItems: Any) -> Any:  # noqa: N803 - its name in AWS
+        keys = RequestItems["ImageListTable"]["Keys"]
+        assert RequestItems["ImageListTable"]["ConsistentRead"]
+        asked.append(len(keys))
+        some: Any = {"ImageListTable": {"Keys": keys[1:], "ConsistentRead": True}}
+        return ask(RequestItems=some) | {"UnprocessedKeys": {"ImageListTable": {"Keys": keys[:1]}}}
+
+    monkeypatch.setattr(cloud.dynamodb, "batch_get_item", throttled)
+    wanted = [*((REPO, str(number)) for number in range(151)), (REPO, "3")]
+    found = records.get_all(wanted)
+    assert found == {(REPO, str(number)): replace(FULL, tag=str(number)) for number in range(150)}
+    assert asked == [100, 51]
+
+
+def test_no_record_at_all_is_asked_for(records: Records) -> None:
+    assert records.get_all([]) == {}
 
 
 def test_an_adopted_item_is_due_whatever_its_attributes_were(cloud: Cloud, records: Records) -> None:

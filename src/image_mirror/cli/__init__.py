@@ -18,6 +18,7 @@ _COMMANDS = {
     "doctor": ("commands.doctor", "Check both accounts, and say how to fix what is wrong."),
     "preview": ("commands.preview", "Show what the images in manifests become."),
     "warm": ("commands.warm", "Copy images before anyone deploys them."),
+    "pods": ("commands.pods", "Show which pods cannot pull, why, and what to do."),
     "status": ("commands.status", "Show all copies and their states."),
     "retry": ("commands.retry", "Request failed, waiting and lost copies again, now."),
     "forget": ("commands.forget", "Remove records, so that images are copied again."),

@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,22 +30,37 @@ class Cluster:
 
     def get(self, *what: str) -> Json:
         """Return what `kubectl get` answers as JSON; several objects come as a List. Raises NoAnswerError."""
-        return self._get("--output=json", *what)
+        answer, _ = self._run("get", ("--output=json",), what)
+        return answer
 
     def version(self) -> Json:
         """Return what the API server says of its version. Raises NoAnswerError."""
-        return self._get("--raw=/version")
+        answer, _ = self._run("get", (), ("--raw=/version",))
+        return answer
 
-    def _get(self, form: str, *what: str) -> Json:
+    def dry_run(self, new: Json) -> tuple[Json, list[str]]:
+        """Return the object that the API server would create, and the warnings; nothing is created.
+
+        Webhooks are asked as for a real request. Raises NoAnswerError.
+        """
+        form = ("--output=json", "--filename=-")
+        answer, said = self._run("create", form, ("--dry-run=server",), json.dumps(new))
+        warnings = [line.removeprefix("Warning: ") for line in said.splitlines() if line.startswith("Warning: ")]
+        return answer, [printable(line) for line in warnings]
+
+    def _run(self, verb: str, form: Sequence[str], what: Sequence[str], stdin: str = "") -> tuple[Json, str]:
+        """Return kubectl's answer, and what it says beside it. Raises NoAnswerError."""
         kubectl = shutil.which("kubectl")
         if kubectl is None:
             raise NoAnswerError("kubectl is not on PATH", "install kubectl; this command reads the cluster with it")
         where = [f"--kubeconfig={self.kubeconfig}"] if self.kubeconfig else []
         where += [f"--context={self.context}"] if self.context else []
-        command = [kubectl, "get", form, f"--request-timeout={_TIMEOUT}", *where, *what]  # without a shell
-        asked = f"`{shlex.join(['kubectl', 'get', *(what or (form,)), *where])}`"
+        command = [kubectl, verb, *form, f"--request-timeout={_TIMEOUT}", *where, *what]  # without a shell
+        asked = f"`{shlex.join(['kubectl', verb, *what, *where])}`"
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_WITHIN)  # noqa: S603
+            done = subprocess.run(  # noqa: S603
+                command, input=stdin, capture_output=True, text=True, check=False, timeout=_WITHIN
+            )
         except subprocess.TimeoutExpired as error:
             said = f"the cluster ({self}): kubectl has not ended within {_WITHIN} s"
             raise NoAnswerError(said, f"run {asked}; if it waits for a login, log in first") from error
@@ -53,7 +69,7 @@ class Cluster:
             said = printable(lines[-1] if lines else f"kubectl ended with {done.returncode}")
             raise NoAnswerError(f"the cluster ({self}): {said}", f"run {asked} to see the error")
         answer: Json = json.loads(done.stdout)
-        return answer
+        return answer, done.stderr
 
     def pods(self) -> list[Json]:
         """Return the pods of all namespaces that run or will run. Raises NoAnswerError."""

@@ -15,6 +15,7 @@ from image_mirror.cli.doctor.stacks import china_stack
 from image_mirror.cli.doctor.webhook import masked
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.kubernetes import Cluster
+from image_mirror.cli.live_webhook import our_webhooks
 from image_mirror.cli.stacks import Stack
 from image_mirror.cli.webhook_manifest import CONTROL_PLANE, NAMESPACE, SHIPPED, Choices, shipped_configuration
 from image_mirror.pod_images import SKIP_LABEL
@@ -80,15 +81,8 @@ def judge_configurations(configurations: Sequence[Json], china: Stack, cluster: 
     """Compare all MutatingWebhookConfigurations of a cluster with the shipped one, with the URL of China's stack."""
     shipped, apply = shipped_configuration(china.output("APIGatewayURL")), _apply_of(china, cluster)
     [wanted] = shipped["webhooks"]
-    url, name = wanted["clientConfig"]["url"], shipped["metadata"]["name"]
-    ours = [
-        (configuration["metadata"]["name"], webhook)
-        for configuration in configurations
-        for webhook in configuration.get("webhooks") or ()
-        if configuration["metadata"]["name"] == name
-        or webhook["name"] == wanted["name"]
-        or _host(webhook) == urlsplit(url).netloc
-    ]
+    url = wanted["clientConfig"]["url"]
+    ours = [(holder["metadata"]["name"], webhook) for holder, webhook in our_webhooks(configurations, url)]
     if not ours:
         return [fail(CONFIGURATION, "the cluster has none for this webhook: no pod is rewritten", apply(SHIPPED))]
     results = [found for holder, webhook in ours for found in _judge(holder, webhook, wanted, apply)]
@@ -158,10 +152,6 @@ def _other_place(client: Json, url: str) -> str:
     if urlsplit(current).netloc == urlsplit(url).netloc:
         return f"asks {masked(url)} with another path, so another token, than the stack's"
     return f"asks {masked(current)}, not {masked(url)}"
-
-
-def _host(webhook: Json) -> str:
-    return urlsplit(str(webhook.get("clientConfig", {}).get("url", ""))).netloc
 
 
 def _normal(name: str, value: Any) -> Any:

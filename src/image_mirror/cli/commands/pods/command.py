@@ -1,0 +1,166 @@
+"""The command itself: it reads the cluster and AWS, and prints groups of pods or one pod."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from image_mirror.cli.accounts import Account
+from image_mirror.cli.commands.pods.groups import Group, grouped, shown, summary
+from image_mirror.cli.commands.pods.one import full, read_one
+from image_mirror.cli.commands.pods.watch import watch
+from image_mirror.cli.kubernetes import Cluster
+from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfig, KubeContext, StackName
+from image_mirror.cli.output import as_json, current_time, say
+from image_mirror.cli.pod_reading import (
+    LIVING,
+    PENDING,
+    CopiesView,
+    Notes,
+    Where,
+    find,
+    read_pods,
+    view_cluster,
+    view_copies,
+)
+
+
+class Output(StrEnum):
+    """The formats of this command."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+
+
+def pods(
+    pod: Annotated[str | None, typer.Argument(metavar="POD", help="One pod, to show it in full.")] = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option("-n", "--namespace", metavar="NAME", help="The namespace; default: the context's, as kubectl."),
+    ] = None,
+    all_namespaces: Annotated[bool, typer.Option("-A", "--all-namespaces", help="Look in all namespaces.")] = False,
+    selector: Annotated[
+        str | None, typer.Option("-l", "--selector", metavar="LABELS", help="Only pods with these labels, as kubectl.")
+    ] = None,
+    missed: Annotated[
+        bool,
+        typer.Option("--missed", help="Show pods, running ones too, that name a source which a rule would copy."),
+    ] = False,
+    all_phases: Annotated[
+        bool, typer.Option("--all-phases", help="Look at pods that have run too; by default at Pending ones only.")
+    ] = False,
+    watching: Annotated[bool, typer.Option("-w", "--watch", help="Read again every 10 seconds, until Ctrl-C.")] = False,
+    output: Annotated[
+        Output, typer.Option("-o", "--output", help="The output format; wide also names the pods.")
+    ] = Output.TABLE,
+    kubeconfig: Kubeconfig = None,
+    context: KubeContext = None,
+    china_profile: ChinaProfile = None,
+    china_region: ChinaRegion = None,
+    stack_name: StackName = None,
+) -> None:
+    """Show which pods cannot pull their images, why, and what to do; or one pod in full.
+
+    \b
+    image-mirror pods -A
+    image-mirror pods -n shop web-7d4b9c-x2x
+    image-mirror pods -A --missed
+
+    There is one row for each image and cause, the one with the most pods first. The cause comes from the pod, its
+    namespace, the webhook's configuration, the kubelet's status and events, the copy's record, and ECR. What cannot be
+    known is said as "probably". Only pods must be readable: a note on standard error names what else could not be
+    seen. Without AWS permissions, the default rules decide. Nothing is changed.
+
+    The kubelet waits longer after each failure, up to five minutes. So a pod can wait that long after its copy has
+    arrived.
+
+    --missed shows pods that name a source although a rule would copy it: they were made while the webhook did not
+    answer or was not configured, or after their copy had failed. Those that run are shown too, because they cannot
+    start on another node. Pods that are opted out are not shown.
+
+    One pod is shown with its rule, what the webhook does now with a pod like it (a dry run, for which you must be
+    allowed to create pods), the record of each copy, what ECR holds, and what the kubelet says. Its platforms are read
+    from ECR's manifest, which counts as a pull.
+
+    \b
+    --output json prints a list of objects, one for each row, with the keys
+      image      the source; or the image that the pods name, if it is no copy
+      cause      a word for programs, such as refused, copied, missed
+      why, do    as in the table; do is "-" if nothing is to be done
+      copy       the copy's name in ECR, or null
+      next_try   when the kubelet tries again at the latest, in ISO 8601 and UTC, or null
+      count      how many pods
+      pods       a list of objects: namespace, name, phase, node, field (containers/NAME),
+                 reason and message (the kubelet's)
+    For one pod it prints one object: pod, namespace, phase, node, made_at, owner, webhook (a
+    sentence), dry_run (images by field, or null), warnings, notes, and images: a list of
+    objects with field, image, source, rule, pull_policy, cause, why, do, copy, record, in_ecr
+    (state, digest, size, pushed_at, platforms), reason, message, tries, last_try, next_try
+    """
+    if namespace is not None and all_namespaces:
+        raise typer.BadParameter("cannot be combined with --namespace", param_hint="--all-namespaces")
+    if pod is not None and (all_namespaces or selector or missed or all_phases or watching):
+        cause = "cannot be combined with -A, -l, --missed, --all-phases or --watch"
+        raise typer.BadParameter(cause, param_hint="POD")
+    if watching and output is Output.JSON:
+        raise typer.BadParameter("cannot be combined with --watch", param_hint="--output json")
+    cluster, account = Cluster(kubeconfig, context), Account("china", china_profile, china_region)
+    where = Where(None if all_namespaces else namespace or "", selector)
+    if pod is not None:
+        one = read_one(cluster, account, stack_name, where, pod)
+        if output is Output.JSON:
+            typer.echo(json.dumps(asdict(one), indent=2))
+        else:
+            typer.echo("\n".join(full(one, current_time())))
+        _note(one.notes)
+        return
+    read = _reader(cluster, account, stack_name, where, missed=missed, all_phases=all_phases)
+    wide = output is Output.WIDE
+    if watching:
+        watch(read, wide=wide, missed=missed)
+    groups, notes = read()
+    if output is Output.JSON:
+        typer.echo(as_json(groups))
+    elif groups:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        typer.echo("\n".join(shown(groups, width, wide=wide)))
+    _note(notes)
+    end = summary(groups, missed=missed)
+    if not groups and not all_namespaces:
+        end += " -A looks in all namespaces."
+    say(end)
+
+
+Read = Callable[[], tuple[list[Group], list[str]]]
+
+
+def _reader(
+    cluster: Cluster, account: Account, stack_name: str | None, where: Where, *, missed: bool, all_phases: bool
+) -> Read:
+    """Return a function that reads everything, and returns the groups and the notes. The stack is read once."""
+    known: list[CopiesView] = []
+
+    def read() -> tuple[list[Group], list[str]]:
+        found = read_pods(cluster, where, LIVING if missed or all_phases else PENDING)
+        notes, now = Notes(), current_time()
+        if not found:
+            return [], []
+        view = view_cluster(cluster, found, notes, events=not missed)
+        copies = known[0] if known else view_copies(account, stack_name, found, notes)
+        if copies.stack is not None:
+            known[:] = [copies]
+        everything = find(view, replace(copies, records=None, held={}), notes, now, missed=missed)
+        return grouped(everything, now), notes.sentences
+
+    return read
+
+
+def _note(notes: list[str]) -> None:
+    for sentence in notes:
+        say(f"Note: {sentence}")

@@ -1,0 +1,303 @@
+"""One pod in full: what the webhook does with it, and for each image the rule, the record, ECR and the kubelet."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import typer
+
+from image_mirror.cli.accounts import Account
+from image_mirror.cli.commands.pods.groups import pod_row, within
+from image_mirror.cli.held_copies import InECR
+from image_mirror.cli.kubelet import next_try, timestamp, waiting
+from image_mirror.cli.kubernetes import Cluster
+from image_mirror.cli.live_webhook import our_webhooks
+from image_mirror.cli.output import current_time, folded, milliseconds, moment, utc
+from image_mirror.cli.pod_causes import RECREATE
+from image_mirror.cli.pod_reading import (
+    ClusterView,
+    CopiesView,
+    Found,
+    Notes,
+    Where,
+    all_fields,
+    as_new,
+    found_of,
+    view_cluster,
+    view_copies,
+)
+from image_mirror.messages import printable
+from image_mirror.pod_images import image_fields
+from image_mirror.record import MOST_ATTEMPTS, Record
+from image_mirror.review import Json
+
+_INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
+_UNIT = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class CopyInECR:
+    """What ECR holds of a copy; all but `state` are None if they are not known or there is none.
+
+    `platforms` is empty for an image that is no index: ECR's manifest does not say its platform.
+    """
+
+    state: str
+    digest: str | None = None
+    size: int | None = None
+    pushed_at: str | None = None
+    platforms: list[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordOfCopy:
+    """The record's history. Times are in ISO 8601 and UTC."""
+
+    state: str | None
+    requested_at: str | None
+    requested_by: str | None
+    updated_at: str | None
+    due_at: str | None
+    attempts: int
+    waits: int
+    build: str | None
+    signatures: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOfPod:
+    """One image of the pod. The fields are the keys of the JSON output; `cause` is None if the kubelet has it."""
+
+    field: str
+    image: str
+    source: str
+    rule: str | None
+    pull_policy: str
+    cause: str | None
+    why: str | None
+    do: str | None
+    copy: str | None
+    record: RecordOfCopy | None
+    in_ecr: CopyInECR | None
+    reason: str | None
+    message: str | None
+    tries: int
+    last_try: str | None
+    next_try: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OnePod:
+    """The pod. The fields are the keys of the JSON output; `dry_run` has the images that a new pod gets, by field."""
+
+    pod: str
+    namespace: str
+    phase: str
+    node: str | None
+    made_at: str | None
+    owner: str | None
+    webhook: str
+    dry_run: Mapping[str, str] | None
+    warnings: list[str]
+    images: list[ImageOfPod]
+    notes: list[str] = field(default_factory=list)
+
+
+def read_one(cluster: Cluster, account: Account, stack_name: str | None, where: Where, name: str) -> OnePod:
+    """Read all about the pod `name`. Raises NoAnswerError if the pod cannot be read."""
+    pod = cluster.get("pod", name, *where.options())
+    notes, now = Notes(), current_time()
+    view = view_cluster(cluster, [pod], notes, events=True)
+    copies = view_copies(account, stack_name, [pod], notes)
+    waits = {each.field.key: each for each in waiting(pod)}
+    found = found_of([(pod, each, waits.get(each.key)) for each in all_fields(pod)], view, copies, notes, now)
+    unseen = "what the webhook does now with such a pod is not known"
+    made = notes.answer(unseen, lambda: cluster.dry_run(as_new(pod, copies.mirror)))
+    metadata = pod["metadata"]
+    return OnePod(
+        pod=metadata["name"],
+        namespace=metadata["namespace"],
+        phase=(pod.get("status") or {}).get("phase", "Unknown"),
+        node=pod["spec"].get("nodeName"),
+        made_at=metadata.get("creationTimestamp"),
+        owner=_owner(metadata),
+        webhook=_webhook(view, copies, found),
+        dry_run=None if made is None else {each.key: each.image for each in image_fields(made[0])},
+        warnings=[] if made is None else made[1],
+        images=[_image(each, account, notes, now) for each in found],
+        notes=notes.sentences,
+    )
+
+
+def _owner(metadata: Json) -> str | None:
+    owners = metadata.get("ownerReferences") or ()
+    return next((f"{each['kind']}/{each['name']}" for each in owners if each.get("controller")), None)
+
+
+def restart(pod: Json) -> str:
+    """Return how to recreate a pod."""
+    metadata = pod["metadata"]
+    kind, _, name = (_owner(metadata) or "").partition("/")
+    template_hash = (metadata.get("labels") or {}).get("pod-template-hash")
+    if kind == "ReplicaSet" and template_hash:  # the Deployment's controller has made it
+        kind, name = "Deployment", name.removesuffix(f"-{template_hash}")
+    if kind in ("Deployment", "StatefulSet", "DaemonSet"):
+        return f"kubectl rollout restart {kind.lower()}/{name} -n {metadata['namespace']}"
+    return f"delete and create the {kind or 'pod'} again"
+
+
+def _webhook(view: ClusterView, copies: CopiesView, found: Sequence[Found]) -> str:
+    """Return a sentence about the live configuration and this pod."""
+    facts = found[0].facts if found else None
+    if facts is not None and (facts.opted_out or facts.not_sent):
+        return f"not asked: {facts.opted_out or facts.not_sent}"
+    if view.configurations is None:
+        return "its configuration is not known"
+    url = copies.stack.outputs.get("APIGatewayURL") if copies.stack else None
+    for configuration, webhook in our_webhooks(view.configurations, url):
+        policy, seconds = webhook.get("failurePolicy", "Fail"), webhook.get("timeoutSeconds", 10)
+        since = configuration["metadata"].get("creationTimestamp") or "an unknown time"
+        conditions = [each["name"] for each in webhook.get("matchConditions") or ()]
+        text = f"asked: {configuration['metadata']['name']} selects the pod; failurePolicy {policy}, {seconds} s"
+        return text + f"; exists since {since}" + (f"; conditions: {', '.join(conditions)}" if conditions else "")
+    return "not asked: the cluster has no webhook configuration for this"
+
+
+def _image(found: Found, account: Account, notes: Notes, now: int) -> ImageOfPod:
+    facts, row, record = found.facts, pod_row(found), found.facts.record
+    held = None
+    if facts.is_copy and found.copy and facts.held is not None:
+        state = str(facts.held.state)
+        asked = notes.answer(
+            "the size and the platforms in ECR are not known", lambda: _in_ecr(account.client("ecr"), found, state)
+        )
+        held = asked or CopyInECR(state, facts.held.digest)
+    policy = "Always" if found.field.pull_always else "Never" if found.field.pull_never else "IfNotPresent"
+    waits, done = found.waiting is not None, found.tries
+    # A source that runs can be a problem too: it was missed.
+    has_cause = waits or (not facts.is_copy and facts.explained.copy is not None and not found.field.pull_never)
+    return ImageOfPod(
+        field=found.field.key,
+        image=facts.image,
+        source=facts.source,
+        rule=facts.explained.rule,
+        pull_policy=policy,
+        cause=found.cause.code if has_cause else None,
+        why=found.cause.why if has_cause else None,
+        do=found.cause.remedy(facts.source).replace(RECREATE, restart(found.pod)) if has_cause else None,
+        copy=str(found.copy) if found.copy else None,
+        record=_history(record) if record else None,
+        in_ecr=held,
+        reason=row.reason,
+        message=row.message,
+        tries=done.count,
+        last_try=utc(done.last),
+        next_try=utc(next_try(done, now)) if waits else None,
+    )
+
+
+def _history(record: Record) -> RecordOfCopy:
+    return RecordOfCopy(
+        state=record.status,
+        requested_at=utc(record.requested_at),
+        requested_by=record.requested_by,
+        updated_at=utc(record.updated_at),
+        due_at=utc(record.due_at),
+        attempts=record.attempts,
+        waits=record.waits,
+        build=record.build_id,
+        signatures=record.signatures,
+        reason=record.error,
+    )
+
+
+def _in_ecr(ecr: Any, found: Found, state: str) -> CopyInECR | None:
+    """Return the copy's details; None if pods cannot pull it. Raises ClientError, BotoCoreError."""
+    copy, held = found.copy, found.facts.held
+    if copy is None or held is None or held.digest is None or held.state is InECR.ARCHIVED:
+        return None
+    named = {"repositoryName": copy.repository, "imageIds": [{"imageTag": copy.tag}]}
+    [details] = ecr.describe_images(**named)["imageDetails"]
+    images = ecr.batch_get_image(**named, acceptedMediaTypes=list(_INDEXES)).get("images", ())
+    return CopyInECR(
+        state=state,
+        digest=held.digest,
+        size=details.get("imageSizeInBytes"),
+        pushed_at=utc(milliseconds(details["imagePushedAt"])),
+        platforms=[text for image in images for text in _platforms(image["imageManifest"])],
+    )
+
+
+def _platforms(manifest: str) -> list[str]:
+    """Return the platforms that an index names; attestations have the platform unknown/unknown."""
+    try:
+        entries = json.loads(manifest).get("manifests") or ()
+    except (ValueError, AttributeError):
+        return []
+    platforms = [each.get("platform") or {} for each in entries]
+    parts = [(each.get("os"), each.get("architecture"), each.get("variant")) for each in platforms]
+    texts = dict.fromkeys("/".join(filter(None, each)) for each in parts)
+    return [text for text in texts if text and not text.startswith("unknown")]
+
+
+def full(one: OnePod, now: int) -> Iterator[str]:
+    """Yield the lines for people. No line is wider than the terminal, and no word is broken."""
+    head = {
+        "pod": f"{one.namespace}/{one.pod}, {one.phase}" + (f" on {one.node}" if one.node else ""),
+        "made": moment(timestamp(one.made_at), now) + (f" by {one.owner}" if one.owner else ""),
+        "webhook": one.webhook,
+    }
+    yield from _fields(head, "")
+    for each in one.images:
+        yield ""
+        yield from (typer.style(line, bold=True) for line in folded(f"{each.field}: {each.source}"))
+        yield from _fields(_of_image(each, one, now), "  ")
+
+
+def _fields(fields: Mapping[str, str], indent: str) -> Iterator[str]:
+    for name, value in fields.items():
+        if value:
+            yield from folded(f"{name:<9}{value}", indent)
+
+
+def _of_image(each: ImageOfPod, one: OnePod, now: int) -> dict[str, str]:
+    new = (one.dry_run or {}).get(each.field, "")
+    kubelet = f"{each.reason}: {each.message}" if each.reason else ""
+    tried = f"{each.tries} tries, the last {moment(timestamp(each.last_try), now)}" if each.tries else ""
+    return {
+        "image": each.image if each.image != each.source else "as its author wrote it",
+        "rule": each.rule or "none names it",
+        "policy": each.pull_policy,
+        "new pod": f"would get {'the same' if new == each.image else new}" if new else "",
+        "record": _record(each.record, now) if each.record else "",
+        "in ECR": _held(each.in_ecr) if each.in_ecr else "",
+        "kubelet": kubelet,
+        "tried": tried,
+        "why": each.why or "the kubelet has no trouble with it",
+        "next": f"the kubelet tries {within(timestamp(each.next_try), now)}" if each.next_try else "",
+        "do": each.do if each.do and each.do != "-" else "",
+    }
+
+
+def _record(record: RecordOfCopy, now: int) -> str:
+    parts = [
+        f"{record.state or 'no state'} since {moment(timestamp(record.updated_at), now)}",
+        f"requested {moment(timestamp(record.requested_at), now)}",
+        f"by {record.requested_by}" if record.requested_by else "",
+        f"{record.attempts} of {MOST_ATTEMPTS} attempts used" if record.attempts else "",
+        f"delayed {record.waits} times" if record.waits else "",
+        f"next look {moment(timestamp(record.due_at), now)}" if record.due_at else "",
+        f"build {record.build}" if record.build else "",
+        f"signatures: {record.signatures}" if record.signatures else "",
+        f"reason: {record.reason}" if record.reason else "",
+    ]
+    return printable(", ".join(filter(None, parts)))
+
+
+def _held(held: CopyInECR) -> str:
+    size = f"{held.size / _UNIT:,.0f} MB" if held.size is not None else ""
+    pushed = f"pushed {held.pushed_at}" if held.pushed_at else ""
+    platforms = ", ".join(held.platforms or ()) or ("one platform" if held.platforms == [] else "")
+    return "; ".join(filter(None, (held.state, held.digest, size, pushed, platforms)))

@@ -1,0 +1,76 @@
+"""The webhook configurations of a cluster: which of them are for this project, and which pods they send. Pure."""
+
+from collections.abc import Iterable, Mapping
+from urllib.parse import urlsplit
+
+from image_mirror.cli.webhook_manifest import NAMESPACE
+from image_mirror.pod_images import SKIP_LABEL
+from image_mirror.review import Json
+
+CONFIGURATION = "image-mirror"
+WEBHOOK = "pods.image-mirror.webhook"
+
+Labels = Mapping[str, str]
+
+
+def our_webhooks(configurations: Iterable[Json], url: str | None) -> list[tuple[Json, Json]]:
+    """Return each webhook that is for this project, after its configuration: by a name, or by the host of its URL.
+
+    `url` is the stack's; None if it is not known.
+    """
+    return [
+        (configuration, webhook)
+        for configuration in configurations
+        for webhook in configuration.get("webhooks") or ()
+        if configuration["metadata"]["name"] == CONFIGURATION
+        or webhook["name"] == WEBHOOK
+        or (url is not None and _host(str(webhook.get("clientConfig", {}).get("url", ""))) == _host(url))
+    ]
+
+
+def not_sent(webhook: Json, namespace: str, namespace_labels: Labels | None, pod_labels: Labels) -> str | None:
+    """Return why the API server does not send such a pod to the webhook, or None if it does.
+
+    `namespace_labels` is None if they are not known. Then only the namespace's name is compared.
+    """
+    known = {NAMESPACE: namespace, **(namespace_labels or {})}
+    for key, operator, values in expressions(webhook.get("namespaceSelector") or {}):
+        if (namespace_labels is not None or key == NAMESPACE) and not _matches(known.get(key), operator, values):
+            if key == SKIP_LABEL:
+                return "opted out by the namespace's label"
+            return f"the webhook's configuration leaves its namespace out: {_shown(key, operator, values)}"
+    for key, operator, values in expressions(webhook.get("objectSelector") or {}):
+        if not _matches(pod_labels.get(key), operator, values):
+            if key == SKIP_LABEL:
+                return "opted out by the pod's label"
+            return f"the webhook's configuration leaves the pod out: {_shown(key, operator, values)}"
+    return None
+
+
+def expressions(selector: Json) -> list[tuple[str, str, list[str]]]:
+    """Return all conditions of a label selector: key, operator and values."""
+    found = [(key, "In", [value]) for key, value in (selector.get("matchLabels") or {}).items()]
+    asked = selector.get("matchExpressions") or ()
+    return found + [(each["key"], each["operator"], list(each.get("values") or ())) for each in asked]
+
+
+def _matches(value: str | None, operator: str, values: list[str]) -> bool:
+    """Return whether a label's value, None if there is none, meets a condition."""
+    match operator:
+        case "In":
+            return value in values
+        case "NotIn":
+            return value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+    return True
+
+
+def _shown(key: str, operator: str, values: list[str]) -> str:
+    return " ".join(filter(None, (key, operator, ", ".join(values))))
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc

@@ -1,0 +1,207 @@
+"""`image-mirror pods` on a real API server, with the shipped configuration and the real handler.
+
+There is no kubelet: the statuses and the events that it would write are written by the tests.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from e2e.fakes.adapter import Gateway
+from e2e.harness.control_plane import Cluster, assets
+from e2e.harness.pods import COPIES, images, pod
+from image_mirror.cli.emulation import REGION, TABLE, Emulation
+from image_mirror.lifecycle import delayed, refused
+from image_mirror.record import MINUTE, Record, Status
+from image_mirror.table import Records
+from support.operators import CHINA_OUTPUTS, Operated
+from support.recorded import now, run
+
+Json = dict[str, Any]
+MISSING, THERE, LIMITED = "docker.io/library/nginx:9.99", "ghcr.io/acme/svc:2026.11", "docker.io/library/redis:7.2"
+TOKEN = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture
+def kubeconfig(mirrored: Cluster, monkeypatch: pytest.MonkeyPatch, aws: Emulation) -> str:
+    """The cluster's kubeconfig, with its kubectl on PATH and the stack in China deployed."""
+    assert aws.records() == []
+    monkeypatch.setenv("PATH", str(assets()), prepend=":")
+    outputs = CHINA_OUTPUTS | {"CopiesPrefix": f"{COPIES}/", "ImageListTableName": TABLE}
+    Operated().deploy("sam-template.yaml", REGION, "image-mirror", outputs, WebhookToken=TOKEN)
+    return mirrored._command[2]
+
+
+def failing(cluster: Cluster, name: str, words: str = "not found", tries: int = 3) -> None:
+    """Write what a kubelet writes that cannot pull the pod's image: the status, and events of the last try."""
+    made = cluster.get("pod", name)
+    image = made["spec"]["containers"][0]["image"]
+    message = f'Back-off pulling image "{image}": ErrImagePull: {image}: {words}'
+    waiting = {"reason": "ImagePullBackOff", "message": message}
+    container = {"name": "c0", "image": image, "imageID": "", "ready": False, "restartCount": 0}
+    status = {"phase": "Pending", "containerStatuses": [container | {"state": {"waiting": waiting}}]}
+    cluster.kubectl("patch", "pod", name, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
+    at = (datetime.now(UTC) - timedelta(seconds=5)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    about = {"kind": "Pod", "namespace": "default", "name": name, "uid": made["metadata"]["uid"]}
+    event = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{name}.1", "namespace": "default"},
+        "involvedObject": about | {"fieldPath": "spec.containers{c0}"},
+        "reason": "Pulling",
+        "message": f'Pulling image "{image}"',
+        "source": {"component": "kubelet"},
+        "firstTimestamp": at,
+        "lastTimestamp": at,
+        "count": tries,
+        "type": "Normal",
+    }
+    cluster.apply(event)
+
+
+@contextmanager
+def silent(gate: Gateway) -> Iterator[None]:
+    """Let the webhook answer nothing that an API server understands."""
+    handler = gate.handler
+    gate.handler = lambda _: {"statusCode": 500, "body": ""}
+    try:
+        yield
+    finally:
+        gate.handler = handler
+
+
+def change(aws: Emulation, source: str, new: Record | None = None, **changes: Any) -> Record:
+    """Replace the record of `source`, and return the new one."""
+    [record] = [each for each in aws.records() if each.source == source]
+    changed = replace(new or record, **changes)
+    assert Records(boto3.client("dynamodb"), TABLE).replace(record, changed) is changed
+    return changed
+
+
+def arrive(aws: Emulation, source: str) -> None:
+    """Put the copy into ECR as a build does, and let its record say so."""
+    [record] = [each for each in aws.records() if each.source == source]
+    boto3.client("ecr").create_repository(repositoryName=record.repo.partition("/")[2])
+    event = aws.push(record)
+    change(aws, source, status=Status.COPIED, digest=event["detail"]["image-digest"])
+
+
+def rows(*arguments: object) -> dict[str, Json]:
+    result = run("pods", *arguments, "-o", "json")
+    assert result.exit_code == 0, result.output
+    return {row["image"]: row for row in json.loads(result.stdout)}
+
+
+@pytest.fixture
+def night(mirrored: Cluster, gate: Gateway, aws: Emulation, kubeconfig: str) -> Iterator[str]:
+    """Pods that all read ImagePullBackOff, for six causes; two of them are in a namespace that is opted out."""
+    for name, image in (("n1", MISSING), ("n2", MISSING), ("s1", THERE), ("r1", LIMITED), ("g1", "gcr.io/gone/a:1")):
+        mirrored.apply(pod(name, image))
+    mirrored.apply(pod("off", "gcr.io/off/app:1", labels={"image-mirror/skip": "true"}))
+    with silent(gate):
+        mirrored.apply(pod("lost", "gcr.io/lost/app:1"))
+        mirrored.apply(pod("runs", "gcr.io/lost/app:1"))
+    record = next(each for each in aws.records() if each.source == MISSING)
+    change(aws, MISSING, refused(replace(record, same_result="NOT_FOUND 1"), "NOT_FOUND: manifest unknown", now()))
+    record = next(each for each in aws.records() if each.source == LIMITED)
+    change(aws, LIMITED, delayed(record, "RATE_LIMITED: too many requests", now()), due_at=now() + 30 * MINUTE)
+    arrive(aws, THERE)
+    change(aws, "gcr.io/gone/a:1", status=Status.COPIED, digest="sha256:" + "a" * 64)
+    for name in ("n1", "n2", "s1", "r1", "g1", "off", "lost"):
+        failing(mirrored, name, "i/o timeout" if name in ("off", "lost") else "not found")
+    running = {"phase": "Running"}
+    mirrored.kubectl(
+        "patch", "pod", "runs", "--subresource=status", "--type=merge", "-p", json.dumps({"status": running})
+    )
+    try:
+        yield kubeconfig
+    finally:
+        mirrored.kubectl("delete", "events", "--all", "-n", "default")
+
+
+def test_pods_in_back_off_are_told_apart(night: str) -> None:
+    found = rows("--kubeconfig", night)
+    assert {image: (row["cause"], row["count"]) for image, row in found.items()} == {
+        MISSING: ("refused", 2),
+        THERE: ("copied", 1),
+        LIMITED: ("delayed", 1),
+        "gcr.io/gone/a:1": ("gone", 1),
+        "gcr.io/off/app:1": ("opted-out", 1),
+        "gcr.io/lost/app:1": ("missed", 1),
+    }
+    assert next(iter(found)) == MISSING, "most pods"
+    # 40 s after the third try, and a sync.
+    assert found[THERE]["why"] == "the copy is there; the kubelet tries within a minute"
+    shown = run("pods", "--kubeconfig", night, "-A", "-o", "wide")
+    assert "1 of 5 attempts refused: NOT_FOUND" in shown.stdout
+    assert shown.stdout.splitlines()[1].endswith("  default/n1 default/n2")
+    assert shown.stderr == "7 pods cannot pull: 6 causes\n"
+
+
+def test_selectors_are_kubectls(night: str, mirrored: Cluster) -> None:
+    mirrored.kubectl("label", "pod", "n2", "tier=web")
+    assert [row["count"] for row in rows("--kubeconfig", night, "-l", "tier=web").values()] == [1]
+    assert rows("--kubeconfig", night, "-n", "kube-system") == {}
+
+
+def test_the_pods_that_the_webhook_missed_are_found_also_those_that_run(night: str) -> None:
+    found = rows("--kubeconfig", night, "--missed")
+    assert [(image, row["cause"], row["count"]) for image, row in found.items()] == [("gcr.io/lost/app:1", "missed", 2)]
+    assert {each["phase"] for each in found["gcr.io/lost/app:1"]["pods"]} == {"Pending", "Running"}
+
+
+def test_a_namespace_s_label_opts_its_pods_out(night: str, mirrored: Cluster, gate: Gateway) -> None:
+    mirrored.kubectl("label", "namespace", "default", "image-mirror/skip=true")
+    try:
+        [row] = [row for image, row in rows("--kubeconfig", night).items() if image == "gcr.io/lost/app:1"]
+        assert row["why"] == "opted out by the namespace's label; its registry does not answer the node"
+        assert rows("--kubeconfig", night, "--missed") == {}
+    finally:
+        mirrored.kubectl("label", "namespace", "default", "image-mirror/skip-")
+    assert gate.reviews
+
+
+def test_one_pod_is_shown_with_what_the_live_webhook_does_now(
+    night: str, mirrored: Cluster, gate: Gateway, aws: Emulation
+) -> None:
+    before = aws.records()
+    gate.bodies.clear()
+    shown = json.loads(run("pods", "lost", "--kubeconfig", night, "-o", "json").stdout)
+    assert shown["dry_run"] == {"containers/c0": f"{COPIES}/gcr.io/lost/app:1"}
+    assert shown["warnings"] == [
+        "gcr.io/lost/app:1 is being copied to ECR; the pod waits in ImagePullBackOff until it arrives"
+    ]
+    assert shown["webhook"].startswith("asked: image-mirror selects the pod; failurePolicy Ignore, 5 s; exists since")
+    assert shown["notes"] == []
+    assert [review["request"]["dryRun"] for review in gate.reviews] == [True]
+    assert aws.records() == before
+    assert images(mirrored.get("pod", "lost")) == {"c0": "gcr.io/lost/app:1"}
+    text = run("pods", "s1", "--kubeconfig", night).stdout
+    for words in (f"containers/c0: {THERE}", "COPIED since", "held", "one platform", "would get the same", "3 tries"):
+        assert words in text, text
+
+
+def test_without_aws_the_pods_themselves_say_enough(
+    night: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    result = run("pods", "--kubeconfig", night, "-o", "json")
+    assert result.exit_code == 0, result.output
+    causes = {row["image"]: row["cause"] for row in json.loads(result.stdout)}
+    assert causes == {
+        **dict.fromkeys((MISSING, THERE, LIMITED, "gcr.io/gone/a:1"), "copy-unknown"),
+        "gcr.io/off/app:1": "opted-out",
+        "gcr.io/lost/app:1": "missed",
+    }
+    assert "Note: AWS was not asked" in result.stderr

@@ -1,0 +1,644 @@
+"""`image-mirror pods` with emulated AWS and a cluster of plain objects."""
+
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from image_mirror.cli.commands.pods import groups, one, watch
+from image_mirror.cli.commands.pods.groups import Group
+from image_mirror.cli.errors import NoAnswerError
+from image_mirror.cli.kubernetes import Cluster
+from image_mirror.cli.pod_causes import Code
+from image_mirror.cli.webhook_manifest import shipped_configuration
+from image_mirror.pod_images import ORIGINALS
+from image_mirror.record import MINUTE, Status
+from support.clock import NOON
+from support.cloud import REGISTRY
+from support.ecr_registry import Registry
+from support.operators import URL, Operated, Reply
+from support.recorded import DIGEST, record, run, write
+
+pytestmark = pytest.mark.usefixtures("noon", "operated")
+
+COPIES = f"{REGISTRY}/mirror"
+NGINX, SVC, REDIS = "docker.io/library/nginx:9.99", "ghcr.io/acme/svc:2026.11", "docker.io/library/redis:7.2"
+NOT_FOUND = 'Back-off pulling image "{0}": ErrImagePull: {0}: not found'
+Json = dict[str, Any]
+
+
+def at(minutes: float) -> str:
+    """Return a time before noon, as the API server writes it."""
+    return datetime.fromtimestamp(NOON / 1000 - minutes * 60, UTC).isoformat().replace("+00:00", "Z")
+
+
+def pod(name: str, image: str, original: str | None = None, **changes: Any) -> Json:
+    """Return a pod whose only container waits for `image`; the webhook has put it in place of `original`."""
+    named = {"name": name, "namespace": "shop", "uid": f"uid-{name}", "creationTimestamp": at(30), "labels": {}}
+    noted = {"annotations": {ORIGINALS: json.dumps({"containers/app": original})}} if original else {}
+    waiting = {"reason": "ImagePullBackOff", "message": NOT_FOUND.format(image)}
+    made: Json = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": named | noted | changes.pop("metadata", {}),
+        "spec": {"containers": [{"name": "app", "image": image, "imagePullPolicy": "IfNotPresent"}], "nodeName": "n1"},
+        "status": {"phase": "Pending", "containerStatuses": [{"name": "app", "state": {"waiting": waiting}}]},
+    }
+    return made | changes
+
+
+def copied(name: str, source: str) -> Json:
+    return pod(name, f"{COPIES}/{source}", source)
+
+
+def running(made: Json) -> Json:
+    state = {"running": {"startedAt": at(20)}}
+    return made | {"status": {"phase": "Running", "containerStatuses": [{"name": "app", "state": state}]}}
+
+
+class World(SimpleNamespace):
+    """What kubectl answers: pods, namespaces, configurations and events; and what it was asked."""
+
+    pods: list[Json]
+    namespaces: list[Json]
+    configurations: list[Json]
+    events: list[Json]
+    refused: set[str]
+    asked: list[tuple[str, ...]]
+
+    def get(self, *what: str) -> Json:
+        self.asked.append(what)
+        kind = what[0]
+        if kind in self.refused:
+            raise NoAnswerError(f"the cluster: {kind} is forbidden", "run kubectl")
+        if kind == "pod":
+            return next(each for each in self.pods if each["metadata"]["name"] == what[1])
+        if kind == "pods":
+            phases = ("Pending",) if "--field-selector=status.phase=Pending" in what else ("Pending", "Running")
+            return {"items": [each for each in self.pods if each["status"]["phase"] in phases]}
+        named = {"namespaces": self.namespaces, "mutatingwebhookconfigurations": self.configurations}
+        return {"items": named.get(kind, self.events)}
+
+    def dry_run(self, new: Json) -> tuple[Json, list[str]]:
+        if "dry-run" in self.refused:
+            raise NoAnswerError("the cluster: pods is forbidden")
+        self.asked.append(("dry-run", json.dumps(new)))
+        return new | {"spec": {"containers": [{"name": "app", "image": "changed"}]}}, ["it is being copied"]
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    configuration = shipped_configuration(URL)
+    configuration["metadata"]["creationTimestamp"] = at(100_000)
+    made = World(
+        pods=[],
+        namespaces=[{"metadata": {"name": "shop", "labels": {}}}],
+        configurations=[configuration],
+        events=[],
+        refused=set(),
+        asked=[],
+    )
+    monkeypatch.setattr(Cluster, "get", lambda _, *what: made.get(*what))
+    monkeypatch.setattr(Cluster, "dry_run", lambda _, new: made.dry_run(new))
+    return made
+
+
+@pytest.fixture
+def night(world: World, operated: Operated, registry: Registry) -> World:
+    """Twelve pods that all read ImagePullBackOff, for five causes."""
+    registry.push("mirror/ghcr.io/acme/svc", "2026.11", digest=DIGEST)
+    write(
+        operated.cloud.dynamodb,
+        [
+            record(NGINX, Status.REQUESTED, at=NOON, attempts=2, error="NOT_FOUND: manifest unknown", due_at=NOON + 1),
+            record(SVC, Status.COPIED, at=NOON),
+            record(REDIS, Status.REQUESTED, at=NOON, waits=3, error="RATE_LIMITED: slow", due_at=NOON + 20 * MINUTE),
+        ],
+    )
+    world.pods = [
+        *(copied(f"nginx-{number}", NGINX) for number in range(4)),
+        *(copied(f"svc-{number}", SVC) for number in range(4)),
+        *(copied(f"redis-{number}", REDIS) for number in range(2)),
+        pod("lost", "gcr.io/lost/app:1"),
+        pod("off", "gcr.io/off/app:1", metadata={"labels": {"image-mirror/skip": "true"}}),
+    ]
+    world.events = [
+        {"involvedObject": {"uid": "uid-svc-1"}, "message": f'Pulling image "{COPIES}/{SVC}"', "lastTimestamp": at(1)}
+    ]
+    return world
+
+
+def listed(*arguments: str) -> list[Json]:
+    result = run("pods", *arguments, "-o", "json")
+    assert result.exit_code == 0, result.output
+    found: list[Json] = json.loads(result.stdout)
+    return found
+
+
+def test_pods_are_grouped_by_image_and_cause_the_most_first(night: World) -> None:
+    result = run("pods", "-A")
+    assert result.exit_code == 0, result.output
+    later = datetime.fromtimestamp((NOON + 20 * MINUTE) / 1000).astimezone().strftime("%H:%M")
+    soon = datetime.fromtimestamp(NOON / 1000).astimezone().strftime("%H:%M")
+    rows = [line.split("  ") for line in result.stdout.splitlines()]
+    assert [[cell.strip() for cell in row if cell] for row in rows] == [
+        ["PODS", "IMAGE", "WHY", "DO"],
+        [
+            "4",
+            NGINX,
+            f"requested, 2 of 5 attempts refused: NOT_FOUND, next try {soon}",
+            "correct the name in the manifest",
+        ],
+        ["4", SVC, "the copy is there; the kubelet tries within 5 minutes", "wait"],
+        ["2", REDIS, f"delayed 3 times: RATE_LIMITED, next try {later}", "wait, or set RegistryAuthSecretArn"],
+        [
+            "1",
+            "gcr.io/lost/app:1",
+            "probably made while the webhook did not answer",
+            "recreate the pod (kubectl rollout restart)",
+        ],
+        ["1", "gcr.io/off/app:1", "opted out by the pod's label; its registry does not have it", "-"],
+    ]
+    assert result.stderr == "12 pods cannot pull: 5 causes\n"
+    assert night.asked[0] == ("pods", "--field-selector=status.phase=Pending", "--all-namespaces")
+
+
+def test_json_names_the_pods_and_what_the_kubelet_says(night: World) -> None:
+    night.pods = [copied("svc-1", SVC)]
+    [group] = listed()
+    assert group == {
+        "image": SVC,
+        "cause": "copied",
+        "why": "the copy is there; the kubelet tries within 5 minutes",
+        "do": "wait",
+        "copy": f"{COPIES}/{SVC}",
+        # The try after the first, which was a minute ago, would be over.
+        "next_try": at(-5),
+        "count": 1,
+        "pods": [
+            {
+                "namespace": "shop",
+                "name": "svc-1",
+                "phase": "Pending",
+                "node": "n1",
+                "field": "containers/app",
+                "reason": "ImagePullBackOff",
+                "message": NOT_FOUND.format(f"{COPIES}/{SVC}"),
+            }
+        ],
+    }
+    assert set(group) == set(Group.__dataclass_fields__)
+
+
+def test_the_kubelets_next_try_comes_from_its_events(night: World) -> None:
+    night.pods = [copied("svc-1", SVC)]
+    night.events[0] |= {"count": 4}  # 80 s and a sync after the last one, a minute ago
+    assert listed()[0]["why"] == "the copy is there; the kubelet tries within a minute"
+    night.pods = [copied("svc-1", SVC), copied("svc-2", SVC)]
+    assert listed()[0]["why"] == "the copy is there; the kubelet tries within 5 minutes", "true of both"
+
+
+def test_the_words_of_an_older_kubelet_come_from_its_events(world: World) -> None:
+    made = pod("p", "my.example/x:1")
+    made["status"]["containerStatuses"][0]["state"]["waiting"]["message"] = 'Back-off pulling image "my.example/x:1"'
+    message = 'Failed to pull image "my.example/x:1": rpc error: code = Unknown desc = 403 Forbidden'
+    world.pods = [made]
+    world.events = [{"involvedObject": {"uid": "uid-p"}, "message": message, "lastTimestamp": at(1)}]
+    [group] = listed()
+    assert group["why"] == "left as written: no rule names it; its registry refuses the node"
+    assert group["pods"][0]["message"].endswith("403 Forbidden")
+
+
+@pytest.mark.parametrize(
+    ("labels", "why"),
+    [
+        pytest.param({"image-mirror/skip": "true"}, "opted out by the namespace's label", id="opted-out"),
+        pytest.param({"image-mirror/skip": "no"}, "probably made while the webhook did not answer", id="not-opted-out"),
+    ],
+)
+def test_a_namespaces_label_opts_its_pods_out(world: World, labels: dict[str, str], why: str) -> None:
+    world.pods, world.namespaces[0]["metadata"]["labels"] = [pod("p", "gcr.io/x:1")], labels
+    assert listed()[0]["why"].startswith(why)
+
+
+def test_a_lost_copy_is_named(world: World, operated: Operated, registry: Registry) -> None:
+    registry.push("mirror/ghcr.io/acme/svc", "other")
+    write(operated.cloud.dynamodb, [record(SVC, Status.COPIED, at=NOON)])
+    world.pods = [copied("svc", SVC)]
+    [group] = listed()
+    assert (group["cause"], group["do"]) == ("gone", f"image-mirror retry {SVC}")
+
+
+def test_records_are_read_in_one_call_and_ecr_once_for_each_repository(
+    world: World, operated: Operated, registry: Registry, answer: Callable[[str, str, Reply], None]
+) -> None:
+    images = [f"gcr.io/many/app-{number % 3}:{number}" for number in range(90)]
+    write(operated.cloud.dynamodb, [record(image, Status.COPIED, at=NOON) for image in images])
+    asked: list[str] = []
+
+    def describe(request: Json) -> Json:
+        asked.append(request["repositoryName"])
+        return registry.describe_images(request)
+
+    answer("ecr", "DescribeImages", describe)
+    answer("dynamodb", "GetItem", lambda _: {"Error": {"Code": "Unexpected", "Message": ""}})
+    world.pods = [copied(f"p{number}", image) for number, image in enumerate(images)]
+    assert {group["cause"] for group in listed()} == {"gone"}
+    assert sorted(asked) == [f"mirror/gcr.io/many/app-{number}" for number in range(3)]
+
+
+def test_without_aws_the_default_rules_decide_and_a_note_says_so(night: World, refuse: Callable[..., None]) -> None:
+    refuse("cloudformation", "DescribeStacks")
+    result = run("pods", "-o", "json")
+    assert result.exit_code == 0, result.output
+    found = {group["image"]: group["why"] for group in json.loads(result.stdout)}
+    assert found[NGINX] == "a copy, probably still being made"
+    assert found["gcr.io/lost/app:1"] == "probably made while the webhook did not answer; by the default rules"
+    notes = [line for line in result.stderr.splitlines() if line.startswith("Note: ")]
+    assert len(notes) == 1
+    assert notes[0].startswith(
+        "Note: AWS was not asked, so records and ECR are not known, and the default rules decide: china account"
+    )
+    assert night.pods
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "image", "why", "note"),
+    [
+        pytest.param("dynamodb", "BatchGetItem", NGINX, "a copy, probably", "the records are not known", id="records"),
+        pytest.param("ecr", "DescribeImages", SVC, "copied, says its record", "what ECR holds is not known", id="ecr"),
+    ],
+)
+@pytest.mark.usefixtures("night")
+def test_a_part_of_aws_that_may_not_be_read_is_named(
+    service: str, operation: str, image: str, why: str, note: str, refuse: Callable[..., None]
+) -> None:
+    refuse(service, operation)
+    result = run("pods", "-o", "json")
+    assert result.exit_code == 0, result.output
+    [group] = [each for each in json.loads(result.stdout) if each["image"] == image]
+    assert group["why"].startswith(why)
+    assert f"Note: {note}: china account" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "note"),
+    [
+        pytest.param("namespaces", "the namespaces' labels are not known", id="namespaces"),
+        pytest.param("mutatingwebhookconfigurations", "the webhook's configuration is not known", id="configuration"),
+    ],
+)
+def test_a_part_of_the_cluster_that_may_not_be_read_makes_it_probable(night: World, kind: str, note: str) -> None:
+    night.refused = {kind}
+    result = run("pods", "-o", "json")
+    assert result.exit_code == 0, result.output
+    [group] = [each for each in json.loads(result.stdout) if each["image"] == "gcr.io/lost/app:1"]
+    assert group["why"] == "probably made while the webhook did not answer, or opted out by its namespace"
+    assert f"Note: {note}: the cluster: {kind} is forbidden\n" in result.stderr
+
+
+def test_events_that_may_not_be_read_leave_the_longest_wait(night: World) -> None:
+    night.refused = {"events"}
+    night.events[0] |= {"count": 4}
+    night.pods = [copied("svc-1", SVC)]
+    assert listed()[0]["why"] == "the copy is there; the kubelet tries within 5 minutes"
+
+
+def test_pods_that_may_not_be_read_end_it_with_3(world: World) -> None:
+    world.refused = {"pods"}
+    result = run("pods")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "pods is forbidden" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        pytest.param((), (), id="the-contexts-namespace"),
+        pytest.param(("-n", "web"), ("--namespace=web",), id="one"),
+        pytest.param(("-A",), ("--all-namespaces",), id="all"),
+        pytest.param(("-A", "-l", "a=b"), ("--all-namespaces", "--selector=a=b"), id="labels"),
+    ],
+)
+def test_pods_are_asked_for_as_kubectl_does_and_without_one_nothing_else(
+    world: World, arguments: tuple[str, ...], options: tuple[str, ...]
+) -> None:
+    result = run("pods", *arguments)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert world.asked == [("pods", "--field-selector=status.phase=Pending", *options)]
+    assert (
+        result.stderr
+        == "No pod waits for an image." + ("" if "-A" in arguments else " -A looks in all namespaces.") + "\n"
+    )
+
+
+def test_only_one_namespace_is_read_by_its_name(night: World) -> None:
+    run("pods")
+    assert ("namespaces", "shop") in night.asked
+    night.pods.append(pod("p", "gcr.io/x:1", metadata={"namespace": "web"}))
+    night.asked.clear()
+    run("pods", "-A")
+    assert ("namespaces",) in night.asked
+
+
+def test_a_pod_that_runs_is_looked_at_with_all_phases(world: World) -> None:
+    made = pod("p", "my.example/x:1")
+    made["status"]["phase"] = "Running"
+    world.pods = [made]
+    assert listed() == []
+    assert listed("--all-phases")[0]["pods"][0]["phase"] == "Running"
+
+
+def test_missed_are_the_pods_that_name_a_source_which_a_rule_copies(world: World, operated: Operated) -> None:
+    failed = record("gcr.io/failed:1", Status.FAILED, at=NOON, hours=3)
+    write(operated.cloud.dynamodb, [failed])
+    world.pods = [
+        running(pod("runs", "gcr.io/a:1")),
+        pod("waits", "gcr.io/a:1"),
+        running(pod("failed", "gcr.io/failed:1")),
+        running(pod("old", "gcr.io/old:1", metadata={"creationTimestamp": at(200_000)})),
+        running(pod("own", "my.example/x:1")),
+        running(pod("off", "gcr.io/a:1", metadata={"labels": {"image-mirror/skip": "true"}})),
+        running(copied("copied", SVC)),
+        running(
+            pod("never", "x")
+            | {"spec": {"containers": [{"name": "app", "image": "gcr.io/n:1", "imagePullPolicy": "Never"}]}}
+        ),
+    ]
+    assert [(group["image"], group["cause"], group["count"]) for group in listed("--missed")] == [
+        ("gcr.io/a:1", "missed", 2),
+        ("gcr.io/failed:1", "failed-before", 1),
+        ("gcr.io/old:1", "older-than-webhook", 1),
+    ]
+    world.namespaces[0]["metadata"]["labels"] = {"image-mirror/skip": "true"}
+    assert listed("--missed") == []
+    assert run("pods", "--missed", "-A").stderr == "No pod names a source that a rule copies.\n"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.usefixtures("night")
+def test_a_terminal_gets_no_line_that_is_too_long_and_no_word_is_broken(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    made = [Group(**{**each, "pods": [groups.PodRow(**pod) for pod in each["pods"]]}) for each in listed()]
+    lines = [line.replace("\x1b[1m", "").replace("\x1b[0m", "") for line in groups.shown(made, width, wide=False)]
+    assert all(len(line) <= width for line in lines)
+    words = " ".join(lines).split()
+    assert all(word in words for group in made for word in f"{group.image} {group.why}".split())
+    assert "Do: correct the name in the manifest" in " ".join(words)
+    assert "Pods: shop/nginx-0, shop/nginx-1, shop/nginx-2 and 1 more" in " ".join(lines)
+    assert "shop/nginx-3" in " ".join(groups.shown(made, width, wide=True))
+
+
+def test_a_frame_of_a_watched_terminal_has_the_time_the_notes_and_the_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    group = Group("gcr.io/a:1", Code.REQUESTED, "the copy is requested", "wait", None, None, 1, [])
+    clock = datetime.fromtimestamp(NOON / 1000).astimezone().strftime("%H:%M:%S")
+    assert watch.frame([group], ["no events"], 80, wide=False, missed=False) == [
+        f"{clock}  0 pods cannot pull: 1 cause  (Ctrl-C ends)",
+        "Note: no events",
+        "PODS  IMAGE       WHY                    DO",
+        "   1  gcr.io/a:1  the copy is requested  wait",
+    ]
+    assert watch.frame([], [], 80, wide=False, missed=True) == [
+        f"{clock}  No pod names a source that a rule copies.  (Ctrl-C ends)"
+    ]
+
+
+def test_a_pod_of_very_many_images_may_have_too_many(world: World) -> None:
+    named = [{"name": f"c{number}", "image": f"gcr.io/many:{number}"} for number in range(51)]
+    made = pod("many", "x")
+    made["spec"]["containers"] = [*named, {"name": "app", "image": f"{COPIES}/gcr.io/many:0"}]
+    world.pods = [running(made)]
+    assert {row["cause"] for row in listed("--missed")} == {"too-many"}
+    made["spec"]["containers"] = named[1:]
+    assert {row["cause"] for row in listed("--missed")} == {"missed"}
+
+
+@pytest.mark.parametrize(
+    ("image", "original", "cause", "shown"),
+    [
+        pytest.param("gcr.io/b:2", "gcr.io/a:1", "missed", "gcr.io/b:2", id="an-annotation-that-is-not-true"),
+        pytest.param(f"{REGISTRY}/team/app:1", None, "no-rule", f"{REGISTRY}/team/app:1", id="an-image-of-the-account"),
+        pytest.param(f"{REGISTRY}/older/gcr.io/a:1", "gcr.io/a:1", "not-served", "gcr.io/a:1", id="an-older-prefix"),
+        pytest.param(
+            "old.example/gcr.io/a:1", "gcr.io/a:1", "not-served", "old.example/gcr.io/a:1", id="older-account"
+        ),
+        pytest.param(f"{COPIES}/gcr.io/a:1", None, "no-record", "gcr.io/a:1", id="a-copy-named-by-hand"),
+        pytest.param(
+            f"{COPIES}/gcr.io/a@{DIGEST}", f"gcr.io/a@{DIGEST}", "no-record", f"gcr.io/a@{DIGEST}", id="digest"
+        ),
+        pytest.param("gcr.io/a:$TAG", None, "no-rule", "gcr.io/a:$TAG", id="no-name-at-all"),
+    ],
+)
+def test_it_is_known_whether_a_pod_names_a_copy_or_a_source(
+    image: str, original: str | None, cause: str, shown: str, world: World
+) -> None:
+    world.pods = [pod("p", image, original)]
+    [row] = listed()
+    assert (row["cause"], row["image"]) == (cause, shown)
+
+
+def test_one_webhook_of_several_that_is_asked_is_enough(world: World) -> None:
+    world.pods = [pod("p", "gcr.io/x:1")]
+    second = shipped_configuration(URL)
+    second["metadata"] |= {"name": "second", "creationTimestamp": at(1)}
+    world.configurations[0]["webhooks"][0]["namespaceSelector"] = {"matchLabels": {"mirror": "on"}}
+    assert listed()[0]["cause"] == "not-sent"
+    world.configurations.append(second)
+    assert listed()[0]["cause"] == "older-than-webhook"
+    world.configurations.clear()
+    assert listed()[0]["why"] == "the cluster has no webhook configuration for this"
+
+
+def test_a_static_pod_is_left_as_it_is(world: World) -> None:
+    world.pods = [
+        pod("kube-proxy", "registry.k8s.io/p:1", metadata={"annotations": {"kubernetes.io/config.mirror": "x"}})
+    ]
+    assert listed()[0]["why"].startswith("a static pod: the webhook leaves it as it is")
+    assert listed("--missed") == []
+
+
+def test_a_terminal_that_is_wide_enough_gets_the_table() -> None:
+    group = Group("gcr.io/a:1", Code.REQUESTED, "the copy is requested", "wait", None, None, 1, [])
+    assert groups.shown([group], 60, wide=False) == [
+        "PODS  IMAGE       WHY                    DO",
+        "   1  gcr.io/a:1  the copy is requested  wait",
+    ]
+
+
+@pytest.mark.usefixtures("night")
+def test_wide_names_the_pods() -> None:
+    lines = run("pods", "-o", "wide").stdout.splitlines()
+    assert lines[0].endswith("NAMES")
+    assert lines[3].endswith("shop/redis-0 shop/redis-1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param(("-n", "a", "-A"), "--all-namespaces: cannot be combined with --namespace", id="n-and-A"),
+        pytest.param(("p", "-A"), "POD: cannot be combined with -A", id="pod-and-A"),
+        pytest.param(("p", "--missed"), "POD: cannot be combined with -A", id="pod-and-missed"),
+        pytest.param(("-w", "-o", "json"), "--output json: cannot be combined with --watch", id="watch-json"),
+        pytest.param(("-o", "yaml"), "'yaml' is not one of 'table', 'wide', 'json'", id="format"),
+    ],
+)
+def test_wrong_input_is_named_and_ends_with_2(world: World, arguments: tuple[str, ...], words: str) -> None:
+    result = run("pods", *arguments)
+    assert (result.exit_code, world.asked) == (2, [])
+    assert words in result.stderr
+
+
+def test_watching_in_a_pipe_prints_each_change_once_until_ctrl_c(night: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sleep(_: float) -> None:
+        turns.append(1)
+        if len(turns) == 2:
+            night.pods = [each for each in night.pods if not each["metadata"]["name"].startswith("nginx")]
+        if len(turns) == 3:
+            night.refused = {"pods"}
+        if len(turns) == 4:
+            night.refused = set()
+            night.pods.append(copied("svc-9", SVC))
+        if len(turns) == 5:
+            raise KeyboardInterrupt
+
+    turns: list[int] = []
+    monkeypatch.setattr(time, "sleep", sleep)
+    result = run("pods", "-A", "-w")
+    assert result.exit_code == 130
+    later = [line.split(None, 1)[1] for line in result.stdout.splitlines()[6:]]
+    assert [line[:20] for line in later] == [f"0  {NGINX}"[:20], f"5  {SVC}"[:20]]
+    assert "no longer: requested" in later[0]
+    assert result.stderr.count("Note: the pods cannot be read now") == 1
+
+
+def test_a_change_is_another_number_of_pods_or_another_cause() -> None:
+    def group(count: int, cause: Code = Code.COPIED, why: str = "why") -> Group:
+        return Group("gcr.io/a:1", cause, why, "-", None, None, count, [])
+
+    assert watch.changes([group(1)], [group(1, why="another time")]) == []
+    assert watch.changes([group(1)], [group(2)]) == ["   2  gcr.io/a:1  why"]
+    assert watch.changes([group(1)], [group(1, Code.GONE)]) == [
+        "   0  gcr.io/a:1  no longer: why",
+        "   1  gcr.io/a:1  why",
+    ]
+
+
+INDEX = json.dumps(
+    {
+        "manifests": [
+            {"platform": {"os": "linux", "architecture": "amd64"}},
+            {"platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}},
+            {"platform": {"os": "unknown", "architecture": "unknown"}},
+        ]
+    }
+)
+
+
+def test_one_pod_is_shown_in_full(
+    night: World, answer: Callable[[str, str, Reply], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    answer("ecr", "BatchGetImage", lambda _: {"images": [{"imageManifest": INDEX}]})
+    owner = {"kind": "ReplicaSet", "name": "svc-5d9c", "controller": True}
+    named = {"ownerReferences": [owner], "labels": {"pod-template-hash": "5d9c"}}
+    night.pods[5]["metadata"] |= named
+    night.events[0]["count"] = 4
+    result = run("pods", "svc-1")
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    text = " ".join(result.stdout.split())
+    assert all(len(line) <= 80 or len(line.split()[-1]) > 60 for line in result.stdout.splitlines())
+    for words in (
+        "pod shop/svc-1, Pending on n1",
+        "30m ago) by ReplicaSet/svc-5d9c",
+        "webhook asked: image-mirror selects the pod; failurePolicy Ignore, 5 s; exists since",
+        "conditions: not-a-mirror-pod, an-image-is-new",
+        f"containers/app: {SVC}",
+        f"image {COPIES}/{SVC}",
+        "rule ghcr.io",
+        "policy IfNotPresent",
+        "new pod would get changed",
+        "record COPIED since",
+        f"in ECR held; {DIGEST}; 1 MB; pushed",
+        "linux/amd64, linux/arm64/v8",
+        "kubelet ImagePullBackOff: Back-off pulling image",
+        "tried 4 tries, the last",
+        "why the copy is there",
+        "next the kubelet tries within a minute",
+        "do wait",
+    ):
+        assert words in text, text
+
+
+def test_one_pod_as_json_is_an_object_with_its_images(night: World, answer: Callable[[str, str, Reply], None]) -> None:
+    answer("ecr", "BatchGetImage", lambda _: {"images": [], "failures": []})
+    made = json.loads(run("pods", "svc-1", "-o", "json").stdout)
+    assert set(made) == set(one.OnePod.__dataclass_fields__)
+    [image] = made["images"]
+    assert set(image) == set(one.ImageOfPod.__dataclass_fields__)
+    assert (image["source"], image["cause"], image["in_ecr"]["platforms"]) == (SVC, "copied", [])
+    assert image["record"]["state"] == "COPIED"
+    assert (made["dry_run"], made["warnings"]) == ({"containers/app": "changed"}, ["it is being copied"])
+    # The pod as its author wrote it, without what the cluster has added.
+    [_, asked] = next(each for each in night.asked if each[0] == "dry-run")
+    assert json.loads(asked) == {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "namespace": "shop",
+            "labels": {},
+            "annotations": {},
+            "generateName": "image-mirror-dry-run-",
+        },
+        "spec": {"containers": [{"name": "app", "image": SVC, "imagePullPolicy": "IfNotPresent"}]},
+    }
+
+
+def test_one_pod_without_the_right_to_create_pods_or_to_read_aws_is_shown_as_far_as_it_is_known(
+    night: World, refuse: Callable[..., None]
+) -> None:
+    night.refused = {"dry-run", "mutatingwebhookconfigurations"}
+    refuse("cloudformation", "DescribeStacks")
+    result = run("pods", "lost")
+    assert result.exit_code == 0, result.output
+    assert "its configuration is not known" in result.stdout
+    assert "probably made while the webhook did not answer" in result.stdout
+    notes = [line.partition(":")[2].split(":")[0].strip() for line in result.stderr.splitlines()]
+    assert notes == [
+        "the webhook's configuration is not known",
+        "AWS was not asked, so records and ECR are not known, and the default rules decide",
+        "what the webhook does now with such a pod is not known",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("owner", "labels", "command"),
+    [
+        pytest.param(
+            {"kind": "ReplicaSet", "name": "web-5d9c"},
+            {"pod-template-hash": "5d9c"},
+            "kubectl rollout restart deployment/web -n shop",
+            id="deployment",
+        ),
+        pytest.param(
+            {"kind": "ReplicaSet", "name": "web"}, {}, "delete and create the ReplicaSet again", id="bare-set"
+        ),
+        pytest.param(
+            {"kind": "StatefulSet", "name": "db"}, {}, "kubectl rollout restart statefulset/db -n shop", id="set"
+        ),
+        pytest.param({"kind": "Job", "name": "j"}, {}, "delete and create the Job again", id="job"),
+        pytest.param(None, {}, "delete and create the pod again", id="bare-pod"),
+    ],
+)
+def test_the_command_that_recreates_a_pod_is_that_of_its_owner(
+    owner: Json | None, labels: dict[str, str], command: str
+) -> None:
+    owners = [owner | {"controller": True}] if owner else []
+    assert one.restart({"metadata": {"namespace": "shop", "labels": labels, "ownerReferences": owners}}) == command

@@ -1,0 +1,439 @@
+"""Why a pod cannot pull an image, and what to do: each cause, from the facts that make it."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from image_mirror.cli.held_copies import Held, InECR
+from image_mirror.cli.kubelet import Said
+from image_mirror.cli.plan import explain
+from image_mirror.cli.pod_causes import Code, Facts, classify, clock
+from image_mirror.decisions import Mirror
+from image_mirror.record import DAY, HOUR, MINUTE, Record, Status
+from image_mirror.rules import parse_rules
+from support.cloud import REGISTRY
+from support.recorded import DIGEST, record
+from support.templates import ROOT
+
+NOW = 1_795_867_200_000  # noon in UTC
+SOURCE = "gcr.io/a/b:1"
+COPY = f"{REGISTRY}/mirror/{SOURCE}"
+MIRROR = Mirror(REGISTRY, "mirror", parse_rules("gcr.io quay.io=quay.example !gcr.io/ours"))
+LATER = clock(NOW + 20 * MINUTE, NOW)
+HELD = Held(InECR.HELD, DIGEST)
+GONE = Held(InECR.GONE, lost=True)
+RETRY = f"image-mirror retry {SOURCE}"
+RECREATE = "recreate the pod (kubectl rollout restart)"
+
+
+def kept(status: Status = Status.REQUESTED, **changes: Any) -> Record:
+    return record(SOURCE, status, at=NOW, **{"due_at": NOW + 20 * MINUTE, **changes})
+
+
+def of_copy(**changes: Any) -> Facts:
+    facts = Facts(image=COPY, source=SOURCE, explained=explain(SOURCE, MIRROR), is_copy=True, now=NOW)
+    said: dict[str, Any] = {"reason": "ImagePullBackOff", "said": Said.NOT_FOUND, "made_at": NOW - HOUR}
+    return replace(facts, **(said | changes))
+
+
+def of_source(image: str = SOURCE, **changes: Any) -> Facts:
+    facts = Facts(image=image, source=image, explained=explain(image, MIRROR), now=NOW, made_at=NOW - HOUR)
+    return replace(facts, **{"reason": "ImagePullBackOff", "said": Said.TIMEOUT, **changes})
+
+
+ROWS: list[Any] = [
+    pytest.param(
+        of_copy(record=kept(requested_at=NOW - MINUTE)), Code.REQUESTED, "the copy is requested", "wait", id="requested"
+    ),
+    pytest.param(
+        of_copy(record=kept(requested_at=NOW - 5 * MINUTE)),
+        Code.WAITS_FOR_BUILD,
+        "requested 5m ago, waits for a free build",
+        "wait; image-mirror doctor shows the quota of builds",
+        id="waits-for-a-slot",
+    ),
+    pytest.param(
+        of_copy(record=kept(attempts=2, error="NOT_FOUND: manifest unknown")),
+        Code.REFUSED,
+        f"requested, 2 of 5 attempts refused: NOT_FOUND, next try {LATER}",
+        "correct the name in the manifest",
+        id="refused",
+    ),
+    pytest.param(
+        of_copy(record=kept(attempts=1, same_result="DENIED 1", due_at=NOW)),
+        Code.REFUSED,
+        "requested, 1 of 5 attempts refused: DENIED, next try now",
+        "set RegistryAuthSecretArn to a login for the source",
+        id="refused-and-due",
+    ),
+    pytest.param(
+        of_copy(record=kept(waits=3, error="RATE_LIMITED: too many requests")),
+        Code.DELAYED,
+        f"delayed 3 times: RATE_LIMITED, next try {LATER}",
+        "wait, or set RegistryAuthSecretArn",
+        id="delayed",
+    ),
+    pytest.param(
+        of_copy(record=kept(waits=1, error="the build's ID is missing; it is started again")),
+        Code.DELAYED,
+        f"delayed 1 time: the build's ID is missing; it is started again, next try {LATER}",
+        "image-mirror doctor shows what is wrong",
+        id="delayed-without-a-code",
+    ),
+    pytest.param(
+        of_copy(record=kept(error="TARGET_LOGIN: 401")),
+        Code.DELAYED,
+        f"delayed: TARGET_LOGIN, next try {LATER}",
+        "image-mirror connect",
+        id="a-key-is-refused",
+    ),
+    pytest.param(
+        of_copy(record=kept(Status.COPYING, updated_at=NOW - 3 * MINUTE)),
+        Code.COPYING,
+        f"being copied since {clock(NOW - 3 * MINUTE, NOW)}",
+        "wait",
+        id="being-built",
+    ),
+    pytest.param(
+        of_copy(record=kept(Status.COPYING, updated_at=NOW, attempts=1, same_result="UNREACHABLE 4")),
+        Code.COPYING,
+        f"being copied since {clock(NOW, NOW)}, after 1 of 5 attempts refused: UNREACHABLE",
+        "wait",
+        id="being-built-again",
+    ),
+    pytest.param(
+        of_copy(record=kept(Status.FAILED)),
+        Code.FAILED,
+        "the copy failed: NOT_FOUND",
+        f"correct the name in the manifest; if it is right now, {RETRY}",
+        id="failed",
+    ),
+    pytest.param(
+        of_copy(record=kept(Status.FAILED, error="TOO_LARGE: 90 GB")),
+        Code.FAILED,
+        "the copy failed: TOO_LARGE",
+        f"raise MaxImageGigabytes, then {RETRY}",
+        id="failed-because-of-a-limit",
+    ),
+    pytest.param(
+        of_copy(record=kept(Status.FAILED, error="UNREACHABLE: no route")),
+        Code.FAILED,
+        "the copy failed: UNREACHABLE",
+        RETRY,
+        id="failed-for-a-reason-that-passes",
+    ),
+    pytest.param(
+        of_copy(record=kept(Status.FAILED, error=None)),
+        Code.FAILED,
+        "the copy failed: the reason is unknown",
+        f"image-mirror doctor shows what is wrong, then {RETRY}",
+        id="failed-without-a-reason",
+    ),
+    pytest.param(
+        of_copy(record=kept(Status.COPIED), held=HELD), Code.COPIED, "the copy is there", "wait", id="kubelet-waits"
+    ),
+    pytest.param(
+        of_copy(record=kept(Status.REQUESTED, digest=DIGEST), held=HELD),
+        Code.COPIED,
+        "the copy is there",
+        "wait",
+        id="kubelet-waits-while-a-refresh-is-requested",
+    ),
+    pytest.param(
+        of_copy(record=kept(Status.COPIED), held=Held(InECR.OTHER_DIGEST, "sha256:" + "b" * 64)),
+        Code.COPIED,
+        "the copy is there",
+        "wait",
+        id="somebody-has-pushed-another-digest",
+    ),
+    pytest.param(
+        of_copy(record=kept(Status.COPIED)),
+        Code.COPIED,
+        "copied, says its record; ECR was not asked",
+        "wait",
+        id="ecr-is-not-known",
+    ),
+    pytest.param(
+        of_copy(record=kept(Status.COPIED), held=HELD, said=Said.TIMEOUT),
+        Code.TIMEOUT,
+        "the copy is there; the node's connection to ECR times out",
+        "check the node's way to ECR and S3: NAT, VPC endpoints, security groups",
+        id="the-node-does-not-reach-ecr",
+    ),
+    pytest.param(
+        of_copy(record=kept(Status.COPIED), held=HELD, said=Said.NO_HOST),
+        Code.TIMEOUT,
+        "the copy is there; the node does not find ECR's host",
+        "check the node's DNS",
+        id="the-node-has-no-dns",
+    ),
+    pytest.param(of_copy(record=kept(Status.COPIED), held=GONE), Code.GONE, "gone from ECR", RETRY, id="gone-from-ecr"),
+    pytest.param(
+        of_copy(record=kept(Status.COPIED), held=Held(InECR.ARCHIVED, DIGEST, lost=True)),
+        Code.GONE,
+        "archived in ECR",
+        RETRY,
+        id="archived",
+    ),
+    pytest.param(
+        of_copy(record=kept(Status.COPYING, digest=DIGEST, updated_at=NOW), held=GONE),
+        Code.COPYING,
+        f"being copied since {clock(NOW, NOW)}",
+        "wait",
+        id="gone-and-being-made-again",
+    ),
+    pytest.param(
+        of_copy(record=None, held=GONE),
+        Code.NO_RECORD,
+        "a copy that has no record: it was removed or forgotten",
+        f"image-mirror warm --cluster, or {RECREATE}",
+        id="no-record",
+    ),
+    pytest.param(
+        of_copy(record=None, held=Held(InECR.OTHER_DIGEST, DIGEST)),
+        Code.COPIED,
+        "the copy is there, without a record",
+        "wait",
+        id="no-record-but-a-copy",
+    ),
+    pytest.param(
+        of_copy(record=replace(kept(), status=None)),
+        Code.OLD_RECORD,
+        "an older deployment wrote the record, which requests nothing",
+        f"image-mirror warm --cluster, or {RECREATE}",
+        id="record-of-an-older-deployment",
+    ),
+    pytest.param(
+        of_copy(served=False, record=kept()),
+        Code.NOT_SERVED,
+        "a copy below a prefix or registry that the stack no longer serves",
+        RECREATE,
+        id="no-longer-served",
+    ),
+    pytest.param(
+        of_copy(record=kept(), said=Said.UNAUTHORIZED),
+        Code.UNAUTHORIZED,
+        "ECR refuses the node: its role may not pull",
+        "give the node's role AmazonEC2ContainerRegistryReadOnly; in another account, set PullAccounts",
+        id="unauthorized",
+    ),
+    pytest.param(
+        of_copy(record_known=False),
+        Code.COPY_UNKNOWN,
+        "a copy, probably still being made",
+        f"wait; with AWS permissions: image-mirror status {SOURCE}",
+        id="without-aws",
+    ),
+    pytest.param(
+        of_copy(record_known=False, said=Said.NOTHING),
+        Code.COPY_UNKNOWN,
+        "a copy; its record is not known",
+        f"wait; with AWS permissions: image-mirror status {SOURCE}",
+        id="without-aws-and-without-words",
+    ),
+    pytest.param(
+        of_copy(record_known=False, said=Said.TIMEOUT),
+        Code.TIMEOUT,
+        "the copy is probably there; the node's connection to ECR times out",
+        "check the node's way to ECR and S3: NAT, VPC endpoints, security groups",
+        id="without-aws-a-time-out",
+    ),
+    pytest.param(
+        of_copy(record=kept(Status.COPIED), held=HELD, said=Said.PLATFORM),
+        Code.NO_PLATFORM,
+        "the image has no platform for the node",
+        "choose nodes or an image of another architecture",
+        id="no-match-for-platform",
+    ),
+    pytest.param(
+        of_copy(record=kept(Status.COPIED), held=HELD, said=Said.NO_SPACE),
+        Code.NO_SPACE,
+        "no space left on the node's disk",
+        "free space there, or use larger disks",
+        id="no-space",
+    ),
+    pytest.param(
+        of_source("GCR.io/A", reason="InvalidImageName", said=Said.OTHER),
+        Code.INVALID_NAME,
+        "the kubelet cannot read the name",
+        "correct the name in the manifest",
+        id="InvalidImageName",
+    ),
+    pytest.param(
+        of_source(reason="ErrImageNeverPull", said=Said.OTHER),
+        Code.NEVER_PULLED,
+        "not on the node, and its pull policy is Never",
+        "load the image onto the node, or change imagePullPolicy",
+        id="ErrImageNeverPull",
+    ),
+    pytest.param(
+        of_source(opted_out="opted out by the namespace's label"),
+        Code.OPTED_OUT,
+        "opted out by the namespace's label; its registry does not answer the node",
+        "-",
+        id="opted-out-by-the-namespace",
+    ),
+    pytest.param(
+        of_source(opted_out="opted out by the pod's label", said=Said.NOTHING),
+        Code.OPTED_OUT,
+        "opted out by the pod's label",
+        "-",
+        id="opted-out-by-the-pod",
+    ),
+    pytest.param(
+        of_source(not_sent="the cluster has no webhook configuration for this"),
+        Code.NOT_SENT,
+        "the cluster has no webhook configuration for this",
+        f"see image-mirror webhook-config and doctor, then {RECREATE}",
+        id="no-webhook",
+    ),
+    pytest.param(
+        of_source(record=kept(Status.FAILED, updated_at=NOW - 2 * HOUR)),
+        Code.FAILED_BEFORE,
+        "its copy had failed when the pod was made: NOT_FOUND",
+        f"correct the name in the manifest; if it is right now, {RETRY}, then {RECREATE}",
+        id="failed-when-the-pod-was-made",
+    ),
+    pytest.param(
+        of_source(record=kept(Status.FAILED, updated_at=NOW)),
+        Code.MISSED,
+        "probably made while the webhook did not answer",
+        RECREATE,
+        id="failed-only-later",
+    ),
+    pytest.param(
+        of_source(configured_at=NOW),
+        Code.OLDER_THAN_WEBHOOK,
+        "made before the webhook's configuration",
+        RECREATE,
+        id="older-than-the-webhook",
+    ),
+    pytest.param(
+        of_source(swap_when="copied", record=kept(Status.COPYING)),
+        Code.COPIED_LATER,
+        "SwapWhen=copied, and the copy was not there when the pod was made",
+        f"when it is there, {RECREATE}",
+        id="SwapWhen-copied",
+    ),
+    pytest.param(
+        of_source(swap_when="copied", record=kept(Status.COPIED)),
+        Code.COPIED_LATER,
+        "SwapWhen=copied, and the copy was not there when the pod was made",
+        RECREATE,
+        id="SwapWhen-copied-and-now-there",
+    ),
+    pytest.param(
+        of_source(too_many=True),
+        Code.TOO_MANY,
+        "probably one image too many for its pod (MaxNewImages)",
+        f"image-mirror warm --cluster, then {RECREATE}; or raise MaxNewImages",
+        id="more-images-than-a-pod-may-request",
+    ),
+    pytest.param(
+        of_source(configured_at=NOW - DAY, record=kept(Status.COPIED)),
+        Code.MISSED,
+        "probably made while the webhook did not answer",
+        RECREATE,
+        id="missed",
+    ),
+    pytest.param(
+        of_source(namespace_known=False, rules_known=False, record_known=False),
+        Code.MISSED,
+        "probably made while the webhook did not answer, or opted out by its namespace; by the default rules",
+        RECREATE,
+        id="missed-as-far-as-a-developer-can-see",
+    ),
+    pytest.param(
+        of_source("my.example/x:1", said=Said.UNAUTHORIZED),
+        Code.NO_RULE,
+        "left as written: no rule names it; its registry refuses the node",
+        "correct the name, or the pod's imagePullSecrets",
+        id="no-rule",
+    ),
+    pytest.param(
+        of_source("my.example/x:1", said=Said.OTHER, rules_known=False),
+        Code.NO_RULE,
+        "left as written: no rule names it, by the default rules",
+        "check the image's registry, or add it to MirrorRules",
+        id="no-default-rule",
+    ),
+    pytest.param(
+        of_source("gcr.io/ours/x:1", said=Said.NOT_FOUND),
+        Code.NO_RULE,
+        "left as written: rule !gcr.io/ours; its registry does not have it",
+        "correct the name in the manifest",
+        id="a-rule-leaves-it",
+    ),
+    pytest.param(
+        of_source("gcr.io/x@sha512:" + "a" * 128),
+        Code.NO_RULE,
+        "left as written: ECR knows images by sha256 digests only; its registry does not answer the node",
+        "add it to MirrorRules if its registry is blocked",
+        id="it-cannot-be-copied",
+    ),
+    pytest.param(
+        of_source("quay.io/x:1"),
+        Code.NO_RULE,
+        "left as written: rule quay.io=quay.example: the pod was not rewritten; its registry does not answer the node",
+        RECREATE,
+        id="not-rewritten",
+    ),
+    pytest.param(
+        replace(of_source("quay.io/x:1"), image="quay.example/x:1"),
+        Code.REWRITTEN,
+        "pulled from quay.example by rule quay.io=quay.example; its registry does not answer the node",
+        "add it to MirrorRules if its registry is blocked",
+        id="rewritten",
+    ),
+    pytest.param(
+        replace(of_source(), image="old.example/a/b:1"),
+        Code.NOT_SERVED,
+        "pulled from old.example, where the rules no longer point it",
+        RECREATE,
+        id="rewritten-by-an-earlier-rule",
+    ),
+]
+
+
+@pytest.mark.parametrize(("facts", "code", "why", "do"), ROWS)
+def test_each_situation_has_its_cause_and_its_remedy(facts: Facts, code: Code, why: str, do: str) -> None:
+    cause = classify(facts)
+    assert (cause.code, cause.why, cause.remedy(facts.source)) == (code, why, do)
+    # Only where the kubelet is all that a pod waits for.
+    assert cause.tries == (code in (Code.COPIED, Code.TIMEOUT))
+
+
+def test_each_cause_is_in_the_table() -> None:
+    assert {row.values[1] for row in ROWS} == set(Code)
+
+
+def documented() -> list[re.Pattern[str]]:
+    """Return how WHY begins, of each row of the table in docs/operation.md."""
+    page = (ROOT / "docs" / "operation.md").read_text(encoding="utf-8")
+    section = page.partition("## Which pods cannot pull, and why")[2].partition("\n## ")[0]
+    texts = [text for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for text in re.findall("`(.*?)`", row)]
+    wild = {"...": ".*", "CODE": ".*", "2 of 5": "[0-9] of 5", " 3 times": ".*"}
+    patterns = []
+    for text in texts:
+        pattern = re.escape(text)
+        for fixed, meant in wild.items():
+            pattern = pattern.replace(re.escape(fixed), meant)
+        patterns.append(re.compile(pattern))
+    return patterns
+
+
+def test_the_page_about_operation_explains_each_cause_and_no_other() -> None:
+    patterns, texts = documented(), [classify(row.values[0]).why for row in ROWS]
+    assert [text for text in texts if not any(pattern.match(text) for pattern in patterns)] == []
+    # live_webhook.py and pod_reading.py say these.
+    elsewhere = ("the webhook's configuration leaves its namespace out: x In y", "a static pod: ...")
+    assert [
+        pattern.pattern for pattern in patterns if not any(pattern.match(text) for text in (*texts, *elsewhere))
+    ] == []
+
+
+def test_a_time_of_another_day_has_its_date() -> None:
+    assert len(clock(NOW + HOUR, NOW)) == len("12:34")
+    assert len(clock(NOW + 13 * HOUR, NOW)) == len("2026-11-28 12:34")
