@@ -10,6 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.aws import AccessKey
 from image_mirror.aws_errors import DENIED, EXPIRED, KEY_REFUSED, DelayedError, code_of, delayed_by
+from image_mirror.record import BuildResult
 
 if TYPE_CHECKING:
     from types_boto3_codebuild import CodeBuildClient
@@ -21,6 +22,7 @@ ENTRIES = ("G_AWS_REGION", "G_ACCESS_KEY", "G_SECRET_KEY")
 """The entries of the secret GlobalAKSK: region, access key ID, secret access key."""
 REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}")  # it becomes part of a host name
 _REFUSALS = KEY_REFUSED | EXPIRED | DENIED
+_EXPLICIT_DENY = "explicit deny"  # in AWS's message about a request that a policy denies, and not merely fails to allow
 # GetSecretValue: the secret does not exist, is marked for deletion, or the role may not read it.
 _UNREADABLE = _REFUSALS | {"ResourceNotFoundException", "InvalidRequestException", "DecryptionFailure"}
 
@@ -69,7 +71,13 @@ class GlobalAccount:
                     raise
                 return operation(latest)
         except (ClientError, BotoCoreError) as error:
-            raise delayed_by(name, error, about_key=_REFUSALS) from error
+            delay = delayed_by(name, error, about_key=_REFUSALS)
+            message = error.response["Error"].get("Message", "") if isinstance(error, ClientError) else ""
+            if delay.key and _EXPLICIT_DENY in message:
+                # The starter's policy denies builds with other images or copies than the global stack allows. The key
+                # is good, and the copies of other images go on.
+                delay.key, delay.refusal = False, BuildResult.DELAYED
+            raise delay from error
 
     def _client(self, refused: "CodeBuildClient | None" = None) -> "CodeBuildClient":
         """Return the client of the latest key; that of `refused` again where the secret still holds its key.

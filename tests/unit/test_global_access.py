@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError, ConnectTimeoutError
 from image_mirror.aws import AccessKey
 from image_mirror.aws_errors import DelayedError, delayed_by
 from image_mirror.global_access import GlobalAccount
+from image_mirror.record import BuildResult
 from support.cloud import SECRET_KEY, Cloud
 
 Operation = Callable[[Any], str]
@@ -282,3 +283,26 @@ def test_a_key_that_stays_refused_is_read_once_more_and_tried_once_for_each_call
 
 def test_a_key_prints_without_its_secret() -> None:
     assert SECRET_KEY not in repr(AccessKey("us-west-2", "AKIA", SECRET_KEY))
+
+
+DENY = (
+    "User: arn:aws:iam::210987654321:user/starter is not authorized to perform: codebuild:StartBuild on resource: "
+    "arn:aws:codebuild:us-west-2:210987654321:project/ImagePullProject "
+)
+
+
+@pytest.mark.parametrize(
+    ("reason", "key", "refusal"),
+    [
+        pytest.param("with an explicit deny in an identity-based policy", False, BuildResult.DELAYED, id="of a copy"),
+        pytest.param("because no identity-based policy allows the action", True, None, id="of the key"),
+    ],
+)
+def test_a_build_that_the_policy_denies_says_nothing_about_the_key(
+    account: GlobalAccount, reason: str, key: bool, refusal: BuildResult | None
+) -> None:
+    """A pod with an image of a host outside SourceRegistries must not stop the copies of all others."""
+    denied = ClientError({"Error": {"Code": "AccessDeniedException", "Message": DENY + reason}}, "StartBuild")
+    with pytest.raises(DelayedError, match="not authorized") as caught:
+        account.call("StartBuild", failing(denied, denied))
+    assert (caught.value.key, caught.value.refusal) == (key, refusal)
