@@ -258,7 +258,8 @@ AWS_ERROR = "\nAn error occurred ({}) when calling the GetAuthorizationToken ope
             AWS_ERROR.format("AccessDeniedException", "User is not authorized to perform: ecr:GetAuthorizationToken"),
             id="a key without the permission",
         ),
-        pytest.param("TARGET_LOGIN", "Unable to locate the parcel\n", id="anything else"),
+        pytest.param("TARGET_LOGIN", "Unable to locate credentials.\n", id="no key"),
+        pytest.param("UNREACHABLE", "Unable to locate the parcel\n", id="anything that AWS has not said"),
         pytest.param("TARGET_BUSY", AWS_ERROR.format("ThrottlingException", "Rate exceeded"), id="throttled"),
         pytest.param("TARGET_BUSY", AWS_ERROR.format("ServerException", "Service unavailable"), id="a fault of ECR"),
         pytest.param(
