@@ -81,6 +81,7 @@ def test_both_functions_run_from_the_artefact_alone(built: Checkout, china: Regi
     }
     assert {item["status"]["S"] for item in china.items()} == {"REQUESTED"}
 
+    china.run_twenty_builds()
     batch, before = stream_batch(china), builds(global_region)
     assert len(batch["Records"]) == len(COPIES)
     with built.start(china, "ReconcilerFunction") as reconciler:

@@ -33,7 +33,7 @@ from e2e.harness.stage import Json, answer
 from image_mirror import reconciler
 from image_mirror.cli.emulation import Context, http_event
 from image_mirror.record import Record
-from image_mirror.table import Records, to_record
+from image_mirror.table import Records
 from support.buildspec_runner import Run
 from support.reviews_data import captured
 
@@ -59,7 +59,7 @@ class Circle:
     seen: list[str] = field(default_factory=list)
 
     def records(self) -> list[Record]:
-        return [to_record(item) for item in self.dynamodb.scan(TableName=TABLE)["Items"]]
+        return [record for page in Records(self.dynamodb, TABLE).pages() for record in page]
 
     def admit(self, image: str) -> None:
         """Answer the review of a pod with `image`."""
