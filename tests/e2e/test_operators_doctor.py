@@ -235,7 +235,7 @@ def overdue(operation: Operation) -> Iterator[None]:
     item = {
         "repo": {"S": repo},
         "tag": {"S": "1"},
-        "status": {"S": "REQUESTED"},
+        "status": {"S": "COPIED"},
         "due": {"S": "DUE"},
         "due_at": {"N": str(int((time.time() - 3600) * 1000))},
     }
