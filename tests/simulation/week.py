@@ -54,7 +54,7 @@ class Week:
 
 def run_week(*, admissions: int, images: int, quota: int) -> Week:
     """Run a week of `admissions` pods of `images` distinct images."""
-    with running(0, NO_FAULTS, quota=quota) as fleet:
+    with running(0, NO_FAULTS, quota=quota, BUILD_QUOTA=str(quota)) as fleet:
         _rollouts(fleet, admissions, images)
         began = fleet.world.clock.now
         fleet.world.clock.run(_WEEK)
