@@ -486,17 +486,8 @@ class Reconciler:
         if not self._remove(record, invocation):
             return
         invocation.counts.add(Metric.COPIES_EXPIRED)
-        _logger.info(
-            "record changed",
-            extra={
-                "image": record.source,
-                "copy": record.destination,
-                "before": record.status,
-                "after": "expired",
-                "reason": f"not used since {datetime.fromtimestamp(last_use(image) / 1000, UTC):%Y-%m-%d}",
-                "build": record.build_id,
-            },
-        )
+        unused = f"not used since {datetime.fromtimestamp(last_use(image) / 1000, UTC):%Y-%m-%d}"
+        _log_change(record, "expired", unused, record.build_id)
         self._repositories.delete(record, image, since, lambda: not invocation.over)
 
     def _write(self, record: Record, step: NextStep, invocation: Invocation, wait: Metric = Metric.WAITS) -> None:
@@ -523,17 +514,10 @@ class Reconciler:
             digests = {"before": push[0], "after": push[1]}
             _logger.warning("unexpected push", extra={"image": record.source, "copy": record.destination, **digests})
         if after is None or after.status is not record.status:
-            _logger.info(
-                "record changed",
-                extra={
-                    "image": record.source,
-                    "copy": record.destination,
-                    "before": record.status,
-                    "after": after.status if after else "gone from ECR",
-                    "reason": after.error if after else None,
-                    "build": after.build_id if after else record.build_id,
-                },
-            )
+            if after is None:
+                _log_change(record, "gone from ECR", None, record.build_id)
+            else:
+                _log_change(record, str(after.status), after.error, after.build_id)
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
@@ -600,6 +584,11 @@ def _asks(item: Mapping[str, Any]) -> bool:
     none = {"N": "0"}
     is_fresh = item.get("requested_at") is not None and item["requested_at"] == item.get("updated_at")
     return is_fresh and item.get("attempts") == none and item.get("waits") == none
+
+
+def _log_change(before: Record, after: str, reason: str | None, build_id: str | None) -> None:
+    fields = {"image": before.source, "copy": before.destination, "before": before.status}
+    _logger.info("record changed", extra={**fields, "after": after, "reason": reason, "build": build_id})
 
 
 def _count_repair(record: Record, reason: str, invocation: Invocation) -> None:
