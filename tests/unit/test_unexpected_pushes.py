@@ -304,7 +304,7 @@ class Pushes(RuleBasedStateMachine):
                 self.build, self.has_pushed = "", False
             step = next_step(self.record, build, self.now, POLICY)
         if step is Step.START:
-            self.build = self.source
+            self.build, self.has_pushed = self.source, False  # an earlier build whose end was not read is over
             step = Save(started(self.record, f"p:{self.now}", self.now))
         if step is Step.VERIFY:
             step = verified(self.record, self.held, self.now, POLICY, build)
