@@ -23,6 +23,7 @@ from image_mirror.slots import Refusal, State
 from image_mirror.table import Records, to_item
 from support.clock import NOON
 from support.cloud import REGISTRY, SECRET_KEY, Cloud
+from support.slots import run_twenty_builds
 
 pytestmark = pytest.mark.usefixtures("noon")
 DIGEST = "sha256:" + "a" * 64
@@ -864,7 +865,7 @@ def build_id(record: Record) -> str:
 def started(records: Records, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the list of the builds that are started from now on; all of them run. CodeBuild is known to run twenty."""
     builds: list[str] = []
-    records.put_state(State(at=now(), runs=20, most=30, share=15))
+    run_twenty_builds(records)
 
     def start(_self: Builds, record: Record) -> str:
         builds.append(build_id(record))

@@ -17,6 +17,7 @@ from image_mirror.cli.emulation import ACCOUNT, REGION, TABLE, Context, Emulatio
 from image_mirror.record import MOST_ATTEMPTS, Status
 from image_mirror.table import Records
 from support.lifecycle_policies import RELEASED
+from support.slots import run_twenty_builds
 
 REVIEWS = Path(__file__).parents[2] / "reviews"
 KEY_ID = "AKIAIOSFODNN7EXAMPLE"  # of ImagePullUser
@@ -102,6 +103,7 @@ def _inherit(functions: Functions) -> None:
 
 def _copy(functions: Functions) -> None:
     """The stream's batch starts the builds; the schedule looks up one of them, and ECR's events report the others."""
+    run_twenty_builds(functions.records)
     functions.reconcile(functions.aws.stream_batch())
     assert functions.statuses() == {Status.COPYING}
     first, *others = functions.aws.records()

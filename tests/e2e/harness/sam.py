@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import time
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import Any
 import boto3
 
 from e2e.harness.processes import absent
-from image_mirror.slots import State
-from image_mirror.table import STATE_REPO, Records
+from image_mirror.table import STATE_REPO
 from support.templates import ROOT
 
 Json = dict[str, Any]
@@ -122,11 +120,6 @@ class Region:
         found: list[Json] = self.client("dynamodb").scan(TableName="ImageListTable")["Items"]
         records = [item for item in found if item["repo"]["S"] != STATE_REPO]
         return sorted(records, key=lambda item: (item["repo"]["S"], item["tag"]["S"]))
-
-    def run_twenty_builds(self) -> None:
-        """Let the reconciler know that CodeBuild runs twenty builds at once, as in a stack that has seen it."""
-        records = Records(self.client("dynamodb"), "ImageListTable")
-        assert records.put_state(State(at=int(time.time() * 1000), runs=20, most=30, share=15), records.state())
 
     def code(self, stack: str, logical_id: str) -> Json:
         """Return the place of a function's code in the template: its S3Bucket and S3Key."""
