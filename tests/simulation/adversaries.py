@@ -124,7 +124,7 @@ def run_attack(attack: Attack, size: Size, seed: int, *, repaired: bool = True) 
             part = 5 * MINUTE if other.number == 0 else (size.hours - 1) * HOUR / size.fair
             clock.after(fleet.world.dice.uniform(other.number, other.number + 1) * part, other.ask)
         clock.run(size.hours * HOUR)
-        return _result(fleet, attack, seed, tuple(other.waited(works_from) for other in others))
+        return _result(fleet, attack, size, seed, tuple(other.waited(works_from) for other in others))
 
 
 def problems(attack: Attack, size: Size, result: Result) -> list[str]:
@@ -155,7 +155,13 @@ def seconds_alone(quota: int) -> float:
     return sorted(waits)[len(waits) // 2]
 
 
-def _result(fleet: Fleet, attack: Attack, seed: int, waits: tuple[float, ...]) -> Result:
+@cache
+def _idle_usd_an_hour() -> float:
+    """Return what the schedule's runs cost while nothing happens."""
+    return run_attack(PEACE, replace(SMALL, hours=24, fair=0), 0).usd / 24
+
+
+def _result(fleet: Fleet, attack: Attack, size: Size, seed: int, waits: tuple[float, ...]) -> Result:
     rings = rung(fleet.world.metrics, int((_QUIET + _RING_WITHIN) // MINUTE))
     hostile = {key: builds for key, builds in fleet.project.by_target.items() if _FAIR not in key[0]}
     statuses: dict[str, int] = {}
@@ -180,7 +186,7 @@ def _result(fleet: Fleet, attack: Attack, seed: int, waits: tuple[float, ...]) -
         records=len(fleet.table.items) - sum(_FAIR in repo for repo, _ in fleet.table.items),
         builds=sum(map(len, hostile.values())),
         most_builds=max(map(len, hostile.values()), default=0),
-        usd=caused(fleet.usage()),
+        usd=caused(fleet.usage()) - (_idle_usd_an_hour() * size.hours if attack is not PEACE else 0),
         rings={name: minute - int(_QUIET // MINUTE) for name, minute in rings.items()},
         statuses=statuses,
     )
