@@ -128,7 +128,7 @@ def run_attack(attack: Attack, size: Size, seed: int, *, repaired: bool = True) 
 
 
 def problems(attack: Attack, size: Size, result: Result) -> list[str]:
-    """Return which promises a result breaks: bounds for each image, a fair time for the others, and an alarm."""
+    """Return which goals a result misses: bounds for each image, a fair time for the others, and an alarm."""
     found = list(result.violations)
     # A key that is accepted again is found by a record that tries it every half hour.
     most = 2 * seconds_alone(size.quota) + (31 * MINUTE if attack.repair else 0) + attack.later
@@ -257,7 +257,7 @@ def _ending(ending: Ending, fleet: Fleet, size: Size) -> None:
 
 
 def _big_pod(fleet: Fleet, size: Size) -> None:
-    """Ask for very many images by one pod, which is created anew now and then."""
+    """Ask for very many images by one pod, which is created again now and then."""
     images = tuple(_images(size.big_pod))
     fleet.sources.endings |= dict.fromkeys(images, GOOD)
     _keep_asking(fleet, replace(size, per_pod=len(images), pause=size.hours * HOUR / 12), images)
