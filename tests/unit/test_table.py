@@ -8,7 +8,8 @@ from botocore.exceptions import ClientError
 
 from image_mirror import table
 from image_mirror.record import Record, Status
-from image_mirror.table import Item, Records, UnusableRecordError, to_item, to_record
+from image_mirror.slots import Refusal, State
+from image_mirror.table import Item, Records, UnusableRecordError, state_item, to_item, to_record
 from support.cloud import REGISTRY, Cloud
 
 REPO = f"{REGISTRY}/mirror/gcr.io/a"
@@ -334,3 +335,29 @@ def test_all_records_are_read_page_by_page_whatever_else_their_items_hold(cloud:
     found = {record.tag: record for page in pages for record in page}
     assert found.pop("older") == Record(repo=REPO, tag="older", attempts=1)
     assert found == {record.tag: record for record in many}
+
+
+# ---- after a rollback ----
+
+# What the release before the slots reads of an item: each attribute with its type. It ignores all others.
+OLDER = {
+    **dict.fromkeys(("repo", "tag", "source", "status", "build_id", "digest", "error", "due"), "S"),
+    **dict.fromkeys(("requested_at", "updated_at", "attempts", "waits", "due_at"), "N"),
+}
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_an_older_release_finds_each_record_and_each_attribute_that_it_needs(status: Status) -> None:
+    item = to_item(replace(FULL, status=status, due_at=None if status is Status.FAILED else FULL.due_at))
+    for name, kind in OLDER.items():
+        if status is Status.FAILED and name in ("due", "due_at"):
+            assert name not in item, "it does not look at a FAILED record"
+        else:
+            assert list(item[name]) == [kind], name
+
+
+def test_an_older_release_takes_the_state_for_no_record() -> None:
+    """It reads an item that the index has, that the stream's filter passes (a status), or that an image is named by."""
+    item = state_item(State(at=1, out={"shop": 3}, refusal=Refusal(at=1, build="p:1"), oldest=(("r", "t"),)))
+    assert not item.keys() & (OLDER.keys() - {"repo", "tag"})
+    assert "/" not in item["repo"]["S"], "each copy has a registry and a repository"
