@@ -359,5 +359,5 @@ def test_an_older_release_finds_each_record_and_each_attribute_that_it_needs(sta
 def test_an_older_release_takes_the_state_for_no_record() -> None:
     """It reads an item that the index has, that the stream's filter passes (a status), or that an image is named by."""
     item = state_item(State(at=1, out={"shop": 3}, refusal=Refusal(at=1, build="p:1"), oldest=(("r", "t"),)))
-    assert not item.keys() & (OLDER.keys() - {"repo", "tag"})
+    assert not item.keys() & {"status", "source", "due", "due_at"}
     assert "/" not in item["repo"]["S"], "each copy has a registry and a repository"
