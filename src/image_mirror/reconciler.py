@@ -70,6 +70,7 @@ from image_mirror.slots import (
     waiting,
     with_more_out,
 )
+from image_mirror.state_item import StateItem
 from image_mirror.table import Records, UnusableRecordError
 
 PARALLEL = 8
@@ -142,6 +143,7 @@ class Reconciler:
     def __init__(
         self,
         records: Records,
+        state: StateItem,
         builds: Builds,
         repositories: Repositories,
         settings: Settings,
@@ -149,6 +151,7 @@ class Reconciler:
     ) -> None:
         """`clock` returns seconds since the epoch."""
         self._records = records
+        self._state = state
         self._builds = builds
         self._repositories = repositories
         self._policy = settings.policy
@@ -179,21 +182,21 @@ class Reconciler:
         if not invocation.waiting:
             return []
         for _ in range(_MOST_RACES):
-            now, state = self._now(), self._records.state()
+            now, state = self._now(), self._state.read()
             out, most, share = for_stream(state, self._quota, now)
             chosen, _ = choose(list(invocation.waiting.values()), out, most, share, state.turn if state else 0)
             if not chosen:
                 break
             # Before they start: the batches of several shards come at the same time.
-            if self._records.put_state(with_more_out(state, chosen), state):
+            if self._state.write(with_more_out(state, chosen), state):
                 return self._start(chosen, state.repaired_at if state else 0, invocation)
         return []
 
     def run_early(self, invocation: Invocation) -> None:
         """Do what the schedule does, if records wait for the slots that builds have left since its last run."""
-        state, now = self._records.state(), self._now()
+        state, now = self._state.read(), self._now()
         # Of several events at once, one writes the time.
-        if state and may_run_early(state, now) and self._records.put_state(replace(state, at=now), state):
+        if state and may_run_early(state, now) and self._state.write(replace(state, at=now), state):
             self.run_schedule(invocation)
 
     def run_schedule(self, invocation: Invocation) -> None:
@@ -203,7 +206,7 @@ class Reconciler:
         late = islice(self._records.due_after(latest_due(self._now(), self._policy)), _CHUNK)
         self.advance([(repo, tag) for repo, tag, _ in late], invocation)
         now = self._now()
-        read = self._records.state()
+        read = self._state.read()
         due = {(repo, tag): due_at for repo, tag, due_at in self._records.due(now + _AHEAD)}
         invocation.counts.add(Metric.DUE, sum(due_at <= now for due_at in due.values()))
         known = {key: each for key, each in self._waiting.items() if due.get(key) == each.due_at}
@@ -234,11 +237,11 @@ class Reconciler:
     def _write_state(self, after: State, read: State | None) -> None:
         """Write the state for the next run. What others have written since it was `read` counts too."""
         for _ in range(_MOST_STATE_RACES):
-            if self._records.put_state(after, read):
+            if self._state.write(after, read):
                 return
-            found = self._records.state()
+            found = self._state.read()
             after, read = after_race(after, read, found), found
-        self._records.put_state(after, read, anyway=True)
+        self._state.write(after, read, anyway=True)
 
     def _fill(self, read: State | None, invocation: Invocation, *, complete: bool) -> tuple[State, State | None]:
         """Start builds in the free slots. Return the state for the next run, and the one that is now in the table.
@@ -277,9 +280,9 @@ class Reconciler:
             chosen, turn = choose(list(invocation.waiting.values()), busy, room, share, after.turn)
             if not chosen:
                 break
-            reserved = self._records.put_state(with_more_out(replace(read or after, out=after.out), chosen), read)
+            reserved = self._state.write(with_more_out(replace(read or after, out=after.out), chosen), read)
             if reserved is None:
-                found = self._records.state()
+                found = self._state.read()
                 after, read, races = after_race(after, read, found), found, races + 1
                 continue
             read = reserved
@@ -527,7 +530,7 @@ class Reconciler:
 def load() -> Reconciler:
     """Make the reconciler from the function's environment, once. Raises SettingsError."""
     settings = Settings.from_env(os.environ)
-    records = Records(connect("dynamodb", _TABLE_LIMITS), settings.table)
+    dynamodb = connect("dynamodb", _TABLE_LIMITS)
     account = GlobalAccount(
         connect("secretsmanager", _LIMITS),
         settings.secret,
@@ -535,7 +538,8 @@ def load() -> Reconciler:
         time.monotonic,
     )
     return Reconciler(
-        records,
+        Records(dynamodb, settings.table),
+        StateItem(dynamodb, settings.table),
         Builds(account, settings.project),
         Repositories(connect("ecr", _LIMITS), settings),
         settings,

@@ -19,6 +19,7 @@ from image_mirror.global_access import GlobalAccount
 from image_mirror.reconciler import Reconciler
 from image_mirror.recorder import KnownRecords, Recorder
 from image_mirror.settings import Settings
+from image_mirror.state_item import StateItem
 from image_mirror.table import Records
 from simulation.account import Account, Project, Secrets
 from simulation.ecr import ECR, Registry
@@ -73,7 +74,8 @@ class ReconcilerInstance(Instance):
     def __init__(self, services: Services) -> None:
         super().__init__(services)
         world, settings, limits = services.world, services.settings, reconciler._LIMITS
-        records = Records(_client(DynamoDB(world, services.table, reconciler._TABLE_LIMITS)), settings.table)
+        dynamodb = _client(DynamoDB(world, services.table, reconciler._TABLE_LIMITS))
+        records, state = Records(dynamodb, settings.table), StateItem(dynamodb, settings.table)
         account = GlobalAccount(
             _client(Secrets(world, services.account, limits)),
             settings.secret,
@@ -82,7 +84,7 @@ class ReconcilerInstance(Instance):
         )
         repositories = Repositories(_client(ECR(world, services.registry, limits)), settings)
         builds = Builds(account, settings.project)
-        self.loaded = Reconciler(records, builds, repositories, settings, self.time)
+        self.loaded = Reconciler(records, state, builds, repositories, settings, self.time)
 
 
 class Function:

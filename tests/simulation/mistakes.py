@@ -11,6 +11,7 @@ from image_mirror import record as record_module
 from image_mirror.aws_errors import DelayedError
 from image_mirror.record import HOUR, Build, Policy, Record, Status
 from image_mirror.recorder import KnownRecords, Recorder
+from image_mirror.state_item import StateItem
 from image_mirror.table import Records
 from simulation.fleet import Fleet
 from simulation.functions import ReconcilerInstance, Services, WebhookInstance
@@ -247,12 +248,14 @@ def the_longest_due_first() -> Iterator[None]:
 @contextmanager
 def slots_that_are_not_reserved() -> Iterator[None]:
     """A run writes the state, whatever other runs have written meanwhile."""
-    put = Records.put_state
+    put = StateItem.write
 
-    def put_anyway(self: Records, state: slots.State, read: slots.State | None = None, **_: Any) -> slots.State | None:
+    def put_anyway(
+        self: StateItem, state: slots.State, read: slots.State | None = None, **_: Any
+    ) -> slots.State | None:
         return put(self, state, read, anyway=True)
 
-    with patch.object(Records, "put_state", put_anyway):
+    with patch.object(StateItem, "write", put_anyway):
         yield
 
 

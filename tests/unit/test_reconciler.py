@@ -20,10 +20,11 @@ from image_mirror.reconciler import Reconciler
 from image_mirror.record import HOUR, MINUTE, Build, BuildResult, Record, Status, idempotency_token, new_record
 from image_mirror.reference import destination_of, parse_reference
 from image_mirror.slots import Refusal, State
+from image_mirror.state_item import StateItem
 from image_mirror.table import Records, to_item
 from support.clock import NOON
 from support.cloud import REGISTRY, SECRET_KEY, Cloud
-from support.slots import run_twenty_builds
+from support.slots import run_twenty_builds, state_in
 
 pytestmark = pytest.mark.usefixtures("noon")
 DIGEST = "sha256:" + "a" * 64
@@ -700,10 +701,10 @@ def test_counts_are_published_also_if_an_exception_ends_the_invocation(
 ) -> None:
     create(records, fresh(age=HOUR))
 
-    def put_state(*_: object, **_more: object) -> None:
+    def write(*_: object, **_more: object) -> None:
         raise ClientError({"Error": {"Code": "InternalServerError", "Message": "x"}}, "PutItem")
 
-    monkeypatch.setattr(Records, "put_state", put_state)
+    monkeypatch.setattr(StateItem, "write", write)
     with pytest.raises(ClientError):
         run(SCHEDULE)
     assert published() == {"Due": [1]}
@@ -980,7 +981,7 @@ def test_a_smaller_real_quota_is_found_by_the_queue(
     monkeypatch.setattr(Builds, "look_up", look_up)
     with time_machine.travel((NOON + MINUTE) / 1000, tick=False):
         run(SCHEDULE)
-        state = records.state()
+        state = state_in(records).read()
     assert state is not None
     assert (state.runs, state.most, state.share) == (2, 4, 1)
     assert len(started) == 30
@@ -998,7 +999,7 @@ def test_a_build_that_has_just_been_started_is_not_taken_for_one_that_waits_in_t
         lambda _self, ids: dict.fromkeys(ids, Build(BuildResult.RUNNING, queued=True, started_at=now())),
     )
     run(SCHEDULE)
-    state = records.state()
+    state = state_in(records).read()
     assert state is not None
     assert state.runs == 20
 
@@ -1013,7 +1014,7 @@ def test_batches_of_the_stream_share_half_of_the_slots_until_the_next_run_of_the
     assert namespaces(started) == {"a": 9}
     run(stream(*second))
     assert namespaces(started) == {"a": 9, "b": 6}, "fifteen of thirty"
-    state = records.state()
+    state = state_in(records).read()
     assert state is not None
     assert state.out == {"a": 9, "b": 6}
     run(SCHEDULE)
@@ -1025,16 +1026,16 @@ Put = Callable[..., State | None]
 
 def once_before_a_write(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
     """Let `action` happen between the next read of the state and the write after it."""
-    put: Put = Records.put_state
+    put: Put = StateItem.write
     happened: list[bool] = []
 
-    def put_state(self: Records, *state: State | None, **how: bool) -> State | None:
+    def write(self: StateItem, *state: State | None, **how: bool) -> State | None:
         if not happened:
             happened.append(True)
             action()
         return put(self, *state, **how)
 
-    monkeypatch.setattr(Records, "put_state", put_state)
+    monkeypatch.setattr(StateItem, "write", write)
 
 
 def test_two_batches_of_the_stream_at_once_share_half_of_the_slots(
@@ -1058,7 +1059,7 @@ def test_a_batch_and_a_run_of_the_schedule_at_once_keep_to_the_slots(
     once_before_a_write(monkeypatch, lambda: run(stream(*meanwhile)))
     run(SCHEDULE)
     assert namespaces(started) == {"a": 15}
-    state = records.state()
+    state = state_in(records).read()
     assert state is not None
     assert state.out == {"a": 15}
 
@@ -1077,7 +1078,7 @@ def test_what_a_batch_reserves_while_the_schedule_ends_counts_in_the_next_minute
 
     once_before_a_write(monkeypatch, batch)
     run(SCHEDULE)
-    state = records.state()
+    state = state_in(records).read()
     assert state is not None
     assert (state.out, state.most) == ({"a": 10}, 30)
     assert namespaces(started) == {"a": 10}
@@ -1088,7 +1089,7 @@ def test_a_state_that_somebody_has_damaged_is_written_again(records: Records, cl
     key = {"repo": {"S": "#state"}, "tag": {"S": "builds"}}
     cloud.dynamodb.put_item(TableName="ImageListTable", Item={**key, "version": {"S": "x"}})
     run(SCHEDULE)
-    state = records.state()
+    state = state_in(records).read()
     assert state is not None
     assert (state.at, state.version) == (now(), 1)
 
@@ -1124,13 +1125,13 @@ def test_a_run_that_had_no_time_for_all_builds_counts_those_of_the_run_before(
     for number in range(40):
         create(records, of_namespace("a", number))
     run(SCHEDULE)
-    state = records.state()
+    state = state_in(records).read()
     assert state is not None
     assert state.out == {"a": 15}
     with monkeypatch.context() as patched:
         patched.setattr(Reconciler, "advance", lambda *_: [])  # nothing is reached
         run(SCHEDULE, seconds=44)
-    after = records.state()
+    after = state_in(records).read()
     assert after is not None
     assert after.out == {"a": 15}
     run(SCHEDULE)
@@ -1252,7 +1253,7 @@ def test_a_refused_login_to_ecr_holds_all_copies_back_until_one_build_has_logged
     answers[started[2]] = Build(BuildResult.REFUSED, "NOT_FOUND: x", code="NOT_FOUND")
     minutes_later(6)
     assert len(started) == 3 + 10, "the login worked, so all others start at once"
-    state = records.state()
+    state = state_in(records).read()
     assert state is not None
     assert (state.refusal, state.repaired_at) == (None, NOON + 6 * MINUTE)
 
@@ -1291,14 +1292,14 @@ def test_an_operator_who_has_replaced_a_key_need_not_wait_for_the_next_try(
     records: Records, started: list[str]
 ) -> None:
     refusal = Refusal(at=now(), times=9, in_build=True)
-    assert records.put_state(State(at=now(), runs=20, refusal=refusal), records.state())
+    assert state_in(records).write(State(at=now(), runs=20, refusal=refusal), state_in(records).read())
     create(records, of_namespace("a", 1))
     run(SCHEDULE)
     assert started == []
-    records.forget_refusal(now())
+    state_in(records).forget_refusal(now())
     run(SCHEDULE)
     assert len(started) == 1
-    state = records.state()
+    state = state_in(records).read()
     assert state is not None
     assert (state.refusal, state.repaired_at) == (None, now())
 
@@ -1307,18 +1308,18 @@ def test_a_run_does_not_write_back_a_refusal_that_an_operator_has_ended_meanwhil
     records: Records, started: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusal = Refusal(at=now(), times=9, in_build=True)
-    assert records.put_state(State(at=now(), runs=20, refusal=refusal), records.state())
+    assert state_in(records).write(State(at=now(), runs=20, refusal=refusal), state_in(records).read())
     create(records, of_namespace("a", 1))
     original = Reconciler.advance
 
     def meanwhile(self: Reconciler, *arguments: Any) -> Any:
         if arguments[0]:  # the state has been read before
-            records.forget_refusal(now())
+            state_in(records).forget_refusal(now())
         return original(self, *arguments)
 
     monkeypatch.setattr(Reconciler, "advance", meanwhile)
     run(SCHEDULE)
-    state = records.state()
+    state = state_in(records).read()
     assert state is not None
     assert (state.refusal, state.repaired_at) == (None, now())
     monkeypatch.undo()
@@ -1348,7 +1349,9 @@ def test_of_several_events_at_once_one_fills_the_slots(
     records: Records, started: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create(records, of_namespace("a", 1))
-    assert records.put_state(State(at=now() - MINUTE, runs=20, most=30, share=15, waits=1), records.state())
+    assert state_in(records).write(
+        State(at=now() - MINUTE, runs=20, most=30, share=15, waits=1), state_in(records).read()
+    )
     runs: list[str] = []
     original = Reconciler.run_schedule
 

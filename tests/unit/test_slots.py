@@ -29,7 +29,7 @@ from image_mirror.slots import (
     waiting,
     with_more_out,
 )
-from image_mirror.table import state_item, to_state
+from image_mirror.state_item import state_item, to_state
 from support.clock import NOON as NOW
 from support.cloud import REGISTRY
 

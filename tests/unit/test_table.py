@@ -9,7 +9,8 @@ from botocore.exceptions import ClientError
 from image_mirror import table
 from image_mirror.record import Record, Status
 from image_mirror.slots import Refusal, State
-from image_mirror.table import Item, Records, UnusableRecordError, state_item, to_item, to_record
+from image_mirror.state_item import state_item
+from image_mirror.table import Item, Records, UnusableRecordError, to_item, to_record
 from support.cloud import REGISTRY, Cloud
 
 REPO = f"{REGISTRY}/mirror/gcr.io/a"

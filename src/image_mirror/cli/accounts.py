@@ -77,6 +77,8 @@ class Account:
             config=limits,
         )
         client.meta.events.register("after-call", self._sign)
+        # botocore makes these classes at their first use, and two threads at once would get different ones.
+        _ = client.exceptions
         return client
 
     @property

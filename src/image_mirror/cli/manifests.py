@@ -217,7 +217,7 @@ def report(manifests: Manifests) -> None:
 
 
 def _files(name: str, *, recursive: bool) -> Iterator[tuple[str, OSError | None]]:
-    """Yield the files that a name stands for; with an error, what cannot be listed."""
+    """Yield the files to read: `name`, or those in the folder `name`. What cannot be listed comes with an error."""
     if name == _STDIN or not Path(name).is_dir():
         yield name, None
         return

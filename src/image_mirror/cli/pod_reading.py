@@ -6,7 +6,7 @@ what could not be seen and why, and the causes that depend on it say "probably".
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from image_mirror.admission import SwapWhen
 from image_mirror.cli.accounts import Account
@@ -17,7 +17,7 @@ from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.live_webhook import Labels, not_sent, our_webhooks
 from image_mirror.cli.plan import explain, pods_as_written
 from image_mirror.cli.pod_causes import Cause, Facts, classify
-from image_mirror.cli.stacks import Stack, china_stack, mirror_of
+from image_mirror.cli.stacks import Stack, china_stack, mirror_of, records_of
 from image_mirror.decisions import Mirror
 from image_mirror.messages import printable
 from image_mirror.pod_images import (
@@ -40,7 +40,6 @@ from image_mirror.reference import (
 )
 from image_mirror.review import Json
 from image_mirror.rules import DEFAULT_RULES, parse_rules
-from image_mirror.table import Records
 
 LIVING = "status.phase!=Succeeded,status.phase!=Failed"
 PENDING = "status.phase=Pending"
@@ -274,18 +273,18 @@ def _read_copies(copies: CopiesView, named: Sequence[CopyNamed], notes: Notes) -
         return
     keys = [(each.destination.repo, each.destination.tag) for each in named]
 
-    def records() -> Mapping[Key, Record]:
-        return Records(stack.account.client("dynamodb"), stack.output("ImageListTableName")).get_all(keys)
-
-    copies.records = notes.answer("the records are not known", records)
+    copies.records = notes.answer("the records are not known", lambda: records_of(stack).get_all(keys))
     asked: dict[str, Record] = {}
     for each in named:
         key = each.destination.repo, each.destination.tag
         record = (copies.records or {}).get(key)
         if each.is_copy and (record is None or record.digest is not None):
             asked[each.destination.by_tag] = record or Record(repo=key[0], tag=key[1], source=each.source)
-    ecr: Callable[[], Any] = lambda: look_up(stack.account.client("ecr"), copies.mirror, asked.values())  # noqa: E731
-    copies.held = (notes.answer("what ECR holds is not known", ecr) if asked else None) or {}
+
+    def held() -> Mapping[str, Held]:
+        return look_up(stack.account.client("ecr"), copies.mirror, asked.values()) if asked else {}
+
+    copies.held = notes.answer("what ECR holds is not known", held) or {}
 
 
 def _found(

@@ -14,6 +14,7 @@ from image_mirror.cli.errors import NoAnswerError
 from image_mirror.decisions import Mirror
 from image_mirror.rules import RuleError, parse_rules
 from image_mirror.settings import parse_prefix, parse_registry
+from image_mirror.table import Records
 
 _DEFAULT = "image-mirror"
 _SAMCONFIG = Path("samconfig.toml")
@@ -55,6 +56,11 @@ def china_stack(account: Account, name: str | None) -> Stack:
 def global_stack(account: Account, name: str) -> Stack:
     """Read the global stack. Raises NoAnswerError."""
     return _read(account, name, "--global-stack-name")
+
+
+def records_of(stack: Stack) -> Records:
+    """Return the records of the stack's table. Raises NoAnswerError."""
+    return Records(stack.account.client("dynamodb"), stack.output("ImageListTableName"))
 
 
 def mirror_of(stack: Stack) -> Mirror:

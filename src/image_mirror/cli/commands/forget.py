@@ -7,7 +7,7 @@ import typer
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.image_selection import ImageResult, each_image, select
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, StackName
-from image_mirror.cli.stacks import china_stack, mirror_of
+from image_mirror.cli.stacks import china_stack, mirror_of, records_of
 from image_mirror.record import Record, Status
 from image_mirror.table import Records
 
@@ -42,7 +42,7 @@ def forget(
     Prints a line for each image. Exits with 1 if an image has no record, or if its record was not removed.
     """
     stack = china_stack(Account("china", china_profile, china_region), stack_name)
-    records = Records(stack.account.client("dynamodb"), stack.output("ImageListTableName"))
+    records = records_of(stack)
     found = select(images, records, mirror_of(stack))
     step = (lambda record: _preview(record, force)) if dry_run else (lambda record: _forget(records, record, force))
     each_image("forgetting", step, found)

@@ -10,8 +10,9 @@ from image_mirror.cli.held_copies import Held, look_up, look_up_one
 from image_mirror.cli.image_selection import ImageResult, Selection, all_records, each_image, select, title
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, StackName
 from image_mirror.cli.output import current_time
-from image_mirror.cli.stacks import china_stack, mirror_of
+from image_mirror.cli.stacks import china_stack, mirror_of, records_of
 from image_mirror.record import Record, Status, asked_again
+from image_mirror.state_item import StateItem
 from image_mirror.table import Records, UnusableRecordError
 
 _MOST_RACES = 5
@@ -67,7 +68,7 @@ def retry(
     if not (failed or gone or unexpected or images):
         raise typer.BadParameter("give images, --failed, --gone or --unexpected")
     stack = china_stack(Account("china", china_profile, china_region), stack_name)
-    records = Records(stack.account.client("dynamodb"), stack.output("ImageListTableName"))
+    records = records_of(stack)
     mirror = mirror_of(stack)
     found = select(images, records, mirror) if images else Selection(all_records(records), [])
     if failed:
@@ -90,9 +91,11 @@ def retry(
             return _preview(record, held.get(record.destination))
         return _retry(records, record, held.get(record.destination), lambda other: look_up_one(ecr, mirror, other))
 
-    state = records.state()
-    if state is not None and state.refusal is not None and found.records and not dry_run:
-        records.forget_refusal(current_time())
+    if found.records and not dry_run:
+        item = StateItem(stack.account.client("dynamodb"), stack.output("ImageListTableName"))
+        state = item.read()
+        if state is not None and state.refusal is not None:
+            item.forget_refusal(current_time())
     each_image("requesting again", step, found)
 
 

@@ -21,7 +21,7 @@ from image_mirror.cli.manifests import Manifests, read_manifests, report
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfig, KubeContext, Recursive, StackName
 from image_mirror.cli.output import Output, OutputOption, aligned, as_json, current_time, say
 from image_mirror.cli.plan import ImagesToCopy, images_to_copy, pods_as_written
-from image_mirror.cli.stacks import china_stack, mirror_of
+from image_mirror.cli.stacks import china_stack, mirror_of, records_of
 from image_mirror.cli.terminal import each
 from image_mirror.decisions import Mirror
 from image_mirror.messages import printable
@@ -87,7 +87,7 @@ def warm(
     stack = china_stack(china, stack_name)
     mirror = mirror_of(stack)
     found = images_to_copy(_running(Cluster(kubeconfig, context), mirror) if by_cluster else manifests, mirror)
-    records = Records(china.client("dynamodb"), stack.output("ImageListTableName"))
+    records = records_of(stack)
     ecr = china.client("ecr")
 
     def look(existing: CopyRecords) -> dict[str, Held]:

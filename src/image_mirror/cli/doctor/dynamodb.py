@@ -10,10 +10,10 @@ from image_mirror.cli.doctor.runner import Check, CheckResult, Context, fail, fe
 from image_mirror.cli.doctor.stacks import china_stack
 from image_mirror.cli.output import milliseconds, span
 from image_mirror.cli.remedies import AGAIN, RESTORE, log_of
-from image_mirror.cli.stacks import Stack
+from image_mirror.cli.stacks import Stack, records_of
 from image_mirror.record import HOUR, MINUTE, Status
 from image_mirror.review import Json
-from image_mirror.table import DUE_INDEX, Records
+from image_mirror.table import DUE_INDEX
 
 TABLE, DUE = "table", "due records"
 
@@ -68,7 +68,7 @@ Due = tuple[str, str, int]
 def due_next(context: Context) -> Sequence[Due]:
     """Return the records that are due next, the oldest first: one page of the index."""
     stack = context.answer(china_stack)
-    records = Records(stack.account.client("dynamodb"), stack.output("ImageListTableName"))
+    records = records_of(stack)
     return list(islice(records.due(milliseconds(context.now) + _DUE_WITHIN), _MOST_DUE))
 
 

@@ -15,7 +15,7 @@ from image_mirror.cli.image_selection import all_records
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfigs, StackName
 from image_mirror.cli.output import Output, OutputOption, current_time, milliseconds
-from image_mirror.cli.stacks import china_stack, mirror_of
+from image_mirror.cli.stacks import china_stack, mirror_of, records_of
 from image_mirror.cli.terminal import each, pause
 from image_mirror.decisions import Mirror
 from image_mirror.messages import printable
@@ -117,7 +117,7 @@ def prune(
     if not clusters:
         typer.echo("Warning: no cluster is asked; an image that a node has stored and runs counts as unused.", err=True)
     running = _ask(clusters, mirror)
-    records = Records(stack.account.client("dynamodb"), stack.output("ImageListTableName"))
+    records = records_of(stack)
     ecr = stack.account.client("ecr")
     cutoff = current_time() - unused_days * DAY
     # The table is read first. Otherwise an image that is recorded while ECR is read would seem to have no record.

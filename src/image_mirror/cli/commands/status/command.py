@@ -25,7 +25,7 @@ from image_mirror.cli.image_selection import all_records, is_glob, matching, sel
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, GlobalProfile, GlobalRegion, StackName
 from image_mirror.cli.output import Output, OutputOption, aligned, as_json, current_time
 from image_mirror.cli.plan import explain
-from image_mirror.cli.stacks import Stack, china_stack, mirror_of
+from image_mirror.cli.stacks import Stack, china_stack, mirror_of, records_of
 from image_mirror.decisions import Mirror
 from image_mirror.messages import printable
 from image_mirror.record import Record, Status
@@ -127,7 +127,7 @@ def status(
         cause = "cannot be combined with the name of one image, for which ECR is always asked"
         raise typer.BadParameter(cause, param_hint="--verify")
     stack = china_stack(Account("china", china_profile, china_region), stack_name)
-    records = Records(stack.account.client("dynamodb"), stack.output("ImageListTableName"))
+    records = records_of(stack)
     if one is not None:
         mirror = mirror_of(stack)
         destination = selected_destination(one, mirror)
