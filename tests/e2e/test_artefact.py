@@ -88,6 +88,7 @@ def test_both_functions_run_from_the_artefact_alone(built: Checkout, china: Regi
     assert len(batch["Records"]) == len(COPIES)
     with built.start(china, "ReconcilerFunction") as reconciler:
         assert reconciler(batch) == {"batchItemFailures": []}
+        assert reconciler({"source": "aws.events"}) == {}, "starts what the batch did not: it may have come late"
         assert {item["status"]["S"] for item in china.items()} == {"COPYING"}
         assert {item["build_id"]["S"] for item in china.items()} == builds(global_region) - before
 

@@ -1213,6 +1213,19 @@ def test_what_pods_do_not_wait_for_is_no_oldest_first_copy(
     assert published()["OldestFirstCopy"] == [0]
 
 
+def test_a_record_under_a_prefix_that_is_no_longer_served_is_no_oldest_first_copy(
+    records: Records, published: Published
+) -> None:
+    old = create(records, of_namespace("a", 1, 3 * HOUR, due_at=now() + HOUR))
+    other = create(records, replace(old, repo=f"{REGISTRY}/other/gcr.io/a"))
+    state_in(records).write(State(at=now(), oldest=((other.repo, other.tag), (old.repo, old.tag))))
+    run(SCHEDULE)
+    state = state_in(records).read()
+    assert state is not None
+    assert state.oldest == ((old.repo, old.tag),)
+    assert published()["OldestFirstCopy"] == [3 * 3600]
+
+
 # ---- a refused key ----
 
 LOGIN_REFUSED = Build(BuildResult.DELAYED, "TARGET_LOGIN: refused", key=True, code="TARGET_LOGIN")

@@ -1,10 +1,11 @@
-"""What is drawn on a terminal: bars, spinners, the progress of copies. Only here and in status is rich imported.
+"""What is drawn on a terminal: bars, spinners, the progress of copies, what a command watches.
 
 It takes 20 ms to import, and a pipe does not need it. So this module is imported when something is drawn.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -16,6 +17,8 @@ from rich.text import Text
 from image_mirror.cli.copy_progress import CopyProgress
 from image_mirror.messages import printable
 from image_mirror.record import Status
+
+Reading = TypeVar("Reading")
 
 
 @contextmanager
@@ -40,6 +43,14 @@ def live_copies() -> Iterator[Callable[[list[CopyProgress]], None]]:
     console = Console(stderr=True)
     with Live(console=console, transient=True) as live:
         yield lambda copies: live.update(screen(copies, *console.size), refresh=True)
+
+
+def draw_again(readings: Iterable[Reading], frame: Callable[[Reading, Console], Text]) -> None:
+    """Draw each reading in the place of the one before. What does not fit on the terminal is cut off."""
+    console = Console()
+    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        for reading in readings:
+            live.update(frame(reading, console), refresh=True)
 
 
 def screen(copies: list[CopyProgress], width: int, height: int) -> RenderableType:

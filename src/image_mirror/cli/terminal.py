@@ -19,6 +19,7 @@ from image_mirror.messages import printable
 
 PARALLEL = 8
 Subject = TypeVar("Subject")
+Reading = TypeVar("Reading")
 
 
 def is_terminal() -> bool:
@@ -86,6 +87,27 @@ def pause(title: str, seconds: int) -> None:
         for _ in range(seconds):
             time.sleep(1)
             advance(1)
+
+
+def again(
+    read: Callable[[], Reading], seconds: float, trouble: Callable[[Exception], str | None]
+) -> Iterator[tuple[Reading, str]]:
+    """Yield what `read` returns, every so many seconds, without an end; and why it could not be read again, or "".
+
+    Raises an error of the first reading, and a later one of which `trouble` says None. After another one, the reading
+    before is yielded.
+    """
+    reading, cause = read(), ""
+    while True:
+        yield reading, cause
+        time.sleep(seconds)
+        try:
+            reading, cause = read(), ""
+        except Exception as error:
+            text = trouble(error)
+            if text is None:
+                raise
+            cause = text
 
 
 @contextmanager

@@ -3,10 +3,13 @@
 import os
 import signal
 import threading
+import time
+from collections.abc import Callable
+from itertools import islice
 
 import pytest
 
-from image_mirror.cli.terminal import delayed_interrupt
+from image_mirror.cli.terminal import again, delayed_interrupt
 
 
 def press() -> None:
@@ -74,3 +77,42 @@ def test_another_thread_can_use_it_and_leaves_the_handler_alone() -> None:
     thread.start()
     thread.join(60)
     assert seen == [signal.default_int_handler]
+
+
+def readings(*results: int | Exception) -> Callable[[], int]:
+    left = list(results)
+
+    def read() -> int:
+        result = left.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    return read
+
+
+def of_network(error: Exception) -> str | None:
+    return str(error) if isinstance(error, ConnectionError) else None
+
+
+def test_after_a_reading_that_failed_the_one_before_is_shown_with_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    found = list(islice(again(readings(1, ConnectionError("no network"), 2), 5, of_network), 3))
+    assert found == [(1, ""), (1, "no network"), (2, "")]
+    assert pauses == [5, 5]
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        pytest.param((ConnectionError("no network"),), id="the first reading"),
+        pytest.param((1, ZeroDivisionError("a bug")), id="a bug later"),
+    ],
+)
+def test_a_reading_that_cannot_be_explained_ends_the_command(
+    monkeypatch: pytest.MonkeyPatch, results: tuple[int | Exception, ...]
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with pytest.raises((ConnectionError, ZeroDivisionError)):
+        list(islice(again(readings(*results), 5, of_network), 2))

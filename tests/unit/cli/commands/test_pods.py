@@ -395,6 +395,14 @@ def test_a_terminal_gets_no_line_that_is_too_long_and_no_word_is_broken(
     assert "shop/nginx-3" in " ".join(groups.shown(made, width, wide=True))
 
 
+def test_each_reading_is_drawn_with_its_notes(capsys: pytest.CaptureFixture[str]) -> None:
+    group = Group("gcr.io/a:1", Code.REQUESTED, "the copy is requested", "wait", None, None, 1, [])
+    watch._draw(iter([([group], ["no events"])]), wide=False, missed=False)
+    drawn = capsys.readouterr().out
+    assert "Note: no events" in drawn
+    assert "gcr.io/a:1" in drawn
+
+
 def test_a_frame_of_a_watched_terminal_has_the_time_the_notes_and_the_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     group = Group("gcr.io/a:1", Code.REQUESTED, "the copy is requested", "wait", None, None, 1, [])

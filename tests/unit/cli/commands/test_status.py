@@ -21,7 +21,7 @@ from botocore.parsers import ResponseParserError
 from rich.console import Console
 
 from image_mirror.cli import terminal
-from image_mirror.cli.commands.status import screen
+from image_mirror.cli.commands.status import watch as status_watch
 from image_mirror.cli.commands.status.records import RecordRow, change, entry, summary
 from image_mirror.cli.commands.status.verification import VerifiedRow
 from image_mirror.cli.held_copies import InECR, look_up
@@ -638,7 +638,7 @@ def test_one_image_can_be_watched_from_before_it_is_recorded(table: Operated, mo
 @pytest.mark.parametrize("width", [50, 100])
 def test_a_frame_fits_the_terminal_and_says_how_much_it_leaves_out(width: int, height: int) -> None:
     console = Console(width=width, height=height, file=io.StringIO())
-    text = screen.frame(BY_ATTENTION, "", now(), console)
+    text = status_watch.frame(BY_ATTENTION, "", now(), console)
     assert len(text.wrap(console, width)) <= height
     shown = text.plain.splitlines()
     images = [
@@ -650,7 +650,7 @@ def test_a_frame_fits_the_terminal_and_says_how_much_it_leaves_out(width: int, h
 
 
 def test_a_frame_says_why_it_is_an_older_reading() -> None:
-    text = screen.frame(BY_ATTENTION, "no network", now(), Console(width=80, height=40, file=io.StringIO()))
+    text = status_watch.frame(BY_ATTENTION, "no network", now(), Console(width=80, height=40, file=io.StringIO()))
     assert "the records cannot be read now: no network" in text.plain
 
 

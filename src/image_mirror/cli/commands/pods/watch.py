@@ -1,7 +1,6 @@
 """Reads the pods again and again. A terminal is drawn again; in a pipe each change is a line."""
 
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import NoReturn
@@ -11,22 +10,30 @@ import typer
 from image_mirror.cli.commands.pods.groups import Group, shown, summary
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.output import folded, say
+from image_mirror.cli.terminal import again
 from image_mirror.messages import printable
 
 _EVERY = 10.0  # seconds: a reading runs kubectl four times
 
-Read = Callable[[], tuple[list[Group], list[str]]]
-Readings = Iterator[tuple[list[Group], list[str]]]
+Reading = tuple[list[Group], list[str]]
+Readings = Iterator[Reading]
 
 
-def watch(read: Read, *, wide: bool, missed: bool) -> NoReturn:
-    """Show what `read` returns until Ctrl-C. Raises an error of the first reading; later errors are shown."""
-    readings = _readings(read)
+def watch(read: Callable[[], Reading], *, wide: bool, missed: bool) -> NoReturn:
+    """Show what `read` returns until Ctrl-C: groups and notes.
+
+    Raises an error of the first reading; a later one, if the cluster gives no answer, is shown as a note.
+    """
+    readings = ((groups, [trouble] if trouble else notes) for (groups, notes), trouble in again(read, _EVERY, _trouble))
     if sys.stdout.isatty():
         _draw(readings, wide=wide, missed=missed)
     else:
         _print_changes(readings, wide=wide)
     raise AssertionError("the readings never end")
+
+
+def _trouble(error: Exception) -> str | None:
+    return f"the pods cannot be read now: {error}" if isinstance(error, NoAnswerError) else None
 
 
 def changes(before: Sequence[Group], after: Sequence[Group]) -> list[str]:
@@ -61,15 +68,17 @@ def _print_changes(readings: Readings, *, wide: bool) -> None:
 
 
 def _draw(readings: Readings, *, wide: bool, missed: bool) -> None:
-    from rich.console import Console  # noqa: PLC0415 - only for a terminal
-    from rich.live import Live  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415 - only for a terminal
 
-    console = Console()  # what does not fit is cropped: the rows with the most pods are first
-    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
-        for groups, notes in readings:
-            lines = frame(groups, notes, console.width, wide=wide, missed=missed)
-            live.update(Text("\n").join(Text.from_ansi(line) for line in lines), refresh=True)
+    from image_mirror.cli import drawing  # noqa: PLC0415
+
+    # What does not fit is cut off: the rows with the most pods are first.
+    drawing.draw_again(
+        readings,
+        lambda reading, console: Text("\n").join(
+            Text.from_ansi(line) for line in frame(*reading, console.width, wide=wide, missed=missed)
+        ),
+    )
 
 
 def frame(groups: Sequence[Group], notes: Sequence[str], width: int, *, wide: bool, missed: bool) -> list[str]:
@@ -77,15 +86,3 @@ def frame(groups: Sequence[Group], notes: Sequence[str], width: int, *, wide: bo
     clock = datetime.now().astimezone().strftime("%H:%M:%S")
     head = [f"{clock}  {summary(groups, missed=missed)}  (Ctrl-C ends)", *(f"Note: {each}" for each in notes)]
     return [line for text in head for line in folded(text)] + (shown(groups, width, wide=wide) if groups else [])
-
-
-def _readings(read: Read) -> Readings:
-    """Yield what was read; where the cluster gives no answer later, what was read before, with a note."""
-    groups, notes = read()
-    while True:
-        yield groups, notes
-        time.sleep(_EVERY)
-        try:
-            groups, notes = read()
-        except NoAnswerError as error:
-            notes = [f"the pods cannot be read now: {error}"]
