@@ -9,6 +9,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from botocore.exceptions import ClientError
 
 from image_mirror import reconciler, webhook
 from image_mirror.cli.commands.status.records import by_attention, full, record_row, table
-from image_mirror.cli.output import as_json
+from image_mirror.cli.output import Output, as_data
 from image_mirror.codebuild import Builds
 from image_mirror.ecr import Repositories
 from image_mirror.record import DAY, Policy, Record, Status, asked_again
@@ -348,7 +349,7 @@ def test_every_command_that_reads_the_table_reads_damaged_items_too(world: World
         world.put({**kind, "tag": {"S": str(serial)}})
     found = [record for page in records.pages() for record in page]
     assert len(found) == len(KINDS)
-    assert json.loads(as_json(map(record_row, found)))
+    assert json.loads(as_data([asdict(record_row(record)) for record in found], Output.JSON))
     assert len(list(table(by_attention(found), NOON))) == len(KINDS) + 1
     for record in found:
         assert list(full(record, None, NOON))

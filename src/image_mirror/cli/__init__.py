@@ -24,7 +24,11 @@ _COMMANDS = {
     "forget": ("commands.forget", "Remove records, so that images are copied again."),
     "prune": ("commands.prune", "Show or remove copies that nobody pulls."),
     "demo": ("commands.demo", "Run the main job on emulated AWS."),
+    "version": ("commands.version", "Print the version."),
 }
+
+
+_HELP = {"help_option_names": ["-h", "--help"]}
 
 
 class _Command(TyperCommand):
@@ -52,7 +56,7 @@ class _Loaded(MutableMapping[str, Any]):
             # Not imported at the top of this file, because it imports botocore's errors.
             reported = import_module(f"{__name__}.errors").reported
             single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-            single.command(name, cls=_Command, short_help=line)(reported(function))
+            single.command(name, cls=_Command, short_help=line, context_settings=_HELP)(reported(function))
             self._loaded[name] = typer.main.get_command(single)
         return self._loaded[name]
 
@@ -98,14 +102,12 @@ class _Commands(TyperGroup):
 
 
 # Without rich_markup_mode, errors are single lines. Otherwise Typer draws boxes and wraps the text, also in a pipe.
-app = typer.Typer(cls=_Commands, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(cls=_Commands, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=_HELP)
 
 
 def _version(is_set: bool) -> None:
     if is_set:
-        from importlib.metadata import version  # noqa: PLC0415 - it takes 9 ms
-
-        typer.echo(f"image-mirror {version('image-mirror')}")
+        import_module(f"{__name__}.commands.version").version()
         raise typer.Exit
 
 

@@ -30,7 +30,6 @@ GlobalRegion = Annotated[
 ]
 GlobalStackName = Annotated[str, typer.Option(metavar="NAME", help="The stack in the global account.")]
 
-
 Recursive = Annotated[
     bool, typer.Option("-R", "--recursive", help="Read the directories below a directory too.", show_default=False)
 ]
@@ -48,5 +47,13 @@ Kubeconfigs = Annotated[
 ]
 KubeContext = Annotated[
     str | None, typer.Option("--context", metavar="NAME", help="The kubeconfig context; default: the current one.")
+]
+Namespace = Annotated[
+    str | None,
+    typer.Option("-n", "--namespace", metavar="NAME", help="The namespace; default: the context's, as kubectl."),
+]
+AllNamespaces = Annotated[bool, typer.Option("-A", "--all-namespaces", help="Look in all namespaces.")]
+Selector = Annotated[
+    str | None, typer.Option("-l", "--selector", metavar="LABELS", help="Only pods with these labels, as kubectl.")
 ]
 GLOBAL_STACK = "image-pulling"

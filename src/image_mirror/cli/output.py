@@ -1,4 +1,4 @@
-"""How commands print their results: aligned lines for a pipe or a document, JSON for a program, and times for both.
+"""How commands print their results: aligned lines for people, JSON, YAML or names for programs, and times for both.
 
 All times come in as milliseconds since the epoch; 0 means that there is none.
 """
@@ -8,11 +8,11 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -22,15 +22,54 @@ from image_mirror.record import DAY, HOUR, MINUTE
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+Row = TypeVar("Row", bound="DataclassInstance")
+
 
 class Output(StrEnum):
-    """The formats in which rows are printed."""
+    """The formats in which rows are printed, named as in kubectl. Wide is a table with more columns, if any."""
 
     TABLE = "table"
+    WIDE = "wide"
     JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+
+    @property
+    def is_table(self) -> bool:
+        """Return whether people read it."""
+        return self in (Output.TABLE, Output.WIDE)
 
 
-OutputOption = Annotated[Output, typer.Option(help="The output format.")]
+OutputOption = Annotated[Output, typer.Option("-o", "--output", help="The output format.")]
+
+
+def show(
+    rows: Sequence[Row], output: Output, *, name: Callable[[Row], str], table: Callable[[], Iterable[str]]
+) -> None:
+    """Print rows on standard output: as a list whose keys are their fields' names, by name, or the lines of a table.
+
+    A name is printed once. No rows are an empty list in JSON and YAML, and nothing else.
+    """
+    if output.is_table:
+        lines = list(table()) if rows else []
+    elif output is Output.NAME:
+        lines = list(dict.fromkeys(printable(name(row)) for row in rows))
+    else:
+        lines = [as_data([asdict(row) for row in rows], output)]
+    if lines:
+        # One text, because flushing thousands of single lines takes longer than reading the records from AWS.
+        typer.echo("\n".join(lines))
+
+
+def as_data(value: object, output: Output) -> str:
+    """Return lists and objects as JSON or YAML."""
+    text = json.dumps(value, indent=2)
+    if output is Output.JSON:
+        return text
+    import yaml  # noqa: PLC0415 - the commands that do not read manifests do not need it otherwise
+
+    # Read from JSON, because PyYAML writes no enum.
+    return str(yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True, width=10_000)).rstrip("\n")
 
 
 def aligned(lines: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -66,11 +105,6 @@ def folded(text: str, indent: str = "") -> list[str]:
         break_on_hyphens=False,
     )
     return [line if len(line) <= width else line.strip() for line in lines] or [""]
-
-
-def as_json(rows: "Iterable[DataclassInstance]") -> str:
-    """Return rows as a JSON list of objects, whose keys are their fields' names."""
-    return json.dumps([asdict(row) for row in rows], indent=2)
 
 
 def current_time() -> int:

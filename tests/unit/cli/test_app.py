@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from image_mirror.cli import app
@@ -15,16 +17,32 @@ _POD = 'apiVersion: v1\nkind: Pod\nmetadata: {name: "p\u20ac"}\nspec: {container
 
 
 def test_without_arguments_the_help_is_printed_and_that_is_no_error() -> None:
-    bare, asked = CliRunner().invoke(app, []), CliRunner().invoke(app, ["--help"])
+    bare, asked, short = (CliRunner().invoke(app, arguments) for arguments in ([], ["--help"], ["-h"]))
     assert (bare.exit_code, bare.stdout, bare.stderr) == (0, asked.stdout, "")
+    assert (short.exit_code, short.stdout) == (0, asked.stdout)
     assert bare.stdout.startswith("Usage: ")
+
+
+def test_each_command_has_the_short_option_of_its_help() -> None:
+    for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
+        long, short = (CliRunner().invoke(app, [name, option]) for option in ("--help", "-h"))
+        assert (short.exit_code, short.stdout) == (0, long.stdout)
+
+
+def test_the_version_is_a_command_and_an_option() -> None:
+    for arguments in (["version"], ["--version"]):
+        result = CliRunner().invoke(app, arguments)
+        assert (result.exit_code, result.stdout) == (0, f"image-mirror {version('image-mirror')}\n")
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["preview", "--output", "yaml", "-"], "'--output': 'yaml' is not one of 'table', 'json'."),
-        (["status", "--output", "yaml"], "'--output': 'yaml' is not one of 'table', 'json'."),
+        (
+            ["preview", "--output", "xml", "-"],
+            "'-o' / '--output': 'xml' is not one of 'table', 'wide', 'json', 'yaml', 'name'.",
+        ),
+        (["status", "-o", "xml"], "'-o' / '--output': 'xml' is not one of 'table', 'wide', 'json', 'yaml', 'name'."),
         (["webhook-config", "--failure-policy", "x"], "'--failure-policy': 'x' is not one of 'Ignore', 'Fail'."),
     ],
 )

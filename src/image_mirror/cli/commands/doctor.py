@@ -20,7 +20,7 @@ from image_mirror.cli.options import (
     KubeContext,
     StackName,
 )
-from image_mirror.cli.output import Output, OutputOption, as_json
+from image_mirror.cli.output import Output, OutputOption, show
 
 
 def doctor(
@@ -49,7 +49,7 @@ def doctor(
     login, and only the host of the webhook's URL.
 
     \b
-    --output json prints a list of objects, one for each result, with the keys
+    --output json (or yaml) prints a list of objects, one for each result, with the keys
       topic   what was checked
       state   ok, warning, failed, or skipped: it could not be checked
       found   what was found, or why it was skipped
@@ -62,12 +62,14 @@ def doctor(
     other = SharedAccount("global", global_profile, global_region)
     cluster = Cluster(kubeconfig, context) if kubeconfig or context else None
     results = examine(Context(china, other, stack_name, global_stack_name, cluster))
-    if output is Output.JSON:
-        typer.echo(as_json(report.rows(results)))
-    else:
-        rows = report.short_rows(results)
-        for line in report.listing(rows) if sys.stdout.isatty() else report.table(rows):
-            typer.echo(line)
+    rows = report.short_rows(results) if output.is_table else report.rows(results)
+    show(
+        rows,
+        output,
+        name=lambda row: row.topic,
+        table=lambda: report.listing(rows) if sys.stdout.isatty() else report.table(rows),
+    )
+    if output.is_table:
         typer.echo(report.summary(results), err=not sys.stdout.isatty())
     if not (china.reached or other.reached):
         typer.echo("Error: neither account answers; the results about the two stacks say why", err=True)

@@ -12,7 +12,7 @@ import typer
 from image_mirror.cli.errors import ExitCode
 from image_mirror.cli.manifests import Manifests, read_manifests, report
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, Recursive, StackName
-from image_mirror.cli.output import Output, OutputOption, as_json, say
+from image_mirror.cli.output import Output, OutputOption, say, show
 from image_mirror.cli.plan import Row, image_listing, image_rows, image_table, listing, rows, summary, table
 from image_mirror.decisions import Mirror
 from image_mirror.rules import DEFAULT_RULES, parse_rules
@@ -78,7 +78,7 @@ def preview(
     image-mirror preview - shows what it makes.
 
     \b
-    --output json prints a list of objects, one for each place of an image, with the keys
+    --output json (or yaml) prints a list of objects, one for each place of an image, with the keys
       file       as given; "-" is standard input
       document   number of the document in the file, from 1
       kind, name, namespace
@@ -109,16 +109,16 @@ def preview(
         mirror, decided_by = _deployed(china_profile, china_region, stack_name)
     manifests = read_manifests(files, recursive=recursive)
     found = list(rows(manifests, mirror))
-    if output is Output.JSON:
-        typer.echo(as_json(image_rows(found) if images else found))
-    elif found:
-        for line in _lines(found, images=images):
-            typer.echo(line)
+    if images:
+        show(image_rows(found), output, name=lambda row: row.image, table=lambda: _lines(found, images=True))
+    else:
+        show(found, output, name=lambda row: row.image, table=lambda: _lines(found, images=False))
+    if found and output.is_table:
         ours = "" if stack or rules is not None else "; --stack applies the rules of yours"
         note = f"Note: decided by {decided_by}{ours}. The label of a namespace is known only from a manifest."
         say(note, err=False)
     report(manifests)
-    _end(manifests, found, mirror, criteria, is_table=output is Output.TABLE)
+    _end(manifests, found, mirror, criteria, is_table=output.is_table)
 
 
 def _lines(found: Sequence[Row], *, images: bool) -> Sequence[str]:

@@ -19,7 +19,7 @@ from image_mirror.cli.held_copies import Held, look_up
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.manifests import Manifests, read_manifests, report
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfig, KubeContext, Recursive, StackName
-from image_mirror.cli.output import Output, OutputOption, aligned, as_json, current_time, say
+from image_mirror.cli.output import Output, OutputOption, aligned, current_time, say, show
 from image_mirror.cli.plan import ImagesToCopy, images_to_copy, pods_as_written
 from image_mirror.cli.stacks import china_stack, mirror_of, records_of
 from image_mirror.cli.terminal import each
@@ -63,7 +63,7 @@ def warm(
     five times in an hour and a half. Ctrl-C and --timeout only stop the waiting; the copies continue.
 
     \b
-    --output json prints a list of objects, one for each copy, with the keys
+    --output json (or yaml) prints a list of objects, one for each copy, with the keys
       image      the source
       copy       its name in ECR
       state      REQUESTED, COPYING, COPIED or FAILED; GONE if its record was removed;
@@ -159,16 +159,11 @@ def _explain_how_to_continue() -> Iterator[None]:
 def _print(copies: list[CopyProgress], found: ImagesToCopy, output: Output) -> None:
     for sentence in found.not_copied.values():
         say(sentence)
-    if output is Output.JSON:
-        typer.echo(as_json(copies))
-        return
-    if not copies:
+    if not copies and output.is_table:
         typer.echo("There is no image to copy.", err=True)
-        return
-    lines = [["STATE", "IMAGE", "COPY", "REASON"]]
-    lines += [[each.state, each.image, each.copy, each.reason or ""] for each in copies]
-    for line in aligned(lines):
-        typer.echo(line)
+    lines = [[each.state, each.image, each.copy, each.reason or ""] for each in copies]
+    head = ["STATE", "IMAGE", "COPY", "REASON"]
+    show(copies, output, name=lambda each: each.image, table=lambda: aligned([head, *lines]))
 
 
 _BATCH = 100

@@ -494,7 +494,7 @@ def test_wide_names_the_pods() -> None:
         pytest.param(("p", "-A"), "POD: cannot be combined with -A", id="pod-and-A"),
         pytest.param(("p", "--missed"), "POD: cannot be combined with -A", id="pod-and-missed"),
         pytest.param(("-w", "-o", "json"), "--output json: cannot be combined with --watch", id="watch-json"),
-        pytest.param(("-o", "yaml"), "'yaml' is not one of 'table', 'wide', 'json'", id="format"),
+        pytest.param(("-o", "xml"), "'xml' is not one of 'table', 'wide', 'json', 'yaml', 'name'", id="format"),
     ],
 )
 def test_wrong_input_is_named_and_ends_with_2(world: World, arguments: tuple[str, ...], words: str) -> None:

@@ -422,7 +422,7 @@ def test_options_choose_the_registry_the_prefix_and_the_rules(monkeypatch: pytes
         ),
         pytest.param(["--stack", "--rules", "gcr.io"], "give either --stack, or --rules", id="stack-and-rules"),
         pytest.param(["--stack", "--prefix", "mirror"], "give either --stack, or --rules", id="stack-and-prefix"),
-        pytest.param(["--output", "xml"], "Invalid value for '--output'", id="output"),
+        pytest.param(["--output", "xml"], "Invalid value for '-o' / '--output'", id="output"),
     ],
 )
 def test_a_wrong_option_is_quoted_and_ends_with_2(arguments: list[str], message: str) -> None:

@@ -351,7 +351,7 @@ def test_a_deleted_secret_and_one_without_a_value_have_different_messages(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        pytest.param(["--output", "yaml"], "--output", id="output"),
+        pytest.param(["--output", "xml"], "--output", id="output"),
         pytest.param(["--kubeconfig", "/nowhere/config"], "does not exist", id="kubeconfig"),
         pytest.param(["extra"], "unexpected extra argument", id="argument"),
     ],

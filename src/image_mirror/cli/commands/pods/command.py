@@ -1,11 +1,9 @@
 """The command itself: it reads the cluster and AWS, and prints groups of pods or one pod."""
 
-import json
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -15,8 +13,17 @@ from image_mirror.cli.commands.pods.groups import Group, grouped, shown, summary
 from image_mirror.cli.commands.pods.one import full, read_one
 from image_mirror.cli.commands.pods.watch import watch
 from image_mirror.cli.kubernetes import Cluster
-from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfig, KubeContext, StackName
-from image_mirror.cli.output import as_json, current_time, say
+from image_mirror.cli.options import (
+    AllNamespaces,
+    ChinaProfile,
+    ChinaRegion,
+    Kubeconfig,
+    KubeContext,
+    Namespace,
+    Selector,
+    StackName,
+)
+from image_mirror.cli.output import Output, OutputOption, as_data, current_time, say, show
 from image_mirror.cli.pod_reading import (
     LIVING,
     PENDING,
@@ -30,24 +37,11 @@ from image_mirror.cli.pod_reading import (
 )
 
 
-class Output(StrEnum):
-    """The formats of this command."""
-
-    TABLE = "table"
-    WIDE = "wide"
-    JSON = "json"
-
-
 def pods(
     pod: Annotated[str | None, typer.Argument(metavar="POD", help="One pod, to show it in full.")] = None,
-    namespace: Annotated[
-        str | None,
-        typer.Option("-n", "--namespace", metavar="NAME", help="The namespace; default: the context's, as kubectl."),
-    ] = None,
-    all_namespaces: Annotated[bool, typer.Option("-A", "--all-namespaces", help="Look in all namespaces.")] = False,
-    selector: Annotated[
-        str | None, typer.Option("-l", "--selector", metavar="LABELS", help="Only pods with these labels, as kubectl.")
-    ] = None,
+    namespace: Namespace = None,
+    all_namespaces: AllNamespaces = False,
+    selector: Selector = None,
     missed: Annotated[
         bool,
         typer.Option("--missed", help="Show pods, running ones too, that name a source which a rule would copy."),
@@ -56,9 +50,7 @@ def pods(
         bool, typer.Option("--all-phases", help="Look at pods that have run too; by default at Pending ones only.")
     ] = False,
     watching: Annotated[bool, typer.Option("-w", "--watch", help="Read again every 10 seconds, until Ctrl-C.")] = False,
-    output: Annotated[
-        Output, typer.Option("-o", "--output", help="The output format; wide also names the pods.")
-    ] = Output.TABLE,
+    output: OutputOption = Output.TABLE,
     kubeconfig: Kubeconfig = None,
     context: KubeContext = None,
     china_profile: ChinaProfile = None,
@@ -88,8 +80,11 @@ def pods(
     allowed to create pods), the record of each copy, what ECR holds, and what the kubelet says. Its platforms are read
     from ECR's manifest, which counts as a pull.
 
+    --output wide also names the pods. --output name prints pod/NAME, and with -A the namespace before it, as `xargs
+    -L1 kubectl describe -n` reads it.
+
     \b
-    --output json prints a list of objects, one for each row, with the keys
+    --output json (or yaml) prints a list of objects, one for each row, with the keys
       image      the source; or the image that the pods name, if it is no copy
       cause      a word for programs, such as refused, copied, missed
       why, do    as in the table; do is "-" if nothing is to be done
@@ -108,14 +103,16 @@ def pods(
     if pod is not None and (all_namespaces or selector or missed or all_phases or watching):
         cause = "cannot be combined with -A, -l, --missed, --all-phases or --watch"
         raise typer.BadParameter(cause, param_hint="POD")
-    if watching and output is Output.JSON:
-        raise typer.BadParameter("cannot be combined with --watch", param_hint="--output json")
+    if watching and not output.is_table:
+        raise typer.BadParameter("cannot be combined with --watch", param_hint=f"--output {output}")
     cluster, account = Cluster(kubeconfig, context), Account("china", china_profile, china_region)
     where = Where(None if all_namespaces else namespace or "", selector)
     if pod is not None:
         one = read_one(cluster, account, stack_name, where, pod)
-        if output is Output.JSON:
-            typer.echo(json.dumps(asdict(one), indent=2))
+        if output is Output.NAME:
+            typer.echo(f"pod/{one.pod}")
+        elif not output.is_table:
+            typer.echo(as_data(asdict(one), output))
         else:
             typer.echo("\n".join(full(one, current_time())))
         _note(one.notes)
@@ -125,11 +122,13 @@ def pods(
     if watching:
         watch(read, wide=wide, missed=missed)
     groups, notes = read()
-    if output is Output.JSON:
-        typer.echo(as_json(groups))
-    elif groups:
+    if output is Output.NAME:
+        names = {(pod.namespace, pod.name) for group in groups for pod in group.pods}
+        for space, name in sorted(names):
+            typer.echo(f"{space} pod/{name}" if all_namespaces else f"pod/{name}")
+    else:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        typer.echo("\n".join(shown(groups, width, wide=wide)))
+        show(groups, output, name=lambda group: group.image, table=lambda: shown(groups, width, wide=wide))
     _note(notes)
     end = summary(groups, missed=missed)
     if not groups and not all_namespaces:

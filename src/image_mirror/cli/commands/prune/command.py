@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.commands.prune.output import show
+from image_mirror.cli.commands.prune.output import show_pruning
 from image_mirror.cli.commands.prune.removal import REQUESTED, Pruning, images
 from image_mirror.cli.commands.prune.selection import InUse, Tag, Unused, in_use, not_requested, tags, unused
 from image_mirror.cli.errors import ExitCode
@@ -86,7 +86,7 @@ def prune(
     no index refers to. Sizes are from ECR: for an image with several platforms, the size of the largest one.
 
     \b
-    --output json prints a list of objects, one for each copy or empty repository, with the keys
+    --output json (or yaml) prints a list of objects, one for each copy or empty repository, with the keys
       image      the source, or null if there is no record
       copy       its name in ECR, without a tag for an empty repository
       digest     of the image in ECR; null for an empty repository
@@ -132,7 +132,7 @@ def prune(
         if pruning and found.empty:
             _remove_empty(pruning, found.empty, records)
     finally:
-        show(found, pruning, output)
+        show_pruning(found, pruning, output)
     if pruning and not all(outcome.ok for outcome in pruning.outcomes.values()):
         raise typer.Exit(ExitCode.NOT_WELL)
 

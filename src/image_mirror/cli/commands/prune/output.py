@@ -9,7 +9,7 @@ from rich.filesize import decimal
 from image_mirror.cli.commands.prune.removal import ENDED_EARLY, REMOVED, Pruning
 from image_mirror.cli.commands.prune.selection import Found, Unused
 from image_mirror.cli.image_selection import title
-from image_mirror.cli.output import Output, aligned, as_json, utc
+from image_mirror.cli.output import Output, aligned, show, utc
 
 _WOULD_BE_REMOVED = "would be removed"
 
@@ -30,7 +30,7 @@ class PruneRow:
     outcome: str
 
 
-def show(found: Found, pruning: Pruning | None, output: Output) -> None:
+def show_pruning(found: Found, pruning: Pruning | None, output: Output) -> None:
     """Print what was found and what was done with it; without a `pruning`, what would be removed."""
     default = ENDED_EARLY.text if pruning else _WOULD_BE_REMOVED
     outcomes = pruning.outcomes if pruning else {}
@@ -38,24 +38,24 @@ def show(found: Found, pruning: Pruning | None, output: Output) -> None:
     for repo in found.empty:
         outcome = outcomes[repo, ""].text if (repo, "") in outcomes else default
         rows.append(PruneRow(None, repo, None, 0, None, None, outcome))
-    if output is Output.JSON:
-        typer.echo(as_json(rows))
-    elif rows:
-        head = ("IMAGE", "RECORD", "SIZE", "LAST PULL", "PUSHED", "OUTCOME")
-        lines = [
-            (
-                row.image or row.copy,
-                "yes" if row.image else "no",
-                decimal(row.bytes) if row.digest else "empty",
-                (row.last_pull or ("never" if row.digest else "-")).partition("T")[0],
-                (row.pushed or "-").partition("T")[0],
-                row.outcome,
-            )
-            for row in rows
-        ]
-        typer.echo("\n".join(aligned([head, *lines])))
+    show(rows, output, name=lambda row: row.copy, table=lambda: _table(rows))
     for line in _summary(found, rows, pruning):
         typer.echo(line, err=True)
+
+
+def _table(rows: Sequence[PruneRow]) -> Iterator[str]:
+    lines = [
+        (
+            row.image or row.copy,
+            "yes" if row.image else "no",
+            decimal(row.bytes) if row.digest else "empty",
+            (row.last_pull or ("never" if row.digest else "-")).partition("T")[0],
+            (row.pushed or "-").partition("T")[0],
+            row.outcome,
+        )
+        for row in rows
+    ]
+    yield from aligned([("IMAGE", "RECORD", "SIZE", "LAST PULL", "PUSHED", "OUTCOME"), *lines])
 
 
 def _summary(found: Found, rows: Sequence[PruneRow], pruning: Pruning | None) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """The command itself: it reads the records and prints them."""
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -21,9 +20,9 @@ from image_mirror.cli.commands.status.verification import (
 from image_mirror.cli.commands.status.watch import watch
 from image_mirror.cli.errors import ExitCode, NoAnswerError, remedy
 from image_mirror.cli.held_copies import Held, look_up, look_up_one
-from image_mirror.cli.image_selection import all_records, is_glob, matching, selected_destination
+from image_mirror.cli.image_selection import all_records, is_glob, matching, selected_destination, title
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, GlobalProfile, GlobalRegion, StackName
-from image_mirror.cli.output import Output, OutputOption, aligned, as_json, current_time
+from image_mirror.cli.output import Output, OutputOption, aligned, as_data, current_time, show
 from image_mirror.cli.plan import explain
 from image_mirror.cli.stacks import Stack, china_stack, mirror_of, records_of
 from image_mirror.decisions import Mirror
@@ -51,7 +50,7 @@ def status(
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare all COPIED records with ECR; change nothing.")
     ] = False,
-    watching: Annotated[bool, typer.Option("--watch", help="Read again every 5 seconds, until Ctrl-C.")] = False,
+    watching: Annotated[bool, typer.Option("-w", "--watch", help="Read again every 5 seconds, until Ctrl-C.")] = False,
     output: OutputOption = Output.TABLE,
     china_profile: ChinaProfile = None,
     china_region: ChinaRegion = None,
@@ -85,7 +84,7 @@ def status(
     earlier registry or prefix; then ECR is not asked.
 
     \b
-    --output json prints a list of objects, one for each record, with the keys
+    --output json (or yaml) prints a list of objects, one for each record, with the keys
       image         the source
       copy          its name in ECR
       state         REQUESTED, COPYING, COPIED, FAILED; null if an older deployment wrote the record
@@ -117,8 +116,8 @@ def status(
     --verify, exits with 1 if ECR lacks a copy or has another digest.
     """
     one = image if image is not None and not is_glob(image) else None
-    if watching and output is Output.JSON:
-        raise typer.BadParameter("cannot be combined with --watch", param_hint="--output json")
+    if watching and not output.is_table:
+        raise typer.BadParameter("cannot be combined with --watch", param_hint=f"--output {output}")
     if one is not None and states:
         raise typer.BadParameter("cannot be combined with the name of one image", param_hint="--state")
     if verify and (watching or states):
@@ -165,21 +164,16 @@ def _get(records: Records, destination: Destination | None) -> list[Record]:
 
 def _show(found: Sequence[Record], output: Output) -> None:
     ordered, now = by_attention(found), current_time()
-    if output is Output.JSON:
-        typer.echo(as_json(record_row(record) for record in ordered))
-    elif ordered:
-        # One text, because flushing thousands of single lines takes longer than reading the records from AWS.
-        typer.echo("\n".join((listing if sys.stdout.isatty() else table)(ordered, now)))
+    lines = listing if sys.stdout.isatty() else table
+    rows = [record_row(record) for record in ordered]
+    show(rows, output, name=lambda row: row.image, table=lambda: lines(ordered, now))
     typer.echo(summary(found), err=True)
 
 
 def _verify(stack: Stack, copied: Sequence[Record], output: Output) -> None:
     held = look_up(stack.account.client("ecr"), mirror_of(stack), copied)
     rows = verified_rows(copied, held)
-    if output is Output.JSON:
-        typer.echo(as_json(rows))
-    elif rows:
-        typer.echo("\n".join(verified_table(rows)))
+    show(rows, output, name=lambda row: row.image, table=lambda: verified_table(rows))
     typer.echo(verified_summary(rows, held), err=True)
     if not all_in_order(rows):
         raise typer.Exit(ExitCode.NOT_WELL)
@@ -199,10 +193,12 @@ def _ask_ecr(account: Account, mirror: Mirror, record: Record) -> tuple[Held | N
 
 def _show_one(record: Record, held: Held | None, account: Account, output: Output) -> None:
     details, trouble = ask(account, record.build_id) if record.build_id else (None, None)
-    if output is Output.JSON:
+    if output is Output.NAME:
+        typer.echo(title(record))
+    elif not output.is_table:
         shown = asdict(record_row(record))
         shown |= {"in_ecr": held and held.state, "build_details": asdict(details) if details else None}
-        typer.echo(json.dumps(shown, indent=2))
+        typer.echo(as_data(shown, output))
     else:
         for line in full(record, held, current_time()):
             typer.echo(line)
