@@ -1,13 +1,18 @@
 """The operator's command, `image-mirror`. A command's module is imported when it is called, and not for the help."""
 
+import inspect
 import io
+import os
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from functools import wraps
 from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from image_mirror.cli import completion, config_file, requests_log
 
 # In the order in which an operator uses them: the module of each, and its line in the list. Typer would cut the first
 # sentence of a long help.
@@ -32,15 +37,34 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 
 
 class _Command(TyperCommand):
-    """A command that prints an error without the prefix of a library."""
+    """A command whose options have their defaults from the configuration file."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the arguments. Raises typer.BadParameter."""
+        """Read the arguments. Raises typer.BadParameter, without the prefix of a library."""
         try:
+            # A wrong file must not hide the help, nor stop a command that uses nothing of it.
+            if not {"-h", "--help"} & {*args} and {each.name for each in self.params} & {*config_file.KEYS.values()}:
+                ctx.default_map = config_file.defaults()
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
             error.message = error.message.removeprefix("Value error, ")  # a library that Typer uses adds it
             raise
+
+
+def _with_debug(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a command with one more option, --debug, which all have."""
+
+    @wraps(command)
+    def called(*, debug: bool, **options: Any) -> Any:
+        requests_log.switch(debug)
+        return command(**options)
+
+    kind = Annotated[bool, typer.Option("--debug", help="Print each request, without secrets, on standard error.")]
+    signature = inspect.signature(command)
+    option = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+    called.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
+    called.__annotations__ = {**command.__annotations__, "debug": kind}
+    return called
 
 
 class _Loaded(MutableMapping[str, Any]):
@@ -56,7 +80,7 @@ class _Loaded(MutableMapping[str, Any]):
             # Not imported at the top of this file, because it imports botocore's errors.
             reported = import_module(f"{__name__}.errors").reported
             single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-            single.command(name, cls=_Command, short_help=line, context_settings=_HELP)(reported(function))
+            single.command(name, cls=_Command, short_help=line, context_settings=_HELP)(_with_debug(reported(function)))
             self._loaded[name] = typer.main.get_command(single)
         return self._loaded[name]
 
@@ -98,11 +122,19 @@ class _Commands(TyperGroup):
             # PYTHONIOENCODING can ask for another way, such as "replace".
             if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
                 stream.reconfigure(errors="backslashreplace")
+        if os.environ.get("_IMAGE_MIRROR_COMPLETE") == "complete_bash":
+            with completion.whole_images(os.environ):
+                return super().main(*arguments, **options)
         return super().main(*arguments, **options)
 
 
 # Without rich_markup_mode, errors are single lines. Otherwise Typer draws boxes and wraps the text, also in a pipe.
 app = typer.Typer(cls=_Commands, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=_HELP)
+
+
+def plugin() -> None:
+    """Run `kubectl image-mirror`: kubectl looks for a program named kubectl-image_mirror."""
+    app(prog_name="kubectl image-mirror")
 
 
 def _version(is_set: bool) -> None:

@@ -9,6 +9,7 @@ import typer
 from botocore.config import Config
 from botocore.session import Session
 
+from image_mirror.cli import requests_log
 from image_mirror.cli.errors import NoAnswerError
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Account:
             config=limits,
         )
         client.meta.events.register("after-call", self._sign)
+        requests_log.watch(client, self)
         # botocore makes these classes at their first use, and two threads at once would get different ones.
         _ = client.exceptions
         return client

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from image_mirror.cli import requests_log
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.messages import printable
 from image_mirror.review import Json
@@ -38,6 +39,11 @@ class Cluster:
         answer, _ = self._run("get", (), ("--raw=/version",))
         return answer
 
+    def config(self) -> Json:
+        """Return the kubeconfig without its secrets. Raises NoAnswerError."""
+        answer, _ = self._run("config", ("--output=json",), ("view",))
+        return answer
+
     def dry_run(self, new: Json) -> tuple[Json, list[str]]:
         """Return the object that the API server would create, and the warnings; nothing is created.
 
@@ -58,9 +64,10 @@ class Cluster:
         command = [kubectl, verb, *form, f"--request-timeout={_TIMEOUT}", *where, *what]  # without a shell
         asked = f"`{shlex.join(['kubectl', verb, *what, *where])}`"
         try:
-            done = subprocess.run(  # noqa: S603
-                command, input=stdin, capture_output=True, text=True, check=False, timeout=_WITHIN
-            )
+            with requests_log.logged(asked.strip("`")):
+                done = subprocess.run(  # noqa: S603
+                    command, input=stdin, capture_output=True, text=True, check=False, timeout=_WITHIN
+                )
         except subprocess.TimeoutExpired as error:
             said = f"the cluster ({self}): kubectl has not ended within {_WITHIN} s"
             raise NoAnswerError(said, f"run {asked}; if it waits for a login, log in first") from error

@@ -5,10 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
+from image_mirror.cli import completion
+
 ChinaProfile = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", envvar="IMAGE_MIRROR_CHINA_PROFILE", help="The AWS CLI profile of the account in China."
+        metavar="NAME",
+        envvar="IMAGE_MIRROR_CHINA_PROFILE",
+        help="The AWS CLI profile of the account in China.",
+        autocompletion=completion.profiles,
     ),
 ]
 ChinaRegion = Annotated[
@@ -22,7 +27,10 @@ StackName = Annotated[
 GlobalProfile = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", envvar="IMAGE_MIRROR_GLOBAL_PROFILE", help="The AWS CLI profile of the global account."
+        metavar="NAME",
+        envvar="IMAGE_MIRROR_GLOBAL_PROFILE",
+        help="The AWS CLI profile of the global account.",
+        autocompletion=completion.profiles,
     ),
 ]
 GlobalRegion = Annotated[
@@ -46,14 +54,32 @@ Kubeconfigs = Annotated[
     list[Path] | None, _kubeconfig("The kubeconfig of a cluster that pulls copies. Can be repeated.")
 ]
 KubeContext = Annotated[
-    str | None, typer.Option("--context", metavar="NAME", help="The kubeconfig context; default: the current one.")
+    str | None,
+    typer.Option(
+        "--context",
+        metavar="NAME",
+        help="The kubeconfig context; default: the current one.",
+        autocompletion=completion.contexts,
+    ),
 ]
 Namespace = Annotated[
     str | None,
-    typer.Option("-n", "--namespace", metavar="NAME", help="The namespace; default: the context's, as kubectl."),
+    typer.Option(
+        "-n",
+        "--namespace",
+        metavar="NAME",
+        help="The namespace; default: the context's, as kubectl.",
+        autocompletion=completion.namespaces,
+    ),
 ]
 AllNamespaces = Annotated[bool, typer.Option("-A", "--all-namespaces", help="Look in all namespaces.")]
 Selector = Annotated[
     str | None, typer.Option("-l", "--selector", metavar="LABELS", help="Only pods with these labels, as kubectl.")
 ]
 GLOBAL_STACK = "image-pulling"
+
+
+def is_given(ctx: typer.Context, parameter: str) -> bool:
+    """Return whether a value is the operator's choice for this call, and not of the configuration file or a default."""
+    source = ctx.get_parameter_source(parameter)
+    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from image_mirror.cli import completion
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.image_selection import ImageResult, each_image, select
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, StackName
@@ -17,7 +18,11 @@ _MOST_RACES = 5
 def forget(
     images: Annotated[
         list[str],
-        typer.Argument(metavar="IMAGE|GLOB", help="An image as in a manifest, its copy in ECR, or a quoted pattern."),
+        typer.Argument(
+            metavar="IMAGE|GLOB",
+            help="An image as in a manifest, its copy in ECR, or a quoted pattern.",
+            autocompletion=completion.images,
+        ),
     ],
     force: Annotated[bool, typer.Option("--force", help="Also forget what is requested or being copied.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")] = False,

@@ -11,7 +11,7 @@ import typer
 
 from image_mirror.cli.errors import ExitCode
 from image_mirror.cli.manifests import Manifests, read_manifests, report
-from image_mirror.cli.options import ChinaProfile, ChinaRegion, Recursive, StackName
+from image_mirror.cli.options import ChinaProfile, ChinaRegion, Recursive, StackName, is_given
 from image_mirror.cli.output import Output, OutputOption, say, show
 from image_mirror.cli.plan import Row, image_listing, image_rows, image_table, listing, rows, summary, table
 from image_mirror.decisions import Mirror
@@ -26,6 +26,7 @@ Parsed = TypeVar("Parsed")
 
 
 def preview(
+    ctx: typer.Context,
     files: Annotated[
         list[str], typer.Argument(metavar="FILE", help="A manifest, a directory of them, or - for standard input.")
     ],
@@ -98,7 +99,7 @@ def preview(
     could be read is shown.
     """
     criteria = _criteria(fail_on)
-    stack = stack or stack_name is not None
+    stack = stack or is_given(ctx, "stack_name")
     if stack and (rules, registry, prefix) != (None, None, None):
         raise typer.BadParameter("give either --stack, or --rules (or MIRROR_RULES), --registry and --prefix")
     mirror = _mirror(registry, prefix, rules)

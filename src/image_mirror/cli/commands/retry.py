@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from image_mirror.cli import completion
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.held_copies import Held, look_up, look_up_one
 from image_mirror.cli.image_selection import ImageResult, Selection, all_records, each_image, select, title
@@ -21,7 +22,11 @@ _MOST_RACES = 5
 def retry(
     images: Annotated[
         list[str] | None,
-        typer.Argument(metavar="IMAGE|GLOB", help="An image as in a manifest, its copy in ECR, or a quoted pattern."),
+        typer.Argument(
+            metavar="IMAGE|GLOB",
+            help="An image as in a manifest, its copy in ECR, or a quoted pattern.",
+            autocompletion=completion.images,
+        ),
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="All copies that are FAILED.")] = False,
     gone: Annotated[

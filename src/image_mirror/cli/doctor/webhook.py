@@ -17,6 +17,7 @@ from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
+from image_mirror.cli import requests_log
 from image_mirror.cli.doctor.runner import Check, CheckResult, Context, fail, fetch, fine, warn
 from image_mirror.cli.doctor.stacks import china_stack
 from image_mirror.cli.errors import NoAnswerError
@@ -229,7 +230,7 @@ def _post(url: str, body: bytes) -> Reply | Silence:
     opener = urllib.request.build_opener(_NoRedirect)
     began = time.monotonic()
     try:
-        with opener.open(request, timeout=_TIMEOUT) as answer:
+        with requests_log.logged(f"POST {masked(url)}"), opener.open(request, timeout=_TIMEOUT) as answer:
             return Reply(answer.status, answer.read(_LONGEST), time.monotonic() - began)
     except urllib.error.HTTPError as error:
         with error:

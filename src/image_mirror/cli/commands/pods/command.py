@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from image_mirror.cli import completion
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.commands.pods.groups import Group, grouped, shown, summary
 from image_mirror.cli.commands.pods.one import full, read_one
@@ -38,7 +39,10 @@ from image_mirror.cli.pod_reading import (
 
 
 def pods(
-    pod: Annotated[str | None, typer.Argument(metavar="POD", help="One pod, to show it in full.")] = None,
+    pod: Annotated[
+        str | None,
+        typer.Argument(metavar="POD", help="One pod, to show it in full.", autocompletion=completion.pods),
+    ] = None,
     namespace: Namespace = None,
     all_namespaces: AllNamespaces = False,
     selector: Selector = None,

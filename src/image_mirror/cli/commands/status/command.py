@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
+from image_mirror.cli import completion
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.commands.status.build import BuildDetails, ask
 from image_mirror.cli.commands.status.records import by_attention, full, listing, record_row, summary, table
@@ -35,7 +36,11 @@ from image_mirror.table import Records
 def status(
     image: Annotated[
         str | None,
-        typer.Argument(metavar="IMAGE|GLOB", help="One image, to show it in full; or a quoted pattern."),
+        typer.Argument(
+            metavar="IMAGE|GLOB",
+            help="One image, to show it in full; or a quoted pattern.",
+            autocompletion=completion.images,
+        ),
     ] = None,
     states: Annotated[
         list[Status] | None,
