@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import assert_never
 
 from image_mirror import messages
 from image_mirror.decisions import Copy, Decision, Leave, Mirror, Restore, Rewrite, copy_of, replaces_image
@@ -12,8 +12,8 @@ from image_mirror.pod_images import ORIGINALS, ImageField, annotations, image_fi
 from image_mirror.record import MINUTE, MOST_ATTEMPTS, Policy, Record, retry_pause
 from image_mirror.reference import Destination
 from image_mirror.review import Json, Review
+from image_mirror.swap_when import SwapWhen
 
-SwapWhen = Literal["always", "copied"]
 _CODE = re.compile(r"[A-Z][A-Z_]{1,39}")  # of a build's result, such as NOT_FOUND
 _MOST_ANNOTATIONS = 262_144  # bytes of all keys and values: apimachinery, TotalAnnotationSizeLimitB
 
@@ -56,7 +56,8 @@ def apply_records(
     """Return the images that change, each with its new image, and the warnings.
 
     An image whose copy has no record in `records` stays as written: its pod names too many. None is a record that
-    cannot be used: its image stays as written too. `now` is in milliseconds since the epoch.
+    cannot be used, or that there is not if `swap_when` is paused: its image stays as written too. `now` is in
+    milliseconds since the epoch.
     """
     changes: dict[ImageField, str] = {}
     warnings: list[str] = []
@@ -75,6 +76,12 @@ def apply_records(
                 too_many.add(destination)
             case Copy(destination=destination):
                 record = records[destination]
+                if swap_when == "paused":
+                    if record is not None and record.is_active and record.digest is not None:
+                        changes[field] = str(destination)
+                    else:
+                        warnings.append(messages.not_requested(field.image))
+                    continue
                 if record is None:
                     warnings.append(messages.left_unchanged(field.image, "its record in the table cannot be used"))
                     continue
@@ -96,7 +103,7 @@ def apply_records(
                 assert_never(decision)
     # The first, because only ten are shown.
     first = [messages.too_many(len(too_many))] if too_many else []
-    return changes, messages.at_most_ten([*first, *warnings])
+    return changes, [*first, *warnings]
 
 
 def latest_result(record: Record) -> str:

@@ -35,9 +35,12 @@ def requester(review: Review) -> str | None:
 
 
 def named_copies(
-    copy_requests: Iterable[CopyRequest], records: Mapping[Destination, Record | None]
+    copy_requests: Iterable[CopyRequest], records: Mapping[Destination, Record | None], *, paused: bool = False
 ) -> tuple[list[Json], int]:
-    """Return the source, the copy and the state of each copy with a record, and how many more there are than fit."""
+    """Return the source, the copy and the state of each copy with a record, and how many more there are than fit.
+
+    None is a record that cannot be used, or that there is not if `paused`.
+    """
     named: list[Json] = []
     room, omitted = _LONGEST, 0
     for request in copy_requests:
@@ -45,6 +48,8 @@ def named_copies(
         if destination not in records:
             continue
         record = records[destination]
+        if record is None and paused:
+            continue
         state = str(record.status or "NONE") if record else "UNUSABLE"
         each = {"image": str(request.copy.source), "copy": destination.by_tag, "state": state}
         room -= len(json.dumps(each))

@@ -21,6 +21,16 @@ def copied_later(image: str) -> str:
     return _fit(image, " is being copied to ECR; this pod keeps the source, later pods get the copy")
 
 
+def not_requested(image: str) -> str:
+    """Return the warning that this pod keeps the source, because no copy is there or requested (SwapWhen=paused)."""
+    return _fit(image, " stays as written: ECR has no copy, and image-mirror is paused, so none is requested")
+
+
+def unknown_swap_when(value: str) -> str:
+    """Return the warning that a pod's label for SwapWhen has an unknown `value`, "" if it is no text."""
+    return _fit(value, " is no value of the label image-mirror/swap-when (always, copied, paused) and is ignored")
+
+
 def refused(image: str, reason: str, attempts: int, most: int, *, waits: bool) -> str:
     """Return the warning that a copy was refused `attempts` times, at `most` of which it ends, and is tried again.
 

@@ -133,6 +133,28 @@ class Recorder:
         calls += [(request.copy.destination, partial(self._read, request, now)) for request in unread[:_MOST_READ]]
         return existing | self._answers(calls, deadline, seconds, now, remember=not dry_run)
 
+    def existing(
+        self, copy_requests: Sequence[CopyRequest], *, now: int, seconds: float
+    ) -> dict[Destination, Record | None]:
+        """Return the records that these copies have, within `seconds`, None for a copy without one. Writes nothing.
+
+        A damaged record is returned as its repair would leave it. Of the copies that are not known, as many are read as
+        `record` writes and reads; all others are left out. Raises NotRecordedError.
+        """
+        deadline = monotonic() + seconds
+        found: dict[Destination, Record | None] = {}
+        unread: list[CopyRequest] = []
+        for request in copy_requests:
+            record = self._known.get(request.copy.destination, now)
+            if record is None:
+                unread.append(request)
+            else:
+                found[request.copy.destination] = record
+        unread = unread[: self._max_new + _MOST_READ]
+        calls = [(request.copy.destination, partial(self._existing, request, now)) for request in unread]
+        found |= {request.copy.destination: None for request in unread}
+        return found | self._answers(calls, deadline, seconds, now, remember=False)
+
     def _answers(
         self,
         calls: Sequence[tuple[Destination, Callable[[], Record | None]]],
@@ -215,6 +237,15 @@ class Recorder:
         record = known or self._records.get(fresh.repo, fresh.tag) or fresh
         sound = repaired(record, fresh.source, fresh.requested_at, self._policy)
         return self._renew(sound, fresh, request) or sound
+
+    def _existing(self, request: CopyRequest, now: int) -> Record | None:
+        record = self._records.get(request.copy.destination.repo, request.copy.destination.tag)
+        if record is None:
+            return None
+        sound = repaired(record, str(request.copy.source.pinned), now, self._policy)
+        if sound is record:  # `record` would believe what is remembered, and not repair it
+            self._known.put(request.copy.destination, record, now)
+        return sound
 
     def _read(self, request: CopyRequest, now: int) -> Record | None:
         """Return the record, or None if there is none, or if only a write, which is not made, would help."""

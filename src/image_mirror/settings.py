@@ -3,13 +3,13 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from image_mirror.admission import SwapWhen
 from image_mirror.decisions import Mirror
 from image_mirror.record import DAY, HOUR, MINUTE, Policy
 from image_mirror.reference import PREFIX
 from image_mirror.rules import DEFAULT_RULES, parse_rules
+from image_mirror.swap_when import SwapWhen, parse_swap_when
 
 _REGISTRY = re.compile(r"[0-9]{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(\.cn)?|localhost:[0-9]+")
 
@@ -118,12 +118,6 @@ def _flag(text: str) -> bool:
     return text == "true"
 
 
-def _swap_when(text: str) -> SwapWhen:
-    if text not in ("always", "copied"):
-        raise ValueError("must be always or copied")
-    return cast("SwapWhen", text)
-
-
 def _accounts(text: str) -> tuple[str, ...]:
     accounts = tuple(account for account in re.split(r"[,\s]+", text) if account)
     if not all(re.fullmatch(r"[0-9]{12}", account) for account in accounts):
@@ -138,7 +132,7 @@ _VARIABLES: Mapping[str, tuple[Callable[[str], Any], str | None]] = {
     "ECR_REGISTRY": (parse_registry, None),
     "REPOSITORY_PREFIX": (parse_prefix, "mirror"),
     "MIRROR_RULES": (parse_rules, DEFAULT_RULES),
-    "SWAP_WHEN": (_swap_when, "always"),
+    "SWAP_WHEN": (parse_swap_when, "always"),
     "MAX_NEW_IMAGES": (_positive, "50"),
     "BUILD_QUOTA": (_positive, "20"),
     "RETRY_FAILED_MINUTES": (_count, "60"),

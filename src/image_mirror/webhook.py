@@ -13,11 +13,13 @@ from image_mirror.audit import audit_annotations, named_copies, requester
 from image_mirror.aws import CallLimits, connect
 from image_mirror.counts import Counts
 from image_mirror.decisions import copy_of
+from image_mirror.messages import at_most_ten
 from image_mirror.metrics import Metric
 from image_mirror.pod_images import new_images, skip_reason
 from image_mirror.recorder import KnownRecords, NotRecordedError, Recorder
 from image_mirror.review import BadReviewError, Response, answer, parse_review, refuse, seconds_left, unavailable
 from image_mirror.settings import Settings
+from image_mirror.swap_when import swap_when_of
 from image_mirror.table import Records
 
 _logger = Logger(service="webhook")
@@ -45,29 +47,33 @@ class Webhook:
         if not review.object or skip_reason(review.object):
             return answer(review, [], [])
         mirror, policy = self._settings.mirror, self._settings.policy
+        swap_when, warned = swap_when_of(event, review.object, self._settings.swap_when)
         decisions = new_images(review, mirror)
         seconds = self._clock()
         now, left = int(seconds * 1000), seconds_left(event, seconds)
         requests, requested_by = copy_requests(decisions), requester(review)
-        records = self._recorder.record(
-            requests,
-            now=now,
-            seconds=left,
-            dry_run=review.dry_run,
-            requested_by=requested_by,
-            placed=copies_placed(decisions, mirror),
-        )
-        changes, warnings = apply_records(decisions, records, self._settings.swap_when, policy, now)
+        if swap_when == "paused":
+            records = self._recorder.existing(requests, now=now, seconds=left)
+        else:
+            records = self._recorder.record(
+                requests,
+                now=now,
+                seconds=left,
+                dry_run=review.dry_run,
+                requested_by=requested_by,
+                placed=copies_placed(decisions, mirror),
+            )
+        changes, warnings = apply_records(decisions, records, swap_when, policy, now)
         if rewrites := sum(copy_of(decisions[field]) is not None for field in changes):
             _counts.add(Metric.REWRITES, rewrites)
-        named, omitted = named_copies(requests, records)
+        named, omitted = named_copies(requests, records, paused=swap_when == "paused")
         too_many = len(requests) - len(records)
         if named or too_many:
             fields = {"requested_by": requested_by, "copies": named, "omitted": omitted, "dry_run": review.dry_run}
             fields |= {"too_many": too_many} if too_many else {}
             _logger.info("copies named", extra=fields)
         patch = make_patch(review, decisions, changes, mirror)
-        return answer(review, patch, warnings, audit_annotations(named, omitted))
+        return answer(review, patch, at_most_ten([*warned, *warnings]), audit_annotations(named, omitted))
 
 
 @cache

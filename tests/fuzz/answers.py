@@ -68,6 +68,7 @@ def check_calls(request: Json, table: Table, scenario: Scenario) -> None:
         assert (record.status, record.attempts, record.due_at) == ("REQUESTED", 0, NOW)
         assert re.fullmatch(r"[a-z0-9-]{1,63}(/[A-Za-z0-9]{1,63}/[A-Za-z0-9.:_-]{1,253})?|", record.requested_by or "")
     assert not table.written or request.get("dryRun") is not True, "a dry run wrote a record"
+    assert not table.written or not _is_paused(request, scenario), "a pause wrote a record"
 
 
 def check_patch(patch: list[Json], request: Json, table: Table, scenario: Scenario) -> None:
@@ -94,6 +95,8 @@ def check_patch(patch: list[Json], request: Json, table: Table, scenario: Scenar
                 not is_copy or request.get("dryRun") is True or table.has_active_record(destination(full_name(text)))
             )
             assert recorded, f"{value} is in the patch and not recorded"
+            if is_copy and _is_paused(request, scenario):
+                assert table.has_copy(destination(full_name(text))), f"{value} is in the patch of a pause, not in ECR"
     if not subresource:
         _check_originals(patched, request, noted)
 
@@ -123,6 +126,14 @@ def _concerns_us(request: Json) -> bool:
     labels = request["object"]["metadata"].get("labels")
     opted_out = isinstance(labels, dict) and labels.get("image-mirror/skip") == "true"
     return not opted_out and "kubernetes.io/config.mirror" not in _annotations(request["object"])
+
+
+def _is_paused(request: Json, scenario: Scenario) -> bool:
+    """Return whether nothing may be written for this pod: by its label, or else the route, or else SwapWhen."""
+    labels = request["object"]["metadata"].get("labels")
+    label = labels.get("image-mirror/swap-when") if isinstance(labels, dict) else None
+    asked = (label, scenario.route.removeprefix("/"), scenario.swap_when)
+    return next(value for value in asked if value in ("always", "copied", "paused")) == "paused"
 
 
 def _old_images(request: Json) -> dict[Key, str]:

@@ -38,16 +38,18 @@ def event_of(data: bytes) -> tuple[Json, Scenario]:
     text = base64.b64encode(body).decode() if encoding & ENCODED else body.decode(errors="surrogateescape")
     query_text = query.decode(errors="replace")
     lines = (line.partition(":") for line in headers.decode(errors="replace").splitlines())
+    chosen = SCENARIOS[scenario % len(SCENARIOS)]
+    path = f"/token{chosen.route}"
     event: Json = {
         "version": "2.0",
-        "routeKey": "POST /token",
-        "rawPath": "/token",
+        "routeKey": f"POST {path}",
+        "rawPath": path,
         "rawQueryString": query_text,
         "headers": {name.strip().lower(): value.strip() for name, _, value in lines},
-        "requestContext": {"http": {"method": "POST", "path": "/token"}, "timeEpoch": NOW},
+        "requestContext": {"http": {"method": "POST", "path": path}, "timeEpoch": NOW},
         "isBase64Encoded": bool(encoding & MARKED),
     }
     parameters = dict(parse_qsl(query_text, keep_blank_values=True))
     # The gateway leaves out empty parts.
     event |= {name: value for name, value in (("queryStringParameters", parameters), ("body", text)) if value}
-    return event, SCENARIOS[scenario % len(SCENARIOS)]
+    return event, chosen

@@ -16,6 +16,7 @@ from image_mirror.rules import Rule, Rules, parse_rules
 from image_mirror.table import Records
 
 _decide, _record, _new_images, _make_patch = Mirror.decide, Recorder.record, pod_images.new_images, admission.make_patch
+_apply = admission.apply_records
 _answer, _originals, _known = review.answer, admission._originals, recorder.KnownRecords.get
 _image_fields = pod_images.image_fields
 _ANY = parse_rules("*.io").entries[0]
@@ -45,6 +46,14 @@ def _patch_of_labels(*arguments: Any) -> list[Json]:
 
 def _bug(pod: Json) -> str | None:
     return "opted out" if pod["metadata"]["labels"].get("image-mirror/skip") == "true" else None
+
+
+def _recording(self: Recorder, wanted: Any, **more: Any) -> Any:
+    return _record(self, wanted, dry_run=False, **more)
+
+
+def _as_always(decisions: Any, records: Any, _: str, *more: Any) -> Any:
+    return _apply(decisions, {copy: record for copy, record in records.items() if record}, "always", *more)
 
 
 def _copied(self: recorder.KnownRecords, *arguments: Any) -> Record | None:
@@ -81,6 +90,8 @@ MISTAKES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "writing in a dry run": lambda: patch.object(
         Recorder, "record", lambda self, wanted, **more: _record(self, wanted, **more | {"dry_run": False})
     ),
+    "writing in a pause": lambda: patch.object(Recorder, "existing", _recording),
+    "using in a pause what is not in ECR": lambda: patch.object(webhook, "apply_records", _as_always),
     "changing what is never pulled": lambda: patch.object(webhook, "new_images", _pulling_all),
     "changing what an update does not change": lambda: patch.object(webhook, "new_images", _always_new),
     "changing what has opted out": lambda: patch.object(webhook, "skip_reason", lambda _: None),

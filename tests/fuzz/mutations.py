@@ -21,7 +21,7 @@ _ENVELOPE = frozenset(
 _PODS = frozenset(
     (
         "metadata spec annotations labels containers initContainers ephemeralContainers volumes name image reference "
-        f"imagePullPolicy pullPolicy {ORIGINALS} image-mirror/skip kubernetes.io/config.mirror"
+        f"imagePullPolicy pullPolicy {ORIGINALS} image-mirror/skip image-mirror/swap-when kubernetes.io/config.mirror"
     ).split()
 )
 TEXTS = (
@@ -33,6 +33,8 @@ TEXTS = (
         "true",
         "Always",
         "Never",
+        "always",
+        "paused",
         "CREATE",
         "UPDATE",
         "DELETE",
@@ -169,7 +171,10 @@ def _splice(within: Any, key: Any, dice: Random) -> None:
     }
     part: dict[str, Any] = {
         "annotations": {ORIGINALS: _originals(dice), "b": dice.choice((dice.choice(TEXTS), TEXTS[-1]))},
-        "labels": {"image-mirror/skip": dice.choice(("true", "false", True, ""))},
+        "labels": {
+            "image-mirror/skip": dice.choice(("true", "false", "false", True, "")),
+            "image-mirror/swap-when": dice.choice(("always", "copied", "paused", "pause", "", True)),
+        },
         "containers": [container, {"name": "b", "image": dice.choice(IMAGES)}],
         "ephemeralContainers": [container],
         "volumes": [{"name": name, "image": {"reference": image, "pullPolicy": dice.choice(("Always", "Never"))}}],

@@ -6,10 +6,10 @@ from typing import Any, cast
 
 from fuzz.reading import REGISTRY
 from fuzz.table import NOW, State, Table
-from image_mirror.admission import SwapWhen
 from image_mirror.recorder import KnownRecords, Recorder
 from image_mirror.rules import DEFAULT_RULES
 from image_mirror.settings import Settings
+from image_mirror.swap_when import SwapWhen
 from image_mirror.table import Records
 from image_mirror.webhook import Webhook
 
@@ -25,11 +25,15 @@ _EACH: tuple[State, ...] = (
 
 @dataclass(frozen=True)
 class Scenario:
-    """The rules, SwapWhen, and the content of the table: each item is in one of the states `before`."""
+    """The rules, SwapWhen, the content of the table, and the route that is called.
+
+    Each item of the table is in one of the states `before`; the route is /token and `route`.
+    """
 
     rules: str = DEFAULT_RULES
     swap_when: SwapWhen = "always"
     before: tuple[State, ...] = ("absent",)
+    route: str = ""
 
     @property
     def refuses(self) -> bool:
@@ -44,6 +48,8 @@ SCENARIOS = (
     Scenario(before=_EACH),
     Scenario(_REWRITES),
     Scenario(_REWRITES, "copied", _EACH),
+    Scenario(swap_when="paused", before=tuple(state for state in _EACH if state != "refused")),
+    Scenario(before=_EACH, route="/paused"),
     # Rules about the registry of the copies itself.
     Scenario(f"*.{REGISTRY.partition('.')[2]} {REGISTRY} *.io docker.io/library", before=("absent", "copied")),
 )

@@ -37,6 +37,11 @@ class Table:
         item = self._item(key)
         return item is not None and to_record(item).is_active
 
+    def has_copy(self, key: Key) -> bool:
+        """Return whether there is a record of a copy that exists."""
+        item = self._item(key)
+        return item is not None and to_record(item).digest is not None
+
     def get_item(self, **request: Any) -> dict[str, Any]:
         with self._lock:
             item = self._asked(request["Key"], "GetItem")

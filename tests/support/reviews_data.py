@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import jsonpatch
 
-from image_mirror.admission import CopyRequest, SwapWhen
+from image_mirror.admission import CopyRequest
 from image_mirror.decisions import Mirror
 from image_mirror.pod_images import ORIGINALS
 from image_mirror.record import Policy, Record, Status
 from image_mirror.reference import Destination
 from image_mirror.review import Json, Response
 from image_mirror.settings import Settings
+from image_mirror.swap_when import SwapWhen
 from image_mirror.webhook import Webhook
 from support.cloud import ENVIRONMENT
 
@@ -85,18 +86,23 @@ def review_of(pod: Json, old: Json | None = None, *, subresource: str = "", **re
 
 
 def event_of(
-    body: Json | str, *, timeout: str = "10s", time_epoch: int = 1_790_000_000_000, encoded: bool = False
+    body: Json | str,
+    *,
+    timeout: str = "10s",
+    time_epoch: int = 1_790_000_000_000,
+    encoded: bool = False,
+    path: str = "/token",
 ) -> Json:
-    """Wrap a body as the HTTP API does (payload 2.0), base64 where `encoded`."""
+    """Wrap a body as the HTTP API does (payload 2.0), base64 where `encoded`; `path` is that of a route."""
     text = body if isinstance(body, str) else json.dumps(body)
     return {
         "version": "2.0",
-        "routeKey": "POST /token",
-        "rawPath": "/token",
+        "routeKey": f"POST {path}",
+        "rawPath": path,
         "rawQueryString": f"timeout={timeout}",
         "headers": {"content-type": "application/json", "accept-encoding": "gzip"},
         "queryStringParameters": {"timeout": timeout},
-        "requestContext": {"http": {"method": "POST", "path": "/token"}, "timeEpoch": time_epoch},
+        "requestContext": {"http": {"method": "POST", "path": path}, "timeEpoch": time_epoch},
         "body": base64.b64encode(text.encode()).decode() if encoded else text,
         "isBase64Encoded": encoded,
     }
@@ -150,6 +156,9 @@ class ActiveRecords:
     def record(self, wanted: Sequence[CopyRequest], **_: object) -> dict[Destination, Record]:
         return dict(self.records(wanted))
 
+    def existing(self, wanted: Sequence[CopyRequest], **_: object) -> dict[Destination, Record | None]:
+        return {request.copy.destination: None for request in wanted} | dict(self.records(wanted))
+
 
 @dataclass(frozen=True)
 class Admitted:
@@ -180,9 +189,9 @@ def images_of(pod: Json) -> dict[str, str]:
     return images | {f"volumes/{volume['name']}": volume["image"]["reference"] for volume in with_image}
 
 
-def admit(review: Json, records: Lookup = REQUESTED, **options: Any) -> Admitted:
+def admit(review: Json, records: Lookup = REQUESTED, *, path: str = "/token", **options: Any) -> Admitted:
     """Send a review, check the form of the answer, and apply its patch. A patch that does not apply raises."""
-    answered = respond(event_of(review), records, **options)
+    answered = respond(event_of(review, path=path), records, **options)
     assert answered["statusCode"] == 200
     body = json.loads(answered["body"])
     response = body["response"]

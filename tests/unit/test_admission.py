@@ -12,14 +12,15 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from image_mirror.admission import CopyRequest, SwapWhen, copies_placed, copy_requests
+from image_mirror.admission import CopyRequest, copies_placed, copy_requests
 from image_mirror.decisions import Copy, Mirror, Rewrite
-from image_mirror.messages import at_most_ten, copied_later, copying, failed, refused, restored, too_many
+from image_mirror.messages import at_most_ten, copied_later, copying, failed, not_requested, refused, restored, too_many
 from image_mirror.pod_images import ORIGINALS, new_images
 from image_mirror.record import MINUTE, Policy, Record, Status
 from image_mirror.reference import Destination
 from image_mirror.review import BadReviewError, Json, parse_review
 from image_mirror.rules import parse_rules
+from image_mirror.swap_when import SwapWhen
 from support.reviews_data import (
     COPIED,
     DIGEST,
@@ -251,6 +252,13 @@ def test_a_placeholder_that_another_webhook_fills_in_is_then_looked_at() -> None
         pytest.param(Status.REQUESTED, DIGEST, "copied", True, None, id="copied-refresh-requested"),
         pytest.param(Status.COPYING, DIGEST, "copied", True, None, id="copied-refreshing"),
         pytest.param(Status.FAILED, None, "copied", False, failed, id="copied-failed"),
+        pytest.param(Status.REQUESTED, None, "paused", False, not_requested, id="paused-requested"),
+        pytest.param(Status.COPYING, None, "paused", False, not_requested, id="paused-copying"),
+        pytest.param(None, None, "paused", False, not_requested, id="paused-not-adopted"),
+        pytest.param(Status.COPIED, DIGEST, "paused", True, None, id="paused-copied"),
+        pytest.param(Status.REQUESTED, DIGEST, "paused", True, None, id="paused-refresh-requested"),
+        pytest.param(Status.COPYING, DIGEST, "paused", True, None, id="paused-refreshing"),
+        pytest.param(Status.FAILED, None, "paused", False, not_requested, id="paused-failed"),
     ],
 )
 def test_the_record_and_swap_when_say_whether_the_image_changes(

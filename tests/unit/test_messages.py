@@ -11,9 +11,11 @@ from image_mirror.messages import (
     copying,
     failed,
     left_unchanged,
+    not_requested,
     refused,
     restored,
     too_many,
+    unknown_swap_when,
 )
 from image_mirror.reference import InvalidReferenceError, NoDestinationError, destination_of, parse_reference
 from support.reviews_data import DIGEST, MIRROR
@@ -38,6 +40,16 @@ any_text = (
             copied_later("gcr.io/x:1"),
             "gcr.io/x:1 is being copied to ECR; this pod keeps the source, later pods get the copy",
             id="copied-later",
+        ),
+        pytest.param(
+            not_requested("gcr.io/x:1"),
+            "gcr.io/x:1 stays as written: ECR has no copy, and image-mirror is paused, so none is requested",
+            id="not-requested",
+        ),
+        pytest.param(
+            unknown_swap_when("pause"),
+            "pause is no value of the label image-mirror/swap-when (always, copied, paused) and is ignored",
+            id="unknown-swap-when",
         ),
         pytest.param(
             failed("gcr.io/x:1", "NOT_FOUND", 60),
@@ -89,7 +101,8 @@ def test_a_short_warning_says_what_happens_in_full(warning: str, text: str) -> N
 def test_a_warning_is_one_printable_line_of_at_most_120_characters(image: str, reason: str, minutes: int) -> None:
     of_refusal = (refused(image, reason, minutes, 5, waits=waits) for waits in (True, False))
     others = (copying(image), copied_later(image), failed(image, reason, minutes), left_unchanged(image, reason))
-    for warning in (*others, *of_refusal, restored(image), too_many(minutes + 1)):
+    of_swap_when = (not_requested(image), unknown_swap_when(image))
+    for warning in (*others, *of_refusal, *of_swap_when, restored(image), too_many(minutes + 1)):
         assert 0 < len(warning) <= 120
         assert warning.isprintable()
         warning.encode()

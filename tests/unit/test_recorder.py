@@ -200,6 +200,76 @@ def test_a_record_removed_while_it_is_renewed_is_created_again(
     assert [to_record(item) for item in cloud.items()] == [record]
 
 
+# ---- a pause ----
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"status": Status.COPIED, "digest": DIGEST}, id="copied"),
+        pytest.param({"status": Status.COPIED, "digest": DIGEST, "requested_at": NOW - 9 * DAY}, id="refresh-due"),
+        pytest.param({"status": Status.FAILED, "updated_at": NOW - 9 * DAY, "due_at": None}, id="retry-due"),
+    ],
+)
+def test_a_pause_returns_the_record_as_it_is_and_renews_nothing(
+    cloud: Cloud, records: CountingRecords, recorder: Recorder, changes: dict[str, Any]
+) -> None:
+    record = put_record(cloud, **changes)
+    before, request = cloud.items(), copy_request(pull_always=True)
+    assert recorder.existing([request], now=NOW, seconds=60) == {request.copy.destination: record}
+    assert (records.calls, cloud.items()) == (["get"], before)
+
+
+def test_a_pause_creates_no_record(cloud: Cloud, records: CountingRecords, recorder: Recorder) -> None:
+    request = copy_request()
+    assert recorder.existing([request], now=NOW, seconds=60) == {request.copy.destination: None}
+    assert (records.calls, cloud.items()) == (["get"], [])
+    assert record_all(recorder, request)[0].status is Status.REQUESTED, "the end of the pause has it requested"
+
+
+def test_a_pause_uses_a_damaged_record_as_its_repair_would_leave_it_and_does_not_write_it(
+    cloud: Cloud, records: CountingRecords, recorder: Recorder
+) -> None:
+    request = copy_request(pull_always=True)
+    put_record(cloud, status=Status.COPIED, digest=DIGEST, due_at=None)
+    before = cloud.items()
+    for _ in range(2):
+        [found] = recorder.existing([request], now=NOW, seconds=60).values()
+        assert found is not None
+        assert (found.digest, found.due_at) == (DIGEST, NOW)
+    assert (records.calls, cloud.items()) == (["get", "get"], before), "it is not remembered, so that it is repaired"
+    record_all(recorder, request)
+    assert "due_at" in cloud.items()[0]
+
+
+def test_a_pause_reads_a_known_record_once_a_minute(cloud: Cloud, records: CountingRecords, recorder: Recorder) -> None:
+    request, record = copy_request(), put_record(cloud, status=Status.COPIED, digest=DIGEST)
+    for now in (NOW, NOW + 59_999):
+        assert recorder.existing([request], now=now, seconds=60) == {request.copy.destination: record}
+    assert records.calls == ["get"]
+    recorder.existing([request], now=NOW + 60_000, seconds=60)
+    assert records.calls == ["get", "get"]
+    assert record_all(recorder, request, now=NOW + 60_000) == [record]
+
+
+def test_a_pause_reads_as_many_records_as_an_admission_writes_and_reads(records: CountingRecords) -> None:
+    requests = [copy_request(f"gcr.io/a:{number}") for number in range(300)]
+    found = Recorder(records, Policy(), KnownRecords(), 50).existing(requests, now=NOW, seconds=60)
+    assert list(found) == [each.copy.destination for each in requests[:250]]
+    assert records.calls == ["get"] * 250
+
+
+def test_a_pause_whose_table_does_not_answer_leaves_the_decision_to_the_failure_policy(
+    records: CountingRecords, recorder: Recorder
+) -> None:
+    records.error = ClientError({"Error": {"Code": "InternalServerError"}}, "GetItem")
+    with pytest.raises(NotRecordedError):
+        recorder.existing([copy_request()], now=NOW, seconds=60)
+
+
+# ---- a dry run ----
+
+
 def test_a_dry_run_returns_what_would_be_recorded_and_writes_nothing(
     cloud: Cloud, records: CountingRecords, recorder: Recorder
 ) -> None:

@@ -5,6 +5,7 @@ import pytest
 from image_mirror.record import HOUR, MINUTE
 from image_mirror.rules import DEFAULT_RULES, parse_rules
 from image_mirror.settings import Settings, SettingsError
+from image_mirror.swap_when import VALUES
 from support.cloud import ENVIRONMENT
 
 
@@ -34,6 +35,11 @@ def test_one_error_names_all_that_is_missing() -> None:
 def test_an_empty_variable_counts_as_missing() -> None:
     with pytest.raises(SettingsError, match="DDB_TABLE_NAME is missing"):
         Settings.from_env({**ENVIRONMENT, "DDB_TABLE_NAME": ""})
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_swap_when_has_each_of_its_values(value: str) -> None:
+    assert Settings.from_env({**ENVIRONMENT, "SWAP_WHEN": value}).swap_when == value
 
 
 def test_one_error_names_all_that_is_wrong() -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from botocore.exceptions import ClientError
 from image_mirror import webhook
 from image_mirror.counts import Counts
 from image_mirror.messages import restored
-from image_mirror.record import new_record
+from image_mirror.record import Status, new_record
 from image_mirror.reference import destination_of, parse_reference
 from image_mirror.table import Records, to_record
 from support.cloud import REGISTRY, Cloud
@@ -244,6 +245,29 @@ def test_swap_when_copied_keeps_the_source_until_the_copy_has_arrived(
     assert "warnings" not in response
 
 
+def test_the_paused_route_uses_what_is_copied_and_writes_nothing(cloud: Cloud) -> None:
+    sent = review("create-pod")
+    paused = event(sent) | {"routeKey": "POST /token/paused"}
+    response = call(paused)[1]["response"]
+    assert cloud.items() == []
+    assert "patch" not in response
+    assert [text.partition(" ")[2] for text in response["warnings"]] == [
+        "stays as written: ECR has no copy, and image-mirror is paused, so none is requested"
+    ] * 4
+    call(event(sent))
+    for item in cloud.items()[:1]:
+        records = Records(cloud.dynamodb, "ImageListTable")
+        record = to_record(item)
+        digest = record.tag.removeprefix("digest-").replace("sha256-", "sha256:") if record.by_digest else PINNED
+        records.replace(record, replace(record, status=Status.COPIED, digest=digest))
+    before = cloud.items()
+    webhook.load.cache_clear()
+    response = call(paused)[1]["response"]
+    assert len(response["warnings"]) == 3
+    assert [each["op"] for each in json.loads(base64.b64decode(response["patch"]))] == ["replace", "add"]
+    assert cloud.items() == before
+
+
 @pytest.mark.parametrize("skipped", ["label", "mirror pod"])
 def test_a_skipped_pod_is_answered_without_a_patch_or_a_record(cloud: Cloud, skipped: str) -> None:
     sent = review("create-pod")
@@ -373,7 +397,7 @@ def test_images_that_an_operator_has_requested_are_used_as_far_as_they_are_read(
 
 @pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("instance", ["warm", "cold"])
-@pytest.mark.parametrize("swap_when", ["always", "copied"])
+@pytest.mark.parametrize("swap_when", ["always", "copied", "paused"])
 def test_an_api_server_that_calls_again_for_a_big_pod_changes_nothing(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch, instance: str, swap_when: str
 ) -> None:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from image_mirror.admission import SwapWhen, latest_result
+from image_mirror.admission import latest_result
 from image_mirror.cli.held_copies import Held
 from image_mirror.cli.kubelet import Said
 from image_mirror.cli.output import span
 from image_mirror.cli.plan import Explanation
 from image_mirror.record import DAY, MINUTE, MOST_ATTEMPTS, Record, Status
+from image_mirror.swap_when import SwapWhen
 
 _SLOT_AFTER = 2 * MINUTE  # a build that can start does so within a minute
 RECREATE = "recreate the pod (kubectl rollout restart)"

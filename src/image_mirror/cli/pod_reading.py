@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
-from image_mirror.admission import SwapWhen
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.errors import NoAnswerError, describe_aws_error
 from image_mirror.cli.held_copies import Held, look_up
@@ -40,6 +39,7 @@ from image_mirror.reference import (
 )
 from image_mirror.review import Json
 from image_mirror.rules import DEFAULT_RULES, parse_rules
+from image_mirror.swap_when import SwapWhen
 
 LIVING = "status.phase!=Succeeded,status.phase!=Failed"
 PENDING = "status.phase=Pending"

@@ -13,6 +13,7 @@ from image_mirror.reconciler import RESERVE
 from image_mirror.reference import PREFIX
 from image_mirror.rules import DEFAULT_RULES, parse_rules
 from image_mirror.settings import Settings
+from image_mirror.swap_when import VALUES
 from image_mirror.table import DUE_INDEX, STATE_REPO
 from support.templates import ROOT, sam_template, webhook_configuration
 
@@ -64,9 +65,15 @@ def test_the_table_has_the_stream_and_the_one_index_that_the_code_reads() -> Non
 # ---- the webhook's way in ----
 
 
-def test_the_only_route_is_post_to_the_token() -> None:
-    routes = [each for each in RESOURCES.values() if each["Type"] == "AWS::ApiGatewayV2::Route"]
-    assert [route["Properties"]["RouteKey"] for route in routes] == [{"Fn::Sub": "POST /${WebhookToken}"}]
+def routes() -> dict[str, Json]:
+    """Return the properties of each route, by its logical ID."""
+    return {name: each["Properties"] for name, each in RESOURCES.items() if each["Type"] == "AWS::ApiGatewayV2::Route"}
+
+
+def test_the_only_routes_are_post_to_the_token_and_one_for_each_value_of_swap_when() -> None:
+    keys = {name: route["RouteKey"]["Fn::Sub"] for name, route in routes().items()}
+    assert keys.pop("WebhookRoute") == "POST /${WebhookToken}"
+    assert keys == {f"WebhookRoute{value.title()}": f"POST /${{WebhookToken}}/{value}" for value in VALUES}
     assert "Events" not in RESOURCES["ApiFunction"]["Properties"], "an event would create a second API"
     assert RESOURCES["WebhookIntegration"]["Properties"]["PayloadFormatVersion"] == "2.0"
     stage = RESOURCES["WebhookStage"]["Properties"]
@@ -83,11 +90,16 @@ def test_the_token_is_asked_for_hidden_and_long() -> None:
 
 def test_the_token_is_in_the_route_and_the_one_output_and_nowhere_else() -> None:
     places = [name for name, each in RESOURCES.items() if "${WebhookToken}" in json.dumps(each)]
-    assert places == ["WebhookRoute"]
+    assert places == list(routes())
     assert [name for name, each in TEMPLATE["Outputs"].items() if "WebhookToken" in json.dumps(each)] == [
         "APIGatewayURL"
     ]
     assert "WebhookToken" not in json.dumps(TEMPLATE["Globals"])
+
+
+def test_the_parameter_and_the_output_have_the_values_that_the_webhook_knows() -> None:
+    assert PARAMETERS["SwapWhen"]["AllowedValues"] == list(VALUES)
+    assert TEMPLATE["Outputs"]["SwapWhenRoutes"]["Value"] == ", ".join(VALUES)
 
 
 def test_the_url_of_the_output_is_the_route() -> None:
@@ -137,7 +149,9 @@ def test_each_function_has_its_own_role_and_the_gateway_reaches_the_webhook_alon
     uri = RESOURCES["WebhookIntegration"]["Properties"]["IntegrationUri"]["Fn::Sub"]
     assert uri.endswith("/functions/${ApiFunction.Arn}/invocations")
     assert RESOURCES["WebhookPermission"]["Properties"]["FunctionName"] == {"Ref": "ApiFunction"}
-    assert RESOURCES["WebhookRoute"]["Properties"]["Target"] == {"Fn::Sub": "integrations/${WebhookIntegration}"}
+    for route in routes().values():
+        assert route["Target"] == {"Fn::Sub": "integrations/${WebhookIntegration}"}
+        assert route["ApiId"] == {"Ref": "WebhookApi"}
 
 
 def test_each_function_has_the_time_that_it_needs() -> None:
