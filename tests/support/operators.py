@@ -28,6 +28,7 @@ CHINA_OUTPUTS = {
     "ImageListTableName": "ImageListTable",
     "WebhookLogGroup": "image-mirror-WebhookLogs-1A2B3C",
     "ReconcilerLogGroup": "image-mirror-ReconcilerLogs-1A2B3C",
+    "SwapWhenRoutes": "always, copied, paused",
     "DashboardName": "image-mirror-cn-northwest-1",
     "DeadLetterQueueUrl": "https://sqs.cn-northwest-1.amazonaws.com.cn/123456789012/image-mirror-DeadLetters-1A2B3C",
 }

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
-from image_mirror.cli.webhook_manifest import NAMESPACE
+from image_mirror.cli.webhook_manifest import NAMESPACE, WEBHOOK
 from image_mirror.pod_images import SKIP_LABEL
 from image_mirror.review import Json
+from image_mirror.swap_when import LABEL, VALUES, SwapWhen
 
 CONFIGURATION = "image-mirror"
-WEBHOOK = "pods.image-mirror.webhook"
 
 Labels = Mapping[str, str]
 
@@ -24,8 +24,23 @@ def our_webhooks(configurations: Iterable[Json], url: str | None) -> list[tuple[
         for webhook in configuration.get("webhooks") or ()
         if configuration["metadata"]["name"] == CONFIGURATION
         or webhook["name"] == WEBHOOK
+        or webhook["name"].endswith(f".{WEBHOOK}")
         or (url is not None and _host(str(webhook.get("clientConfig", {}).get("url", ""))) == _host(url))
     ]
+
+
+def route_of(webhook: Json) -> SwapWhen | None:
+    """Return the value of SwapWhen whose route a webhook calls; None for the plain route, or another URL."""
+    last = urlsplit(str(webhook.get("clientConfig", {}).get("url", ""))).path.rpartition("/")[2]
+    return last if last in VALUES else None
+
+
+def label_values(webhook: Json) -> frozenset[SwapWhen | None]:
+    """Return the values of a namespace's label for SwapWhen that a webhook is for; None stands for all others."""
+    asked = [each for each in expressions(webhook.get("namespaceSelector") or {}) if each[0] == LABEL]
+    return frozenset(
+        value for value in (None, *VALUES) if all(_matches(value, operator, values) for _, operator, values in asked)
+    )
 
 
 def not_sent(webhook: Json, namespace: str, namespace_labels: Labels | None, pod_labels: Labels) -> str | None:

@@ -22,6 +22,8 @@ from image_mirror.swap_when import SwapWhen
 _SLOT_AFTER = 2 * MINUTE  # a build that can start does so within a minute
 RECREATE = "recreate the pod (kubectl rollout restart)"
 """Stands in `Cause.do` for all pods of a cause; for one pod, its owner says the command."""
+SWAP_WHEN = "SwapWhen"
+"""The stack's parameter, where it has chosen `Facts.swap_when`."""
 IMAGE = "IMAGE"
 """Stands in `Cause.do` for the image, whose name is in the same row; `Cause.remedy` fills it in."""
 
@@ -53,6 +55,7 @@ class Code(StrEnum):
     REWRITTEN = "rewritten"
     FAILED_BEFORE = "failed-before"
     COPIED_LATER = "copied-later"
+    PAUSED = "paused"
     OLDER_THAN_WEBHOOK = "older-than-webhook"
     TOO_MANY = "too-many"
     MISSED = "missed"
@@ -70,6 +73,7 @@ class Facts:
     is known. `configured_at` is when the webhook's configuration was created, 0 if that is not known.
     `namespace_known` says whether the namespace's labels and the configuration could be read; `rules_known` the same of
     the stack's rules, and `record_known` of the records. `held` is None if ECR was not asked or did not answer.
+    `swap_when` is the value that holds for new pods like this one, and `chosen_by` what has chosen it.
     `too_many` says that the pod needs more copies than one pod may request.
     """
 
@@ -90,6 +94,7 @@ class Facts:
     record_known: bool = True
     held: Held | None = None
     swap_when: SwapWhen = "always"
+    chosen_by: str = SWAP_WHEN
     too_many: bool = False
     now: int = 0
 
@@ -219,7 +224,13 @@ def _of_a_source(facts: Facts) -> Cause:
         return Cause(Code.OLDER_THAN_WEBHOOK, "made before the webhook's configuration", RECREATE)
     if facts.swap_when == "copied" and record is not None:
         do = f"when it is there, {RECREATE}" if record.digest is None else RECREATE
-        return Cause(Code.COPIED_LATER, "SwapWhen=copied, and the copy was not there when the pod was made", do)
+        chosen = "SwapWhen=copied" if facts.chosen_by == SWAP_WHEN else f"copied by {facts.chosen_by}"
+        return Cause(Code.COPIED_LATER, f"{chosen}, and the copy was not there when the pod was made", do)
+    if facts.swap_when == "paused":
+        why = f"paused by {facts.chosen_by}: no copy is requested"
+        if record is not None and record.digest is not None:
+            return Cause(Code.PAUSED, f"{why}, and it was not there when the pod was made", RECREATE)
+        return Cause(Code.PAUSED, why, f"image-mirror warm --cluster, or end the pause; then {RECREATE}")
     if facts.too_many:
         do = f"image-mirror warm --cluster, then {RECREATE}; or raise MaxNewImages"
         return Cause(Code.TOO_MANY, "probably one image too many for its pod (MaxNewImages)", do)

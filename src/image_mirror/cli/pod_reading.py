@@ -13,9 +13,9 @@ from image_mirror.cli.errors import NoAnswerError, describe_aws_error
 from image_mirror.cli.held_copies import Held, look_up
 from image_mirror.cli.kubelet import Tries, Waiting, said, timestamp, tries, waiting
 from image_mirror.cli.kubernetes import Cluster
-from image_mirror.cli.live_webhook import Labels, not_sent, our_webhooks
+from image_mirror.cli.live_webhook import Labels, label_values, not_sent, our_webhooks, route_of
 from image_mirror.cli.plan import explain, pods_as_written
-from image_mirror.cli.pod_causes import Cause, Facts, classify
+from image_mirror.cli.pod_causes import SWAP_WHEN, Cause, Facts, classify
 from image_mirror.cli.stacks import Stack, china_stack, mirror_of, records_of
 from image_mirror.decisions import Mirror
 from image_mirror.messages import printable
@@ -39,7 +39,7 @@ from image_mirror.reference import (
 )
 from image_mirror.review import Json
 from image_mirror.rules import DEFAULT_RULES, parse_rules
-from image_mirror.swap_when import SwapWhen
+from image_mirror.swap_when import LABEL, SwapWhen, parse_swap_when
 
 LIVING = "status.phase!=Succeeded,status.phase!=Failed"
 PENDING = "status.phase=Pending"
@@ -304,7 +304,8 @@ def _found(
     if not is_copy and original is not None and mirror.may_be_copy_of(each.image, original):
         source = original
     labels = None if cluster.namespaces is None else cluster.namespaces.get(metadata["namespace"])
-    opted_out, unsent, configured_at = _webhook_sees(pod, cluster, labels, copies)
+    opted_out, unsent, configured_at, webhook = _webhook_sees(pod, cluster, labels, copies)
+    swap_when, chosen_by = _swap_when(pod, webhook, copies)
     destination = named.destination if named else None
     facts = Facts(
         image=each.image,
@@ -324,7 +325,8 @@ def _found(
         record_known=copies.records is not None,
         held=copies.held.get(destination.by_tag) if destination else None,
         too_many=not is_copy and _copied_count(pod, mirror) > _most_new(copies.stack),
-        swap_when=copies.swap_when,
+        swap_when=swap_when,
+        chosen_by=chosen_by,
         now=now,
     )
     return Found(pod, each, facts, classify(facts), destination, wait, done)
@@ -343,30 +345,42 @@ def _most_new(stack: Stack | None) -> int:
 
 def _webhook_sees(
     pod: Json, cluster: ClusterView, labels: Labels | None, copies: CopiesView
-) -> tuple[str | None, str | None, int]:
-    """Return why the pod is opted out, why the webhook is not asked about it, and when it was configured (0: unknown).
+) -> tuple[str | None, str | None, int, Json | None]:
+    """Return why the pod is opted out, why the webhook is not asked about it, when it was configured (0: unknown), and
+    the webhook that is asked, None if that is not known.
 
     If several webhooks are for this project, one that is asked is enough.
     """
     metadata = pod["metadata"]
     skipped = skip_reason(pod)
     if skipped:
-        return (_OPTED_OUT_POD if SKIP_LABEL in skipped else _STATIC), None, 0
+        return (_OPTED_OUT_POD if SKIP_LABEL in skipped else _STATIC), None, 0, None
     if cluster.configurations is None:  # as shipped, as far as is known
         by_namespace = labels is not None and labels.get(SKIP_LABEL) == "true"
-        return ("opted out by the namespace's label" if by_namespace else None), None, 0
+        return ("opted out by the namespace's label" if by_namespace else None), None, 0, None
     url = copies.stack.outputs.get("APIGatewayURL") if copies.stack else None
     ours = our_webhooks(cluster.configurations, url)
     if not ours:
-        return None, "the cluster has no webhook configuration for this", 0
+        return None, "the cluster has no webhook configuration for this", 0, None
     reasons = []
     for configuration, webhook in ours:
         reason = not_sent(webhook, metadata["namespace"], labels, metadata.get("labels") or {})
         if reason is None:
-            return None, None, timestamp(configuration["metadata"].get("creationTimestamp"))
+            return None, None, timestamp(configuration["metadata"].get("creationTimestamp")), webhook
         reasons.append(reason)
     opted_out = next((each for each in reasons if each.startswith("opted out")), None)
-    return opted_out, None if opted_out else reasons[0], 0
+    return opted_out, None if opted_out else reasons[0], 0, None
+
+
+def _swap_when(pod: Json, webhook: Json | None, copies: CopiesView) -> tuple[SwapWhen, str]:
+    """Return the value of SwapWhen that holds for new pods like this one, and what has chosen it."""
+    try:
+        return parse_swap_when((pod["metadata"].get("labels") or {}).get(LABEL)), "the pod's label"
+    except ValueError:
+        value = route_of(webhook) if webhook else None
+    if webhook is None or value is None:
+        return copies.swap_when, SWAP_WHEN
+    return value, "the namespace's label" if label_values(webhook) == {value} else "the webhook's configuration"
 
 
 def _is_missed(pod: Json, each: ImageField, mirror: Mirror) -> bool:

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from image_mirror.cli.live_webhook import Labels, expressions, not_sent, our_webhooks
+from image_mirror.cli.live_webhook import Labels, expressions, label_values, not_sent, our_webhooks, route_of
 from image_mirror.cli.webhook_manifest import Choices, shipped_configuration
+from image_mirror.swap_when import LABEL, VALUES, SwapWhen
 
 URL = "https://a.execute-api.cn-north-1.amazonaws.com.cn/token"
 Json = dict[str, Any]
@@ -82,10 +83,43 @@ def test_ours_are_those_with_a_name_of_ours_or_the_stacks_host() -> None:
         configuration("image-mirror", "x.y.z", None),
         configuration("other", "pods.image-mirror.webhook", None),
         configuration("third", "x.y.z", URL + "2"),
+        configuration("fourth", "copied.pods.image-mirror.webhook", None),
     ]
     others = [configuration("istio", "i.s.t", "https://istio.example"), {"metadata": {"name": "empty"}}]
     assert [holder for holder, _ in our_webhooks([*ours, *others], URL)] == ours
-    assert [holder for holder, _ in our_webhooks([*ours, *others], None)] == ours[:2]
+    assert [holder for holder, _ in our_webhooks([*ours, *others], None)] == [*ours[:2], ours[3]]
+
+
+@pytest.mark.parametrize("modes", [(), ("copied",), ("always", "paused"), VALUES], ids=str)
+@pytest.mark.parametrize("label", [None, "", "pause", *VALUES])
+def test_exactly_one_webhook_is_for_each_label_and_calls_its_route(
+    modes: tuple[SwapWhen, ...], label: str | None
+) -> None:
+    printed = shipped_configuration(URL, Choices(modes=modes))["webhooks"]
+    labels = {} if label is None else {LABEL: label}
+    [selecting] = [each for each in printed if not_sent(each, "shop", labels, {}) is None]
+    assert route_of(selecting) == (label if label in modes else None)
+    assert (label if label in VALUES else None) in label_values(selecting)
+
+
+def test_a_pause_calls_its_route_for_each_label() -> None:
+    for modes in ((), VALUES):
+        printed = shipped_configuration(URL, Choices(modes=modes, paused=True))["webhooks"]
+        assert {route_of(each) for each in printed} == {"paused"}
+
+
+@pytest.mark.parametrize(
+    ("selector", "values"),
+    [
+        pytest.param({}, {None, *VALUES}, id="none"),
+        pytest.param({"matchLabels": {LABEL: "copied"}}, {"copied"}, id="match-labels"),
+        pytest.param({"matchExpressions": [{"key": LABEL, "operator": "Exists"}]}, set(VALUES), id="exists"),
+        pytest.param({"matchExpressions": [{"key": LABEL, "operator": "DoesNotExist"}]}, {None}, id="does-not-exist"),
+        pytest.param({"matchLabels": {"a": "b"}}, {None, *VALUES}, id="another-key"),
+    ],
+)
+def test_the_values_of_a_selector_are_those_of_its_label(selector: Json, values: set[SwapWhen | None]) -> None:
+    assert label_values({"namespaceSelector": selector}) == values
 
 
 def test_a_selector_without_conditions_has_none() -> None:

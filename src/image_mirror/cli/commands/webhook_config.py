@@ -12,6 +12,7 @@ from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, StackName
 from image_mirror.cli.stacks import china_stack
 from image_mirror.cli.webhook_manifest import CONTROL_PLANE, SHIPPED, Choices, shipped_text
+from image_mirror.swap_when import SwapWhen, parse_swap_when
 
 _URL = re.compile(r"[!-~]+")  # what urlsplit would drop, such as a tab, is not among these
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # a label by RFC 1123
@@ -38,6 +39,16 @@ def webhook_config(
     exclude_namespaces: Annotated[
         str | None, typer.Option(metavar="NAME,...", help="No pods in these namespaces.")
     ] = None,
+    modes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VALUE,...",
+            help="Values of the namespace label image-mirror/swap-when that have an effect: always, copied, paused.",
+        ),
+    ] = None,
+    pause: Annotated[
+        bool, typer.Option("--pause", help="Request no copies, and only use those in ECR.", show_default=False)
+    ] = False,
     url: Annotated[
         str | None, typer.Option(metavar="URL", help="The webhook's URL. Default: read it from the stack.")
     ] = None,
@@ -60,6 +71,19 @@ def webhook_config(
 
     Pods and namespaces with the label image-mirror/skip=true are always excluded.
 
+    With --modes, the label image-mirror/swap-when of a namespace decides instead of the stack's SwapWhen. Only the
+    values that you name have an effect; a namespace with another value is like one without the label. A pod's own
+    label wins, and needs no option:
+
+    \b
+    image-mirror webhook-config --modes always,copied,paused | kubectl apply -f -
+
+    With --pause, new pods get the copies that are in ECR, and no copy is requested, refreshed or tried again. Give
+    the other options as before. To end the pause, apply the configuration without --pause:
+
+    \b
+    image-mirror webhook-config --pause | kubectl apply -f -
+
     Exits with 2 if an option is wrong, and with 3 if the URL cannot be read from AWS.
     """
     choices = Choices(
@@ -67,12 +91,17 @@ def webhook_config(
         timeout=timeout,
         namespaces=_names("--namespaces", namespaces),
         excluded=_names("--exclude-namespaces", exclude_namespaces),
+        modes=_modes(modes),
+        paused=pause,
     )
     both = sorted({*choices.namespaces} & {*choices.excluded})
     if both:
         raise typer.BadParameter(f"{', '.join(both)}: also in --namespaces", param_hint="--exclude-namespaces")
     if url is None:
-        found = china_stack(Account("china", china_profile, china_region), stack_name).output("APIGatewayURL")
+        stack = china_stack(Account("china", china_profile, china_region), stack_name)
+        if choices.modes or choices.paused:
+            stack.output("SwapWhenRoutes")  # without these routes, the API would answer 404
+        found = stack.output("APIGatewayURL")
         if problem := _problem(found):
             raise NoAnswerError(f"the stack's output APIGatewayURL {problem}; give the right one with --url")
     else:
@@ -100,6 +129,15 @@ def _names(option: str, text: str | None) -> tuple[str, ...]:
                 param_hint=option,
             )
     return names
+
+
+def _modes(text: str | None) -> tuple[SwapWhen, ...]:
+    """Return the values that --modes names, each once. Raises typer.BadParameter."""
+    try:
+        names = () if text is None else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+        return tuple(parse_swap_when(name) for name in names)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r}: each {error}; commas between them", param_hint="--modes") from error
 
 
 def _problem(url: str) -> str | None:

@@ -15,16 +15,25 @@ from image_mirror.cli.doctor.stacks import china_stack
 from image_mirror.cli.doctor.webhook import masked
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.kubernetes import Cluster
-from image_mirror.cli.live_webhook import our_webhooks
+from image_mirror.cli.live_webhook import label_values, our_webhooks, route_of
 from image_mirror.cli.stacks import Stack
-from image_mirror.cli.webhook_manifest import CONTROL_PLANE, NAMESPACE, SHIPPED, Choices, shipped_configuration
+from image_mirror.cli.webhook_manifest import (
+    CONTROL_PLANE,
+    NAMESPACE,
+    SHIPPED,
+    Choices,
+    route_url,
+    shipped_configuration,
+)
 from image_mirror.pod_images import SKIP_LABEL
 from image_mirror.review import Json
+from image_mirror.swap_when import LABEL, VALUES
 
-VERSION, CONFIGURATION = "cluster version", "webhook configuration"
+VERSION, CONFIGURATION, LABELS = "cluster version", "webhook configuration", "namespace labels"
 
 _OLDEST = (1, 30)  # matchConditions
 _LONG = 10  # seconds
+_MOST_NAMED = 3
 _UNANSWERED = {
     "Ignore": "no pod is rewritten",
     "Fail": "with failurePolicy Fail no pod starts, unless a webhook answers there",
@@ -73,6 +82,13 @@ def configurations(context: Context) -> Sequence[Json]:
     return found
 
 
+@fetch(LABELS)
+def labelled(context: Context) -> Sequence[Json]:
+    """Return the namespaces with the label for SwapWhen."""
+    found: Sequence[Json] = context.answer(asked_cluster).get("namespaces", f"--selector={LABEL}")["items"]
+    return found
+
+
 Apply = Callable[[Choices], str]
 """Takes choices, and returns the command that applies them, in backquotes."""
 
@@ -82,34 +98,106 @@ def judge_configurations(configurations: Sequence[Json], china: Stack, cluster: 
     shipped, apply = shipped_configuration(china.output("APIGatewayURL")), _apply_of(china, cluster)
     [wanted] = shipped["webhooks"]
     url = wanted["clientConfig"]["url"]
-    ours = [(holder["metadata"]["name"], webhook) for holder, webhook in our_webhooks(configurations, url)]
+    ours = [(holder["metadata"]["name"], _DEFAULTS | webhook) for holder, webhook in our_webhooks(configurations, url)]
     if not ours:
         return [fail(CONFIGURATION, "the cluster has none for this webhook: no pod is rewritten", apply(SHIPPED))]
-    results = [found for holder, webhook in ours for found in _judge(holder, webhook, wanted, apply)]
-    if len(ours) > 1:
-        names = ", ".join(dict.fromkeys(holder for holder, _ in ours))
-        results.append(
-            warn(
-                CONFIGURATION,
-                f"{len(ours)} webhooks in {names} are for this project: each pod is sent to all of them",
-                "keep one, and delete the older: `kubectl delete mutatingwebhookconfiguration <its name>`",
-            )
+    results: list[CheckResult] = []
+    for holder in dict.fromkeys(holder for holder, _ in ours):
+        webhooks = [webhook for its, webhook in ours if its == holder]
+        modes = tuple(value for value in VALUES if any(label_values(each) == {value} for each in webhooks))
+        paused = any(None in label_values(each) and route_of(each) == "paused" for each in webhooks)
+        for webhook in webhooks:
+            results += _judge(holder, webhook, wanted, replace(_choices_of(webhook), modes=modes, paused=paused), apply)
+        results += _judge_pause(holder, webhooks, replace(_choices_of(webhooks[0]), modes=modes), apply)
+        chosen = replace(_choices_of(webhooks[0]), modes=modes, paused=paused)
+    return [*results, *_judge_labels(ours, chosen, apply)]
+
+
+def _judge_pause(holder: str, webhooks: Sequence[Json], choices: Choices, apply: Apply) -> Iterator[CheckResult]:
+    """Say that copies are paused for other namespaces than those that ask for it; `choices` are without the pause."""
+    paused = [label_values(each) for each in webhooks if route_of(each) == "paused"]
+    if any(values != {"paused"} for values in paused):
+        going_on = [value for value in choices.modes if value != "paused" and {value} not in paused]
+        but = f", except for namespaces with the label {LABEL}={' or '.join(going_on)}" if going_on else ""
+        yield warn(
+            CONFIGURATION,
+            f"{holder} is paused: new pods get the copies that ECR has, and none is requested{but}",
+            f"when the trouble is over, end the pause: {apply(choices)}",
         )
-    return results
 
 
-def _judge(holder: str, webhook: Json, wanted: Json, apply: Apply) -> Sequence[CheckResult]:
-    is_now, wanted = _DEFAULTS | webhook, _DEFAULTS | wanted
-    url = wanted["clientConfig"]["url"]
-    client = is_now.get("clientConfig", {})
-    choices = _choices_of(is_now)
-    again = apply(choices)
+def judge_namespaces(
+    namespaces: Sequence[Json], configurations: Sequence[Json], china: Stack, cluster: Cluster
+) -> Sequence[CheckResult]:
+    """Name the namespaces whose label for SwapWhen has no effect, because no webhook is for its value alone."""
+    ours = our_webhooks(configurations, china.output("APIGatewayURL"))
+    of_one = frozenset().union(*(values for _, each in ours if len(values := label_values(each)) == 1))
+    by_value: dict[str, list[str]] = {}
+    for each in namespaces:
+        by_value.setdefault(each["metadata"]["labels"][LABEL], []).append(each["metadata"]["name"])
 
     def faults() -> Iterator[CheckResult]:
-        if client.get("url") != url:
+        for value, names in sorted(by_value.items()):
+            shown = ", ".join(names[:_MOST_NAMED]) + (
+                f" and {len(names) - _MOST_NAMED} more" * (len(names) > _MOST_NAMED)
+            )
+            found = f"the label {LABEL}={value} of {shown} has no effect"
+            if value not in VALUES:
+                yield warn(LABELS, f"{found}: it is not {', '.join(VALUES[:-1])} or {VALUES[-1]}", "correct the label")
+            elif ours and value not in of_one:
+                choices = _choices_of(_DEFAULTS | ours[0][1])
+                modes = tuple(each for each in VALUES if each in of_one or each == value)
+                again = _apply_of(china, cluster)(replace(choices, modes=modes))
+                yield warn(LABELS, f"{found}: the webhook configuration has no webhook for this value", again)
+
+    count = f"{len(namespaces)} namespace{'' if len(namespaces) == 1 else 's'}" if namespaces else "no namespace"
+    has = "have" if len(namespaces) > 1 else "has"
+    return unless(faults(), fine(LABELS, f"{count} {has} the label {LABEL}"))
+
+
+def _judge_labels(ours: Sequence[tuple[str, Json]], chosen: Choices, apply: Apply) -> Iterator[CheckResult]:
+    """Judge whether the pods of each namespace are sent to exactly one webhook, as far as its label decides that."""
+    values = [label_values(webhook) for _, webhook in ours]
+    double = [
+        number
+        for number, each in enumerate(values)
+        if any(each & other for other in (*values[:number], *values[number + 1 :]))
+    ]
+    if double:
+        names = ", ".join(dict.fromkeys(ours[number][0] for number in double))
+        yield warn(
+            CONFIGURATION,
+            f"{len(double)} webhooks in {names} are for this project: each pod is sent to all of them",
+            "keep one, and delete the older: `kubectl delete mutatingwebhookconfiguration <its name>`",
+        )
+    left_out = [value for value in (None, *VALUES) if not any(value in each for each in values)]
+    if left_out:
+        labels = [f"with the label {LABEL}={value}" if value else f"without the label {LABEL}" for value in left_out]
+        modes = tuple(value for value in VALUES if value in {*chosen.modes, *left_out})
+        yield warn(
+            CONFIGURATION,
+            f"no webhook is for namespaces {' or '.join(labels)}: their pods are not rewritten",
+            apply(replace(chosen, modes=modes)),
+        )
+
+
+def _judge(holder: str, webhook: Json, wanted: Json, choices: Choices, apply: Apply) -> Sequence[CheckResult]:
+    is_now, wanted = webhook, _DEFAULTS | wanted
+    url = wanted["clientConfig"]["url"]
+    client = is_now.get("clientConfig", {})
+    again = apply(choices)
+    values, called = label_values(is_now), route_of(is_now)
+    own = next(iter(values)) if len(values) == 1 else None
+    if own:
+        holder = f"{holder} ({own})"
+
+    def faults() -> Iterator[CheckResult]:
+        if client.get("url") not in [route_url(url, value) for value in (None, *VALUES)]:
             yield fail(
                 CONFIGURATION, f"{holder} {_other_place(client, url)}: {_UNANSWERED[choices.failure_policy]}", again
             )
+        elif own and called not in (own, "paused"):
+            yield fail(CONFIGURATION, f"{holder} calls the route of {called or 'the parameter SwapWhen'}", again)
         if client.get("caBundle"):
             yield warn(
                 CONFIGURATION,
@@ -201,6 +289,8 @@ def _apply_of(stack: Stack, cluster: Cluster) -> Apply:
         made += [f"--timeout={choices.timeout}"] * (choices.timeout != SHIPPED.timeout)
         made += [f"--namespaces={','.join(choices.namespaces)}"] * bool(choices.namespaces)
         made += [f"--exclude-namespaces={','.join(choices.excluded)}"] * bool(choices.excluded)
+        made += [f"--modes={','.join(choices.modes)}"] * bool(choices.modes)
+        made += ["--pause"] * choices.paused
         made += [f"--china-profile={stack.account.profile}"] * bool(stack.account.profile)
         made += [f"--china-region={stack.account.region}", f"--stack-name={stack.name}"]
         applied = ["kubectl", "apply"]
@@ -249,4 +339,5 @@ def _expression(asked: Json) -> tuple[str, str, str]:
 CHECKS = (
     Check(VERSION, judge_version, (version,), required=True),
     Check(CONFIGURATION, judge_configurations, (configurations, china_stack, asked_cluster)),
+    Check(LABELS, judge_namespaces, (labelled, configurations, china_stack, asked_cluster)),
 )

@@ -22,6 +22,7 @@ CHINA_OUTPUTS = (
     "ImageListTableName",
     "ImagePushUserName",
     "ReconcilerLogGroup",
+    "SwapWhenRoutes",
     "WebhookLogGroup",
 )
 GLOBAL_OUTPUTS = ("GlobalRegion", "ImagePullSecretArn", "ImagePullUserName", "ProjectName")

@@ -21,7 +21,7 @@ from image_mirror.cli import requests_log
 from image_mirror.cli.doctor.runner import Check, CheckResult, Context, fail, fetch, fine, warn
 from image_mirror.cli.doctor.stacks import china_stack
 from image_mirror.cli.errors import NoAnswerError
-from image_mirror.cli.remedies import AGAIN, log_of
+from image_mirror.cli.remedies import AGAIN, deploy_china, log_of
 from image_mirror.cli.stacks import Stack, mirror_of
 from image_mirror.decisions import Mirror, copy_of
 from image_mirror.review import Json
@@ -76,7 +76,7 @@ def call(context: Context) -> Call:
     except (NoAnswerError, ValueError):  # other results report it
         image = None
     review = dry_run_review(image or _COPIED_BY_NO_RULE)
-    # With SwapWhen=copied the pod keeps its image until the copy is in ECR.
+    # With copied and paused the pod keeps its image until the copy is in ECR.
     is_rewritten = image is not None and stack.parameter("SwapWhen") == "always"
     return Call(review, send(stack.output("APIGatewayURL"), review), is_rewritten)
 
@@ -108,6 +108,15 @@ def judge_call(call: Call, china: Stack) -> Sequence[CheckResult]:
                 CALL,
                 f"the answer is right but took {reply.seconds:.1f} seconds; an API server waits {SLOW:.0f}, as shipped",
                 remedy,
+            )
+        ]
+    if china.parameters.get("SwapWhen") == "paused":
+        return [
+            warn(
+                CALL,
+                f"it answers a dry run {took}; SwapWhen is paused: new pods get the copies that ECR has, and none is "
+                "requested",
+                f"when the trouble is over, end the pause: {deploy_china(china, 'SwapWhen=always')}",
             )
         ]
     what = f"sends the pod to {copies}" if call.is_rewritten else "correctly leaves the pod unchanged"

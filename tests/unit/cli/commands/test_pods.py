@@ -14,9 +14,10 @@ from image_mirror.cli.commands.pods.groups import Group
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.pod_causes import Code
-from image_mirror.cli.webhook_manifest import shipped_configuration
+from image_mirror.cli.webhook_manifest import Choices, shipped_configuration
 from image_mirror.pod_images import ORIGINALS
 from image_mirror.record import MINUTE, Status
+from image_mirror.swap_when import LABEL
 from support.clock import NOON
 from support.cloud import REGISTRY
 from support.ecr_registry import Registry
@@ -462,6 +463,66 @@ def test_one_webhook_of_several_that_is_asked_is_enough(world: World) -> None:
     assert listed()[0]["cause"] == "older-than-webhook"
     world.configurations.clear()
     assert listed()[0]["why"] == "the cluster has no webhook configuration for this"
+
+
+@pytest.mark.parametrize(
+    ("choices", "namespace_label", "pod_label", "why", "asked"),
+    [
+        pytest.param(
+            Choices(paused=True),
+            None,
+            None,
+            "paused by the webhook's configuration: no copy is requested",
+            "paused by the webhook's configuration",
+            id="paused",
+        ),
+        pytest.param(
+            Choices(modes=("paused",)),
+            "paused",
+            None,
+            "paused by the namespace's label: no copy is requested",
+            "paused by the namespace's label",
+            id="the-namespace",
+        ),
+        pytest.param(
+            Choices(), None, "paused", "paused by the pod's label: no copy is requested", "paused by", id="the-pod"
+        ),
+        pytest.param(
+            Choices(modes=("paused",)),
+            "pause",
+            None,
+            "probably made while the webhook did not answer",
+            "",
+            id="unknown",
+        ),
+        pytest.param(
+            Choices(modes=("copied",)),
+            "paused",
+            None,
+            "probably made while the webhook did not answer",
+            "",
+            id="no-entry",
+        ),
+        pytest.param(
+            Choices(paused=True),
+            None,
+            "always",
+            "probably made while the webhook did not answer",
+            "always by the pod's label",
+            id="the-pod-wins",
+        ),
+    ],
+)
+def test_a_pause_is_named_with_what_has_chosen_it(
+    world: World, choices: Choices, namespace_label: str | None, pod_label: str | None, why: str, asked: str
+) -> None:
+    world.pods = [pod("p", "gcr.io/x:1", metadata={"labels": {LABEL: pod_label} if pod_label else {}})]
+    world.namespaces = [{"metadata": {"name": "shop", "labels": {LABEL: namespace_label} if namespace_label else {}}}]
+    world.configurations = [shipped_configuration(URL, choices)]
+    assert listed()[0]["why"] == why
+    shown = json.loads(run("pods", "p", "-o", "json").stdout)["webhook"]
+    assert shown.startswith("asked: image-mirror selects the pod; ")
+    assert asked in shown
 
 
 def test_a_static_pod_is_left_as_it_is(world: World) -> None:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 from image_mirror.cli import app, resources, webhook_manifest
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.webhook_manifest import Choices, shipped_configuration, shipped_text
+from image_mirror.swap_when import VALUES, SwapWhen
 from support.operators import CHINA_OUTPUTS, TOKEN, URL, Operated
 from support.templates import ROOT, webhook_configuration
 
@@ -102,6 +103,59 @@ def test_each_option_changes_what_it_says_and_nothing_else(arguments: list[str],
     assert changed == plain | changes
 
 
+SWAP_WHEN = "image-mirror/swap-when"
+
+
+def entries(done: Result) -> dict[str, Json]:
+    """Return the webhooks of the printed configuration by their names; nothing else may be printed."""
+    assert (done.exit_code, done.stderr) == (0, "")
+    return {each["name"]: each for each in yaml.safe_load(done.stdout)["webhooks"]}
+
+
+@pytest.mark.usefixtures("operated")
+def test_each_value_of_modes_has_a_webhook_that_differs_in_name_url_and_namespaces() -> None:
+    plain = entry(webhook_config())
+    printed = entries(webhook_config("--modes", "copied, paused"))
+    assert list(printed) == [f"{begin}pods.image-mirror.webhook" for begin in ("", "copied.", "paused.")]
+    for name, found in printed.items():
+        value = name.partition(".")[0] if name.startswith(("copied", "paused")) else None
+        chosen = (
+            {"key": SWAP_WHEN, "operator": "In", "values": [value]}
+            if value
+            else {"key": SWAP_WHEN, "operator": "NotIn", "values": ["copied", "paused"]}
+        )
+        assert found.pop("namespaceSelector") == {"matchExpressions": [OPT_OUT, chosen]}
+        assert found.pop("clientConfig") == {"url": f"{URL}/{value}" if value else URL}
+        assert {**plain, "name": name}.items() >= found.items()
+        assert found.keys() == plain.keys() - {"namespaceSelector", "clientConfig"}
+
+
+@pytest.mark.usefixtures("operated")
+@pytest.mark.parametrize("modes", [(), ("--modes", "always,copied,paused")], ids=["plain", "modes"])
+def test_a_pause_changes_nothing_but_the_urls(modes: tuple[str, ...]) -> None:
+    before = entries(webhook_config(*modes, "--failure-policy", "Fail", "--exclude-namespaces", "kube-system"))
+    paused = entries(
+        webhook_config(*modes, "--failure-policy", "Fail", "--exclude-namespaces", "kube-system", "--pause")
+    )
+    assert {each["clientConfig"].pop("url") for each in paused.values()} == {f"{URL}/paused"}
+    assert [each["clientConfig"].pop("url") for each in before.values()].count(URL) == 1
+    assert paused == before
+
+
+@pytest.mark.parametrize("options", [("--pause",), ("--modes", "copied")], ids=str)
+def test_a_stack_of_an_earlier_release_has_no_such_routes(operated: Operated, options: tuple[str, ...]) -> None:
+    outputs = {name: value for name, value in CHINA_OUTPUTS.items() if name != "SwapWhenRoutes"}
+    operated.deploy("sam-template.yaml", "cn-northwest-1", "image-mirror", outputs, WebhookToken=TOKEN)
+    assert entry(webhook_config())["clientConfig"] == {"url": URL}
+    done = webhook_config(*options)
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert "has no output SwapWhenRoutes: it is of an older release" in done.stderr
+
+
+def test_a_slash_at_the_end_of_the_url_is_not_doubled() -> None:
+    assert entry(webhook_config("--url", URL + "/", "--pause"))["clientConfig"] == {"url": f"{URL}/paused"}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -148,6 +202,10 @@ def test_fail_without_kube_system_omitted_is_warned_of(arguments: list[str]) -> 
         pytest.param(["--namespaces", "a.b"], "'a.b': is not a namespace", id="dot"),
         pytest.param(["--namespaces", "a" * 64], "is not a namespace", id="too-long-a-name"),
         pytest.param(["--exclude-namespaces", 'a"]}'], "--exclude-namespaces: 'a\"]}': is not a namespace", id="yaml"),
+        pytest.param(["--modes", "pause"], "--modes: 'pause': each must be always, copied or paused", id="mode"),
+        pytest.param(["--modes", ""], "--modes: '': each must be always, copied or paused", id="no-mode"),
+        pytest.param(["--modes", "always,,copied"], "each must be always", id="an-empty-mode"),
+        pytest.param(["--modes", "always copied"], "each must be always", id="modes-without-a-comma"),
         pytest.param(["--namespaces", "a,b", "--exclude-namespaces", "b,c"], "b: also in --namespaces", id="both"),
     ],
 )
@@ -185,15 +243,18 @@ NAMES = st.lists(st.one_of(LABEL, st.sampled_from(["y", "no", "on", "null", "1",
     timeout=st.integers(1, 30),
     only=NAMES,
     excluded=NAMES,
+    modes=st.lists(st.sampled_from(VALUES), unique=True),
+    paused=st.booleans(),
 )
 def test_text_and_object_say_the_same(
-    path: str, policy: Any, timeout: int, only: list[str], excluded: list[str]
+    path: str, policy: Any, timeout: int, only: list[str], excluded: list[str], modes: list[SwapWhen], paused: bool
 ) -> None:
     url = f"https://x.example/{path}"
-    choices = Choices(failure_policy=policy, timeout=timeout, namespaces=tuple(only), excluded=tuple(excluded))
+    names = {"namespaces": tuple(only), "excluded": tuple(excluded)}
+    choices = Choices(failure_policy=policy, timeout=timeout, modes=tuple(modes), paused=paused, **names)
     text = shipped_text(url, choices)
     assert yaml.safe_load(text) == shipped_configuration(url, choices)
-    assert yaml.safe_load(text)["webhooks"][0]["clientConfig"]["url"] == url
+    assert paused or yaml.safe_load(text)["webhooks"][0]["clientConfig"]["url"] == url
 
 
 def test_a_line_that_is_no_more_in_the_file_does_not_go_unnoticed(monkeypatch: pytest.MonkeyPatch) -> None:

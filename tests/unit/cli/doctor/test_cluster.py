@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.doctor.cluster import judge_configurations, judge_version
+from image_mirror.cli.doctor.cluster import judge_configurations, judge_namespaces, judge_version
 from image_mirror.cli.doctor.runner import CheckResult, State
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.stacks import Stack
 from image_mirror.cli.webhook_manifest import Choices, shipped_configuration
 from image_mirror.review import Json
+from image_mirror.swap_when import LABEL
 from support.operators import PROFILES, TOKEN, URL
 
 SHIPPED = shipped_configuration(URL)
@@ -29,10 +30,10 @@ def profiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def applied(change: Callable[[Json], object] = lambda _: None, choices: Choices | None = None) -> Json:
     """Return a configuration as the API server returns it, with its defaults, and with `change` made to its webhook."""
     configuration = shipped_configuration(URL, choices) if choices else copy.deepcopy(SHIPPED)
-    [webhook] = configuration["webhooks"]
-    webhook["matchPolicy"] = "Equivalent"
+    for webhook in configuration["webhooks"]:
+        webhook["matchPolicy"] = "Equivalent"
     configuration["metadata"] |= {"uid": "9e1c8a44-0000-4000-8000-000000000000", "generation": 1}
-    change(webhook)
+    change(configuration["webhooks"][-1])
     return configuration
 
 
@@ -219,6 +220,138 @@ def test_the_remedy_is_quoted_for_a_shell_and_names_the_cluster(tmp_path: Path) 
         "`image-mirror webhook-config '--china-profile=my china' --china-region=cn-north-1 --stack-name=mirror | "
         "kubectl apply '--kubeconfig=my config' '--context=my shop' -f -`"
     )
+
+
+# ---- several webhooks, for the label of a namespace ----
+
+
+@pytest.mark.parametrize("modes", [("copied",), ("always", "copied", "paused")], ids=str)
+def test_the_webhooks_of_labels_are_no_difference_and_are_not_called_twice(modes: Any) -> None:
+    results = judged(applied(choices=Choices(modes=modes)))
+    assert [each.state for each in results] == [State.OK] * (1 + len(modes))
+    for value, result in zip(modes, results[1:], strict=True):
+        assert result.found.startswith(f"image-mirror ({value}) is the shipped one")
+        assert f"image-mirror/swap-when In {value}" in result.found
+
+
+def end_of(results: list[CheckResult]) -> str:
+    [remedy] = {str(each.remedy) for each in results if each.state is not State.OK}
+    return remedy
+
+
+@pytest.mark.parametrize(
+    ("choices", "found", "options"),
+    [
+        pytest.param(
+            Choices(paused=True),
+            "image-mirror is paused: new pods get the copies that ECR has, and none is requested",
+            "",
+            id="all",
+        ),
+        pytest.param(
+            Choices(paused=True, modes=("always", "copied"), excluded=("kube-system",)),
+            "image-mirror is paused: new pods get the copies that ECR has, and none is requested",
+            "--exclude-namespaces=kube-system --modes=always,copied ",
+            id="all-with-labels",
+        ),
+    ],
+)
+def test_a_pause_is_named_with_the_command_that_ends_it(choices: Choices, found: str, options: str) -> None:
+    results = judged(applied(choices=choices))
+    assert [each.found for each in results if each.state is State.WARNING] == [found]
+    assert end_of(results) == f"when the trouble is over, end the pause: `image-mirror webhook-config {options}{WHERE}"
+
+
+def test_a_pause_with_an_exception_names_it() -> None:
+    configuration = applied(choices=Choices(modes=("always", "paused")))
+    configuration["webhooks"][0]["clientConfig"]["url"] += "/paused"
+    [warning] = [each for each in judged(configuration) if each.state is State.WARNING]
+    assert warning.found.endswith("except for namespaces with the label image-mirror/swap-when=always")
+
+
+def test_a_remedy_during_a_pause_does_not_end_it() -> None:
+    results = judged(applied(setting(sideEffects="None"), Choices(paused=True)))
+    [failed] = [each for each in results if each.state is State.FAILED]
+    assert failed.remedy == f"`image-mirror webhook-config --pause {WHERE}"
+
+
+def test_a_value_of_swap_when_may_be_chosen_for_the_whole_cluster_by_the_url() -> None:
+    [result] = judged(applied(lambda webhook: webhook["clientConfig"].update(url=f"{URL}/copied")))
+    assert result.state is State.OK
+
+
+def test_a_webhook_that_calls_the_route_of_another_label_is_wrong() -> None:
+    configuration = applied(lambda webhook: webhook["clientConfig"].update(url=URL), Choices(modes=("copied",)))
+    [failed] = [each for each in judged(configuration) if each.state is State.FAILED]
+    assert failed.found == "image-mirror (copied) calls the route of the parameter SwapWhen"
+    assert failed.remedy == f"`image-mirror webhook-config --modes=copied {WHERE}"
+
+
+def test_labels_without_a_webhook_are_named() -> None:
+    configuration = applied(choices=Choices(modes=("always", "copied", "paused")))
+    del configuration["webhooks"][2:]
+    [warning] = [each for each in judged(configuration) if each.state is not State.OK]
+    assert warning.found == (
+        "no webhook is for namespaces with the label image-mirror/swap-when=copied or with the label "
+        "image-mirror/swap-when=paused: their pods are not rewritten"
+    )
+    assert warning.remedy == f"`image-mirror webhook-config --modes=always,copied,paused {WHERE}"
+    del configuration["webhooks"][0]
+    [*_, warning] = judged(configuration)
+    assert "for namespaces without the label image-mirror/swap-when or " in warning.found
+
+
+def test_a_webhook_for_all_labels_beside_one_for_a_label_calls_twice() -> None:
+    older = applied()
+    older["metadata"]["name"] = "mirror-v1"
+    [*_, warning] = judged(applied(choices=Choices(modes=("copied",))), older)
+    assert (
+        warning.found == "3 webhooks in image-mirror, mirror-v1 are for this project: each pod is sent to all of them"
+    )
+
+
+def namespaces(**labels: str) -> list[Json]:
+    return [{"metadata": {"name": name, "labels": {LABEL: value}}} for name, value in labels.items()]
+
+
+def judged_labels(found: list[Json], choices: Choices) -> list[tuple[State, str, str | None]]:
+    asked = stack_of("china"), Cluster(context="shop")
+    results = judge_namespaces(found, [applied(choices=choices)], *asked)
+    return [(each.state, each.found, each.remedy) for each in results]
+
+
+@pytest.mark.parametrize(
+    ("labels", "modes", "found"),
+    [
+        pytest.param({}, (), "no namespace has the label image-mirror/swap-when", id="none"),
+        pytest.param({"a": "copied"}, ("copied",), "1 namespace has the label image-mirror/swap-when", id="one"),
+        pytest.param(
+            {"a": "copied", "b": "paused"},
+            ("always", "copied", "paused"),
+            "2 namespaces have the label image-mirror/swap-when",
+            id="two",
+        ),
+    ],
+)
+def test_labels_with_a_webhook_of_their_own_have_an_effect(labels: dict[str, str], modes: Any, found: str) -> None:
+    assert judged_labels(namespaces(**labels), Choices(modes=modes)) == [(State.OK, found, None)]
+
+
+def test_namespaces_whose_label_has_no_effect_are_named_with_the_remedy() -> None:
+    labels = {"a": "paused", "b": "copied", "c": "pause", "d": "paused", "e": "paused", "f": "paused"}
+    assert judged_labels(namespaces(**labels), Choices(modes=("copied",), timeout=8)) == [
+        (
+            State.WARNING,
+            "the label image-mirror/swap-when=pause of c has no effect: it is not always, copied or paused",
+            "correct the label",
+        ),
+        (
+            State.WARNING,
+            "the label image-mirror/swap-when=paused of a, d, e and 1 more has no effect: the webhook configuration "
+            "has no webhook for this value",
+            f"`image-mirror webhook-config --timeout=8 --modes=copied,paused {WHERE}",
+        ),
+    ]
 
 
 def test_an_older_configuration_under_another_name_is_found_by_its_url() -> None:

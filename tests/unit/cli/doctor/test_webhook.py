@@ -39,9 +39,11 @@ def answered(image: str | None, uid: str = UID) -> bytes:
     return json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}).encode()
 
 
-def judged(reply: Reply | Silence, *, is_rewritten: bool = True) -> CheckResult:
+def judged(
+    reply: Reply | Silence, *, is_rewritten: bool = True, parameters: dict[str, str] | None = None
+) -> CheckResult:
     outputs = {"CopiesPrefix": COPIES, "WebhookLogGroup": "webhook-log"}
-    stack = Stack(Account("china", None, "cn-northwest-1"), "mirror", "UPDATE_COMPLETE", outputs, {})
+    stack = Stack(Account("china", None, "cn-northwest-1"), "mirror", "UPDATE_COMPLETE", outputs, parameters or {})
     [result] = judge_call(Call(REVIEW, reply, is_rewritten), stack)
     return result
 
@@ -136,6 +138,13 @@ def test_each_answer_has_its_result_and_its_remedy(reply: Reply | Silence, state
 
 def test_where_no_copy_is_there_yet_and_pods_wait_for_none_there_is_no_patch() -> None:
     assert judged(Reply(200, answered(None), 0.1), is_rewritten=False).state is State.OK
+
+
+def test_a_stack_that_is_paused_is_named_with_the_command_that_ends_it() -> None:
+    result = judged(Reply(200, answered(None), 0.1), is_rewritten=False, parameters={"SwapWhen": "paused"})
+    assert (result.state, "SwapWhen is paused" in result.found) == (State.WARNING, True)
+    assert "sam deploy" in str(result.remedy)
+    assert "SwapWhen=always" in str(result.remedy)
 
 
 @pytest.mark.parametrize(

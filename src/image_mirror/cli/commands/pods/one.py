@@ -12,9 +12,9 @@ from image_mirror.cli.commands.pods.groups import pod_row, within
 from image_mirror.cli.held_copies import InECR
 from image_mirror.cli.kubelet import next_try, timestamp, waiting
 from image_mirror.cli.kubernetes import Cluster
-from image_mirror.cli.live_webhook import our_webhooks
+from image_mirror.cli.live_webhook import not_sent, our_webhooks
 from image_mirror.cli.output import current_time, folded, milliseconds, moment, utc
-from image_mirror.cli.pod_causes import RECREATE
+from image_mirror.cli.pod_causes import RECREATE, SWAP_WHEN
 from image_mirror.cli.pod_reading import (
     ClusterView,
     CopiesView,
@@ -157,12 +157,22 @@ def _webhook(view: ClusterView, copies: CopiesView, found: Sequence[Found]) -> s
         return "its configuration is not known"
     url = copies.stack.outputs.get("APIGatewayURL") if copies.stack else None
     for configuration, webhook in our_webhooks(view.configurations, url):
+        if found and _leaves_out(webhook, found[0].pod, view):
+            continue
         policy, seconds = webhook.get("failurePolicy", "Fail"), webhook.get("timeoutSeconds", 10)
         since = configuration["metadata"].get("creationTimestamp") or "an unknown time"
         conditions = [each["name"] for each in webhook.get("matchConditions") or ()]
         text = f"asked: {configuration['metadata']['name']} selects the pod; failurePolicy {policy}, {seconds} s"
+        if facts and (facts.swap_when, facts.chosen_by) != ("always", SWAP_WHEN):
+            text += f"; {facts.swap_when} by {facts.chosen_by}"
         return text + f"; exists since {since}" + (f"; conditions: {', '.join(conditions)}" if conditions else "")
     return "not asked: the cluster has no webhook configuration for this"
+
+
+def _leaves_out(webhook: Json, pod: Json, view: ClusterView) -> bool:
+    metadata = pod["metadata"]
+    labels = None if view.namespaces is None else view.namespaces.get(metadata["namespace"])
+    return not_sent(webhook, metadata["namespace"], labels, metadata.get("labels") or {}) is not None
 
 
 def _image(found: Found, account: Account, notes: Notes, now: int) -> ImageOfPod:
