@@ -16,7 +16,7 @@ from e2e.harness.recording import Call
 from e2e.harness.refusals import RECONCILER, WEBHOOK, refused
 from e2e.harness.source_images import oci_index
 from e2e.harness.stacks import CHINA, GLOBAL
-from e2e.harness.stage import answer, configuration, configured, emptied, pods_of, route
+from e2e.harness.stage import answer, configuration, configured, emptied, pods_of, routes
 from image_mirror.lifecycle import BACKOFF
 from image_mirror.record import Record, Status
 from support.templates import ROOT
@@ -42,7 +42,7 @@ def test_a_deployment_s_image_arrives_in_the_registry_that_its_pods_name(
     folder.mkdir()
     with (
         emptied(cluster),
-        gateway(folder, route(), answer) as gate,
+        gateway(folder, routes(), answer) as gate,
         configured(cluster, gate, configuration(gate), host=circle.target.host),
     ):
         cluster.kubectl("apply", "-f", ROOT / "samples" / "nginx-gcr.yaml")

@@ -8,7 +8,7 @@ from e2e.fakes.event_source_mapping import passes
 from e2e.harness.deployment import GLOBAL_STACK, STACK, Checkout, registry
 from e2e.harness.sam import Json, Region
 from e2e.harness.stacks import CHINA
-from e2e.harness.stage import TOKEN
+from e2e.harness.stage import TOKEN, routes
 from e2e.harness.traffic import ecr_event
 
 pytest_plugins = ["e2e.harness.deployed"]
@@ -54,13 +54,12 @@ def test_each_function_has_its_handler_its_role_and_its_settings(
     assert {name: variables.get(name) for name in expected} == expected
 
 
-def test_the_one_route_is_the_token_and_leads_to_the_webhook(china: Region) -> None:
+def test_the_routes_are_the_token_and_its_values_and_lead_to_the_webhook(china: Region) -> None:
     gateway = china.client("apigatewayv2")
     [api] = gateway.get_apis()["Items"]
-    [route] = china.routes()
-    assert route["RouteKey"] == f"POST /{TOKEN}"
+    assert {each["RouteKey"] for each in china.routes()} == set(routes())
     [integration] = gateway.get_integrations(ApiId=api["ApiId"])["Items"]
-    assert route["Target"] == f"integrations/{integration['IntegrationId']}"
+    assert {each["Target"] for each in china.routes()} == {f"integrations/{integration['IntegrationId']}"}
     assert integration["PayloadFormatVersion"] == "2.0"
     webhook = china.function(STACK, "ApiFunction")["FunctionArn"]
     assert integration["IntegrationUri"].endswith(f"/functions/{webhook}/invocations")

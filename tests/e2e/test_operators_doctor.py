@@ -20,7 +20,7 @@ import pytest
 
 from e2e.fakes.adapter import Gateway, gateway
 from e2e.fakes.tunnel import Tunnels, tunnels
-from e2e.harness.control_plane import Cluster
+from e2e.harness.control_plane import Cluster, namespace
 from e2e.harness.deployment import GLOBAL_STACK, STACK, Checkout, registry
 from e2e.harness.processes import free_port
 from e2e.harness.sam import KEY, Json, Region
@@ -82,10 +82,10 @@ def operation(
 ) -> Iterator[Operation]:
     folder = tmp_path_factory.mktemp("doctor")
     url = urlsplit(china.outputs(STACK)["APIGatewayURL"])
-    route = china.routes()[0]["RouteKey"]
+    routes = [each["RouteKey"] for each in china.routes()]
     with ExitStack() as stack:
         webhook = stack.enter_context(built.start(china, "ApiFunction"))
-        gate = stack.enter_context(gateway(folder, route, webhook, url.netloc))
+        gate = stack.enter_context(gateway(folder, routes, webhook, url.netloc))
         port = urlsplit(gate.url).port
         assert port is not None
         proxy = stack.enter_context(tunnels(port))
@@ -419,6 +419,27 @@ def applied(cluster: Cluster, url: str, change: Callable[[Json], object], choice
         yield
     finally:
         cluster.kubectl("delete", "mutatingwebhookconfiguration", configuration["metadata"]["name"])
+
+
+def test_a_pause_and_labels_without_effect_are_named_on_a_real_cluster(
+    operation: Operation, cluster: Cluster, kubeconfig: tuple[str, ...]
+) -> None:
+    url = operation.output("APIGatewayURL")
+    with namespace(cluster, "labelled", **{"image-mirror/swap-when": "copied"}):
+        with applied(cluster, url, lambda _: None, Choices(modes=("paused",))):
+            _, results = operation.doctor(*kubeconfig)
+        assert {each["state"] for each in of(results, "webhook configuration")} == {"ok"}
+        [warning] = of(results, "namespace labels")
+        assert "the label image-mirror/swap-when=copied of labelled has no effect" in warning["found"]
+        assert "--modes=copied,paused" in warning["remedy"]
+        with applied(cluster, url, lambda _: None, Choices(modes=("copied",), paused=True)):
+            _, results = operation.doctor(*kubeconfig)
+    [label] = of(results, "namespace labels")
+    assert label["state"] == "ok"
+    [warning] = [each for each in of(results, "webhook configuration") if each["state"] != "ok"]
+    assert warning["found"].startswith("image-mirror is paused")
+    assert "--modes=copied" in warning["remedy"]
+    assert "--pause" not in warning["remedy"]
 
 
 @pytest.mark.parametrize(

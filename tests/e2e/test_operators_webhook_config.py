@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from e2e.fakes.adapter import Gateway
-from e2e.harness.control_plane import Cluster
+from e2e.harness.control_plane import Cluster, namespace
 from e2e.harness.pods import COPIES, Json, images, pod
 from e2e.harness.stage import answer, configured, emptied, output_path
 
@@ -23,27 +23,26 @@ def printed(gate: Gateway, *options: str) -> str:
     return run(command, check=True, capture_output=True, text=True).stdout
 
 
+def certified(gate: Gateway, text: str) -> Json:
+    """Return the printed configuration with the certificate of the gateway in each webhook."""
+    configuration: Json = yaml.safe_load(text)
+    for webhook in configuration["webhooks"]:
+        webhook["clientConfig"]["caBundle"] = base64.b64encode(gate.certificate).decode()
+    return configuration
+
+
 @contextmanager
 def in_force(cluster: Cluster, gate: Gateway, text: str) -> Iterator[None]:
     """Apply the printed configuration, with the certificate of the gateway."""
-    configuration = yaml.safe_load(text)
-    [webhook] = configuration["webhooks"]
-    webhook["clientConfig"]["caBundle"] = base64.b64encode(gate.certificate).decode()
+    configuration = certified(gate, text)
     with emptied(cluster), configured(cluster, gate, configuration):
         yield
 
 
 @pytest.fixture
 def other(cluster: Cluster) -> Iterator[str]:
-    cluster.kubectl("create", "namespace", "other")
-    yield "other"
-    cluster.kubectl("delete", "pod", "-n", "other", "--all", "--force", "--grace-period=0")
-    cluster.kubectl("delete", "namespace", "other", "--wait=false")
-    # No namespace controller runs, so the test removes the finalizer itself.
-    cluster.kubectl("replace", "--raw", "/api/v1/namespaces/other/finalize", "-f", "-", stdin=_FINAL)
-
-
-_FINAL = '{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}, "spec": {"finalizers": []}}'
+    with namespace(cluster, "other"):
+        yield "other"
 
 
 NAMESPACES = ("--exclude-namespaces", "kube-system,on,1", "--namespaces", "y,no")
@@ -54,6 +53,8 @@ NAMESPACES = ("--exclude-namespaces", "kube-system,on,1", "--namespaces", "y,no"
     [
         pytest.param((), id="as-shipped"),
         pytest.param(("--failure-policy", "Fail", "--timeout", "30", *NAMESPACES), id="all-options"),
+        pytest.param(("--modes", "always,copied,paused", *NAMESPACES), id="modes"),
+        pytest.param(("--modes", "copied", "--pause"), id="pause"),
     ],
 )
 def test_kubectl_takes_it_as_it_is_and_the_api_server_keeps_it(
@@ -66,8 +67,9 @@ def test_kubectl_takes_it_as_it_is_and_the_api_server_keeps_it(
         kept = cluster.get(NAME, "image-mirror")
     finally:
         cluster.kubectl("delete", NAME, "image-mirror", "--ignore-not-found")
-    expected: Json = yaml.safe_load(text)["webhooks"][0]
-    assert kept["webhooks"] == [{**expected, "matchPolicy": "Equivalent"}]  # the one field that is left to its default
+    expected: list[Json] = yaml.safe_load(text)["webhooks"]
+    # The one field that is left to its default.
+    assert kept["webhooks"] == [{**each, "matchPolicy": "Equivalent"} for each in expected]
     again = cluster.try_kubectl("apply", "--dry-run=server", "-f", "-", stdin=text)
     assert again.returncode == 0
 

@@ -17,7 +17,7 @@ from image_mirror.cli.emulation import Emulation
 
 @pytest.fixture
 def injector(tmp_path: Path) -> Iterator[Gateway]:
-    with gateway(tmp_path, "POST /inject", answer) as running:
+    with gateway(tmp_path, ["POST /inject"], answer) as running:
         yield running
 
 

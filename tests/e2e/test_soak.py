@@ -19,7 +19,7 @@ from e2e.fakes.adapter import gateway
 from e2e.fakes.dynamodb_local import create_table, dynamodb_local
 from e2e.harness.processes import free_port
 from e2e.harness.soak import Client
-from e2e.harness.stage import answer, route
+from e2e.harness.stage import answer, routes
 from image_mirror import webhook
 from image_mirror.cli.emulation import REGISTRY
 from image_mirror.record import Record, Status
@@ -66,7 +66,7 @@ def totals(clients: list[Client]) -> Totals:
 
 def test_no_record_is_lost_when_the_table_restarts_under_load(port: int, tmp_path: Path) -> None:
     half, ended = float(os.environ.get("SOAK_SECONDS", "30")) / 2, threading.Event()
-    with gateway(tmp_path, route(), answer) as gate, ThreadPoolExecutor(CLIENTS) as pool:
+    with gateway(tmp_path, routes(), answer) as gate, ThreadPoolExecutor(CLIENTS) as pool:
         clients = [Client(gate, number) for number in range(CLIENTS)]
         try:
             with dynamodb_local(tmp_path, port, kept=True) as url:

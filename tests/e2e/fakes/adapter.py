@@ -3,7 +3,7 @@
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,8 +35,8 @@ class Gateway:
 
 
 @contextmanager
-def gateway(folder: Path, route: str, handler: Handler, host: str = "localhost") -> Iterator[Gateway]:
-    """Serve `route` ("POST /token", as the template's RouteKey) on https://localhost while the context is active.
+def gateway(folder: Path, routes: Sequence[str], handler: Handler, host: str = "localhost") -> Iterator[Gateway]:
+    """Serve `routes` ("POST /token", as the template's RouteKey) on https://localhost while the context is active.
 
     Its certificate is for `host`.
     """
@@ -64,7 +64,8 @@ def gateway(folder: Path, route: str, handler: Handler, host: str = "localhost")
 
     def respond(request: Request) -> Answer:
         parts = urlsplit(request.path)
-        if f"{request.method} {parts.path}" != route:
+        route = f"{request.method} {parts.path}"
+        if route not in routes:
             return Answer(404, b'{"message":"Not Found"}')
         running.bodies.append(request.body.decode())
         response = running.handler(

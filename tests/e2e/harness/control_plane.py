@@ -54,6 +54,22 @@ class Cluster:
         return self.kubectl("apply", *arguments, "-f", "-", stdin=json.dumps(value))
 
 
+@contextmanager
+def namespace(cluster: Cluster, name: str, **labels: str) -> Iterator[str]:
+    """Create a namespace, and delete it with its pods at the end."""
+    metadata = {"name": name, "labels": labels}
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    try:
+        yield name
+    finally:
+        cluster.kubectl("delete", "pod", "-n", name, "--all", "--force", "--grace-period=0")
+        cluster.kubectl("delete", "namespace", name, "--wait=false")
+        # No namespace controller runs, so the finalizer has to be removed here.
+        final = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}, "spec": {"finalizers": []}}
+        path = f"/api/v1/namespaces/{name}/finalize"
+        cluster.kubectl("replace", "--raw", path, "-f", "-", stdin=json.dumps(final))
+
+
 def assets() -> Path:
     """Return the folder with the control plane's programs, from KUBEBUILDER_ASSETS."""
     folder = Path(os.environ.get("KUBEBUILDER_ASSETS", "/nowhere"))

@@ -1,4 +1,4 @@
-"""Shared parts of the end-to-end tests: a control plane, and the webhook behind a gateway with the template's route."""
+"""Shared parts of the end-to-end tests: a control plane, and the webhook behind a gateway with the routes."""
 
 import base64
 import copy
@@ -43,10 +43,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield running
 
 
-def route() -> str:
-    """The one route of the template, with a token."""
-    key: str = sam_template()["Resources"]["WebhookRoute"]["Properties"]["RouteKey"]["Fn::Sub"]
-    return key.replace("${WebhookToken}", TOKEN)
+def routes() -> list[str]:
+    """The routes of the template, with a token."""
+    resources = sam_template()["Resources"].values()
+    found = [each["Properties"] for each in resources if each["Type"] == "AWS::ApiGatewayV2::Route"]
+    return [each["RouteKey"]["Fn::Sub"].replace("${WebhookToken}", TOKEN) for each in found]
 
 
 def output_path() -> str:
@@ -75,7 +76,7 @@ def aws() -> Iterator[Emulation]:
 @pytest.fixture(scope="session")
 def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """The gateway that all tests of a run share; tests use it as `gate`."""
-    with gateway(tmp_path_factory.mktemp("gateway"), route(), answer) as running:
+    with gateway(tmp_path_factory.mktemp("gateway"), routes(), answer) as running:
         yield running
 
 
