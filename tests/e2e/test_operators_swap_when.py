@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -189,9 +188,7 @@ def test_a_pause_takes_the_place_of_the_older_configuration_and_ends_with_it(
     arrive(aws, "gcr.io/a/app:1")
     kept = aws.records()
 
-    began = time.monotonic()
     done = configured.apply("--pause")
-    assert time.monotonic() - began < 30
     assert (done.stdout.strip(), done.stderr) == (
         "mutatingwebhookconfiguration.admissionregistration.k8s.io/image-mirror configured",
         "",

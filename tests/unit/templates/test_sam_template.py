@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
@@ -113,6 +114,16 @@ def test_only_this_api_may_call_the_webhook() -> None:
     assert permission["SourceArn"] == {
         "Fn::Sub": "arn:${AWS::Partition}:execute-api:${AWS::Region}:${AWS::AccountId}:${WebhookApi}/*/POST/*"
     }
+
+
+def test_the_permission_is_for_each_route_and_for_no_other_method_or_api() -> None:
+    source = RESOURCES["WebhookPermission"]["Properties"]["SourceArn"]["Fn::Sub"]
+    called = [route["RouteKey"]["Fn::Sub"].replace(" ", "") for route in routes().values()]
+    api = source.partition("/")[0]
+    assert len(called) == 1 + len(VALUES)
+    assert all(fnmatchcase(f"{api}/$default/{each}", source) for each in called)
+    assert not fnmatchcase(f"{api}/$default/GET/${{WebhookToken}}", source)
+    assert not fnmatchcase(f"{api}x/$default/POST/${{WebhookToken}}", source)
 
 
 def test_throttling_is_a_parameter_far_above_a_rollout() -> None:
