@@ -525,6 +525,17 @@ def test_a_pause_is_named_with_what_has_chosen_it(
     assert asked in shown
 
 
+def test_one_pod_is_shown_with_the_webhook_that_is_for_its_namespace(world: World) -> None:
+    world.pods = [pod("p", "gcr.io/x:1")]
+    world.configurations = [shipped_configuration(URL, Choices(modes=("copied", "paused")))]
+    for number, webhook in enumerate(world.configurations[0]["webhooks"], start=1):
+        webhook["timeoutSeconds"] = number
+    for labels, seconds in (({}, 1), ({LABEL: "copied"}, 2), ({LABEL: "paused"}, 3)):
+        world.namespaces = [{"metadata": {"name": "shop", "labels": labels}}]
+        shown = json.loads(run("pods", "p", "-o", "json").stdout)["webhook"]
+        assert f"failurePolicy Ignore, {seconds} s" in shown
+
+
 def test_a_static_pod_is_left_as_it_is(world: World) -> None:
     world.pods = [
         pod("kube-proxy", "registry.k8s.io/p:1", metadata={"annotations": {"kubernetes.io/config.mirror": "x"}})
