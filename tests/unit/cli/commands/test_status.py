@@ -25,6 +25,7 @@ from rich.console import Console
 from image_mirror.cli import terminal
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.commands.status import build as status_build
+from image_mirror.cli.commands.status import command as status_command
 from image_mirror.cli.commands.status import watch as status_watch
 from image_mirror.cli.commands.status.records import RecordRow, change, listing, summary
 from image_mirror.cli.commands.status.verification import VerifiedRow
@@ -955,6 +956,33 @@ def test_a_terminal_shows_all_if_it_is_asked_for_all(monkeypatch: pytest.MonkeyP
     assert [line.split()[0] for line in lines[1:3]] == ["\x1b[32mCOPIED\x1b[0m"] * 2
     assert lines[0].endswith("REASON\x1b[0m")
     assert "not shown" not in " ".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown", "hidden"),
+    [
+        pytest.param([], False, "1 COPIED not shown (--all)", id="counted"),
+        pytest.param(["gcr.io/*"], False, "1 COPIED not shown (--all)", id="counted-of-a-pattern"),
+        pytest.param(["--all"], True, None, id="all"),
+        pytest.param(["--state", "COPIED"], True, None, id="its-state"),
+        pytest.param(["-o", "json"], True, None, id="for-programs"),
+        pytest.param(["--verify"], False, "1 held not shown (--all)", id="verified"),
+        pytest.param(["--verify", "--all"], True, None, id="all-verified"),
+    ],
+)
+@pytest.mark.usefixtures("compared")
+def test_on_a_terminal_what_is_in_order_is_counted_unless_it_is_asked_for(
+    arguments: list[str], shown: bool, hidden: str | None, table: Operated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("lost", "archived", "other", "elsewhere"):
+        prefix = "before" if name == "elsewhere" else "mirror"
+        key = {"repo": {"S": f"{REGISTRY}/{prefix}/gcr.io/{name}"}, "tag": {"S": "1"}}
+        table.cloud.dynamodb.delete_item(TableName=TABLE, Key=key)
+    monkeypatch.setattr(status_command, "_width", lambda: 200)
+    result = run("status", *arguments)
+    assert result.exit_code == 0, result.output
+    assert ("gcr.io/fine:1" in result.stdout) is shown
+    assert [line for line in result.stderr.splitlines() if "not shown" in line] == ([hidden] if hidden else [])
 
 
 @pytest.mark.parametrize(
