@@ -335,7 +335,7 @@ def test_one_image_is_shown_in_full_with_its_build_and_the_end_of_its_log(name: 
     assert fields["state"] == "FAILED"
     assert re.search(r"[+]\d\d:\d\d \(3h ago\)$", fields["requested"])
     assert fields["attempts"] == "5 of 5 used, 0 delayed for a reason that costs none"
-    assert fields["rule"] == "rule gcr.io"
+    assert fields["rule"] == "gcr.io"
     assert fields["reason"] == REASON
     assert fields["requester"] == "not a pod, or a pod of an older release"
     assert build_lines[0] == f"{BUILD}: FAILED"
@@ -1052,7 +1052,7 @@ def test_one_image_is_shown_with_what_to_do(image: str, do: str | None) -> None:
 @pytest.mark.parametrize(
     ("rules", "rule"),
     [
-        pytest.param("gcr.io", "rule gcr.io", id="copied"),
+        pytest.param("gcr.io", "gcr.io", id="copied"),
         pytest.param("gcr.io !gcr.io/fine", "gcr.io/fine:1 stays as written: rule !gcr.io/fine", id="left-now"),
         pytest.param(
             "gcr.io=asia.gcr.io",

@@ -142,7 +142,7 @@ def status(
                     null, or an object with before, after (digests) and noticed_at: the latest
                     push that none of our builds made
     For one image it prints one object with these keys and
-      rule          what the deployed rules do with the source in a new pod, or null
+      rule          the deployed rule that copies the source, or what the rules do instead, or null
       do            what to do, or null
       in_ecr        held, gone, archived, other digest, not served; null if the copy has not
                     arrived, or if ECR gave no answer

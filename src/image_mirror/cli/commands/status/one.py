@@ -19,8 +19,8 @@ _ROTATE = "image-mirror connect --rotate"
 class OneCopy:
     """What is known of one copy. `held` is None if ECR was not asked or did not answer.
 
-    `rule` is what the deployed rules do with the source in a new pod, None if the record has no source; `do` is what
-    to do, None if nothing.
+    `rule` is the deployed rule that copies the source, or what the rules do with it instead; None if the record has no
+    source. `do` is what to do, None if nothing.
     """
 
     record: Record
@@ -35,7 +35,7 @@ def one_copy(record: Record, held: Held | None, mirror: Mirror, now: int) -> One
     if record.source:
         explained = explain(record.source, mirror)
         is_copied = explained.copy is not None and explained.copy.destination.by_tag == record.destination
-        rule = explained.cause if is_copied else str(explained)
+        rule = explained.rule if is_copied else str(explained)
     return OneCopy(record, held, rule, what_to_do(record, held, now))
 
 
