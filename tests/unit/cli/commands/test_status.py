@@ -170,7 +170,7 @@ def test_a_build_in_codebuilds_queue_is_told_from_one_that_runs(
 
     answer("codebuild", "BatchGetBuilds", builds)
     result = run("status", "--state", "COPYING")
-    assert result.exit_code == 0
+    assert (result.exit_code, result.stderr) == (0, "4 records: 4 COPYING\n"), "the others count in an estimate"
     assert asked == [sorted(["ImagePullProject:1", BUILD])]
     assert {line.split()[4]: line.split()[0] for line in result.stdout.splitlines()[1:]} == {
         "docker.io/library/nginx:1.27": "COPYING",
@@ -178,7 +178,9 @@ def test_a_build_in_codebuilds_queue_is_told_from_one_that_runs(
         "gcr.io/queued:1": "QUEUED",
         "gcr.io/odd:1": "COPYING",
     }
-    assert result.stderr == "4 records: 4 COPYING\n4 requested: 2 running, 1 queued, 1 running or queued\n"
+    assert (
+        "6 requested: 1 failed, 2 running, 1 queued, 1 running or queued, 1 to be tried again\n" in run("status").stderr
+    )
     assert {row["image"]: (row["state"], row["queued"]) for row in listed("gcr.io/*")} == {
         "gcr.io/queued:1": ("COPYING", True),
         "gcr.io/odd:1": ("COPYING", None),
@@ -220,7 +222,6 @@ def test_a_list_without_an_answer_of_codebuild_is_shown_and_says_why(refuse: Cal
 def test_a_global_region_that_does_not_answer_delays_a_list_by_seconds_only(monkeypatch: pytest.MonkeyPatch) -> None:
     answered = threading.Event()
     monkeypatch.setattr(status_build, "_PATIENCE", 0.01)
-    monkeypatch.setattr(status_build, "read_build", lambda _: answered.wait(60))
     client = Account.client
 
     def waiting(self: Account, service: str, *key: Any) -> Any:
@@ -857,6 +858,13 @@ def test_following_one_image_ends_with_its_copy_or_its_failure(
         assert result.stderr.count("Note: global account (profile global): BatchGetBuilds: AccessDenied") == 1
 
 
+@pytest.mark.usefixtures("table")
+def test_an_image_that_can_have_no_copy_is_not_followed() -> None:
+    result = run("status", "-w", "gcr.io/x:sha256-" + "a" * 64)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "there is no record" in result.stderr
+
+
 def test_a_record_that_is_removed_while_it_is_followed_is_told(
     table: Operated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1011,6 +1019,13 @@ def test_the_exit_code_says_whether_a_record_needs_attention(
     name = found.source.split("@")[0] or found.destination
     assert run("status", "--exit-code", name).exit_code == code
     assert run("status", name).exit_code == 0
+
+
+@pytest.mark.usefixtures("compared")
+def test_a_verification_with_the_exit_code_looks_at_the_other_records_too() -> None:
+    assert run("status", "--verify", "--exit-code", "gcr.io/[fb]*").exit_code == 1
+    assert run("status", "--verify", "gcr.io/[fb]*").exit_code == 0
+    assert run("status", "--verify", "--exit-code", "gcr.io/fine*").exit_code == 0
 
 
 @pytest.mark.parametrize(

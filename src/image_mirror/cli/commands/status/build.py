@@ -1,4 +1,4 @@
-"""Builds in CodeBuild and their logs, in the global account: one in full, what is new in it, and which ones wait."""
+"""Builds in CodeBuild and their logs, in the global account: one in full, what is new in it, and which ones queue."""
 
 import re
 import threading
@@ -14,6 +14,7 @@ from image_mirror.cli.commands.status.records import Queued
 from image_mirror.cli.errors import NoAnswerError, describe_aws_error, remedy
 
 LOG_LINES = 20
+NO_LOG_YET = "the build has no log yet"
 _MOST_EVENTS = 1_000  # in one look of the follower
 _PATIENCE = 5.0  # seconds: a list is worth more than knowing which of its builds wait
 _MOST_BUILDS = 100  # BatchGetBuilds
@@ -55,18 +56,11 @@ def read_details(build: Mapping[str, Any]) -> BuildDetails:
     )
 
 
-def ask(account: Account, build_id: str) -> tuple[BuildDetails | None, str | None]:
-    """Ask the global account about a build. Return the build or None, and what is missing and why; never raises."""
-    follower = BuildFollower(account)
-    details, trouble = follower.look(build_id)
-    return details and replace(details, log=details.log[-LOG_LINES:]), trouble
-
-
-class BuildFollower:
-    """Asks again and again about the latest build of one copy; of the log it reads what is new."""
+class Builds:
+    """Asks the global account about builds, again and again."""
 
     def __init__(self, account: Account) -> None:
-        """Take the global account. It is asked for the first time by `look`."""
+        """Take the global account, which is not asked now."""
         self._account = account
         self._build = ""
         self._token: str | None = None
@@ -75,7 +69,7 @@ class BuildFollower:
     def look(self, build_id: str) -> tuple[BuildDetails | None, str | None]:
         """Return the build or None, and what is missing and why; never raises.
 
-        `log` has the lines that are new since the last look, at first the last ones.
+        `log` has the lines that are new since the last look at this build, at first the last LOG_LINES.
         """
         if build_id != self._build:
             self._build, self._token = build_id, None
@@ -91,7 +85,7 @@ class BuildFollower:
             is_running = details.status == "IN_PROGRESS"
             return (
                 details,
-                "the build has no log yet" if is_running else "the build has ended, and CodeBuild has no log of it",
+                NO_LOG_YET if is_running else "the build has ended, and CodeBuild has no log of it",
             )
         place = {"logGroupName": details.log_group, "logStreamName": details.log_stream}
         where: dict[str, Any] = {"startFromHead": False, "limit": LOG_LINES}
@@ -103,44 +97,42 @@ class BuildFollower:
             return details, _why(error)
         self._token = events.get("nextForwardToken") or self._token
         lines = [line for event in events["events"] for line in event["message"].splitlines()]
-        return replace(details, log=lines), None
+        return replace(details, log=lines if "nextToken" in where else lines[-LOG_LINES:]), None
+
+    def queued(self, build_ids: Iterable[str]) -> tuple[Queued, str | None]:
+        """Return which of the builds wait in CodeBuild's queue and which run, and why that is not known; never raises.
+
+        It takes five seconds at most: a region that is lost must not hide the records.
+        """
+        # AWS would refuse the whole call for a text that somebody has written by hand.
+        wanted = [each for each in dict.fromkeys(build_ids) if _BUILD.fullmatch(each)]
+        found: dict[str, bool] = {}
+        troubles: list[str] = []
+
+        def read() -> None:
+            try:
+                for some in _hundreds(wanted):
+                    answer = self._client("codebuild").batch_get_builds(ids=some)
+                    found.update({build["id"]: read_build(build).queued for build in answer["builds"]})
+            except Exception as error:
+                text = str(error) if isinstance(error, NoAnswerError) else describe_aws_error(error)
+                if text is None:
+                    raise
+                troubles.append(text)
+
+        if not wanted:
+            return {}, None
+        thread = threading.Thread(target=read, daemon=True)  # the command ends without it
+        thread.start()
+        thread.join(_PATIENCE)
+        if thread.is_alive():
+            return {}, f"{self._account}: no answer within {_PATIENCE:.0f} seconds"
+        return found, troubles[0] if troubles else None
 
     def _client(self, service: str) -> Any:
         if service not in self._clients:
             self._clients[service] = self._account.client(service)
         return self._clients[service]
-
-
-def waiting_builds(account: Account, build_ids: Iterable[str]) -> tuple[Queued, str | None]:
-    """Return which of the builds wait in CodeBuild's queue and which run, and why that is not known; never raises.
-
-    It waits five seconds at most: a region that is lost must not hide the records.
-    """
-    # AWS would refuse the whole call for a text that somebody has written by hand.
-    wanted = [each for each in dict.fromkeys(build_ids) if _BUILD.fullmatch(each)]
-    found: dict[str, bool] = {}
-    troubles: list[str] = []
-
-    def read() -> None:
-        try:
-            codebuild = account.client("codebuild")
-            for some in _hundreds(wanted):
-                answer = codebuild.batch_get_builds(ids=some)
-                found.update({build["id"]: read_build(build).queued for build in answer["builds"]})
-        except Exception as error:
-            text = str(error) if isinstance(error, NoAnswerError) else describe_aws_error(error)
-            if text is None:
-                raise
-            troubles.append(text)
-
-    if not wanted:
-        return {}, None
-    thread = threading.Thread(target=read, daemon=True)  # the command ends without it
-    thread.start()
-    thread.join(_PATIENCE)
-    if thread.is_alive():
-        return {}, f"{account}: no answer within {_PATIENCE:.0f} seconds"
-    return found, troubles[0] if troubles else None
 
 
 def _hundreds(ids: Sequence[str]) -> Iterator[Sequence[str]]:

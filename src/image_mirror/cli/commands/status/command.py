@@ -11,8 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.cli import completion
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.commands.status.build import BuildDetails, BuildFollower, ask, waiting_builds
-from image_mirror.cli.commands.status.estimate import under_way
+from image_mirror.cli.commands.status.build import BuildDetails, Builds
 from image_mirror.cli.commands.status.follow import follow
 from image_mirror.cli.commands.status.one import OneCopy, full, one_copy
 from image_mirror.cli.commands.status.records import (
@@ -178,34 +177,34 @@ def status(
         cause = "cannot be combined with the name of one image, for which ECR is always asked"
         raise typer.BadParameter(cause, param_hint="--verify")
     stack = china_stack(Account("china", china_profile, china_region), stack_name)
-    global_account = Account("global", global_profile, global_region)
+    builds = Builds(Account("global", global_profile, global_region))
     if one is not None:
-        _one(one, stack, global_account, output, watching=watching, exit_code=exit_code)
+        _one(one, stack, builds, output, watching=watching, exit_code=exit_code)
         return
     records, everything = records_of(stack), everything or Status.COPIED in (states or ())
 
     def reading(found: Iterable[Record]) -> Reading:
         some = matching(image, found) if image else found
         chosen = [record for record in some if not states or record.status in states]
-        builds = [record.build_id for record in chosen if record.status is Status.COPYING and record.build_id]
-        if global_profile is None:
-            return Reading(chosen)
-        return Reading(chosen, *waiting_builds(global_account, builds))
+        copying = [record.build_id for record in chosen if record.status is Status.COPYING and record.build_id]
+        queued, note = builds.queued(copying) if global_profile is not None else ({}, None)
+        return Reading(chosen, queued, note, all_states=not states)
 
     if watching:
         watch(lambda: reading(record for page in records.pages() for record in page), output, everything=everything)
     found = all_records(records)
     if verify:
-        some = matching(image, found) if image else found
-        _verify(stack, [record for record in some if record.status is Status.COPIED], output, everything=everything)
-        return
-    read = reading(found)
-    _show(read, output, everything=everything)
-    if exit_code and any(needs_attention(record, current_time()) for record in read.records):
+        shown = matching(image, found) if image else found
+        _verify(stack, [record for record in shown if record.status is Status.COPIED], output, everything=everything)
+    else:
+        read = reading(found)
+        shown = list(read.records)
+        _show(read, output, everything=everything)
+    if exit_code and any(needs_attention(record, current_time()) for record in shown):
         raise typer.Exit(ExitCode.NOT_WELL)
 
 
-def _one(image: str, stack: Stack, global_account: Account, output: Output, *, watching: bool, exit_code: bool) -> None:
+def _one(image: str, stack: Stack, builds: Builds, output: Output, *, watching: bool, exit_code: bool) -> None:
     """Show or follow one image. Raises typer.Exit, typer.BadParameter."""
     records, mirror = records_of(stack), mirror_of(stack)
     destination = selected_destination(image, mirror)
@@ -213,14 +212,14 @@ def _one(image: str, stack: Stack, global_account: Account, output: Output, *, w
     if record is None:
         name = f" ({destination.by_tag})" if destination else ""
         message = f"{image}: there is no record{name}; {explain(image, mirror)}"
-        if not watching:
+        if not watching or destination is None:
             typer.echo(f"Error: {printable(message)}", err=True)
             raise typer.Exit(ExitCode.NOT_WELL)
         say(f"Note: {message}")
     if record is None or watching:
-        follow(lambda: _get(records, destination), BuildFollower(global_account), output)
+        follow(lambda: _get(records, destination), builds, output)
     held, trouble = _ask_ecr(stack.account, mirror, record)
-    _show_one(one_copy(record, held, mirror, current_time()), global_account, output)
+    _show_one(one_copy(record, held, mirror, current_time()), builds, output)
     if trouble:
         say(f"Note: it is not known whether ECR holds the copy: {trouble}")
     differs = held is not None and (held.lost or held.state is InECR.OTHER_DIGEST)
@@ -253,7 +252,7 @@ def _show(read: Reading, output: Output, *, everything: bool) -> None:
     if hidden:
         say(not_shown(hidden))
     say(summary(read.records))
-    if progress := under_way(read.records, read.queued, now):
+    if progress := read.progress(now):
         say(str(progress))
     if read.note:
         say(f"Note: {unknown_builds(read.note)}")
@@ -290,9 +289,9 @@ def _ask_ecr(account: Account, mirror: Mirror, record: Record) -> tuple[Held | N
         return None, remedy(error)
 
 
-def _show_one(one: OneCopy, account: Account, output: Output) -> None:
+def _show_one(one: OneCopy, builds: Builds, output: Output) -> None:
     record, held = one.record, one.held
-    details, trouble = ask(account, record.build_id) if record.build_id else (None, None)
+    details, trouble = builds.look(record.build_id) if record.build_id else (None, None)
     if output is Output.NAME:
         typer.echo(title(record))
     elif not output.is_table:

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import typer
 
-from image_mirror.cli.commands.status.build import BuildDetails, BuildFollower
+from image_mirror.cli.commands.status.build import NO_LOG_YET, BuildDetails, Builds
 from image_mirror.cli.commands.status.records import RecordRow, change, changed_rows, record_row
 from image_mirror.cli.errors import ExitCode, describe_aws_error
 from image_mirror.cli.output import Output, print_document, say
@@ -16,7 +16,7 @@ from image_mirror.record import Record, Status
 _EVERY = 5.0  # seconds
 
 
-def follow(read: Callable[[], Record | None], builds: BuildFollower, output: Output) -> NoReturn:
+def follow(read: Callable[[], Record | None], builds: Builds, output: Output) -> NoReturn:
     """Print what changes until the copy is COPIED or FAILED; then end the command, with 1 if it is FAILED.
 
     Raises an error of the first reading; later errors of AWS are notes. Programs get a row for each change.
@@ -44,7 +44,7 @@ def _rows(readings: Readings, output: Output) -> Iterator[Record | None]:
         yield record
 
 
-def _lines(readings: Readings, builds: BuildFollower) -> Iterator[Record | None]:
+def _lines(readings: Readings, builds: Builds) -> Iterator[Record | None]:
     before: Record | None = None
     phases: dict[tuple[str, str], str] = {}
     troubles: set[str] = set()
@@ -61,7 +61,7 @@ def _lines(readings: Readings, builds: BuildFollower) -> Iterator[Record | None]
         clock = datetime.now().astimezone().isoformat(timespec="seconds")
         for line in filter(None, lines):
             say(f"{clock}  {line}", err=False)
-        if missing and missing not in troubles and "no log yet" not in missing:
+        if missing and missing not in troubles and missing != NO_LOG_YET:
             troubles.add(missing)
             say(f"Note: {missing}")
         before = record

@@ -36,11 +36,19 @@ _EVERY = 5.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The records, and which of their builds wait in CodeBuild's queue. `note` says why the latter is not known."""
+    """The records, and which of their builds wait in CodeBuild's queue. `note` says why the latter is not known.
+
+    `all_states` is False if only records of some states were asked for: they do not say how far a burst is.
+    """
 
     records: Sequence[Record]
     queued: Queued = field(default_factory=dict)
     note: str | None = None
+    all_states: bool = True
+
+    def progress(self, now: int) -> UnderWay | None:
+        """Return how far the copies are that are under way; None if there are none, or that is not known."""
+        return under_way(self.records, self.queued, now) if self.all_states else None
 
 
 Readings = Iterator[tuple[Reading, str]]
@@ -89,7 +97,7 @@ def frame(
     clock = datetime.fromtimestamp(now / 1000).astimezone().strftime("%H:%M:%S")
     records, rest = split(reading.records, everything=everything)
     head = [Text(f"{clock}  {summary(reading.records)}  (Ctrl-C ends)")]
-    head += [Text(str(progress))] if (progress := under_way(reading.records, reading.queued, now)) else []
+    head += [Text(str(progress))] if (progress := reading.progress(now)) else []
     head += [Text(not_shown(rest), style="dim")] if rest else []
     head += [Text(printable(unknown_builds(reading.note)), style="dim")] if reading.note else []
     head += [Text(f"the records cannot be read now: {trouble}", style="red")] if trouble else []
@@ -131,7 +139,7 @@ def _print_changes(readings: Readings, *, wide: bool) -> None:
                 changed = change(known.get(name), latest.get(name))
                 if changed:
                     typer.echo(f"{clock}  {changed}")
-        progress = under_way(records, reading.queued, now)
+        progress = reading.progress(now)
         counts = progress and replace(progress, per_minute=None, minutes_left=None)
         if progress and counts != told:
             say(str(progress))
