@@ -19,16 +19,18 @@ import pytest
 
 from e2e.fakes.dynamodb_local import create_table, dynamodb_local
 from e2e.fakes.event_source_mapping import EventSourceMapping
+from e2e.fakes.servers import Answer, Request, serving
 from e2e.harness.control_plane import Cluster
 from e2e.harness.deployment import GLOBAL_STACK, STACK, Checkout
 from e2e.harness.pods import COPIES, images, pod
 from e2e.harness.processes import wait_for
 from e2e.harness.sam import Json, Region
 from e2e.harness.stage import emptied
+from image_mirror.lifecycle import started
 from image_mirror.pod_images import ORIGINALS
-from image_mirror.record import Record, Status
+from image_mirror.record import MINUTE, Record, Status
 from image_mirror.table import Records
-from support.recorded import record, write
+from support.recorded import DIGEST, record, write
 from support.templates import ROOT
 
 pytest_plugins = ["e2e.harness.deployed"]
@@ -210,7 +212,71 @@ def test_watching_ends_by_ctrl_c_without_a_trace(operator: Operator, records: Re
         assert process.stdout.readline().split()[1:] == ["REQUESTED", "gcr.io/y:1"]
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, "", "1 record: 1 COPYING\n")
+    assert (process.returncode, out) == (130, "")
+    first, *progress = err.splitlines()
+    assert first == "1 record: 1 COPYING"
+    assert progress[-1].startswith("2 requested: ")
+
+
+def test_fifty_images_at_once_are_watched_from_their_requests_to_their_copies(local: Local) -> None:
+    running: set[str] = set()
+
+    def codebuild(request: Request) -> Answer:
+        assert request.headers["x-amz-target"].endswith(".BatchGetBuilds")
+        ids = json.loads(request.body)["ids"]
+        builds = [
+            {"id": each, "buildStatus": "IN_PROGRESS", "currentPhase": "BUILD" if each in running else "QUEUED"}
+            for each in ids
+        ]
+        return Answer(200, json.dumps({"builds": builds}).encode())
+
+    def step(changed: list[Record]) -> None:
+        """Write the next state of some records, and wait until both watchers have told all of them."""
+        write(local.client, changed)
+        for watcher, name in ((lines, "line"), (rows, "row")):
+            told = [watcher.stdout.readline() for _ in changed if watcher.stdout]
+            assert all(told), f"a {name} is missing"
+
+    at = int(time.time() * 1000)
+    asked = [record(f"gcr.io/project/app-{n}:1", Status.REQUESTED, at=at - 5 * MINUTE, hours=0) for n in range(50)]
+    write(local.client, [replace(each, updated_at=each.requested_at, due_at=at) for each in asked])
+    often = "import image_mirror.cli.commands.status.watch as watch; watch._EVERY = 0.2"
+    with serving(codebuild) as port:
+        there = {**local.operator.environment, "AWS_ENDPOINT_URL_CODEBUILD": f"http://localhost:{port}"}
+        operator = replace(local.operator, environment=there)
+        with (
+            operator.started("status", "-w", after=often) as lines,
+            operator.started("status", "-w", "-o", "json", after=often) as rows,
+        ):
+            assert lines.stdout is not None
+            assert rows.stdout is not None
+            assert lines.stdout.readline().split()[:5] == ["STATE", "TRY", "NEXT", "AGE", "IMAGE"]
+            assert all(lines.stdout.readline().startswith("REQUESTED") for _ in asked)
+            assert all(json.loads(rows.stdout.readline())["state"] == "REQUESTED" for _ in asked)
+            copying = [started(each, f"ImagePullProject:{number}", at) for number, each in enumerate(asked)]
+            running |= {f"ImagePullProject:{number}" for number in range(5)}
+            step(copying[:8])
+            arrived = [
+                replace(each, status=Status.COPIED, digest=DIGEST, updated_at=at - number * MINUTE // 5)
+                for number, each in enumerate(copying)
+            ]
+            step(arrived[:8])
+            failed = replace(asked[49], status=Status.FAILED, attempts=5, error="NOT_FOUND: manifest unknown")
+            step([failed])
+            step(arrived[8:49])
+            for watcher in (lines, rows):
+                watcher.send_signal(signal.SIGINT)
+            out, err = lines.communicate(timeout=60)
+            assert (lines.returncode, out) == (130, "")
+            assert rows.communicate(timeout=60) == ("", "")
+            assert rows.returncode == 130
+    assert err.startswith("50 records: 50 REQUESTED\n50 requested: 50 waiting\n")
+    assert "\n50 requested: 5 running, 3 queued, 42 waiting\n" in err
+    assert re.search(r"\n50 requested: 8 copied, 1 failed, 41 waiting; \d+\.\d a minute, about \d+ minutes left\n", err)
+    ended = operator.run("status", "--exit-code")
+    assert ended.returncode == 1
+    assert ended.stdout.splitlines()[-1].endswith("gcr.io/project/app-49:1  NOT_FOUND: manifest unknown")
+    assert ended.stderr == "50 records: 1 FAILED, 49 COPIED\n"
 
 
 def test_a_terminal_is_drawn_again_and_restored_at_the_end(operator: Operator, records: Records) -> None:
@@ -254,8 +320,8 @@ def test_a_retry_has_the_stream_call_the_reconciler(local: Local, china: Region)
     verified = local.operator.run("status", "--verify")
     assert verified.returncode == 1
     assert [line.split() for line in verified.stdout.splitlines()[1:]] == [
-        ["gone", "gcr.io/lost:1"],
         ["held", "gcr.io/there:1"],
+        ["gone", "gcr.io/lost:1"],
     ]
     assert local.operator.run("retry", "--gone").stdout == "gcr.io/lost:1: requested again: ECR no longer holds it\n"
     assert mapping.poll() == 1

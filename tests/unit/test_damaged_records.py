@@ -19,12 +19,16 @@ import time_machine
 from botocore.exceptions import ClientError
 
 from image_mirror import reconciler, webhook
-from image_mirror.cli.commands.status.records import by_attention, full, record_row, table
+from image_mirror.cli.commands.status.estimate import under_way
+from image_mirror.cli.commands.status.one import full, one_copy
+from image_mirror.cli.commands.status.records import by_attention, listing, needs_attention, record_row, table
 from image_mirror.cli.output import Output, as_data
 from image_mirror.codebuild import Builds
+from image_mirror.decisions import Mirror
 from image_mirror.ecr import Repositories
 from image_mirror.record import DAY, Policy, Record, Status, asked_again
 from image_mirror.repair import repaired
+from image_mirror.rules import parse_rules
 from image_mirror.table import Item, Records, to_item, to_record
 from support.clock import NOON
 from support.cloud import REGISTRY, Cloud
@@ -349,10 +353,13 @@ def test_every_command_that_reads_the_table_reads_damaged_items_too(world: World
         world.put({**kind, "tag": {"S": str(serial)}})
     found = [record for page in records.pages() for record in page]
     assert len(found) == len(KINDS)
-    assert json.loads(as_data([asdict(record_row(record)) for record in found], Output.JSON))
-    assert len(list(table(by_attention(found), NOON))) == len(KINDS) + 1
+    assert json.loads(as_data([asdict(record_row(record, {})) for record in found], Output.JSON))
+    assert len(list(table(by_attention(found), {}, NOON, wide=True))) == len(KINDS) + 1
+    assert len(listing(by_attention(found), {}, NOON, 80, wide=True)) == len(KINDS) + 1
+    under_way(found, {}, NOON)
     for record in found:
-        assert list(full(record, None, NOON))
+        assert list(full(one_copy(record, None, Mirror(REGISTRY, "mirror", parse_rules("gcr.io")), NOON), NOON))
+        needs_attention(record, NOON)
         assert records.remove(record), record
     assert world.cloud.items() == []
 

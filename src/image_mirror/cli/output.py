@@ -72,6 +72,11 @@ def as_data(value: object, output: Output) -> str:
     return str(yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True, width=10_000)).rstrip("\n")
 
 
+def print_document(row: "DataclassInstance", output: Output) -> None:
+    """Print one row of a stream as soon as it is known: as a line of JSON, or as a document of YAML."""
+    typer.echo(json.dumps(asdict(row)) if output is Output.JSON else f"---\n{as_data(asdict(row), output)}")
+
+
 def aligned(lines: Iterable[Sequence[str]]) -> Iterator[str]:
     """Yield each line's cells in columns. No name is cut or wrapped, so that it can be copied from the terminal."""
     cells = [[printable(cell) for cell in line] for line in lines]
@@ -87,13 +92,13 @@ def say(sentence: str, *, err: bool = True) -> None:
         typer.echo(line, err=err)
 
 
-def folded(text: str, indent: str = "") -> list[str]:
-    """Return a text as lines no wider than the terminal; those after the first are indented further.
+def folded(text: str, indent: str = "", width: int = 0) -> list[str]:
+    """Return a text as lines no wider than `width`, or else the terminal; those after the first are indented further.
 
     No word is broken, so that a name can be copied from the terminal. A word that fits only without its indent gets
     none. For a last word that is wider than the terminal, no new line is begun.
     """
-    text, width = printable(text), max(20, shutil.get_terminal_size().columns)
+    text, width = printable(text), max(20, width or shutil.get_terminal_size().columns)
     if len(text.rpartition(" ")[2]) > width and len(text) - len(text.rpartition(" ")[2]) < width // 2:
         return [indent + text]
     lines = textwrap.wrap(
@@ -128,20 +133,20 @@ def span(length: int) -> str:
 
 def utc(then: int | None) -> str | None:
     """Return a time in ISO 8601 and UTC, for programs; None if there is none."""
-    date = _date(then or 0)
+    date = date_of(then or 0)
     return date.isoformat(timespec="seconds").replace("+00:00", "Z") if date else None
 
 
 def moment(then: int, now: int) -> str:
     """Return a time in this machine's time zone, and how far away it is."""
-    date = _date(then)
+    date = date_of(then)
     if date is None:
         return "-"
     distance = f"in {span(then - now)}" if then > now else f"{span(now - then)} ago"
     return f"{date.astimezone().isoformat(timespec='seconds')} ({distance})"
 
 
-def _date(then: int) -> datetime | None:
+def date_of(then: int) -> datetime | None:
     """Return the time; None if there is none, or if somebody has written a number that is not a time."""
     try:
         return datetime.fromtimestamp(then / 1000, UTC) if then else None

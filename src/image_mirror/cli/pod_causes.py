@@ -8,13 +8,12 @@ cannot be known is said as "probably". All times are milliseconds since the epoc
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 
 from image_mirror.admission import latest_result
 from image_mirror.cli.held_copies import Held
 from image_mirror.cli.kubelet import Said
-from image_mirror.cli.output import span
+from image_mirror.cli.output import date_of, span
 from image_mirror.cli.plan import Explanation
 from image_mirror.record import DAY, MINUTE, MOST_ATTEMPTS, Record, Status
 from image_mirror.swap_when import SwapWhen
@@ -149,18 +148,27 @@ def _of_a_copy(facts: Facts) -> Cause:
         return _of_an_unknown_copy(facts)
     if record is None:
         return _without_record(facts)
-    lost = facts.held is not None and facts.held.lost
+    there = "the copy is there" if facts.held else "copied, says its record; ECR was not asked"
+    return cause_of_record(record, facts.held, facts.now) or _there(facts, there)
+
+
+def cause_of_record(record: Record, held: Held | None, now: int) -> Cause | None:
+    """Return why pods cannot pull a copy, from its record and ECR alone; None if they can.
+
+    `held` is None if ECR was not asked or did not answer: then the record is believed.
+    """
+    lost = held is not None and held.lost
     if record.status is None:
         do = f"image-mirror warm --cluster, or {RECREATE}"
         return Cause(Code.OLD_RECORD, "an older deployment wrote the record, which requests nothing", do)
     if record.status is Status.FAILED:
         return Cause(Code.FAILED, f"the copy failed: {_code(record)}", _do_about(record, ended=True))
     if record.digest is None or (lost and record.status is not Status.COPIED):
-        return _under_way(record, facts.now)
+        return _under_way(record, now)
     if lost:
         do = f"image-mirror retry {IMAGE}"
-        return Cause(Code.GONE, f"{'archived in' if 'archived' in str(facts.held) else 'gone from'} ECR", do)
-    return _there(facts, "the copy is there" if facts.held else "copied, says its record; ECR was not asked")
+        return Cause(Code.GONE, f"{'archived in' if 'archived' in str(held) else 'gone from'} ECR", do)
+    return None
 
 
 def _of_an_unknown_copy(facts: Facts) -> Cause:
@@ -315,5 +323,7 @@ def _next(record: Record, now: int) -> str:
 
 def clock(then: int, now: int) -> str:
     """Return a time of the day in this machine's time zone, with the date if it is not within twelve hours."""
-    date = datetime.fromtimestamp(then / 1000).astimezone()
-    return date.strftime("%H:%M" if abs(then - now) < DAY // 2 else "%Y-%m-%d %H:%M")
+    date = date_of(then)
+    if date is None:
+        return "at an unknown time"
+    return date.astimezone().strftime("%H:%M" if abs(then - now) < DAY // 2 else "%Y-%m-%d %H:%M")

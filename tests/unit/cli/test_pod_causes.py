@@ -465,3 +465,4 @@ def test_the_page_about_operation_explains_each_cause_and_no_other() -> None:
 def test_a_time_of_another_day_has_its_date() -> None:
     assert len(clock(NOW + HOUR, NOW)) == len("12:34")
     assert len(clock(NOW + 13 * HOUR, NOW)) == len("2026-11-28 12:34")
+    assert clock(2**53, NOW) == "at an unknown time", "somebody has written it by hand"

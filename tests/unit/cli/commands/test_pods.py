@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from image_mirror.cli.commands.pods import groups, one, watch
 from image_mirror.cli.commands.pods.groups import Group
@@ -565,7 +566,7 @@ def test_wide_names_the_pods() -> None:
         pytest.param(("-n", "a", "-A"), "--all-namespaces: cannot be combined with --namespace", id="n-and-A"),
         pytest.param(("p", "-A"), "POD: cannot be combined with -A", id="pod-and-A"),
         pytest.param(("p", "--missed"), "POD: cannot be combined with -A", id="pod-and-missed"),
-        pytest.param(("-w", "-o", "json"), "--output json: cannot be combined with --watch", id="watch-json"),
+        pytest.param(("-w", "-o", "name"), "--output name: cannot be combined with --watch", id="watch-names"),
         pytest.param(("-o", "xml"), "'xml' is not one of 'table', 'wide', 'json', 'yaml', 'name'", id="format"),
     ],
 )
@@ -596,6 +597,54 @@ def test_watching_in_a_pipe_prints_each_change_once_until_ctrl_c(night: World, m
     assert [line[:20] for line in later] == [f"0  {NGINX}"[:20], f"5  {SVC}"[:20]]
     assert "no longer: requested" in later[0]
     assert result.stderr.count("Note: the pods cannot be read now") == 1
+
+
+@pytest.mark.parametrize("output", ["json", "yaml"])
+def test_a_program_that_watches_gets_each_group_that_changed_and_count_0_for_one_that_is_gone(
+    output: str, night: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(_: float) -> None:
+        turns.append(1)
+        if len(turns) == 2:
+            night.pods = [each for each in night.pods if not each["metadata"]["name"].startswith("nginx")]
+            night.pods.append(copied("svc-9", SVC))
+        if len(turns) == 3:
+            night.refused = {"pods"}
+        if len(turns) == 4:
+            raise KeyboardInterrupt
+
+    turns: list[int] = []
+    monkeypatch.setattr(time, "sleep", sleep)
+    result = run("pods", "-A", "-w", "-o", output)
+    assert result.exit_code == 130
+    made = list(map(json.loads, result.stdout.splitlines())) if output == "json" else documents(result.stdout)
+    assert all(list(group) == list(Group.__dataclass_fields__) for group in made)
+    assert [(group["image"], group["count"], len(group["pods"])) for group in made] == [
+        (NGINX, 4, 4),
+        (SVC, 4, 4),
+        (REDIS, 2, 2),
+        ("gcr.io/lost/app:1", 1, 1),
+        ("gcr.io/off/app:1", 1, 1),
+        (SVC, 5, 5),
+        (NGINX, 0, 0),
+    ]
+    assert result.stderr.count("Note: the pods cannot be read now") == 1
+
+
+def documents(text: str) -> list[Json]:
+    assert text.startswith("---\n")
+    return list(yaml.safe_load_all(text))
+
+
+def test_a_group_has_changed_if_its_pods_or_its_remedy_have() -> None:
+    def group(*names: str, why: str = "why", do: str = "-") -> Group:
+        pods = [groups.PodRow("shop", name, "Pending", None, "containers/app", None, None) for name in names]
+        return Group("gcr.io/a:1", Code.COPIED, why, do, None, None, len(pods), pods)
+
+    assert watch.changed_groups([group("a")], [group("a", why="another time")]) == []
+    assert watch.changed_groups([group("a")], [group("b")]) == [group("b")]
+    assert watch.changed_groups([group("a")], [group("a", do="wait")]) == [group("a", do="wait")]
+    assert watch.changed_groups([], [group("a"), group("a", "b", why="another")])[0].count == 2
 
 
 def test_a_change_is_another_number_of_pods_or_another_cause() -> None:

@@ -1,4 +1,4 @@
-"""`image-mirror status`: images that need attention come first, one image is shown in full, errors are reported."""
+"""`image-mirror status`: images that need attention come last, one image is shown in full, errors are reported."""
 
 import io
 import json
@@ -7,6 +7,7 @@ import pty
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,14 +17,19 @@ from typing import Any
 
 import boto3
 import pytest
+import yaml
 from botocore.exceptions import EndpointConnectionError
 from botocore.parsers import ResponseParserError
 from rich.console import Console
 
 from image_mirror.cli import terminal
+from image_mirror.cli.accounts import Account
+from image_mirror.cli.commands.status import build as status_build
+from image_mirror.cli.commands.status import command as status_command
 from image_mirror.cli.commands.status import watch as status_watch
-from image_mirror.cli.commands.status.records import RecordRow, change, entry, summary
+from image_mirror.cli.commands.status.records import RecordRow, change, listing, summary
 from image_mirror.cli.commands.status.verification import VerifiedRow
+from image_mirror.cli.commands.status.watch import Reading
 from image_mirror.cli.held_copies import InECR, look_up
 from image_mirror.cli.output import moment, span, utc
 from image_mirror.decisions import Mirror
@@ -111,24 +117,126 @@ def listed(*arguments: str) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.usefixtures("table")
-def test_what_needs_attention_comes_first_in_a_whole_line_each_and_the_counts_on_standard_error(
-    monkeypatch: pytest.MonkeyPatch,
+def test_what_needs_attention_comes_last_in_a_whole_line_each_and_the_counts_on_standard_error(
+    table: Operated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.delenv("IMAGE_MIRROR_GLOBAL_PROFILE")
+    again = replace(WAITING, repo=f"{WAITING.repo}2", source="quay.io/again:1", attempts=2, due_at=NOON + 4 * MINUTE)
+    write(table.cloud.dynamodb, [replace(again, requested_at=NOON - MINUTE), replace(WAITING, due_at=NOON)])
     result = run("status")
     assert result.exit_code == 0
-    assert [line.split(None, 6) for line in result.stdout.splitlines()] == [
-        ["IMAGE", "STATE", "AGE", "CHANGED", "ATTEMPTS", "BUILD", "REASON"],
-        ["gcr.io/broken:1", "FAILED", "3h", "2h50m", "5", BUILD, REASON],
-        ["quay.io/waiting:1", "REQUESTED", "5h", "4h50m", "0", "-", "RATE_LIMITED: toomanyrequests"],
-        ["docker.io/library/nginx:1.27", "COPYING", "30m", "20m", "0", BUILD, "-"],
-        ["docker.io/library/redis:7", "COPYING", "20h", "19h50m", "0", BUILD, "-"],
-        [OLDER.destination, "-", "-", "-", "0", "-", "-"],
-        ["gcr.io/fine:1", "COPIED", "4d4h", "4d3h", "0", BUILD, "-"],
+    assert [re.split("  +", line) for line in result.stdout.splitlines()] == [
+        ["STATE", "TRY", "NEXT", "AGE", "IMAGE", "REASON"],
+        ["COPIED", "-", "-", "4d4h", "gcr.io/fine:1", "-"],
+        ["-", "-", "-", "-", OLDER.destination, "-"],
+        ["COPYING", "0/5", "-", "20h", "docker.io/library/redis:7", "-"],
+        ["COPYING", "0/5", "-", "30m", "docker.io/library/nginx:1.27", "-"],
+        ["REQUESTED", "0/5", "now", "5h", "quay.io/waiting:1", "RATE_LIMITED: toomanyrequests"],
+        ["REQUESTED", "2/5", "in 4m", "1m", "quay.io/again:1", "RATE_LIMITED: toomanyrequests"],
+        ["FAILED", "5/5", "-", "3h", "gcr.io/broken:1", REASON],
     ]
-    counts = "6 records: 1 FAILED, 1 REQUESTED, 2 COPYING, 1 COPIED, 1 of an older deployment\n"
-    assert result.stderr == counts
+    assert result.stderr == (
+        "7 records: 1 FAILED, 2 REQUESTED, 2 COPYING, 1 COPIED, 1 of an older deployment\n"
+        "5 requested: 1 failed, 2 running or queued, 2 to be tried again\n"
+    )
+
+
+@pytest.mark.usefixtures("table")
+def test_the_wide_table_has_the_build_and_the_name_of_the_copy_too() -> None:
+    head, *lines = run("status", "-o", "wide").stdout.splitlines()
+    assert head.split() == ["STATE", "TRY", "NEXT", "AGE", "IMAGE", "REASON", "CHANGED", "BUILD", "COPY"]
+    assert lines[-1].split()[-3:] == ["2h50m", BUILD, f"{REGISTRY}/mirror/gcr.io/broken:1"]
+
+
+QUEUED = record("gcr.io/queued:1", Status.COPYING, hours=0.5, at=NOON, build_id="ImagePullProject:1")
+
+
+def test_a_build_in_codebuilds_queue_is_told_from_one_that_runs(
+    table: Operated, answer: Callable[[str, str, Reply], None]
+) -> None:
+    asked: list[list[str]] = []
+    odd = replace(QUEUED, repo=f"{QUEUED.repo}2", source="gcr.io/odd:1", build_id="written by hand")
+    write(table.cloud.dynamodb, [QUEUED, odd])
+
+    def builds(request: dict[str, Any]) -> dict[str, Any]:
+        asked.append(sorted(request["ids"]))
+        phases = {BUILD: "BUILD", "ImagePullProject:1": "QUEUED"}
+        return {
+            "builds": [
+                {"id": each, "buildStatus": "IN_PROGRESS", "currentPhase": phases[each]} for each in request["ids"]
+            ]
+        }
+
+    answer("codebuild", "BatchGetBuilds", builds)
+    result = run("status", "--state", "COPYING")
+    assert (result.exit_code, result.stderr) == (0, "4 records: 4 COPYING\n"), "the others count in an estimate"
+    assert asked == [sorted(["ImagePullProject:1", BUILD])]
+    assert {line.split()[4]: line.split()[0] for line in result.stdout.splitlines()[1:]} == {
+        "docker.io/library/nginx:1.27": "COPYING",
+        "docker.io/library/redis:7": "COPYING",
+        "gcr.io/queued:1": "QUEUED",
+        "gcr.io/odd:1": "COPYING",
+    }
+    assert (
+        "6 requested: 1 failed, 2 running, 1 queued, 1 running or queued, 1 to be tried again\n" in run("status").stderr
+    )
+    assert {row["image"]: (row["state"], row["queued"]) for row in listed("gcr.io/*")} == {
+        "gcr.io/queued:1": ("COPYING", True),
+        "gcr.io/odd:1": ("COPYING", None),
+        "gcr.io/broken:1": ("FAILED", None),
+        "gcr.io/fine:1": ("COPIED", None),
+    }
+
+
+def test_at_most_a_hundred_builds_are_asked_for_in_one_call(
+    operated: Operated, answer: Callable[[str, str, Reply], None]
+) -> None:
+    asked: list[int] = []
+
+    def builds(request: dict[str, Any]) -> dict[str, Any]:
+        asked.append(len(request["ids"]))
+        return {"builds": []}
+
+    answer("codebuild", "BatchGetBuilds", builds)
+    ids = [f"ImagePullProject:{number}" for number in range(130)]
+    write(
+        operated.cloud.dynamodb,
+        (record(f"gcr.io/x:{number}", Status.COPYING, build_id=each) for number, each in enumerate(ids)),
+    )
+    assert run("status").exit_code == 0
+    assert asked == [100, 30]
+
+
+@pytest.mark.usefixtures("table")
+def test_a_list_without_an_answer_of_codebuild_is_shown_and_says_why(refuse: Callable[..., None]) -> None:
+    refuse("codebuild", "BatchGetBuilds")
+    result = run("status")
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 1 + len(BY_ATTENTION)
+    assert "Note: it is not known which builds run and which wait: global account (profile global): " in result.stderr
+    assert "2 running or queued" in result.stderr
+
+
+@pytest.mark.usefixtures("table")
+def test_a_global_region_that_does_not_answer_delays_a_list_by_seconds_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+    monkeypatch.setattr(status_build, "_PATIENCE", 0.01)
+    client = Account.client
+
+    def waiting(self: Account, service: str, *key: Any) -> Any:
+        if service == "codebuild":
+            answered.wait(60)
+        return client(self, service, *key)
+
+    monkeypatch.setattr(Account, "client", waiting)
+    try:
+        result = run("status")
+    finally:
+        answered.set()
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 1 + len(BY_ATTENTION)
+    assert "which wait: global account (profile global): no answer within" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -166,6 +274,7 @@ def test_json_has_all_that_the_records_say() -> None:
         "attempts": 0,
         "waits": 2,
         "build": None,
+        "queued": None,
         "digest": None,
         "signatures": None,
         "reason": "RATE_LIMITED: toomanyrequests",
@@ -179,6 +288,8 @@ def test_the_help_names_each_key_of_the_json_output() -> None:
     words = run("status", "--help").stdout.replace(",", " ").replace("(", " ").replace(")", " ").split()
     keys = [
         *RecordRow.__dataclass_fields__,
+        "rule",
+        "do",
         "in_ecr",
         "build_details",
         "status",
@@ -218,13 +329,14 @@ def test_an_item_that_was_damaged_by_hand_hides_no_other(table: Operated) -> Non
 def test_one_image_is_shown_in_full_with_its_build_and_the_end_of_its_log(name: str) -> None:
     result = run("status", name)
     assert (result.exit_code, result.stderr) == (0, "")
-    record_lines, build_lines, log_lines = (part.splitlines() for part in result.stdout.split("\n\n"))
+    record_lines, build_lines, log_lines, do = (part.splitlines() for part in result.stdout.split("\n\n"))
     fields = dict(line.split(None, 1) for line in record_lines)
     assert fields["image"] == "gcr.io/broken:1"
     assert fields["copy"] == f"{REGISTRY}/mirror/gcr.io/broken:1"
     assert fields["state"] == "FAILED"
     assert re.search(r"[+]\d\d:\d\d \(3h ago\)$", fields["requested"])
-    assert fields["attempts"] == "5 used, 0 delayed for a reason that costs none"
+    assert fields["attempts"] == "5 of 5 used, 0 delayed for a reason that costs none"
+    assert fields["rule"] == "gcr.io"
     assert fields["reason"] == REASON
     assert fields["requester"] == "not a pod, or a pod of an older release"
     assert build_lines[0] == f"{BUILD}: FAILED"
@@ -234,6 +346,8 @@ def test_one_image_is_shown_in_full_with_its_build_and_the_end_of_its_log(name: 
         ["BUILD", "FAILED", "12", "exit status 44"],
         ["COMPLETED", "IN_PROGRESS", "-"],
     ]
+    remedy = "correct the name in the manifest; if it is right now, image-mirror retry gcr.io/broken:1"
+    assert do == [f"Do:         {remedy}"]
     assert log_lines[1:] == [f"  line {number}\\x1b[31m" for number in range(10, 30)]
 
 
@@ -243,27 +357,28 @@ def test_one_image_is_shown_with_who_requested_it() -> None:
     assert dict(line.split(None, 1) for line in result.stdout.splitlines())["requester"] == "shop/ReplicaSet/web-5d9c"
 
 
-def test_a_copy_with_an_unexpected_push_comes_first_with_both_digests_and_what_to_do(table: Operated) -> None:
+def test_a_copy_with_an_unexpected_push_comes_last_with_both_digests_and_what_to_do(table: Operated) -> None:
     marked = replace(COPIED, unexpected=f"{OTHER_DIGEST} {DIGEST} {NOON - 2 * HOUR}")
     write(table.cloud.dynamodb, [marked])
     result = run("status")
-    assert result.stdout.splitlines()[1].startswith("gcr.io/fine:1 ")
-    assert result.stdout.splitlines()[1].endswith(
-        f"unexpected push of {DIGEST}; `image-mirror status IMAGE` says what to do"
-    )
-    assert result.stderr.endswith(" 1 of an older deployment; 1 with an unexpected push\n")
+    assert re.split("  +", result.stdout.splitlines()[-1])[-2:] == [
+        "gcr.io/fine:1",
+        f"unexpected push of {DIGEST}; `image-mirror status IMAGE` says what to do",
+    ]
+    assert " 1 of an older deployment; 1 with an unexpected push\n" in result.stderr
     assert listed()[0]["unexpected_push"] == {
         "before": OTHER_DIGEST,
         "after": DIGEST,
         "noticed_at": utc(NOON - 2 * HOUR),
     }
-    [line] = re.findall("^unexpected  (.*)$", run("status", "gcr.io/fine:1").stdout, re.MULTILINE)
+    shown = run("status", "gcr.io/fine:1").stdout
+    [line] = re.findall("^unexpected  (.*)$", shown, re.MULTILINE)
     assert line.startswith(f"{DIGEST} in place of {OTHER_DIGEST}, noticed ")
     assert "(2h ago)" in line
-    assert "image-mirror connect --rotate" in line
-    assert "image-mirror retry" in line
+    do = "if nobody of yours has pushed it: image-mirror connect --rotate, then image-mirror retry gcr.io/fine:1"
+    assert shown.endswith(f"Do:         {do}\n")
     assert change(COPIED, marked) is not None
-    assert len(entry(marked, NOON)) == 2
+    assert len(listing([marked], {}, NOON, 120, wide=False)[1]) == 3
 
 
 @pytest.mark.parametrize(
@@ -271,10 +386,8 @@ def test_a_copy_with_an_unexpected_push_comes_first_with_both_digests_and_what_t
     [
         pytest.param("gcr.io/fine:1", "held", "held", id="held"),
         pytest.param("redis:7", "gone", "gone", id="gone-while-a-build-makes-the-next-one"),
-        pytest.param("gcr.io/lost:1", "gone", "gone; `image-mirror retry` requests it again", id="gone"),
-        pytest.param(
-            "gcr.io/archived:1", "archived", "archived; `image-mirror retry` requests it again", id="archived"
-        ),
+        pytest.param("gcr.io/lost:1", "gone", "gone", id="gone"),
+        pytest.param("gcr.io/archived:1", "archived", "archived", id="archived"),
         pytest.param("gcr.io/other:1", "other digest", f"other digest, {OTHER_DIGEST}", id="other-digest"),
         pytest.param("quay.io/waiting:1", None, "-", id="not-arrived"),
     ],
@@ -300,7 +413,7 @@ def test_where_ecr_says_nothing_the_record_is_shown_and_why(refuse: Callable[...
     assert (shown["state"], shown["in_ecr"]) == ("COPIED", None)
 
 
-def test_a_verification_shows_all_copied_records_with_what_is_gone_first_and_changes_nothing(
+def test_a_verification_shows_all_copied_records_with_what_is_gone_last_and_changes_nothing(
     compared: Operated,
 ) -> None:
     before = compared.cloud.items()
@@ -308,11 +421,11 @@ def test_a_verification_shows_all_copied_records_with_what_is_gone_first_and_cha
     assert result.exit_code == 1
     assert [line.split("  ") for line in re.sub("  +", "  ", result.stdout).splitlines()] == [
         ["IN ECR", "IMAGE", "DIGEST IN ECR"],
-        ["gone", "gcr.io/lost:1"],
-        ["archived", "gcr.io/archived:1"],
-        ["other digest", "gcr.io/other:1", OTHER_DIGEST],
-        ["not served", "gcr.io/elsewhere:1"],
         ["held", "gcr.io/fine:1"],
+        ["not served", "gcr.io/elsewhere:1"],
+        ["other digest", "gcr.io/other:1", OTHER_DIGEST],
+        ["archived", "gcr.io/archived:1"],
+        ["gone", "gcr.io/lost:1"],
     ]
     assert result.stderr == (
         "5 COPIED records: 1 gone, 1 archived, 1 other digest, 1 not served, 1 held; "
@@ -514,7 +627,9 @@ def test_the_stacks_own_rules_decide(rules: str, words: str, operated: Operated)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        pytest.param(["--watch", "--output", "json"], "cannot be combined with --watch", id="watched-json"),
+        pytest.param(["-w", "-o", "name"], "--output name: cannot be combined with --watch", id="watched-names"),
+        pytest.param(["-w", "--exit-code"], "--exit-code: cannot be combined with --watch", id="watched-exit-code"),
+        pytest.param(["gcr.io/x:1", "--all"], "--all: cannot be combined with the name of one image", id="all-of-one"),
         pytest.param(
             ["gcr.io/x:1", "--state", "FAILED"],
             "--state: cannot be combined with the name of one image",
@@ -619,59 +734,356 @@ def test_a_proxys_page_does_not_end_the_watching(monkeypatch: pytest.MonkeyPatch
     assert "<html>" not in result.output
 
 
-def test_one_image_can_be_watched_from_before_it_is_recorded(table: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
+def turns(monkeypatch: pytest.MonkeyPatch, *steps: Callable[[], None]) -> None:
+    """Do one step before each further reading; after the last one, Ctrl-C."""
+    left = list(steps)
+
     def sleep(_: float) -> None:
-        if table.cloud.dynamodb.get_item(TableName=TABLE, Key={"repo": {"S": new.repo}, "tag": {"S": new.tag}}).get(
-            "Item"
-        ):
+        if not left:
             raise KeyboardInterrupt
-        write(table.cloud.dynamodb, [new])
+        left.pop(0)()
 
-    new = record("gcr.io/new:1", Status.REQUESTED)
     monkeypatch.setattr(time, "sleep", sleep)
-    result = run("status", "--watch", "gcr.io/new:1")
-    assert result.exit_code == 130
-    assert [line.split()[1:] for line in result.stdout.splitlines()[1:]] == [["REQUESTED", "gcr.io/new:1"]]
 
 
-@pytest.mark.parametrize("height", [8, 14, 40])
-@pytest.mark.parametrize("width", [50, 100])
-def test_a_frame_fits_the_terminal_and_says_how_much_it_leaves_out(width: int, height: int) -> None:
-    console = Console(width=width, height=height, file=io.StringIO())
-    text = status_watch.frame(BY_ATTENTION, "", now(), console)
-    assert len(text.wrap(console, width)) <= height
-    shown = text.plain.splitlines()
-    images = [
-        image for image in ("gcr.io/broken:1", "waiting:1", "nginx", "redis", "old:1", "fine") if image in text.plain
-    ]
-    left = len(BY_ATTENTION) - len(images)
-    assert ("gcr.io/broken:1" in images) is (len(images) > 0)
-    assert (shown[-1] == f"and {left} more") is (left > 0)
+def changed(table: Operated, monkeypatch: pytest.MonkeyPatch, first: Record, *others: Record) -> None:
+    """Write the first record now, and the others before further readings."""
+    write(table.cloud.dynamodb, [first])
+    steps = [lambda each=each: write(table.cloud.dynamodb, [each]) for each in others]
+    turns(monkeypatch, *steps)
 
 
-def test_a_frame_says_why_it_is_an_older_reading() -> None:
-    text = status_watch.frame(BY_ATTENTION, "no network", now(), Console(width=80, height=40, file=io.StringIO()))
-    assert "the records cannot be read now: no network" in text.plain
-
-
-def test_a_terminal_gets_colours_and_no_image_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    long = record("gcr.io/" + "a/" * 80 + "b:1", Status.FAILED)
-    program = "\n".join(
-        (
-            "from image_mirror.cli.commands.status.command import _show; from image_mirror.cli.output import Output",
-            "from support.recorded import record; from image_mirror.record import Status",
-            f"_show([record({long.source!r}, Status.FAILED)], Output.TABLE)",
-        )
+@pytest.mark.parametrize("output", ["json", "yaml"])
+def test_a_program_that_watches_gets_each_record_that_is_new_or_changed_and_gone_for_a_removed_one(
+    output: str, table: Operated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("IMAGE_MIRROR_GLOBAL_PROFILE")
+    dynamodb = table.cloud.dynamodb
+    done = replace(COPYING, status=Status.COPIED, digest=DIGEST)
+    key = {"repo": {"S": COPIED.repo}, "tag": {"S": COPIED.tag}}
+    turns(
+        monkeypatch,
+        lambda: write(dynamodb, [replace(WAITING, updated_at=NOON, due_at=NOON)]),
+        lambda: write(dynamodb, [done]),
+        lambda: dynamodb.delete_item(TableName=TABLE, Key=key) and None,
     )
+    result = run("status", "-w", "-o", output)
+    assert result.exit_code == 130
+    if output == "json":
+        rows = list(map(json.loads, result.stdout.splitlines()))
+    else:
+        assert result.stdout.startswith("---\nimage: gcr.io/broken:1\n")
+        rows = list(yaml.safe_load_all(result.stdout))
+    assert all(list(row) == list(RecordRow.__dataclass_fields__) for row in rows)
+    assert [(row["image"], row["state"]) for row in rows] == [
+        ("gcr.io/broken:1", "FAILED"),
+        ("quay.io/waiting:1", "REQUESTED"),
+        ("docker.io/library/nginx:1.27", "COPYING"),
+        ("docker.io/library/redis:7", "COPYING"),
+        (OLDER.destination, None),
+        ("gcr.io/fine:1", "COPIED"),
+        ("docker.io/library/nginx:1.27", "COPIED"),
+        ("gcr.io/fine:1", "GONE"),
+    ]
+
+
+def test_one_image_is_followed_from_before_it_is_recorded_to_its_copy(
+    table: Operated, monkeypatch: pytest.MonkeyPatch, build: dict[str, Any]
+) -> None:
+    new = record("gcr.io/new:1", Status.REQUESTED)
+    copying = replace(new, status=Status.COPYING, build_id=BUILD)
+    logs = boto3.client("logs", region_name="us-west-2")
+    build["phases"] = [{"phaseType": "QUEUED", "phaseStatus": "SUCCEEDED", "durationInSeconds": 3}]
+
+    def more() -> None:
+        build["phases"].append({"phaseType": "BUILD"})
+        event = {"timestamp": now(), "message": "pushed \x1b[31m"}
+        logs.put_log_events(logGroupName="builds", logStreamName="c697", logEvents=[event])
+
+    def end() -> None:
+        build["phases"][-1] |= {"phaseStatus": "SUCCEEDED", "durationInSeconds": 40}
+        write(table.cloud.dynamodb, [replace(copying, status=Status.COPIED, digest=DIGEST)])
+
+    turns(
+        monkeypatch,
+        lambda: write(table.cloud.dynamodb, [new]),
+        lambda: write(table.cloud.dynamodb, [copying]),
+        more,
+        end,
+    )
+    result = run("status", "--watch", "gcr.io/new:1")
+    assert result.exit_code == 0
+    assert result.stderr == (
+        f"Note: gcr.io/new:1: there is no record ({REGISTRY}/mirror/gcr.io/new:1); gcr.io/new:1 is copied to "
+        f"{REGISTRY}/mirror/gcr.io/new:1 when a pod names it: rule gcr.io\n"
+    )
+    assert [line.split("  ", 1)[1] for line in result.stdout.splitlines()] == [
+        "REQUESTED  gcr.io/new:1",
+        "COPYING    gcr.io/new:1",
+        "phase QUEUED SUCCEEDED after 3 s",
+        *(f"| line {number}\\x1b[31m" for number in range(10, 30)),
+        "phase BUILD IN_PROGRESS",
+        "| pushed \\x1b[31m",
+        "phase BUILD SUCCEEDED after 40 s",
+        "COPIED     gcr.io/new:1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("last", "code"),
+    [
+        pytest.param(replace(COPYING, status=Status.FAILED, error=REASON), 1, id="failed"),
+        pytest.param(replace(COPYING, status=Status.COPIED, digest=DIGEST), 0, id="copied"),
+    ],
+)
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_following_one_image_ends_with_its_copy_or_its_failure(
+    last: Record,
+    code: int,
+    output: str,
+    table: Operated,
+    refuse: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refuse("codebuild", "BatchGetBuilds")
+    changed(table, monkeypatch, COPYING, replace(COPYING, updated_at=NOON), last)
+    result = run("status", "--watch", "nginx:1.27", "-o", output)
+    assert result.exit_code == code, result.output
+    if output == "json":
+        assert [json.loads(line)["state"] for line in result.stdout.splitlines()] == ["COPYING", last.status]
+        assert result.stderr == ""
+    else:
+        lines = [line.split("  ", 1)[1] for line in result.stdout.splitlines()]
+        assert lines == [change(None, COPYING), change(None, last)]
+        assert result.stderr.count("Note: global account (profile global): BatchGetBuilds: AccessDenied") == 1
+
+
+@pytest.mark.usefixtures("table")
+def test_an_image_that_can_have_no_copy_is_not_followed() -> None:
+    result = run("status", "-w", "gcr.io/x:sha256-" + "a" * 64)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "there is no record" in result.stderr
+
+
+def test_a_record_that_is_removed_while_it_is_followed_is_told(
+    table: Operated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = {"repo": {"S": WAITING.repo}, "tag": {"S": WAITING.tag}}
+    turns(monkeypatch, lambda: table.cloud.dynamodb.delete_item(TableName=TABLE, Key=key) and None)
+    result = run("status", "-w", "quay.io/waiting:1")
+    assert result.exit_code == 130
+    assert result.stdout.splitlines()[-1].endswith("  GONE       quay.io/waiting:1")
+
+
+@pytest.mark.parametrize("height", [10, 14, 40])
+@pytest.mark.parametrize("width", [50, 100])
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_frame_fits_the_terminal_and_keeps_what_needs_attention_most(height: int, width: int, wide: bool) -> None:
+    console = Console(width=width, height=height, file=io.StringIO())
+    reading = Reading(BY_ATTENTION, {BUILD: True})
+    text = status_watch.frame(reading, "", NOON, console, everything=True, wide=wide)
+    assert len(text.wrap(console, width)) <= height
+    names = ("gcr.io/broken:1", "waiting:1", "nginx", "redis", "old:1", "fine")
+    images = [image for image in names if image in text.plain]
+    left = len(BY_ATTENTION) - len(images)
+    assert tuple(images) == names[: len(images)]
+    assert (f"and {left} more, which need attention less" in text.plain) is (left > 0)
+    assert left == 0 or height < 40 or wide
+    assert "4 requested: 1 failed, 2 queued, 1 to be tried again" in text.plain
+
+
+def test_a_frame_counts_the_copies_that_are_in_order() -> None:
+    console = Console(width=80, height=40, file=io.StringIO())
+    text = status_watch.frame(Reading(BY_ATTENTION), "", NOON, console)
+    assert "1 COPIED not shown (--all)" in text.plain
+    assert "gcr.io/fine:1" not in text.plain
+    text = status_watch.frame(Reading([COPIED]), "", NOON, console)
+    assert text.plain.splitlines()[1:] == ["1 COPIED not shown (--all)"]
+
+
+def test_a_frame_says_why_it_is_an_older_reading_and_why_builds_are_not_known() -> None:
+    console = Console(width=80, height=40, file=io.StringIO())
+    text = status_watch.frame(Reading(BY_ATTENTION, {}, "denied"), "no network", NOON, console)
+    assert "the records cannot be read now: no network" in text.plain
+    assert "it is not known which builds run and which wait: denied" in text.plain
+
+
+ON_A_TERMINAL = """
+import sys
+from image_mirror.cli import app
+from support.recorded import record
+from image_mirror.record import Status
+from image_mirror.cli.commands.status import command
+from image_mirror.cli.commands.status.watch import Reading
+from image_mirror.cli.output import Output
+command._show(Reading([
+    record({long!r}, Status.FAILED, error="NOT_FOUND: " + "manifest unknown " * 9),
+    record("registry.k8s.io/ingress-nginx/controller:v1.12.1", Status.COPYING),
+    record("gcr.io/fine:1"),
+    record("gcr.io/fine:2"),
+]), Output({output!r}), everything={everything})
+"""
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int, program: str) -> list[str]:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT / "src"), str(ROOT / "tests"))))
+    monkeypatch.setenv("COLUMNS", str(width))
     reader, writer = pty.openpty()
     subprocess.run([sys.executable, "-c", program], stdout=writer, stderr=writer, check=True)
     os.close(writer)
-    text = os.read(reader, 10_000).decode().replace("\r", "")
+    text = os.read(reader, 100_000).decode().replace("\r", "")
     os.close(reader)
-    assert long.source in text
-    assert "\x1b[31mFAILED" in text
-    assert text.endswith("1 record: 1 FAILED\n")
+    return text.splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("output", ["table", "wide"])
+def test_a_terminal_gets_colours_no_broken_word_and_a_count_of_what_is_in_order(
+    width: int, output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = "gcr.io/" + "a/" * 30 + "b:1"
+    lines = on_a_terminal(monkeypatch, width, ON_A_TERMINAL.format(long=long, output=output, everything=False))
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
+    assert [line for line in plain if len(line) > width and max(map(len, line.split())) <= width] == []
+    assert plain[0].split() == ["STATE", "TRY", "NEXT", "AGE", "IMAGE"]
+    [failed] = [number for number, line in enumerate(lines) if line.startswith("\x1b[31mFAILED\x1b[0m")]
+    [copying] = [number for number, line in enumerate(lines) if line.startswith("\x1b[36mCOPYING\x1b[0m")]
+    assert copying < failed
+    assert long in " ".join(plain[failed : failed + 2]).split()
+    assert " ".join(plain).count("manifest") == 9
+    assert any(BUILD in line for line in plain) is (output == "wide")
+    assert any(f"{REGISTRY}/mirror/{long}" in line for line in plain) is (output == "wide")
+    assert "2 COPIED not shown (--all)" in plain
+    assert "gcr.io/fine:1" not in " ".join(plain)
+    assert plain[-2] == "4 records: 1 FAILED, 1 COPYING, 2 COPIED"
+
+
+def test_a_terminal_shows_all_if_it_is_asked_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = ON_A_TERMINAL.format(long="gcr.io/x:1", output="table", everything=True)
+    lines = on_a_terminal(monkeypatch, 240, program)
+    assert [line.split()[0] for line in lines[1:3]] == ["\x1b[32mCOPIED\x1b[0m"] * 2
+    assert lines[0].endswith("REASON\x1b[0m")
+    assert "not shown" not in " ".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown", "hidden"),
+    [
+        pytest.param([], False, "1 COPIED not shown (--all)", id="counted"),
+        pytest.param(["gcr.io/*"], False, "1 COPIED not shown (--all)", id="counted-of-a-pattern"),
+        pytest.param(["--all"], True, None, id="all"),
+        pytest.param(["--state", "COPIED"], True, None, id="its-state"),
+        pytest.param(["-o", "json"], True, None, id="for-programs"),
+        pytest.param(["--verify"], False, "1 held not shown (--all)", id="verified"),
+        pytest.param(["--verify", "--all"], True, None, id="all-verified"),
+    ],
+)
+@pytest.mark.usefixtures("compared")
+def test_on_a_terminal_what_is_in_order_is_counted_unless_it_is_asked_for(
+    arguments: list[str], shown: bool, hidden: str | None, table: Operated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("lost", "archived", "other", "elsewhere"):
+        prefix = "before" if name == "elsewhere" else "mirror"
+        key = {"repo": {"S": f"{REGISTRY}/{prefix}/gcr.io/{name}"}, "tag": {"S": "1"}}
+        table.cloud.dynamodb.delete_item(TableName=TABLE, Key=key)
+    monkeypatch.setattr(status_command, "_width", lambda: 200)
+    result = run("status", *arguments)
+    assert result.exit_code == 0, result.output
+    assert ("gcr.io/fine:1" in result.stdout) is shown
+    assert [line for line in result.stderr.splitlines() if "not shown" in line] == ([hidden] if hidden else [])
+
+
+@pytest.mark.parametrize(
+    ("found", "code"),
+    [
+        pytest.param(COPIED, 0, id="copied"),
+        pytest.param(OLDER, 0, id="of-an-older-deployment"),
+        pytest.param(replace(COPIED, error="the refresh failed"), 0, id="a-refresh-failed"),
+        pytest.param(COPYING, 0, id="copying"),
+        pytest.param(replace(COPYING, attempts=1), 1, id="refused-by-its-source"),
+        pytest.param(replace(REFRESHING, attempts=1), 0, id="a-refresh-refused"),
+        pytest.param(replace(WAITING, requested_at=NOON - 2 * HOUR), 0, id="delayed"),
+        pytest.param(replace(WAITING, requested_at=NOON - 2 * HOUR - 1), 1, id="without-a-copy-for-two-hours"),
+        pytest.param(FAILED, 1, id="failed"),
+        pytest.param(replace(COPIED, unexpected=f"{OTHER_DIGEST} {DIGEST} {NOON}"), 1, id="unexpected-push"),
+    ],
+)
+def test_the_exit_code_says_whether_a_record_needs_attention(
+    found: Record, code: int, operated: Operated, registry: Registry
+) -> None:
+    write(operated.cloud.dynamodb, [found])
+    for each in (COPIED, REFRESHING):
+        registry.push(each.repo.partition("/")[2], each.tag, digest=DIGEST)
+    assert run("status", "--exit-code").exit_code == code
+    assert run("status").exit_code == 0
+    name = found.source.split("@")[0] or found.destination
+    assert run("status", "--exit-code", name).exit_code == code
+    assert run("status", name).exit_code == 0
+
+
+@pytest.mark.usefixtures("compared")
+def test_a_verification_with_the_exit_code_looks_at_the_other_records_too() -> None:
+    assert run("status", "--verify", "--exit-code", "gcr.io/[fb]*").exit_code == 1
+    assert run("status", "--verify", "gcr.io/[fb]*").exit_code == 0
+    assert run("status", "--verify", "--exit-code", "gcr.io/fine*").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("image", "code"),
+    [
+        pytest.param("gcr.io/fine:1", 0, id="held"),
+        pytest.param("gcr.io/lost:1", 1, id="gone"),
+        pytest.param("gcr.io/other:1", 1, id="other-digest"),
+        pytest.param("gcr.io/elsewhere:1", 0, id="not-asked"),
+    ],
+)
+@pytest.mark.usefixtures("compared", "build")
+def test_the_exit_code_of_one_image_says_whether_ecr_has_its_copy(image: str, code: int) -> None:
+    name = f"{REGISTRY}/before/{image}" if "elsewhere" in image else image
+    assert run("status", "--exit-code", name).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("image", "do"),
+    [
+        pytest.param("gcr.io/fine:1", None, id="held"),
+        pytest.param("gcr.io/lost:1", "image-mirror retry gcr.io/lost:1", id="gone"),
+        pytest.param("gcr.io/other:1", "if nobody of yours has pushed it: image-mirror connect --rotate", id="pushed"),
+        pytest.param("quay.io/waiting:1", "wait, or set RegistryAuthSecretArn", id="delayed"),
+        pytest.param(
+            OLDER.destination,
+            "image-mirror warm --cluster, or recreate the pod (kubectl rollout restart)",
+            id="older",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("compared", "build")
+def test_one_image_is_shown_with_what_to_do(image: str, do: str | None) -> None:
+    result = run("status", image)
+    assert re.findall("^Do: +(.*)$", result.stdout, re.MULTILINE) == [do or "nothing"]
+    assert json.loads(run("status", "-o", "json", image).stdout)["do"] == do
+
+
+@pytest.mark.parametrize(
+    ("rules", "rule"),
+    [
+        pytest.param("gcr.io", "gcr.io", id="copied"),
+        pytest.param("gcr.io !gcr.io/fine", "gcr.io/fine:1 stays as written: rule !gcr.io/fine", id="left-now"),
+        pytest.param(
+            "gcr.io=asia.gcr.io",
+            "gcr.io/fine:1 is pulled from asia.gcr.io/fine:1: rule gcr.io=asia.gcr.io",
+            id="elsewhere-now",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("build")
+def test_one_image_is_shown_with_what_the_deployed_rules_do_now(rules: str, rule: str, table: Operated) -> None:
+    table.deploy(
+        "sam-template.yaml", "cn-northwest-1", "image-mirror", CHINA_OUTPUTS, WebhookToken=TOKEN, MirrorRules=rules
+    )
+    shown = json.loads(run("status", "-o", "json", "gcr.io/fine:1").stdout)["rule"]
+    assert shown == rule
+    assert f"rule        {rule}\n" in run("status", "gcr.io/fine:1").stdout
 
 
 @pytest.mark.parametrize(
@@ -703,9 +1115,11 @@ def test_the_counts_of_thousands_are_readable() -> None:
 
 
 def test_a_copy_that_is_well_has_one_line() -> None:
-    assert len(entry(COPIED, now())) == 1
-    assert len(entry(replace(COPIED, error="the refresh failed"), now())) == 2
-    assert len(entry(FAILED, now())) == 3
+    def lines(each: Record) -> int:
+        return len(listing([each, COPYING], {}, NOON, 60, wide=False)[1])
+
+    assert lines(COPIED) == 1
+    assert lines(replace(COPIED, error="the refresh failed")) == 2
 
 
 @pytest.mark.parametrize(

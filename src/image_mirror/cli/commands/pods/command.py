@@ -97,6 +97,8 @@ def pods(
       count      how many pods
       pods       a list of objects: namespace, name, phase, node, field (containers/NAME),
                  reason and message (the kubelet's)
+    With --watch it prints an object on one line (with yaml: a document that begins with ---) for
+    each image and cause that is new or has other pods; one that is gone has the count 0.
     For one pod it prints one object: pod, namespace, phase, node, made_at, owner, webhook (a
     sentence), dry_run (images by field, or null), warnings, notes, and images: a list of
     objects with field, image, source, rule, pull_policy, cause, why, do, copy, record, in_ecr
@@ -107,7 +109,7 @@ def pods(
     if pod is not None and (all_namespaces or selector or missed or all_phases or watching):
         cause = "cannot be combined with -A, -l, --missed, --all-phases or --watch"
         raise typer.BadParameter(cause, param_hint="POD")
-    if watching and not output.is_table:
+    if watching and output is Output.NAME:
         raise typer.BadParameter("cannot be combined with --watch", param_hint=f"--output {output}")
     cluster, account = Cluster(kubeconfig, context), Account("china", china_profile, china_region)
     where = Where(None if all_namespaces else namespace or "", selector)
@@ -124,7 +126,7 @@ def pods(
     read = _reader(cluster, account, stack_name, where, missed=missed, all_phases=all_phases)
     wide = output is Output.WIDE
     if watching:
-        watch(read, wide=wide, missed=missed)
+        watch(read, output, missed=missed)
     groups, notes = read()
     if output is Output.NAME:
         names = {(pod.namespace, pod.name) for group in groups for pod in group.pods}

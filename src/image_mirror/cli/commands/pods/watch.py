@@ -1,7 +1,8 @@
-"""Reads the pods again and again. A terminal is drawn again; in a pipe each change is a line."""
+"""Reads the pods again and again. A terminal is drawn again; in a pipe each change is a line or a document."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import NoReturn
 
@@ -9,7 +10,7 @@ import typer
 
 from image_mirror.cli.commands.pods.groups import Group, shown, summary
 from image_mirror.cli.errors import NoAnswerError
-from image_mirror.cli.output import folded, say
+from image_mirror.cli.output import Output, folded, print_document, say
 from image_mirror.cli.terminal import again
 from image_mirror.messages import printable
 
@@ -19,13 +20,16 @@ Reading = tuple[list[Group], list[str]]
 Readings = Iterator[Reading]
 
 
-def watch(read: Callable[[], Reading], *, wide: bool, missed: bool) -> NoReturn:
+def watch(read: Callable[[], Reading], output: Output, *, missed: bool) -> NoReturn:
     """Show what `read` returns until Ctrl-C: groups and notes.
 
     Raises an error of the first reading; a later one, if the cluster gives no answer, is shown as a note.
     """
     readings = ((groups, [trouble] if trouble else notes) for (groups, notes), trouble in again(read, _EVERY, _trouble))
-    if sys.stdout.isatty():
+    wide = output is Output.WIDE
+    if not output.is_table:
+        _print_groups(readings, output)
+    elif sys.stdout.isatty():
         _draw(readings, wide=wide, missed=missed)
     else:
         _print_changes(readings, wide=wide)
@@ -49,14 +53,55 @@ def changes(before: Sequence[Group], after: Sequence[Group]) -> list[str]:
     return [printable(line) for line in lines]
 
 
+def changed_groups(before: Sequence[Group], after: Sequence[Group]) -> list[Group]:
+    """Return the groups that are new, or have other pods or another remedy; one that is gone has no pods.
+
+    A reason's times do not count.
+    """
+    old, new = _by_key(before), _by_key(after)
+
+    def content(group: Group) -> tuple[object, ...]:
+        return group.count, group.do, {(pod.namespace, pod.name, pod.field, pod.phase, pod.node) for pod in group.pods}
+
+    changed = [group for key, group in new.items() if key not in old or content(group) != content(old[key])]
+    return changed + [replace(group, count=0, pods=[]) for key, group in old.items() if key not in new]
+
+
+def _by_key(groups: Sequence[Group]) -> dict[tuple[str, str], Group]:
+    """Return the groups by image and cause, as `changes` compares them; two that have both are one."""
+    found: dict[tuple[str, str], Group] = {}
+    for group in groups:
+        key = group.image, group.cause
+        if key in found:
+            both = replace(found[key], pods=found[key].pods + group.pods)
+            group = replace(both, count=len(both.names))
+        found[key] = group
+    return found
+
+
+def _print_groups(readings: Readings, output: Output) -> None:
+    known: list[Group] = []
+    noted: set[str] = set()
+    for groups, notes in readings:
+        _say_new(notes, noted)
+        for group in changed_groups(known, groups):
+            print_document(group, output)
+        known = groups
+
+
+def _say_new(notes: Sequence[str], noted: set[str]) -> None:
+    """Print the notes that have not been printed."""
+    for note in notes:
+        if note not in noted:
+            say(f"Note: {note}")
+    noted.update(notes)
+
+
 def _print_changes(readings: Readings, *, wide: bool) -> None:
     known: list[Group] | None = None
     noted: set[str] = set()
     for groups, notes in readings:
-        for note in notes:
-            if note not in noted:
-                say(f"Note: {note}")
-        noted.update(notes)
+        _say_new(notes, noted)
         if known is None:
             for line in shown(groups, None, wide=wide):
                 typer.echo(line)

@@ -1,15 +1,24 @@
-"""One build in full, from CodeBuild and its log in the global account."""
+"""Builds in CodeBuild and their logs, in the global account: one in full, what is new in it, and which ones queue."""
 
-from collections.abc import Mapping
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from image_mirror.build_result import read_build
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.errors import NoAnswerError, remedy
+from image_mirror.cli.commands.status.records import Queued
+from image_mirror.cli.errors import NoAnswerError, describe_aws_error, remedy
 
 LOG_LINES = 20
+NO_LOG_YET = "the build has no log yet"
+_MOST_EVENTS = 1_000  # in one look of the follower
+_PATIENCE = 5.0  # seconds: a list is worth more than knowing which of its builds wait
+_MOST_BUILDS = 100  # BatchGetBuilds
+_BUILD = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{1,254}:[A-Za-z0-9-]{1,100}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,29 +56,88 @@ def read_details(build: Mapping[str, Any]) -> BuildDetails:
     )
 
 
-def ask(account: Account, build_id: str) -> tuple[BuildDetails | None, str | None]:
-    """Ask the global account about a build. Return the build or None, and what is missing and why; never raises."""
-    try:
-        answer = account.client("codebuild").batch_get_builds(ids=[build_id])
-    except (BotoCoreError, ClientError, NoAnswerError) as error:
-        return None, _why(error)
-    if not answer["builds"]:
-        return None, f"{account}: CodeBuild in {account.region} has no build {build_id}; is this the right account?"
-    details = read_details(answer["builds"][0])
-    if not details.log_group or not details.log_stream:
-        is_running = details.status == "IN_PROGRESS"
-        return (
-            details,
-            "the build has no log yet" if is_running else "the build has ended, and CodeBuild has no log of it",
-        )
-    try:
-        events = account.client("logs").get_log_events(
-            logGroupName=details.log_group, logStreamName=details.log_stream, limit=LOG_LINES, startFromHead=False
-        )["events"]
-    except (BotoCoreError, ClientError) as error:
-        return details, _why(error)
-    lines = [line for event in events for line in event["message"].splitlines()]
-    return replace(details, log=lines[-LOG_LINES:]), None
+class Builds:
+    """Asks the global account about builds, again and again."""
+
+    def __init__(self, account: Account) -> None:
+        """Take the global account, which is not asked now."""
+        self._account = account
+        self._build = ""
+        self._token: str | None = None
+        self._clients: dict[str, Any] = {}
+
+    def look(self, build_id: str) -> tuple[BuildDetails | None, str | None]:
+        """Return the build or None, and what is missing and why; never raises.
+
+        `log` has the lines that are new since the last look at this build, at first the last LOG_LINES.
+        """
+        if build_id != self._build:
+            self._build, self._token = build_id, None
+        account = self._account
+        try:
+            answer = self._client("codebuild").batch_get_builds(ids=[build_id])
+        except (BotoCoreError, ClientError, NoAnswerError) as error:
+            return None, _why(error)
+        if not answer["builds"]:
+            return None, f"{account}: CodeBuild in {account.region} has no build {build_id}; is this the right account?"
+        details = read_details(answer["builds"][0])
+        if not details.log_group or not details.log_stream:
+            is_running = details.status == "IN_PROGRESS"
+            return (
+                details,
+                NO_LOG_YET if is_running else "the build has ended, and CodeBuild has no log of it",
+            )
+        place = {"logGroupName": details.log_group, "logStreamName": details.log_stream}
+        where: dict[str, Any] = {"startFromHead": False, "limit": LOG_LINES}
+        if self._token:
+            where = {"nextToken": self._token, "startFromHead": True, "limit": _MOST_EVENTS}
+        try:
+            events = self._client("logs").get_log_events(**place, **where)
+        except (BotoCoreError, ClientError) as error:
+            return details, _why(error)
+        self._token = events.get("nextForwardToken") or self._token
+        lines = [line for event in events["events"] for line in event["message"].splitlines()]
+        return replace(details, log=lines if "nextToken" in where else lines[-LOG_LINES:]), None
+
+    def queued(self, build_ids: Iterable[str]) -> tuple[Queued, str | None]:
+        """Return which of the builds wait in CodeBuild's queue and which run, and why that is not known; never raises.
+
+        It takes five seconds at most: a region that is lost must not hide the records.
+        """
+        # AWS would refuse the whole call for a text that somebody has written by hand.
+        wanted = [each for each in dict.fromkeys(build_ids) if _BUILD.fullmatch(each)]
+        found: dict[str, bool] = {}
+        troubles: list[str] = []
+
+        def read() -> None:
+            try:
+                for some in _hundreds(wanted):
+                    answer = self._client("codebuild").batch_get_builds(ids=some)
+                    found.update({build["id"]: read_build(build).queued for build in answer["builds"]})
+            except Exception as error:
+                text = str(error) if isinstance(error, NoAnswerError) else describe_aws_error(error)
+                if text is None:
+                    raise
+                troubles.append(text)
+
+        if not wanted:
+            return {}, None
+        thread = threading.Thread(target=read, daemon=True)  # the command ends without it
+        thread.start()
+        thread.join(_PATIENCE)
+        if thread.is_alive():
+            return {}, f"{self._account}: no answer within {_PATIENCE:.0f} seconds"
+        return found, troubles[0] if troubles else None
+
+    def _client(self, service: str) -> Any:
+        if service not in self._clients:
+            self._clients[service] = self._account.client(service)
+        return self._clients[service]
+
+
+def _hundreds(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), _MOST_BUILDS):
+        yield ids[start : start + _MOST_BUILDS]
 
 
 def _phase(phase: Mapping[str, Any]) -> Phase:

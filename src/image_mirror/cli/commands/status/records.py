@@ -1,26 +1,33 @@
-"""How records are printed: what needs attention first; as JSON, as a table, and as lines for a terminal."""
+"""How records are printed: as rows for programs, and as a table or as lines for a terminal; what needs attention."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import typer
 
-from image_mirror.cli.held_copies import Held, InECR
 from image_mirror.cli.image_selection import title
-from image_mirror.cli.output import aligned, moment, span, utc
+from image_mirror.cli.output import aligned, folded, span, utc
 from image_mirror.messages import printable
-from image_mirror.record import Record, Status
+from image_mirror.record import HOUR, MOST_ATTEMPTS, Record, Status
 
+QUEUED = "QUEUED"
+"""What a list says in place of COPYING if the build waits in CodeBuild's queue."""
+GONE = "GONE"
+"""The state of a record that was removed while it was watched."""
+_LONG = 2 * HOUR  # as the alarm "Oldest first copy"
 _COLOURS = {
     Status.FAILED: typer.colors.RED,
     Status.REQUESTED: typer.colors.YELLOW,
     Status.COPYING: typer.colors.CYAN,
     Status.COPIED: typer.colors.GREEN,
 }
-HEADING = typer.style("STATE      AGE    CHANGED  ATTEMPTS  IMAGE", bold=True)
+_HEAD = ("STATE", "TRY", "NEXT", "AGE", "IMAGE", "REASON")
+_WIDE = ("CHANGED", "BUILD", "COPY")
 _BELOW = " " * 11
-_HEAD = ("IMAGE", "STATE", "AGE", "CHANGED", "ATTEMPTS", "BUILD", "REASON")
+
+Queued = Mapping[str, bool]
+"""Builds by their IDs, and whether each waits in CodeBuild's queue. A build that is not there is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,7 @@ class RecordRow:
     attempts: int
     waits: int
     build: str | None
+    queued: bool | None
     digest: str | None
     signatures: str | None
     reason: str | None
@@ -43,7 +51,7 @@ class RecordRow:
     unexpected_push: dict[str, str | None] | None
 
 
-def record_row(record: Record) -> RecordRow:
+def record_row(record: Record, queued: Queued) -> RecordRow:
     """Return a record for the JSON output."""
     push = record.unexpected_push
     return RecordRow(
@@ -56,6 +64,7 @@ def record_row(record: Record) -> RecordRow:
         attempts=record.attempts,
         waits=record.waits,
         build=record.build_id,
+        queued=queued.get(record.build_id or "") if record.status is Status.COPYING else None,
         digest=record.digest,
         signatures=record.signatures,
         reason=record.error,
@@ -64,9 +73,22 @@ def record_row(record: Record) -> RecordRow:
     )
 
 
+def changed_rows(before: Mapping[str, RecordRow], after: Mapping[str, RecordRow]) -> list[RecordRow]:
+    """Return the rows, by the copy's name, that are new or changed; a removed one has the state GONE.
+
+    The times of the latest and of the next look do not count.
+    """
+
+    def content(row: RecordRow) -> RecordRow:
+        return replace(row, updated_at=None, due_at=None)
+
+    changed = [row for name, row in after.items() if name not in before or content(row) != content(before[name])]
+    return changed + [replace(row, state=GONE, queued=None) for name, row in before.items() if name not in after]
+
+
 def by_attention(records: Iterable[Record]) -> list[Record]:
-    """Sort: copies with an unexpected push; failed copies; copies that pods wait for, oldest first; refreshes; copies
-    with a reason; the others.
+    """Sort: copies with an unexpected push; failed copies; copies that pods wait for, first those that the source has
+    refused, the oldest first; refreshes; copies with a reason; the others.
     """
 
     def key(record: Record) -> tuple[int, int, str]:
@@ -74,6 +96,7 @@ def by_attention(records: Iterable[Record]) -> list[Record]:
         conditions = (
             record.unexpected_push is not None,
             record.status is Status.FAILED,
+            is_running and record.digest is None and record.attempts > 0,
             is_running and record.digest is None,
             is_running,
             record.status is None,
@@ -84,6 +107,19 @@ def by_attention(records: Iterable[Record]) -> list[Record]:
         return rank, record.requested_at if rank < len(conditions) - 1 else 0, title(record)
 
     return sorted(records, key=key)
+
+
+def in_order(record: Record) -> bool:
+    """Return whether a copy is made and nothing is to be said of it."""
+    return record.status is Status.COPIED and record.error is None and record.unexpected_push is None
+
+
+def needs_attention(record: Record, now: int) -> bool:
+    """Return whether somebody has to do something, as far as the record says; `--exit-code` is for this."""
+    if record.status is Status.FAILED or record.unexpected_push is not None:
+        return True
+    waits = record.status in (Status.REQUESTED, Status.COPYING) and record.digest is None
+    return waits and (record.attempts > 0 or now - record.requested_at > _LONG)
 
 
 def summary(records: Sequence[Record]) -> str:
@@ -97,63 +133,45 @@ def summary(records: Sequence[Record]) -> str:
     return f"{total:,} record{'' if total == 1 else 's'}" + (f": {', '.join(counts)}" if counts else "") + marked
 
 
-def table(records: Iterable[Record], now: int) -> Iterator[str]:
+def table(records: Iterable[Record], queued: Queued, now: int, *, wide: bool) -> Iterator[str]:
     """Yield a heading and an aligned line for each record, of any length: for a pipe."""
-    yield from aligned([_HEAD, *(_cells(record, now) for record in records)])
+    yield from aligned([_HEAD + _WIDE if wide else _HEAD, *(_cells(record, queued, now, wide) for record in records)])
 
 
-def listing(records: Iterable[Record], now: int) -> Iterator[str]:
-    """Yield a heading and the lines of each record: for a terminal."""
-    yield HEADING
-    for record in records:
-        yield from entry(record, now)
+def listing(records: Iterable[Record], queued: Queued, now: int, width: int, *, wide: bool) -> list[list[str]]:
+    """Return the heading and then each record as lines for a terminal: the table, if it fits, or else a few lines each.
 
-
-def entry(record: Record, now: int) -> list[str]:
-    """Return a record's lines for a terminal. Reason and build follow the first line if the record needs attention.
-
-    The image is the last on its line, and nothing is cut, so that the name can be copied from the terminal.
+    No name is cut, so that it can be copied from the terminal.
     """
-    image, state, age, changed, attempts, build, reason = map(printable, _cells(record, now))
-    coloured = typer.style(f"{state:<9}", fg=_COLOURS.get(record.status) if record.status else None)
-    below = [f"{_BELOW}{reason}"] if _reason(record) else []
-    below += [f"{_BELOW}build {build}"] if record.build_id and record.status is not Status.COPIED else []
-    first = f"{coloured}  {age:<5}  {changed:<7}  {attempts:<8}  {image}"
-    return [first, *(typer.style(line, dim=True) for line in below)]
+    shown = list(records)
+    lines = list(table(shown, queued, now, wide=wide))
+    fits = max(map(len, lines)) <= width
+    if not fits:
+        cells = [_cells(record, queued, now, wide=True) for record in shown]
+        lines = list(aligned([_HEAD[:5], *(each[:5] for each in cells)]))
+    heading = [typer.style(lines[0], bold=True)]
+    if fits:
+        return [heading, *([_coloured(line, record)] for line, record in zip(lines[1:], shown, strict=True))]
+    entries = (_entry(*each, width, wide) for each in zip(shown, lines[1:], cells, strict=True))
+    return [heading, *entries]
 
 
-def full(record: Record, held: Held | None, now: int) -> Iterator[str]:
-    """Yield all fields of a record, one line each, and what ECR holds; None if that was not asked or is not known."""
-    fields = {
-        "image": title(record),
-        "copy": record.destination,
-        "state": record.status or "none: an older deployment wrote the record; the next pod requests the copy",
-        "requested": moment(record.requested_at, now),
-        "requester": record.requested_by or "not a pod, or a pod of an older release",
-        "changed": moment(record.updated_at, now),
-        "next look": moment(record.due_at or 0, now),
-        "attempts": f"{record.attempts} used, {record.waits} delayed for a reason that costs none",
-        "build": record.build_id or "-",
-        "digest": record.digest or "-",
-        "in ECR": _in_ecr(record, held),
-        "signatures": record.signatures or "-",
-        "reason": record.error or "-",
-    }
-    if push := record.unexpected_push:
-        fields["unexpected"] = (
-            f"{push.after} in place of {push.before}, noticed {moment(push.noticed_at, now)}; none of our builds made "
-            "this push. If nobody of yours did: `image-mirror connect --rotate`, then `image-mirror retry`"
-        )
-    width = max(map(len, fields))
-    for name, value in fields.items():
-        yield f"{name:<{width}}  {printable(value)}"
+def _entry(record: Record, line: str, cells: Sequence[str], width: int, wide: bool) -> list[str]:
+    """Return a record's lines where the table is wider than the terminal."""
+    image, reason, changed, build, copy = map(printable, cells[4:])
+    below = [reason] if reason != "-" else []
+    below += [f"changed {changed}", f"build {build}", f"copy {copy}"] if wide else []
+    first = [line]
+    if len(line) > width:
+        first = [line.removesuffix(image).rstrip(), *folded(image, _BELOW, width)]
+    dim = (typer.style(each, dim=True) for text in below for each in folded(text, _BELOW, width))
+    return [_coloured(first[0], record), *first[1:], *dim]
 
 
-def _in_ecr(record: Record, held: Held | None) -> str:
-    if held is None:
-        return "not known" if record.digest else "-"
-    text = f"{held.state}, {held.digest}" if held.state is InECR.OTHER_DIGEST else str(held.state)
-    return text + ("; `image-mirror retry` requests it again" if held.lost and record.status is Status.COPIED else "")
+def _coloured(line: str, record: Record) -> str:
+    """Return a line whose first word, the state, has its colour."""
+    state, space, rest = line.partition(" ")
+    return (typer.style(state, fg=_COLOURS[record.status]) if record.status else state) + space + rest
 
 
 def change(before: Record | None, after: Record | None) -> str | None:
@@ -161,20 +179,25 @@ def change(before: Record | None, after: Record | None) -> str | None:
     record = after or before
     if record is None or (before and after and _visible(before) == _visible(after)):
         return None
-    state, reason = (after.status or "-", _reason(after)) if after else ("GONE", None)
+    state, reason = (after.status or "-", _reason(after)) if after else (GONE, None)
     return printable("  ".join(filter(None, (f"{state:<9}", title(record), reason))))
 
 
-def _cells(record: Record, now: int) -> tuple[str, ...]:
-    ages = (span(now - then) if then else "-" for then in (record.requested_at, record.updated_at))
-    return (
+def _cells(record: Record, queued: Queued, now: int, wide: bool) -> tuple[str, ...]:
+    is_queued = record.status is Status.COPYING and queued.get(record.build_id or "")
+    waits = record.status is Status.REQUESTED
+    counted = record.status in (Status.REQUESTED, Status.COPYING, Status.FAILED)
+    due = record.due_at or 0
+    cells = (
+        QUEUED if is_queued else record.status or "-",
+        f"{min(record.attempts, MOST_ATTEMPTS)}/{MOST_ATTEMPTS}" if counted else "-",
+        ("in " + span(due - now) if due > now else "now") if waits else "-",
+        span(now - record.requested_at) if record.requested_at else "-",
         title(record),
-        record.status or "-",
-        *ages,
-        str(record.attempts),
-        record.build_id or "-",
         _reason(record) or "-",
     )
+    changed = span(now - record.updated_at) if record.updated_at else "-"
+    return (*cells, changed, record.build_id or "-", record.destination) if wide else cells
 
 
 def _reason(record: Record) -> str | None:

@@ -1,4 +1,4 @@
-"""What `status --verify` prints: each COPIED record beside what ECR holds, what needs attention first."""
+"""What `status --verify` prints: each COPIED record beside what ECR holds."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,10 +35,14 @@ def verified_rows(records: Iterable[Record], held: Mapping[str, Held]) -> list[V
 
 
 def verified_table(rows: Sequence[VerifiedRow]) -> Iterator[str]:
-    """Yield a heading and an aligned line for each row. The digest in ECR is shown where it is not the record's."""
+    """Yield a heading and an aligned line for each row, what is gone last, next to the prompt.
+
+    The digest in ECR is shown where it is not the record's.
+    """
     lines = [["IN ECR", "IMAGE", "DIGEST IN ECR"]]
     lines += [
-        [row.in_ecr, row.image, "" if row.digest_in_ecr == row.digest else row.digest_in_ecr or ""] for row in rows
+        [row.in_ecr, row.image, "" if row.digest_in_ecr == row.digest else row.digest_in_ecr or ""]
+        for row in reversed(rows)
     ]
     yield from aligned(lines)
 

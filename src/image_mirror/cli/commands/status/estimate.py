@@ -1,0 +1,126 @@
+"""How far the copies are that were requested together, and how long the rest takes. Pure.
+
+The copies that are under way, and those that were requested with them and have ended, are one burst: a rollout, or all
+images of a cluster. Its beginning is found in the times of the requests: a longer pause separates two bursts. The rate
+comes from the records' own times, which the functions' clocks have written, so this machine's clock may differ.
+All times are milliseconds since the epoch.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from image_mirror.cli.output import span
+from image_mirror.record import HOUR, MINUTE, Record, Status
+
+_PAUSE = 10 * MINUTE
+"""Two requests that are further apart belong to two bursts."""
+_LONGEST = 12 * HOUR
+_WINDOW = 15 * MINUTE
+"""The rate is that of the last minutes."""
+_STALE = 5 * MINUTE
+"""Records of running builds are written each minute. If none was written for so long, nothing moves."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """The copies of one burst, counted by how far they are.
+
+    `building` are those with a build of which it is not known whether it runs or waits in CodeBuild's queue. `waiting`
+    are those that wait for a free build; `again` those that wait for another try, after a refusal or a delay.
+    `per_minute` is how many have ended a minute lately, None if none has. `minutes_left` is for the others than
+    `again`, None if there is no rate or nothing left.
+    """
+
+    copied: int
+    failed: int
+    running: int
+    queued: int
+    building: int
+    waiting: int
+    again: int
+    per_minute: float | None
+    minutes_left: int | None
+
+    @property
+    def requested(self) -> int:
+        """How many copies the burst has."""
+        return self.copied + self.failed + self.rest + self.again
+
+    @property
+    def rest(self) -> int:
+        """How many have not ended, without those that wait for another try."""
+        return self.running + self.queued + self.building + self.waiting
+
+    def __str__(self) -> str:
+        """Return it on one line. What does not occur is not named."""
+        counts = {
+            "copied": self.copied,
+            "failed": self.failed,
+            "running": self.running,
+            "queued": self.queued,
+            "running or queued": self.building,
+            "waiting": self.waiting,
+            "to be tried again": self.again,
+        }
+        text = f"{self.requested:,} requested: " + ", ".join(
+            f"{count:,} {what}" for what, count in counts.items() if count
+        )
+        if self.per_minute is not None:
+            text += f"; {self.per_minute:.1f} a minute"
+        if self.minutes_left is not None:
+            length = self.minutes_left
+            left = f"{length} minute{'' if length == 1 else 's'}" if length < 120 else span(length * MINUTE)
+            text += f", about {left} left" + (" for the others" if self.again else "")
+        return text
+
+
+def under_way(records: Iterable[Record], queued: Mapping[str, bool], now: int) -> UnderWay | None:
+    """Count the burst that is under way and estimate its end; None if no copy is requested or being made.
+
+    `queued` says of builds by ID whether they wait in CodeBuild's queue; one that it lacks is not known. `now` is this
+    machine's time: it only tells whether the records are still being written.
+    """
+    known = [record for record in records if record.status is not None]
+    pending = [record for record in known if record.status in (Status.REQUESTED, Status.COPYING)]
+    if not pending:
+        return None
+    first = _beginning(known, [record for record in pending if record.error is None] or pending)
+    ended = [each for each in known if each.status in (Status.COPIED, Status.FAILED) and each.requested_at >= first]
+    builds = [record.build_id or "" for record in pending if record.status is Status.COPYING]
+    requested = [record for record in pending if record.status is Status.REQUESTED]
+    again = sum(record.error is not None for record in requested)
+    is_queued = [queued.get(build) for build in builds]
+    copied = sum(record.status is Status.COPIED for record in ended)
+    rate = _per_minute(ended, max(each.updated_at for each in pending + ended), first, now)
+    rest = len(pending) - again
+    return UnderWay(
+        copied=copied,
+        failed=len(ended) - copied,
+        running=is_queued.count(False),
+        queued=is_queued.count(True),
+        building=is_queued.count(None),
+        waiting=len(requested) - again,
+        again=again,
+        per_minute=rate,
+        minutes_left=max(1, round(rest / rate)) if rate and rest else None,
+    )
+
+
+def _beginning(known: Iterable[Record], pending: Iterable[Record]) -> int:
+    """Return when the first copy of the burst was requested that the oldest of `pending` belongs to."""
+    times = [record.requested_at for record in pending]
+    first, earliest = min(times), max(times) - _LONGEST
+    for then in sorted((record.requested_at for record in known if record.requested_at < first), reverse=True):
+        if first - then > _PAUSE or then < earliest:
+            break
+        first = then
+    return first
+
+
+def _per_minute(ended: Iterable[Record], latest: int, first: int, now: int) -> float | None:
+    """Return how many copies have ended a minute, until the `latest` time of a record; None if not known."""
+    since = max(first, latest - _WINDOW)
+    count = sum(record.updated_at >= since for record in ended)
+    if not count or now - latest > _STALE:
+        return None
+    return count * MINUTE / max(MINUTE, latest - since)
