@@ -34,17 +34,13 @@ class Cluster:
         answer, _ = self._run("get", ("--output=json",), what)
         return answer
 
-    def where(self) -> str:
-        """Return the context and the server's address for people: what kubectl's configuration says.
-
-        If kubectl does not say it, as in a pod without a kubeconfig, return what was given.
-        """
+    def named(self) -> tuple[str, str] | None:
+        """Return the context's name and the server's address, for people; None if kubectl does not know them."""
         try:
             config, _ = self._run("config", ("--output=json",), ("view", "--minify"))
-            server = str(config["clusters"][0]["cluster"]["server"])
-            return printable(f"the context {config['current-context']} ({server})")
+            return printable(config["current-context"]), printable(config["clusters"][0]["cluster"]["server"])
         except (NoAnswerError, KeyError, IndexError, TypeError):
-            return str(self)
+            return None
 
     def version(self) -> Json:
         """Return what the API server says of its version. Raises NoAnswerError."""

@@ -159,7 +159,10 @@ def _print(copies: Sequence[CopyProgress], found: ImagesToCopy, output: Output, 
 
 def _asked(cluster: Cluster | None, stack: Stack) -> str:
     """Return the sentence that names what a dry run asked."""
-    asked = f"the cluster of {cluster.where()} and " if cluster else ""
+    asked = ""
+    if cluster:
+        named = cluster.named()
+        asked = f"the context {named[0]} ({named[1]}) and " if named else f"the cluster of {cluster} and "
     return f"Asked: {asked}the stack {stack.name} in {stack.account.region}. Nothing was changed."
 
 

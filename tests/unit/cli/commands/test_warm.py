@@ -182,7 +182,7 @@ class Kubectl:
     ("config", "cluster"),
     [
         pytest.param(True, "the context production (https://10.0.0.1:6443)", id="a-kubeconfig"),
-        pytest.param(False, "kubectl's own configuration", id="none"),
+        pytest.param(False, "the cluster of kubectl's own configuration", id="none"),
     ],
 )
 def test_a_dry_run_counts_and_says_what_it_asked(
@@ -199,7 +199,7 @@ def test_a_dry_run_counts_and_says_what_it_asked(
     assert result.exit_code == 0
     assert result.stderr.splitlines()[-2:] == [
         "60 images: 3 to copy, 1 being copied, 56 there, 1 left unchanged.",
-        f"Asked: the cluster of {cluster} and the stack image-mirror in cn-northwest-1. Nothing was changed.",
+        f"Asked: {cluster} and the stack image-mirror in cn-northwest-1. Nothing was changed.",
     ]
     result = run("--dry-run", "--image", "gcr.io/a/b:1", "--image", "gcr.io/a/b:2")
     assert result.stderr.splitlines() == [
