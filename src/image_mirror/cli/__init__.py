@@ -5,6 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from functools import wraps
 from importlib import import_module
 from typing import Annotated, Any
@@ -97,6 +98,20 @@ class _Loaded(MutableMapping[str, Any]):
         return len(_COMMANDS)
 
 
+@contextmanager
+def _folding() -> Iterator[None]:
+    """Let the text of an error about options or arguments be folded, if it goes to a terminal."""
+    try:
+        yield
+    except Exception as error:
+        message = getattr(error, "format_message", None)  # which the errors of all releases of Typer have
+        if message is not None and sys.stderr.isatty():
+            prefix = "Error: "  # that Typer prints before the text
+            text = "\n".join(import_module(f"{__name__}.output").folded(prefix + message()))
+            error.format_message = lambda: text.removeprefix(prefix)  # type: ignore[attr-defined]
+        raise
+
+
 class _Commands(TyperGroup):
     """All commands. The list of them imports no command."""
 
@@ -115,6 +130,16 @@ class _Commands(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the arguments. Without any, the help is printed, and that is not an error."""
         return super().parse_args(ctx, args or ([] if ctx.resilient_parsing else ["--help"]))  # resilient: completion
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Read the arguments before the command."""
+        with _folding():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with _folding():
+            return super().invoke(ctx)
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Run the command. A character that the output's encoding does not have is printed as an escape (\\u20ac)."""

@@ -6,12 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-import typer
-
 from image_mirror.cli.copy_progress import CopyProgress
 from image_mirror.cli.errors import describe_aws_error
 from image_mirror.cli.output import say
-from image_mirror.messages import printable
 from image_mirror.record import Record
 from image_mirror.reference import Destination
 from image_mirror.table import Records
@@ -127,4 +124,4 @@ class Lines:
             if self._printed.get(each.copy) != now:
                 self._printed[each.copy] = now
                 reason = f" ({each.reason})" if each.reason else ""
-                typer.echo(printable(f"{each.state:<9} {each.image}{reason}"), err=True)
+                say(f"{each.state:<9} {each.image}{reason}")
