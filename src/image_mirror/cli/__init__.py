@@ -3,7 +3,10 @@
 import inspect
 import io
 import os
+import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from functools import wraps
@@ -50,6 +53,20 @@ class _Command(TyperCommand):
         except typer.BadParameter as error:
             error.message = error.message.removeprefix("Value error, ")  # a library that Typer uses adds it
             raise
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help. On a terminal, a wide line of an example or a list is folded below its last column."""
+        super().format_help(ctx, formatter)
+        if sys.stdout.isatty():
+            width = shutil.get_terminal_size().columns
+            lines = "".join(formatter.buffer).split("\n")
+            formatter.buffer = ["\n".join(part for line in lines for part in _parts(line, width))]
+
+
+def _parts(line: str, width: int) -> list[str]:
+    columns = re.match(r" *(\S+ {2,})?", line)
+    indent = " " * (columns.end() if columns else 0)
+    return textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _with_debug(command: Callable[..., Any]) -> Callable[..., Any]:

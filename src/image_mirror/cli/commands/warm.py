@@ -59,7 +59,7 @@ def warm(
 
     \b
     helm template CHART | image-mirror warm -
-    image-mirror warm --image nginx:1.29 --image quay.io/prometheus/prometheus:v3.1.0
+    image-mirror warm --image nginx:1.29 --image quay.io/team/tool:2
     image-mirror warm --cluster --dry-run
 
     Each image is requested as for a pod, and copied once by the same builds. An image that is already in ECR is not
