@@ -32,20 +32,20 @@ class Value:
         return f"{self.name} {self.value} ({self.source})"
 
 
-def values_of(called: typer.Context, china: Account, other: Account, cluster: "Cluster | None") -> list[Value]:
-    """Return the values that a command with the shared options uses; `called` knows what gave each of its parameters.
+def values_of(ctx: typer.Context, china: Account, other: Account, cluster: "Cluster | None") -> list[Value]:
+    """Return the values that a command with the shared options uses; `ctx` knows what gave each of its parameters.
 
     Asks nothing but the files of the AWS CLI, samconfig.toml and kubectl's configuration.
     """
-    name = called.params["stack_name"]
+    name = ctx.params["stack_name"]
     default, its_source = default_name()
     values = [
-        *_of_account(called, china),
-        Value("China", "stack", name or default, source_of(called, "stack_name") if name else its_source),
-        *_of_account(called, other),
-        Value("Global", "stack", called.params["global_stack_name"], source_of(called, "global_stack_name")),
+        *_of_account(ctx, china),
+        Value("China", "stack", name or default, source_of(ctx, "stack_name") if name else its_source),
+        *_of_account(ctx, other),
+        Value("Global", "stack", ctx.params["global_stack_name"], source_of(ctx, "global_stack_name")),
     ]
-    return values + _of_cluster(called, cluster) if cluster else values
+    return values + _of_cluster(ctx, cluster) if cluster else values
 
 
 def lines(values: Sequence[Value]) -> Iterator[str]:
@@ -54,21 +54,22 @@ def lines(values: Sequence[Value]) -> Iterator[str]:
         yield f"{side}: {', '.join(map(str, some))}"
 
 
-def source_of(called: typer.Context, name: str) -> str:
-    """Return what gave a parameter its value, for people: the option, the environment variable, or the default."""
-    source = called.get_parameter_source(name)
-    parameter = next(each for each in called.command.params if each.name == name)
+def source_of(ctx: typer.Context, name: str) -> str:
+    """Return what gave a parameter its value, for people: an option, a variable, the file, or the default."""
+    source = ctx.get_parameter_source(name)
+    parameter = next(each for each in ctx.command.params if each.name == name)
     given: Mapping[str, str] = {
         "COMMANDLINE": parameter.opts[0],
         "ENVIRONMENT": str(parameter.envvar),
+        "DEFAULT_MAP": "the configuration file",
     }
     return given.get(source.name if source else "", "the default")
 
 
-def _of_account(called: typer.Context, account: Account) -> list[Value]:
+def _of_account(ctx: typer.Context, account: Account) -> list[Value]:
     side, option = account.side.capitalize(), f"{account.side}_profile"
     if account.profile:
-        profile = Value(side, "profile", account.profile, source_of(called, option))
+        profile = Value(side, "profile", account.profile, source_of(ctx, option))
     else:
         variable = next((name for name in _PROFILES if os.environ.get(name)), None)
         default = "none is named: AWS chooses the credentials"
@@ -78,13 +79,13 @@ def _of_account(called: typer.Context, account: Account) -> list[Value]:
     except BotoCoreError as error:  # such as a profile that does not exist
         region, source = None, str(error)
     if account.given_region:
-        source = source_of(called, f"{account.side}_region")
+        source = source_of(ctx, f"{account.side}_region")
     return [profile, Value(side, "region", region or "-", source)]
 
 
-def _of_cluster(called: typer.Context, cluster: "Cluster") -> list[Value]:
-    file = source_of(called, "kubeconfig") if cluster.kubeconfig else "kubectl's own configuration"
-    source = source_of(called, "context") if cluster.context else f"the current one of {cluster.kubeconfig or file}"
+def _of_cluster(ctx: typer.Context, cluster: "Cluster") -> list[Value]:
+    file = source_of(ctx, "kubeconfig") if cluster.kubeconfig else "kubectl's own configuration"
+    source = source_of(ctx, "context") if cluster.context else f"the current one of {cluster.kubeconfig or file}"
     named = cluster.named()
     values = [Value("Cluster", "context", named[0] if named else cluster.context or "-", source)]
     if cluster.kubeconfig:

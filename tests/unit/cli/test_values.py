@@ -35,7 +35,7 @@ _app = typer.Typer()
 
 @_app.command()
 def main(
-    called: typer.Context,
+    ctx: typer.Context,
     china_profile: ChinaProfile = None,
     global_profile: GlobalProfile = None,
     china_region: ChinaRegion = None,
@@ -47,9 +47,9 @@ def main(
 ) -> None:
     china, other = Account("china", china_profile, china_region), Account("global", global_profile, global_region)
     cluster = Cluster(kubeconfig, context) if kubeconfig or context else None
-    assert called.params["stack_name"] == stack_name
-    assert called.params["global_stack_name"] == global_stack_name
-    for line in lines(values_of(called, china, other, cluster)):
+    assert ctx.params["stack_name"] == stack_name
+    assert ctx.params["global_stack_name"] == global_stack_name
+    for line in lines(values_of(ctx, china, other, cluster)):
         typer.echo(line)
 
 
@@ -77,8 +77,8 @@ def around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Cluster, "_run", config)
 
 
-def printed(*arguments: str) -> list[str]:
-    result = CliRunner().invoke(_app, arguments)
+def printed(*arguments: str, **of_the_file: str) -> list[str]:
+    result = CliRunner().invoke(_app, arguments, default_map=of_the_file)
     assert result.exit_code == 0, result.output
     return result.stdout.splitlines()
 
@@ -90,6 +90,17 @@ def test_an_option_an_environment_variable_and_a_default_are_told_apart(monkeypa
         "stack image-mirror (the default)",
         "Global: profile global (--global-profile), region us-east-1 (--global-region), "
         "stack pulls (--global-stack-name)",
+    ]
+
+
+def test_a_value_of_the_configuration_file_is_named_so() -> None:
+    of_the_file = {"china_profile": "china", "global_region": "us-east-2", "stack_name": "mine", "context": "shop"}
+    assert printed("--global-profile", "global", **of_the_file) == [
+        "China: profile china (the configuration file), region cn-north-1 (the profile china), "
+        "stack mine (the configuration file)",
+        "Global: profile global (--global-profile), region us-east-2 (the configuration file), "
+        "stack image-pulling (the default)",
+        "Cluster: context shop (the configuration file), server https://10.0.0.1:6443 (of this context)",
     ]
 
 

@@ -26,7 +26,7 @@ from image_mirror.cli.values import lines, values_of
 
 
 def doctor(
-    called: typer.Context,
+    ctx: typer.Context,
     problems: Annotated[bool, typer.Option("--problems", help="Show only warnings and what has failed.")] = False,
     china_profile: ChinaProfile = None,
     global_profile: GlobalProfile = None,
@@ -70,7 +70,7 @@ def doctor(
     cluster = Cluster(kubeconfig, context) if kubeconfig or context else None
     on_terminal = sys.stdout.isatty()
     if output.is_table:
-        for line in lines(values_of(called, china, other, cluster)):
+        for line in lines(values_of(ctx, china, other, cluster)):
             say(line, err=not on_terminal)
     results = examine(Context(china, other, stack_name, global_stack_name, cluster))
     rows = report.failures_last(report.short_rows(results)) if output.is_table else report.rows(results)

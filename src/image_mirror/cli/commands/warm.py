@@ -16,7 +16,7 @@ from image_mirror.cli.errors import ExitCode, NoAnswerError
 from image_mirror.cli.held_copies import Held, look_up
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.manifests import Manifests, read_manifests, report
-from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfig, KubeContext, Recursive, StackName
+from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfig, KubeContext, Recursive, StackName, is_given
 from image_mirror.cli.output import Output, OutputOption, current_time, say, show
 from image_mirror.cli.plan import ImagesToCopy, images_to_copy, pods_as_written
 from image_mirror.cli.stacks import Stack, china_stack, mirror_of, records_of
@@ -32,6 +32,7 @@ from image_mirror.table import Records
 
 
 def warm(
+    ctx: typer.Context,
     files: Annotated[
         list[str] | None,
         typer.Argument(metavar="FILE", help="A manifest, a directory of them, or - for standard input."),
@@ -85,7 +86,7 @@ def warm(
     the other manifests are copied nevertheless.
     """
     china = Account("china", china_profile, china_region)
-    by_cluster = cluster or kubeconfig is not None or context is not None
+    by_cluster = cluster or is_given(ctx, "kubeconfig") or is_given(ctx, "context")
     if by_cluster and files:
         raise typer.BadParameter("give either manifests (- for standard input) or --cluster")
     if not (by_cluster or files or images):

@@ -209,6 +209,27 @@ def test_a_dry_run_counts_and_says_what_it_asked(
 
 
 @pytest.mark.usefixtures("operated")
+def test_a_cluster_in_the_configuration_file_is_asked_only_if_the_call_wants_a_cluster(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "config.toml").write_text('context = "of-the-file"')
+    monkeypatch.setenv("IMAGE_MIRROR_CONFIG", str(tmp_path / "config.toml"))
+    asked: list[str | None] = []
+
+    def run_kubectl(self: Cluster, verb: str, *_: object) -> tuple[dict[str, Any], str]:
+        asked.append(self.context)
+        return {"items": []} if verb == "get" else {}, ""
+
+    monkeypatch.setattr(Cluster, "_run", run_kubectl)
+    for arguments in (["--image", "gcr.io/a/b:1"], ["-"]):
+        result = run(*arguments, "--dry-run", stdin=manifest("gcr.io/a/b:1"))
+        assert (result.exit_code, asked) == (0, []), result.output
+    assert run("--dry-run").exit_code == 2
+    assert run("--cluster", "--dry-run").exit_code == 0
+    assert set(asked) == {"of-the-file"}
+
+
+@pytest.mark.usefixtures("operated")
 def test_without_an_image_to_copy_the_ones_that_stay_are_counted() -> None:
     result = run("--image", "my.registry/x")
     assert (result.exit_code, result.stdout) == (0, "")
