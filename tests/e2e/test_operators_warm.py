@@ -48,12 +48,20 @@ def warm(*arguments: str | Path) -> Result:
 
 
 @pytest.mark.usefixtures("running")
-def test_what_runs_in_a_cluster_is_copied_by_its_sources(operated: Operated, kubeconfig: Path) -> None:
+def test_what_runs_in_a_cluster_is_copied_by_its_sources(
+    operated: Operated, cluster: Cluster, kubeconfig: Path
+) -> None:
     result = warm("--kubeconfig", kubeconfig, "--dry-run", "--output", "json")
     assert result.exit_code == 0, result.output
     assert [(each["image"], each["state"]) for each in json.loads(result.stdout)] == [
         ("gcr.io/a/b:1", "NEW"),
         ("quay.io/a/b:1", "NEW"),
+    ]
+    server = cluster.kubectl("config", "view", "--minify", "--output=jsonpath={.clusters[0].cluster.server}").stdout
+    context = cluster.kubectl("config", "current-context").stdout.strip()
+    assert warm("--kubeconfig", kubeconfig, "--dry-run").stderr.splitlines()[-2:] == [
+        "2 images: 2 to copy, 1 left unchanged.",
+        f"Asked: the context {context} ({server}) and the stack image-mirror in cn-northwest-1. Nothing was changed.",
     ]
     assert operated.cloud.items() == []
 

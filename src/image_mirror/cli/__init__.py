@@ -3,8 +3,12 @@
 import inspect
 import io
 import os
+import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from functools import wraps
 from importlib import import_module
 from typing import Annotated, Any
@@ -49,6 +53,20 @@ class _Command(TyperCommand):
         except typer.BadParameter as error:
             error.message = error.message.removeprefix("Value error, ")  # a library that Typer uses adds it
             raise
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help. On a terminal, a wide line of an example or a list is folded below its last column."""
+        super().format_help(ctx, formatter)
+        if sys.stdout.isatty():
+            width = shutil.get_terminal_size().columns
+            lines = "".join(formatter.buffer).split("\n")
+            formatter.buffer = ["\n".join(part for line in lines for part in _parts(line, width))]
+
+
+def _parts(line: str, width: int) -> list[str]:
+    columns = re.match(r" *(\S+ {2,})?", line)
+    indent = " " * (columns.end() if columns else 0)
+    return textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _with_debug(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,6 +115,20 @@ class _Loaded(MutableMapping[str, Any]):
         return len(_COMMANDS)
 
 
+@contextmanager
+def _folding() -> Iterator[None]:
+    """Let the text of an error about options or arguments be folded, if it goes to a terminal."""
+    try:
+        yield
+    except Exception as error:
+        message = getattr(error, "format_message", None)  # which the errors of all releases of Typer have
+        if message is not None and sys.stderr.isatty():
+            prefix = "Error: "  # that Typer prints before the text
+            text = "\n".join(import_module(f"{__name__}.output").folded(prefix + message()))
+            error.format_message = lambda: text.removeprefix(prefix)  # type: ignore[attr-defined]
+        raise
+
+
 class _Commands(TyperGroup):
     """All commands. The list of them imports no command."""
 
@@ -115,6 +147,16 @@ class _Commands(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the arguments. Without any, the help is printed, and that is not an error."""
         return super().parse_args(ctx, args or ([] if ctx.resilient_parsing else ["--help"]))  # resilient: completion
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Read the arguments before the command."""
+        with _folding():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with _folding():
+            return super().invoke(ctx)
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Run the command. A character that the output's encoding does not have is printed as an escape (\\u20ac)."""

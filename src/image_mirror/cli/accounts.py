@@ -43,10 +43,7 @@ class Account:
     @cached_property
     def region(self) -> str:
         """The region's name. Raises NoAnswerError where none is set, or where it lies on the other side."""
-        session, environ = self._session, os.environ
-        own = session.get_scoped_config().get("region") if self.profile else None
-        around = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
-        region = self.given_region or own or around or session.get_config_variable("region")
+        region, _ = self.found_region()
         if not region:
             region = f"--{self.side}-region"
             then = f"set it in the profile, or give {region}" if self.profile else f"{self._name_it}, or else {region}"
@@ -55,6 +52,18 @@ class Account:
             options = f"--{self.side}-profile or --{self.side}-region"
             raise NoAnswerError(f"{self}: {region} is not {self._there}", f"give {options}")
         return str(region)
+
+    def found_region(self) -> tuple[str | None, str]:
+        """Return the region, None where none is set, and what set it, for people. Raises BotoCoreError."""
+        if self.given_region:
+            return self.given_region, f"--{self.side}-region"
+        if self.profile and (own := self._session.get_scoped_config().get("region")):
+            return str(own), f"the profile {self.profile}"
+        for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+            if os.environ.get(name):
+                return os.environ[name], name
+        found = self._session.get_config_variable("region")
+        return (str(found), "the default profile") if found else (None, "nothing sets it")
 
     def client(self, service: str, key: "AccessKey | None" = None) -> Any:
         """Make a client of `service`, whose errors name this account. Raises NoAnswerError, BotoCoreError.

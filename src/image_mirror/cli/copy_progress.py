@@ -1,22 +1,21 @@
-"""The progress of copies: read again and again until each has been copied or has failed, and printed."""
+"""The progress of copies: from their records, and as a table, as blocks for a terminal, or counted."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import typer
-
-from image_mirror.cli.errors import describe_aws_error
-from image_mirror.messages import printable
+from image_mirror.cli.output import aligned, folded
 from image_mirror.record import Record, Status
 from image_mirror.reference import Destination
-from image_mirror.table import Records
 
-_SHORTEST = 5.0  # seconds between two rounds of reading
-_READS_PER_SECOND = 50
-_PARALLEL = 8
-
-CopyRecords = Mapping[Destination, Record | None]
+WORDS: Mapping[str, str] = {
+    Status.COPYING: "being copied",
+    Status.REQUESTED: "requested",
+    Status.COPIED: "there",
+    "GONE": "without a record",
+    Status.FAILED: "failed",
+}
+"""What the last line says of each state, in its order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,68 +54,29 @@ def progress_of(destination: Destination, source: str, record: Record | None, wa
     return CopyProgress(source, str(destination), state, record.attempts, record.build_id, error, int(waited))
 
 
-def follow(
-    records: Records,
-    existing: CopyRecords,
-    describe: Callable[[CopyRecords], list[CopyProgress]],
-    sleep: Callable[[float], None],
-) -> Iterator[list[CopyProgress]]:
-    """Yield the progress of all copies, first from the `existing` records, then again and again until all have ended.
+def table(copies: Iterable[CopyProgress], *, wide: bool) -> Iterator[str]:
+    """Yield a heading and one aligned line for each copy, of any length; if `wide`, with the copy's name."""
+    lines = [["STATE", "IMAGE", *(["COPY"] if wide else []), "REASON"]]
+    lines += [[each.state, each.image, *([each.copy] if wide else []), each.reason or ""] for each in copies]
+    yield from aligned(lines)
 
-    Only copies that have not ended are read again. If AWS does not answer, the latest records are used, and a note is
-    printed on standard error once.
+
+def listing(copies: Iterable[CopyProgress], *, wide: bool) -> Iterator[str]:
+    """Yield a block for each copy, for a terminal; if `wide`, with the copy's name."""
+    indent = " " * 11
+    for each in copies:
+        yield from folded(f"{each.state:<9}  {each.image}")
+        if wide:
+            yield from folded(f"-> {each.copy}", indent)
+        if each.reason:
+            yield from folded(each.reason, indent)
+
+
+def counted(copies: Sequence[CopyProgress], words: Mapping[str, str]) -> str:
+    """Return how many copies there are, and how many in each state; `words` has the states in order, with their words.
+
+    What no copy is in is not named.
     """
-    latest = dict(existing)
-    has_trouble = False
-    with ThreadPoolExecutor(_PARALLEL) as threads:
-        while True:
-            copies = describe(latest)
-            yield copies
-            pending = [destination for destination, each in zip(latest, copies, strict=True) if not each.ended]
-            if not pending:
-                return
-            sleep(max(_SHORTEST, len(pending) / _READS_PER_SECOND))
-            found, trouble = _read(records, pending, threads)
-            latest |= found
-            if trouble and not has_trouble:
-                typer.echo(f"Note: the records cannot be read now, trying again: {trouble}", err=True)
-            has_trouble = trouble is not None
-
-
-def _read(
-    records: Records, destinations: Sequence[Destination], threads: ThreadPoolExecutor
-) -> tuple[CopyRecords, str | None]:
-    """Read the records of `destinations`. At the first error of AWS, return what was read so far and the error."""
-    found: dict[Destination, Record | None] = {}
-    troubles: list[str] = []
-
-    def read(destination: Destination) -> None:
-        if troubles:
-            return
-        try:
-            found[destination] = records.get(destination.repo, destination.tag)
-        except Exception as error:
-            trouble = describe_aws_error(error)
-            if trouble is None:
-                raise
-            troubles.append(trouble)
-
-    for _ in threads.map(read, destinations):
-        pass
-    return found, troubles[0] if troubles else None
-
-
-class Lines:
-    """Prints a line on standard error for each change: for a pipe or a log."""
-
-    def __init__(self) -> None:
-        self._printed: dict[str, tuple[str, str | None]] = {}
-
-    def __call__(self, copies: list[CopyProgress]) -> None:
-        """Print what has changed since the last call."""
-        for each in copies:
-            now = (each.state, each.reason)
-            if self._printed.get(each.copy) != now:
-                self._printed[each.copy] = now
-                reason = f" ({each.reason})" if each.reason else ""
-                typer.echo(printable(f"{each.state:<9} {each.image}{reason}"), err=True)
+    counts = Counter(each.state for each in copies)
+    parts = ", ".join(f"{counts[state]:,} {text}" for state, text in words.items() if counts[state])
+    return f"{len(copies):,} {'image' if len(copies) == 1 else 'images'}: {parts}"

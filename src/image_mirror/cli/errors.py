@@ -17,6 +17,7 @@ from botocore import exceptions as aws
 from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.aws_errors import DENIED, EXPIRED, KEY_REFUSED, THROTTLED, code_of
+from image_mirror.cli.output import say
 from image_mirror.messages import printable
 
 Arguments = ParamSpec("Arguments")
@@ -60,7 +61,7 @@ def reported(command: Callable[Arguments, Result]) -> Callable[Arguments, Result
             if text is None:
                 raise
             message = text
-        typer.echo(f"Error: {message}", err=True)
+        say(f"Error: {message}")
         raise typer.Exit(ExitCode.NO_ANSWER)
 
     return guarded

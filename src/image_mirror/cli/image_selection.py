@@ -9,10 +9,9 @@ from fnmatch import fnmatchcase
 
 import typer
 
-from image_mirror.cli.errors import ExitCode
+from image_mirror.cli.output import say
 from image_mirror.cli.terminal import bar, each
 from image_mirror.decisions import Mirror
-from image_mirror.messages import printable
 from image_mirror.record import Record
 from image_mirror.reference import (
     Destination,
@@ -100,10 +99,11 @@ class ImageResult:
     ok: bool = True
 
 
-def each_image(heading: str, step: Callable[[Record], ImageResult], found: Selection) -> None:
+def each_image(heading: str, step: Callable[[Record], ImageResult], found: Selection) -> bool:
     """Do the step for each record and print the results in order, then an error for each missing record.
 
-    After an error or Ctrl-C, the number of unchanged records is printed. Raises typer.Exit(1) if a result is not ok.
+    Return whether all results are ok and no record is missing. After an error or Ctrl-C, the number of unchanged
+    records is printed.
     """
     results: dict[str, ImageResult] = {}
 
@@ -115,14 +115,12 @@ def each_image(heading: str, step: Callable[[Record], ImageResult], found: Selec
     finally:
         for record in found.records:
             if record.destination in results:
-                typer.echo(printable(f"{title(record)}: {results[record.destination].text}"))
+                say(f"{title(record)}: {results[record.destination].text}", err=False)
         if undone := len(found.records) - len(results):
-            typer.echo(f"Ended early: {undone:,} of {len(found.records):,} images are unchanged.", err=True)
+            say(f"Ended early: {undone:,} of {len(found.records):,} images are unchanged.")
     for image in found.missing:
         cause = "no record has this name"
         if is_glob(image):
             cause = "no record matches; a glob must match the whole name, such as docker.io/library/nginx:1.29"
-        message = f"{image}: {cause}; `image-mirror status` lists all records"
-        typer.echo(f"Error: {printable(message)}", err=True)
-    if found.missing or not all(result.ok for result in results.values()):
-        raise typer.Exit(ExitCode.NOT_WELL)
+        say(f"Error: {image}: {cause}; `image-mirror status` lists all records")
+    return not found.missing and all(result.ok for result in results.values())

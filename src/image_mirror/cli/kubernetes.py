@@ -34,6 +34,14 @@ class Cluster:
         answer, _ = self._run("get", ("--output=json",), what)
         return answer
 
+    def named(self) -> tuple[str, str] | None:
+        """Return the context's name and the server's address, for people; None if kubectl does not know them."""
+        try:
+            config, _ = self._run("config", ("--output=json",), ("view", "--minify"))
+            return printable(config["current-context"]), printable(config["clusters"][0]["cluster"]["server"])
+        except (NoAnswerError, KeyError, IndexError, TypeError):
+            return None
+
     def version(self) -> Json:
         """Return what the API server says of its version. Raises NoAnswerError."""
         answer, _ = self._run("get", (), ("--raw=/version",))

@@ -85,10 +85,10 @@ def aligned(lines: Iterable[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(map(str.ljust, line, widths)).rstrip()
 
 
-def say(sentence: str, *, err: bool = True) -> None:
+def say(sentence: str, *, err: bool = True, indent: str = "") -> None:
     """Print a sentence on standard error, or on standard output; on a terminal, a line ends between two words."""
     stream = sys.stderr if err else sys.stdout
-    for line in folded(sentence) if stream.isatty() else [printable(sentence)]:
+    for line in folded(sentence, indent) if stream.isatty() else [indent + printable(sentence)]:
         typer.echo(line, err=err)
 
 

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import chain, groupby
 from typing import assert_never
 
 import typer
@@ -219,10 +219,11 @@ class ImagesToCopy:
     not_copied: dict[str, str] = field(default_factory=dict)
 
 
-def images_to_copy(manifests: Manifests, mirror: Mirror) -> ImagesToCopy:
-    """Decide about each image as the webhook does for a new pod."""
+def images_to_copy(manifests: Manifests, mirror: Mirror, images: Iterable[str] = ()) -> ImagesToCopy:
+    """Decide about each image of `manifests`, and each of `images`, as the webhook does for a new pod."""
     found = ImagesToCopy()
-    for _, _, explained in _explained(manifests, mirror):
+    decided = (explained for _, _, explained in _explained(manifests, mirror))
+    for explained in chain(decided, (explain(image, mirror) for image in images)):
         if explained.copy:
             found.copies[explained.copy.destination] = explained.copy
         else:

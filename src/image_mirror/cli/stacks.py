@@ -50,7 +50,13 @@ class Stack:
 
 def china_stack(account: Account, name: str | None) -> Stack:
     """Read China's stack: the one named, else the one that samconfig.toml in the working directory names."""
-    return _read(account, name or _configured() or _DEFAULT, "--stack-name")
+    return _read(account, name or default_name()[0], "--stack-name")
+
+
+def default_name() -> tuple[str, str]:
+    """Return the name of China's stack if no option names it, and where it comes from, for people."""
+    configured = _configured()
+    return (configured, str(_SAMCONFIG)) if configured else (_DEFAULT, "the default")
 
 
 def global_stack(account: Account, name: str) -> Stack:

@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
 
-import typer
-
+from image_mirror.cli.output import say
 from image_mirror.messages import printable
 
 PARALLEL = 8
@@ -114,7 +113,7 @@ def again(
 def waiting(what: str) -> Iterator[None]:
     """Show what the command waits for, as long as the context lasts."""
     if not is_terminal():
-        typer.echo(printable(what), err=True)
+        say(what)
         yield
         return
     from image_mirror.cli import drawing  # noqa: PLC0415 - only for a terminal

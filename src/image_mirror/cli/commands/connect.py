@@ -21,8 +21,8 @@ from image_mirror.cli.options import (
     GlobalStackName,
     StackName,
 )
+from image_mirror.cli.output import say
 from image_mirror.cli.stacks import Stack
-from image_mirror.messages import printable
 
 _DEPLOYED = ("CREATE_COMPLETE", "IMPORT_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
 
@@ -74,30 +74,31 @@ def connect(
     except NeedsAttentionError as error:
         raise _print_problems(error) from error
     except KeyboardInterrupt:
-        typer.echo("Nothing has been changed.", err=True)
+        say("Nothing has been changed.")
         raise
     for state in states:
         for line in state.describe():
-            typer.echo(printable(line))
+            say(line, err=False)
     steps = [step for state in states for step in state.steps()]
     if not steps:
-        typer.echo("Both accounts are connected; there is nothing to change.")
+        say("Both accounts are connected; there is nothing to change.", err=False)
         return
     if dry_run:
-        typer.echo("To do; with --dry-run nothing is done:")
+        say("To do; with --dry-run nothing is done:", err=False)
         for step in steps:
-            typer.echo(printable(f"  {step}"))
+            say(str(step), err=False, indent="  ")
         return
     with _explain_how_to_continue():
-        carry_out(states, lambda line: typer.echo(printable(line)))
-    typer.echo("Both accounts are connected.")
+        carry_out(states, lambda line: say(line, err=False))
+    say("Both accounts are connected.", err=False)
     # These keys were already new: this run has only finished their rotation.
     finished = [state.setup.user_label for state in states if rotate and state.plan.source is KeySource.CURRENT]
     if finished:
-        typer.echo(
+        say(
             "This run has finished an earlier rotation. It has created no other key for "
-            f"{printable(' and '.join(finished))}, because the new one is less than a day old. "
-            "To create even newer keys, run this again."
+            f"{' and '.join(finished)}, because the new one is less than a day old. "
+            "To create even newer keys, run this again.",
+            err=False,
         )
 
 
@@ -132,7 +133,7 @@ def _faults(china: Stack, global_stack: Stack) -> list[str]:
 
 def _print_problems(error: NeedsAttentionError) -> typer.Exit:
     for problem in error.problems:
-        typer.echo(f"Error: {printable(problem)}", err=True)
+        say(f"Error: {problem}")
     return typer.Exit(ExitCode.NOT_WELL)
 
 
@@ -142,9 +143,7 @@ def _explain_how_to_continue() -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, NeedsAttentionError, NoAnswerError, ClientError, BotoCoreError) as error:
-        typer.echo(
-            "The steps above are done, and keys that worked still work. To continue, run the same command.", err=True
-        )
+        say("The steps above are done, and keys that worked still work. To continue, run the same command.")
         if isinstance(error, NeedsAttentionError):
             raise _print_problems(error) from error
         raise

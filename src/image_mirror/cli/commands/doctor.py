@@ -1,6 +1,7 @@
 """`image-mirror doctor`: what is wrong with a deployment, and how to fix it."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -20,10 +21,13 @@ from image_mirror.cli.options import (
     KubeContext,
     StackName,
 )
-from image_mirror.cli.output import Output, OutputOption, show
+from image_mirror.cli.output import Output, OutputOption, say, show
+from image_mirror.cli.values import lines, values_of
 
 
 def doctor(
+    ctx: typer.Context,
+    problems: Annotated[bool, typer.Option("--problems", help="Show only warnings and what has failed.")] = False,
     china_profile: ChinaProfile = None,
     global_profile: GlobalProfile = None,
     china_region: ChinaRegion = None,
@@ -48,6 +52,9 @@ def doctor(
     secrets of the two keys and of RegistryAuthSecretArn. It prints no key and no login, only the hosts that have a
     login, and only the host of the webhook's URL.
 
+    The first lines say which profiles, regions, stacks and cluster it uses, and where each comes from. What has failed
+    is printed last. --problems leaves out what is in order or was skipped, and counts it.
+
     \b
     --output json (or yaml) prints a list of objects, one for each result, with the keys
       topic   what was checked
@@ -61,18 +68,24 @@ def doctor(
     china = SharedAccount("china", china_profile, china_region)
     other = SharedAccount("global", global_profile, global_region)
     cluster = Cluster(kubeconfig, context) if kubeconfig or context else None
+    on_terminal = sys.stdout.isatty()
+    if output.is_table:
+        for line in lines(values_of(ctx, china, other, cluster)):
+            say(line, err=not on_terminal)
     results = examine(Context(china, other, stack_name, global_stack_name, cluster))
-    rows = report.short_rows(results) if output.is_table else report.rows(results)
+    rows = report.failures_last(report.short_rows(results)) if output.is_table else report.rows(results)
+    if problems:
+        rows = [row for row in rows if row.state in report.PROBLEMS]
     show(
         rows,
         output,
         name=lambda row: row.topic,
-        table=lambda: report.listing(rows) if sys.stdout.isatty() else report.table(rows),
+        table=lambda: report.listing(rows) if on_terminal else report.table(rows),
     )
     if output.is_table:
-        typer.echo(report.summary(results), err=not sys.stdout.isatty())
+        say(report.summary(results, problems=problems), err=not on_terminal)
     if not (china.reached or other.reached):
-        typer.echo("Error: neither account answers; the results about the two stacks say why", err=True)
+        say("Error: neither account answers; the results about the two stacks say why")
         raise typer.Exit(ExitCode.NO_ANSWER)
     if any(each.state is State.FAILED for each in results):
         raise typer.Exit(ExitCode.NOT_WELL)

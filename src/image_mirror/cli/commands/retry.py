@@ -1,18 +1,24 @@
 """`image-mirror retry`: requests copies again: failed, waiting, gone from ECR, or pushed by another client."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from image_mirror.cli import completion
 from image_mirror.cli.accounts import Account
+from image_mirror.cli.copy_progress import WORDS, CopyProgress, counted, listing, progress_of, table
+from image_mirror.cli.errors import ExitCode
 from image_mirror.cli.held_copies import Held, look_up, look_up_one
 from image_mirror.cli.image_selection import ImageResult, Selection, all_records, each_image, select, title
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, StackName
-from image_mirror.cli.output import current_time
+from image_mirror.cli.output import current_time, say
 from image_mirror.cli.stacks import china_stack, mirror_of, records_of
+from image_mirror.cli.waiting import LONGEST_WAIT, wait_for
 from image_mirror.record import Record, Status, asked_again
+from image_mirror.reference import Destination
 from image_mirror.state_item import StateItem
 from image_mirror.table import Records, UnusableRecordError
 
@@ -36,6 +42,19 @@ def retry(
         bool,
         typer.Option("--unexpected", help="Only copies with a push that no build made; all, or of IMAGE."),
     ] = False,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", help="Wait until the copies have been made or have failed, and show their progress."),
+    ] = False,
+    timeout: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MINUTES",
+            min=1,
+            help="With --wait: stop waiting after this time; the copies continue.",
+            show_default=str(LONGEST_WAIT),
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")] = False,
     china_profile: ChinaProfile = None,
     china_region: ChinaRegion = None,
@@ -44,8 +63,8 @@ def retry(
     """Request copies again that failed, that ECR has lost, or that another client has pushed; start those that wait.
 
     \b
-    image-mirror retry gcr.io/google-samples/hello-app:1.0
-    image-mirror retry --failed
+    image-mirror retry gcr.io/google-samples/hello-app:1.0 'quay.io/*'
+    image-mirror retry --failed --wait
     image-mirror retry --gone 'gcr.io/*'
     image-mirror retry --unexpected
 
@@ -63,8 +82,13 @@ def retry(
 
     The command removes nothing. So it acts at once, without --yes; --dry-run shows what it would do.
 
+    With --wait it then shows the progress of these copies, also of those that were already requested or being copied.
+    A refresh that fails counts as failed, although pods still use the older copy. Ctrl-C and --timeout only stop the
+    waiting.
+
     Prints a line for each image. Exits with 1 if an image has no record, if it is no longer served, or if its record
-    was removed or changed again and again in the meantime.
+    was removed or changed again and again in the meantime; with --wait also if a copy has failed or is not ready in
+    time.
     """
     if failed and (gone or unexpected or images):
         raise typer.BadParameter("cannot be combined with images, --gone or --unexpected", param_hint="--failed")
@@ -72,6 +96,10 @@ def retry(
         raise typer.BadParameter("cannot be combined with --gone", param_hint="--unexpected")
     if not (failed or gone or unexpected or images):
         raise typer.BadParameter("give images, --failed, --gone or --unexpected")
+    if wait and dry_run:
+        raise typer.BadParameter("cannot be combined with --dry-run", param_hint="--wait")
+    if timeout is not None and not wait:
+        raise typer.BadParameter("needs --wait", param_hint="--timeout")
     stack = china_stack(Account("china", china_profile, china_region), stack_name)
     records = records_of(stack)
     mirror = mirror_of(stack)
@@ -87,21 +115,59 @@ def retry(
         found = Selection(lost, found.missing)
     if not found.records and (failed or gone or unexpected):
         none = "is FAILED" if failed else "is gone from ECR" if gone else "has an unexpected push"
-        typer.echo(f"No copy {none}.", err=True)
+        say(f"No copy {none}.")
+    after: dict[str, Record | None] = {}
 
     def step(record: Record) -> ImageResult:
         if not mirror.serves(record.repo):
             return _unserved(record, mirror.copies_prefix)
         if dry_run:
             return _preview(record, held.get(record.destination))
-        return _retry(records, record, held.get(record.destination), lambda other: look_up_one(ecr, mirror, other))
+        result, after[record.destination] = _retry(
+            records, record, held.get(record.destination), lambda other: look_up_one(ecr, mirror, other)
+        )
+        return result
 
     if found.records and not dry_run:
         item = StateItem(stack.account.client("dynamodb"), stack.output("ImageListTableName"))
         state = item.read()
         if state is not None and state.refusal is not None:
             item.forget_refusal(current_time())
-    each_image("requesting again", step, found)
+    well = each_image("requesting again", step, found)
+    if wait:
+        well = _wait(records, after, timeout or LONGEST_WAIT) and well
+    if not well:
+        raise typer.Exit(ExitCode.NOT_WELL)
+
+
+def _wait(records: Records, after: Mapping[str, Record | None], minutes: int) -> bool:
+    """Wait for the copies that are requested or being made, print how they ended, and return whether all were made."""
+    pending = {_key(record): record for record in after.values() if record and record.status in _PENDING}
+    if not pending:
+        return True
+    copies = wait_for(records, pending, lambda key, *latest: _progress(key, title(pending[key]), *latest), minutes)
+    for line in listing(copies, wide=False) if sys.stdout.isatty() else table(copies, wide=False):
+        typer.echo(line)
+    say(f"{counted(copies, WORDS)}.")
+    return all(copy.is_copied for copy in copies)
+
+
+_PENDING = (Status.REQUESTED, Status.COPYING)
+
+
+def _key(record: Record) -> Destination:
+    registry, _, repository = record.repo.partition("/")
+    return Destination(registry, repository, record.tag, None)
+
+
+def _progress(key: Destination, image: str, record: Record | None, waited: float) -> CopyProgress:
+    """Return the progress of the latest request. Pods may use an older copy meanwhile, and that is not what counts."""
+    progress = progress_of(key, image, record, waited)
+    if record is None:
+        return progress
+    if record.status is Status.COPIED and record.error is not None:
+        return replace(progress, state=str(Status.FAILED), reason=f"{record.error}; pods use the older copy")
+    return replace(progress, state=str(record.status or Status.REQUESTED), reason=record.error)
 
 
 def _unserved(record: Record, served: str) -> ImageResult:
@@ -118,8 +184,10 @@ def _preview(record: Record, held: Held | None) -> ImageResult:
     return ImageResult(f"would be requested again{_why(held)}")
 
 
-def _retry(records: Records, record: Record, held: Held | None, look: Callable[[Record], Held]) -> ImageResult:
-    """Request the copy again, also if the reconciler changes the record at the same time.
+def _retry(
+    records: Records, record: Record, held: Held | None, look: Callable[[Record], Held]
+) -> tuple[ImageResult, Record | None]:
+    """Request the copy again, also if the reconciler changes the record at the same time. Return the record too.
 
     `held` is what ECR holds of a copy whose record is COPIED; if the record has become COPIED since, `look` asks ECR.
     """
@@ -127,18 +195,18 @@ def _retry(records: Records, record: Record, held: Held | None, look: Callable[[
     for _ in range(_MOST_RACES):
         again = asked_again(current, current_time(), lost=held is not None and held.lost)
         if again is None:
-            return _unchanged(current, held)
+            return _unchanged(current, held), current
         try:
             found = records.replace(current, again)
         except UnusableRecordError:
             remedy = f"image-mirror forget --force {title(current)} removes it"
-            return ImageResult(f"unchanged: the table refuses its record; {remedy}", ok=False)
+            return ImageResult(f"unchanged: the table refuses its record; {remedy}", ok=False), None
         if found is again:
-            return ImageResult(f"requested again{_why(held)}")
+            return ImageResult(f"requested again{_why(held)}"), again
         if found is None:
-            return ImageResult("its record was removed in the meantime; the next pod requests it", ok=False)
+            return ImageResult("its record was removed in the meantime; the next pod requests it", ok=False), None
         current, held = found, look(found) if found.status is Status.COPIED else None
-    return ImageResult("unchanged: its record keeps changing; try again", ok=False)
+    return ImageResult("unchanged: its record keeps changing; try again", ok=False), current
 
 
 def _why(held: Held | None) -> str:

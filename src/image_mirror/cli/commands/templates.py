@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from image_mirror.cli.errors import ExitCode
+from image_mirror.cli.output import say
 from image_mirror.cli.resources import resource
 from image_mirror.messages import printable
 
@@ -49,11 +50,11 @@ def templates(
     differ = [name for name, content in contents.items() if _is_other(directory / name, content)]
     if differ:
         for name in differ:
-            typer.echo(f"Error: {printable(str(directory / name))} already exists with other content", err=True)
-        typer.echo("Nothing was written; name another directory, or move these files away.", err=True)
+            say(f"Error: {directory / name} already exists with other content")
+        say("Nothing was written; name another directory, or move these files away.")
         raise typer.Exit(ExitCode.WRONG_INPUT)
     _write({directory / name: content for name, content in contents.items()})
-    typer.echo(f"{len(contents)} files are in {printable(str(directory.absolute()))}")
+    say(f"{len(contents)} files are in {directory.absolute()}", err=False)
 
 
 def _directory(text: str) -> Path:

@@ -1,10 +1,8 @@
 """`image-mirror warm`: copies images before anyone deploys them, with the same records and builds as for pods."""
 
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated
 
@@ -13,30 +11,37 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.admission import CopyRequest
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.copy_progress import CopyProgress, CopyRecords, Lines, follow, progress_of
+from image_mirror.cli.copy_progress import WORDS, CopyProgress, counted, listing, progress_of, table
 from image_mirror.cli.errors import ExitCode, NoAnswerError
 from image_mirror.cli.held_copies import Held, look_up
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.manifests import Manifests, read_manifests, report
-from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfig, KubeContext, Recursive, StackName
-from image_mirror.cli.output import Output, OutputOption, aligned, current_time, say, show
+from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfig, KubeContext, Recursive, StackName, is_given
+from image_mirror.cli.output import Output, OutputOption, current_time, say, show
 from image_mirror.cli.plan import ImagesToCopy, images_to_copy, pods_as_written
-from image_mirror.cli.stacks import china_stack, mirror_of, records_of
+from image_mirror.cli.stacks import Stack, china_stack, mirror_of, records_of
 from image_mirror.cli.terminal import each
+from image_mirror.cli.waiting import LONGEST_WAIT, CopyRecords, wait_for
 from image_mirror.decisions import Mirror
-from image_mirror.messages import printable
 from image_mirror.metrics import Metric
 from image_mirror.pod_images import SKIP_LABEL
 from image_mirror.record import DAY, Policy, Record, asked_again
 from image_mirror.recorder import KnownRecords, NotRecordedError, Recorder
-from image_mirror.reference import Destination
+from image_mirror.reference import Destination, InvalidReferenceError, parse_reference
 from image_mirror.table import Records
 
 
 def warm(
+    ctx: typer.Context,
     files: Annotated[
         list[str] | None,
         typer.Argument(metavar="FILE", help="A manifest, a directory of them, or - for standard input."),
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image", metavar="IMAGE", help="An image as in a manifest. Can be repeated.", show_default=False
+        ),
     ] = None,
     recursive: Recursive = False,
     cluster: Annotated[bool, typer.Option("--cluster", help="Copy the images that a cluster runs now.")] = False,
@@ -45,7 +50,7 @@ def warm(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be copied; change nothing.")] = False,
     timeout: Annotated[
         int, typer.Option(metavar="MINUTES", min=1, help="Stop waiting after this time; the copies continue.")
-    ] = 240,
+    ] = LONGEST_WAIT,
     output: OutputOption = Output.TABLE,
     china_profile: ChinaProfile = None,
     china_region: ChinaRegion = None,
@@ -55,12 +60,16 @@ def warm(
 
     \b
     helm template CHART | image-mirror warm -
+    image-mirror warm --image nginx:1.29 --image quay.io/team/tool:2
     image-mirror warm --cluster --dry-run
 
     Each image is requested as for a pod, and copied once by the same builds. An image that is already in ECR is not
     copied again. A failed copy is requested again, and so is one that ECR has deleted or archived. --cluster asks the
     cluster with kubectl; --kubeconfig and --context choose another cluster. If the source refuses an image, it is tried
     five times in an hour and a half. Ctrl-C and --timeout only stop the waiting; the copies continue.
+
+    The last line counts the images. A dry run also names the cluster and the stack that were asked. --output wide adds
+    the copies' names in ECR.
 
     \b
     --output json (or yaml) prints a list of objects, one for each copy, with the keys
@@ -77,16 +86,20 @@ def warm(
     the other manifests are copied nevertheless.
     """
     china = Account("china", china_profile, china_region)
-    by_cluster = cluster or kubeconfig is not None or context is not None
-    if by_cluster == bool(files):
+    by_cluster = cluster or is_given(ctx, "kubeconfig") or is_given(ctx, "context")
+    if by_cluster and files:
         raise typer.BadParameter("give either manifests (- for standard input) or --cluster")
-    manifests = Manifests() if by_cluster else read_manifests(files or [], recursive=recursive)
+    if not (by_cluster or files or images):
+        raise typer.BadParameter("give manifests (- for standard input), --image or --cluster")
+    _check(images or [])
+    manifests = read_manifests(files, recursive=recursive) if files else Manifests()
     report(manifests)
-    if manifests.problems and not manifests.pods:
+    if manifests.problems and not (manifests.pods or images):
         raise typer.Exit(ExitCode.WRONG_INPUT)
     stack = china_stack(china, stack_name)
     mirror = mirror_of(stack)
-    found = images_to_copy(_running(Cluster(kubeconfig, context), mirror) if by_cluster else manifests, mirror)
+    source = Cluster(kubeconfig, context) if by_cluster else None
+    found = images_to_copy(_running(source, mirror) if source else manifests, mirror, images or [])
     records = records_of(stack)
     ecr = china.client("ecr")
 
@@ -94,12 +107,14 @@ def warm(
         return look_up(ecr, mirror, [record for record in existing.values() if record is not None and record.digest])
 
     if dry_run:
-        _print(plan_copies(records, found, look), found, output)
+        copies = plan_copies(records, found, look)
+        _print(copies, found, output, _PLANNED)
+        if output.is_table:
+            say(_asked(source, stack))
     else:
-        with _explain_how_to_continue():
-            existing = request_lost(records, request_copies(records, found), look)
-            copies = _wait(found, records, existing, timeout)
-        _print(copies, found, output)
+        existing = request_lost(records, request_copies(records, found), look)
+        copies = _wait(found, records, existing, timeout)
+        _print(copies, found, output, WORDS)
     if manifests.problems:
         count = len({(problem.file, problem.document) for problem in manifests.problems})
         what = "1 document or file" if count == 1 else f"{count} documents or files"
@@ -109,61 +124,47 @@ def warm(
         raise typer.Exit(ExitCode.NOT_WELL)
 
 
+def _check(images: Iterable[str]) -> None:
+    """Raise typer.BadParameter for a text that is not an image."""
+    for image in images:
+        try:
+            parse_reference(image)
+        except InvalidReferenceError as error:
+            raise typer.BadParameter(str(error), param_hint="--image") from error
+
+
 def _running(cluster: Cluster, mirror: Mirror) -> Manifests:
     namespaces = cluster.get("namespaces", f"--selector={SKIP_LABEL}=true")["items"]
     return pods_as_written(cluster.pods(), namespaces, mirror)
 
 
 def _wait(found: ImagesToCopy, records: Records, existing: CopyRecords, minutes: int) -> list[CopyProgress]:
-    """Show the copies until all have ended or the time is over, and return their progress."""
-    started = time.monotonic()
+    def describe(destination: Destination, record: Record | None, waited: float) -> CopyProgress:
+        return progress_of(destination, str(found.copies[destination].source), record, waited)
 
-    def describe(latest: CopyRecords) -> list[CopyProgress]:
-        waited = time.monotonic() - started
-        return [
-            progress_of(destination, str(copy.source), latest[destination], waited)
-            for destination, copy in found.copies.items()
-        ]
-
-    copies: list[CopyProgress] = []
-    with _display() as show:
-        for copies in follow(
-            records, {destination: existing.get(destination) for destination in found.copies}, describe, time.sleep
-        ):
-            show(copies)
-            if time.monotonic() - started > minutes * 60:
-                break
-    return copies
+    return wait_for(records, {each: existing.get(each) for each in found.copies}, describe, minutes)
 
 
-@contextmanager
-def _display() -> Iterator[Callable[[list[CopyProgress]], None]]:
-    if not sys.stderr.isatty():
-        yield Lines()
-        return
-    from image_mirror.cli import drawing  # noqa: PLC0415 - only for a terminal
-
-    with drawing.live_copies() as show:
-        yield show
+_PLANNED = {"NEW": "to copy", **WORDS}
 
 
-@contextmanager
-def _explain_how_to_continue() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("Stopped waiting. The requested copies continue; run the command again to watch them.", err=True)
-        raise
-
-
-def _print(copies: list[CopyProgress], found: ImagesToCopy, output: Output) -> None:
+def _print(copies: Sequence[CopyProgress], found: ImagesToCopy, output: Output, words: Mapping[str, str]) -> None:
     for sentence in found.not_copied.values():
         say(sentence)
-    if not copies and output.is_table:
-        typer.echo("There is no image to copy.", err=True)
-    lines = [[each.state, each.image, each.copy, each.reason or ""] for each in copies]
-    head = ["STATE", "IMAGE", "COPY", "REASON"]
-    show(copies, output, name=lambda each: each.image, table=lambda: aligned([head, *lines]))
+    lines = listing if sys.stdout.isatty() else table
+    show(copies, output, name=lambda each: each.image, table=lambda: lines(copies, wide=output is Output.WIDE))
+    if output.is_table:
+        left = f", {len(found.not_copied):,} left unchanged" if found.not_copied else ""
+        say(f"{counted(copies, words)}{left}." if copies else f"There is no image to copy{left}.")
+
+
+def _asked(cluster: Cluster | None, stack: Stack) -> str:
+    """Return the sentence that names what a dry run asked."""
+    asked = ""
+    if cluster:
+        named = cluster.named()
+        asked = f"the context {named[0]} ({named[1]}) and " if named else f"the cluster of {cluster} and "
+    return f"Asked: {asked}the stack {stack.name} in {stack.account.region}. Nothing was changed."
 
 
 _BATCH = 100
@@ -204,7 +205,7 @@ def request_copies(records: Records, found: ImagesToCopy) -> dict[Destination, R
 
     def report(metric: Metric, copy: str, reason: str) -> None:
         if metric is Metric.RECORDS_UNUSABLE:
-            typer.echo(printable(f"Error: the table refuses the record of {copy}: {reason}"), err=True)
+            say(f"Error: the table refuses the record of {copy}: {reason}")
 
     recorder = Recorder(records, _POLICY, KnownRecords(), _BATCH, report)
     copy_requests = [CopyRequest(copy, pull_always=False) for copy in found.copies.values()]

@@ -10,6 +10,7 @@ import typer
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, StackName
+from image_mirror.cli.output import say
 from image_mirror.cli.stacks import china_stack
 from image_mirror.cli.webhook_manifest import CONTROL_PLANE, SHIPPED, Choices, shipped_text
 from image_mirror.swap_when import SwapWhen, parse_swap_when
@@ -110,10 +111,9 @@ def webhook_config(
             # The message does not quote the URL because it may contain a password.
             raise typer.BadParameter(f"it {problem}", param_hint="--url")
     if choices.stops_the_control_plane:
-        typer.echo(
+        say(
             f"Warning: while the webhook is down, no pod starts in {CONTROL_PLANE} either, not even the control "
-            f"plane's, and the cluster may not recover; add --exclude-namespaces {CONTROL_PLANE}",
-            err=True,
+            f"plane's, and the cluster may not recover; add --exclude-namespaces {CONTROL_PLANE}"
         )
     typer.echo(shipped_text(found, choices), nl=False)
 

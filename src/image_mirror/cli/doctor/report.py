@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import typer
 
 from image_mirror.cli.doctor.runner import CheckResult, State
-from image_mirror.cli.output import aligned
+from image_mirror.cli.output import aligned, folded
 from image_mirror.messages import printable
 
+PROBLEMS = (State.WARNING, State.FAILED)
+_LAST = (State.OK, State.SKIPPED, *PROBLEMS)
 _COLOURS = {
     State.OK: typer.colors.GREEN,
     State.WARNING: typer.colors.YELLOW,
@@ -59,6 +61,14 @@ def _first(result: CheckResult, needs: Mapping[str, str]) -> str | None:
     return topic
 
 
+def failures_last(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows with those that need attention at the end, nearest to the prompt.
+
+    Rows of one state keep their order, in which faults are fixed.
+    """
+    return sorted(rows, key=lambda row: _LAST.index(row.state))
+
+
 def table(rows: Iterable[Row]) -> Iterator[str]:
     """Yield a heading and one line of any length for each row, with its remedy after an arrow."""
     lines = [["STATE", "TOPIC", "FOUND -> REMEDY"]]
@@ -67,15 +77,25 @@ def table(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def listing(rows: Iterable[Row]) -> Iterator[str]:
-    """Yield each row in colour, with its remedy below it, for a terminal, which wraps long lines."""
+    """Yield each row in colour, with its remedy below it, for a terminal: as lines that are not wider."""
+    indent = " " * 9
     for each in rows:
         state = typer.style(f"{each.state:8}", fg=_COLOURS[each.state], bold=each.state is State.FAILED or None)
-        yield f"{state} {typer.style(printable(each.topic), bold=True)}: {printable(each.found)}"
+        first, *others = folded(f"{each.topic}: {each.found}", indent)
+        topic = printable(each.topic)
+        if first.startswith(f"{indent}{topic}:"):
+            yield f"{state} {typer.style(topic, bold=True)}{first.removeprefix(indent + topic)}"
+        else:  # a long word got a line of its own
+            yield state.rstrip()
+            yield first
+        yield from others
         if each.remedy:
-            yield f"         -> {printable(each.remedy)}"
+            yield from folded(f"-> {each.remedy}", indent)
 
 
-def summary(results: Sequence[CheckResult]) -> str:
-    """Count the results by their state."""
+def summary(results: Sequence[CheckResult], *, problems: bool) -> str:
+    """Count the results by their state; with `problems`, those that are not shown are named as such."""
     counted = Counter(each.state for each in results)
-    return ", ".join(f"{counted[state]} {state}" for state in State)
+    shown = ", ".join(f"{counted[state]} {state}" for state in (PROBLEMS if problems else State))
+    hidden = ", ".join(f"{counted[state]} {state}" for state in State if state not in PROBLEMS)
+    return f"{shown}; not shown: {hidden}" if problems else shown

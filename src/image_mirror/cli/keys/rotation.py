@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.aws import AccessKey
@@ -20,10 +19,10 @@ from image_mirror.cli.errors import remedy
 from image_mirror.cli.keys.plan import KeySource, NeedsAttentionError, NoRoomError, Plan, UserKey, plan, shown
 from image_mirror.cli.keys.probe import NO_OTHER_KEY, ProbeResult, Verdict, can_copy, can_push, retry_until_it_works
 from image_mirror.cli.keys.secret import CHINA_NAMES, GLOBAL_NAMES, KeySecret, SecretContent
+from image_mirror.cli.output import say
 from image_mirror.cli.remedies import aws_of
 from image_mirror.cli.stacks import Stack
 from image_mirror.cli.terminal import delayed_interrupt, waiting
-from image_mirror.messages import printable
 
 if TYPE_CHECKING:
     from types_boto3_codebuild import CodeBuildClient
@@ -329,7 +328,7 @@ def _delete_again(setup: KeySetup, key: AccessKey) -> None:
         )
     else:
         text = f"{setup.user_label}: key {name} was created, could not be stored, and is deleted again"
-    typer.echo(printable(text), err=True)
+    say(text)
 
 
 def carry_out(states: Sequence[KeyState], report: Callable[[str], None]) -> None:

@@ -1,22 +1,37 @@
 """`image-mirror retry` and `forget`: the records they write, those they leave, and writes by others meanwhile."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import time_machine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from image_mirror.cli import terminal
+from image_mirror import reconciler
+from image_mirror.build_result import read_build
+from image_mirror.cli import terminal, waiting
+from image_mirror.codebuild import Builds
 from image_mirror.decisions import Mirror
 from image_mirror.lifecycle import Step, next_step
-from image_mirror.record import HOUR, MOST_ATTEMPTS, Policy, Record, Status, asked_again, idempotency_token
+from image_mirror.record import (
+    HOUR,
+    MINUTE,
+    MOST_ATTEMPTS,
+    Build,
+    Policy,
+    Record,
+    Status,
+    asked_again,
+    idempotency_token,
+)
 from image_mirror.reference import destination_named, parse_reference
 from image_mirror.rules import DEFAULT_RULES, parse_rules
-from image_mirror.table import Records, UnusableRecordError
+from image_mirror.table import Records, UnusableRecordError, to_item
 from support.clock import NOON
 from support.cloud import REGISTRY
 from support.ecr_registry import Registry
@@ -249,6 +264,10 @@ def test_an_image_without_a_record_ends_with_1_and_the_others_are_done(command: 
             ["forget", "gcr.io/fine:1", "gcr.io/x:"], "'gcr.io/x:' is not an image reference", id="no-reference"
         ),
         pytest.param(["forget"], "Missing argument", id="forget-nothing"),
+        pytest.param(
+            ["retry", "--failed", "--wait", "--dry-run"], "--wait: cannot be combined with --dry-run", id="wait-dry-run"
+        ),
+        pytest.param(["retry", "--failed", "--timeout", "5"], "--timeout: needs --wait", id="time-without-wait"),
     ],
 )
 def test_wrong_input_is_named_and_nothing_is_written(arguments: list[str], words: str, records: Records) -> None:
@@ -275,10 +294,9 @@ def test_forget_removes_a_record_and_needs_force_while_a_build_runs(records: Rec
     ]
     for before, line in zip(ALL, lines, strict=True):
         assert read(records, before) == (None if line.endswith("forgotten") else before)
-    result = run("forget", "--force", "*")
+    result = run("forget", "--force", "quay.io/*")
     assert result.exit_code == 0
-    assert f"docker.io/library/nginx:1.27: forgotten; its build {BUILD} continues" in result.stdout.splitlines()
-    assert list(records.pages()) == [[]]
+    assert sorted(result.stdout.splitlines()) == ["quay.io/due:1: forgotten", "quay.io/waiting:1: forgotten"]
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, method: str, change: Callable[[], Any], times: int) -> None:
@@ -478,6 +496,352 @@ def test_names_are_read_one_by_one_and_the_table_only_for_patterns(refuse: Calla
     refuse("dynamodb", "Scan")
     assert run("forget", "gcr.io/fine:1").exit_code == 0
     assert run("forget", "gcr.io/*").exit_code == 3
+
+
+class CodeBuild:
+    """The global account's CodeBuild: its builds by ID, each with the copy that it makes, and what was stopped."""
+
+    def __init__(self, answer: Callable[[str, str, Reply], None]) -> None:
+        self.builds: dict[str, tuple[str, str]] = {}
+        self.asked: list[str] = []
+        self.stopped: list[str] = []
+        self.at_stop: Callable[[], Any] = lambda: None
+        answer("codebuild", "BatchGetBuilds", self._look)
+        answer("codebuild", "StopBuild", self._stop)
+
+    def _look(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        self.asked += wanted["ids"]
+        return {
+            "builds": [
+                {
+                    "id": build,
+                    "buildStatus": self.builds[build][1],
+                    "environment": {
+                        "environmentVariables": [
+                            {"name": "DOCKER_IMAGE", "value": "x"},
+                            {"name": "NEW_DOCKER_IMAGE", "value": self.builds[build][0]},
+                        ]
+                    },
+                }
+                for build in wanted["ids"]
+                if build in self.builds
+            ]
+        }
+
+    def _stop(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        self.stopped.append(wanted["id"])
+        self.at_stop()
+        return {"build": {"id": wanted["id"]}}
+
+
+@pytest.fixture
+def codebuild(answer: Callable[[str, str, Reply], None]) -> CodeBuild:
+    made = CodeBuild(answer)
+    made.builds[BUILD] = (COPYING.destination, "IN_PROGRESS")
+    return made
+
+
+OTHER_BUILD = "ImagePullProject:00000000-b1c0-462e-b45d-be6db350d519"
+
+
+def test_forget_by_force_stops_the_build_of_a_copy_that_is_being_made_and_no_other(
+    records: Records, operated: Operated, codebuild: CodeBuild
+) -> None:
+    codebuild.builds[OTHER_BUILD] = (COPIED.destination, "IN_PROGRESS")
+    signing = replace(COPIED, open_build=OTHER_BUILD, build_id=OTHER_BUILD)
+    write(operated.cloud.dynamodb, [signing, replace(WAITING, build_id=OTHER_BUILD)])
+    dry = run("forget", "--force", "--dry-run", "nginx:1.27")
+    assert (dry.exit_code, dry.stdout) == (
+        0,
+        f"docker.io/library/nginx:1.27: would be forgotten; its build {BUILD} would be stopped\n",
+    )
+    assert (codebuild.stopped, read(records, COPYING)) == ([], COPYING)
+    result = run("forget", "--force", "nginx:1.27", "gcr.io/fine:1", "quay.io/waiting:1")
+    assert (result.exit_code, result.stdout.splitlines()) == (
+        0,
+        [
+            f"docker.io/library/nginx:1.27: forgotten; its build {BUILD} is stopped",
+            "gcr.io/fine:1: forgotten",
+            "quay.io/waiting:1: forgotten",
+        ],
+    )
+    assert codebuild.stopped == [BUILD]
+    assert [read(records, each) for each in (COPYING, COPIED, WAITING)] == [None] * 3
+
+
+def test_without_force_no_build_is_looked_at(records: Records, codebuild: CodeBuild) -> None:
+    assert run("forget", "nginx:1.27", "gcr.io/fine:1").exit_code == 1
+    assert (codebuild.asked, codebuild.stopped, read(records, COPYING)) == ([], [], COPYING)
+
+
+@pytest.mark.parametrize(
+    ("build", "code", "text"),
+    [
+        pytest.param(
+            None,
+            1,
+            "is not stopped: global account (profile global): CodeBuild in us-west-2 has no such build",
+            id="unknown",
+        ),
+        pytest.param((COPYING.destination, "SUCCEEDED"), 0, "has already ended", id="ended"),
+        pytest.param(
+            (COPIED.destination, "IN_PROGRESS"), 1, "is not stopped, because it makes another copy", id="other"
+        ),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]], ids=["written", "dry-run"])
+def test_what_is_not_the_running_build_of_this_copy_is_not_stopped_and_the_record_is_removed(
+    build: tuple[str, str] | None, code: int, text: str, dry_run: list[str], records: Records, codebuild: CodeBuild
+) -> None:
+    codebuild.builds = {BUILD: build} if build else {}
+    result = run("forget", "--force", *dry_run, "nginx:1.27")
+    words = "would be forgotten" if dry_run else "forgotten"
+    assert result.exit_code == code
+    assert f"docker.io/library/nginx:1.27: {words}; its build {BUILD} {text}" in result.stdout
+    assert (codebuild.stopped, read(records, COPYING)) == ([], COPYING if dry_run else None)
+
+
+@pytest.mark.parametrize(
+    ("profile", "text"),
+    [
+        pytest.param(
+            None,
+            "goes on, because nobody was asked to stop it: global account: cn-northwest-1 is not outside China; "
+            "give --global-profile or --global-region",
+            id="no-profile",
+        ),
+        pytest.param(
+            "no-such",
+            "goes on, because nobody was asked to stop it: global account (profile no-such): "
+            "The config profile (no-such) could not be found; `aws configure list-profiles` prints the existing ones",
+            id="an-unknown-profile",
+        ),
+    ],
+)
+def test_without_the_global_account_the_record_is_removed_and_what_is_missing_is_named(
+    profile: str | None, text: str, records: Records, codebuild: CodeBuild, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("IMAGE_MIRROR_GLOBAL_PROFILE")
+    given = ["--global-profile", profile] if profile else []
+    result = run("forget", "--force", *given, "nginx:1.27", "quay.io/due:1")
+    assert (result.exit_code, result.stdout.splitlines()) == (
+        0,
+        [f"docker.io/library/nginx:1.27: forgotten; its build {BUILD} {text}", "quay.io/due:1: forgotten"],
+    )
+    assert (codebuild.asked, read(records, COPYING)) == ([], None)
+
+
+@pytest.mark.parametrize("operation", ["BatchGetBuilds", "StopBuild"])
+def test_a_build_that_may_not_be_stopped_is_named_with_the_permission(
+    operation: str, records: Records, codebuild: CodeBuild, refuse: Callable[..., None]
+) -> None:
+    refuse("codebuild", operation)
+    result = run("forget", "--force", "nginx:1.27")
+    assert result.exit_code == 1
+    assert f"forgotten; its build {BUILD} may go on: global account (profile global): {operation}: " in result.stdout
+    assert "ask for this permission" in result.stdout
+    assert (codebuild.stopped, read(records, COPYING)) == ([], None)
+
+
+def test_if_the_reconciler_starts_the_copy_again_meanwhile_the_new_build_is_stopped_too(
+    records: Records, operated: Operated, codebuild: CodeBuild
+) -> None:
+    codebuild.builds[OTHER_BUILD] = (COPYING.destination, "IN_PROGRESS")
+    codebuild.at_stop = lambda: write(operated.cloud.dynamodb, [replace(COPYING, build_id=OTHER_BUILD, attempts=1)])
+    result = run("forget", "--force", "nginx:1.27")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        f"docker.io/library/nginx:1.27: forgotten; its build {BUILD} is stopped; its build {OTHER_BUILD} is stopped\n",
+    )
+    assert codebuild.stopped == [BUILD, OTHER_BUILD]
+    assert read(records, COPYING) is None
+
+
+class Lambda:
+    """The context of the reconciler's invocations."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 120_000
+
+
+def reconcile(at: int, event: dict[str, Any] | None = None) -> None:
+    """Run the reconciler at a time: for an event, or else as the schedule does."""
+    with time_machine.travel(at / 1000, tick=False):
+        reconciler.handler(event or {}, Lambda())
+
+
+@pytest.fixture
+def started(records: Records, operated: Operated, codebuild: CodeBuild) -> Iterator[Record]:
+    """The record of a copy whose build the reconciler has started on the emulated CodeBuild."""
+    reconciler.load.cache_clear()
+    asked = replace(DUE, build_id=None, due_at=NOON)
+    write(operated.cloud.dynamodb, [asked])
+    reconcile(NOON)
+    made = read(records, asked)
+    assert made is not None
+    assert made.status is Status.COPYING
+    codebuild.builds = {made.build_id or "": (made.destination, "IN_PROGRESS")}
+    codebuild.at_stop = lambda: operated.cloud.codebuild.stop_build(id=made.build_id or "")
+    yield made
+    reconciler.load.cache_clear()
+
+
+def test_a_crash_after_the_stop_loses_nothing_because_the_reconciler_starts_the_copy_again(
+    records: Records,
+    codebuild: CodeBuild,
+    started: Record,
+    refuse: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def look_up(_: Builds, ids: Sequence[str]) -> dict[str, Build]:  # moto says of every build that it succeeded
+        phase = {"phaseType": "BUILD", "phaseStatus": "STOPPED"}
+        ended = {"buildStatus": "STOPPED", "currentPhase": "COMPLETED", "phases": [phase]}
+        return {
+            each: read_build(ended if each in codebuild.stopped else {"buildStatus": "IN_PROGRESS"}) for each in ids
+        }
+
+    monkeypatch.setattr(Builds, "look_up", look_up)
+    refuse("dynamodb", "DeleteItem", "InternalServerError", "the command ends here")
+    result = run("forget", "--force", started.source)
+    assert (result.exit_code, codebuild.stopped) == (3, [started.build_id])
+    assert read(records, started) == started
+    reconcile(NOON + MINUTE)
+    waits = read(records, started)
+    assert waits is not None
+    assert (waits.status, waits.error) == (Status.REQUESTED, "the build was stopped by hand")
+    reconcile(NOON + 3 * MINUTE)
+    again = read(records, started)
+    assert again is not None
+    assert again.status is Status.COPYING
+    assert again.build_id not in (None, started.build_id)
+
+
+def test_after_the_removal_no_late_event_writes_the_record_or_starts_a_build_again(
+    records: Records, operated: Operated, codebuild: CodeBuild, started: Record
+) -> None:
+    assert run("forget", "--force", started.source).exit_code == 0
+    assert (codebuild.stopped, read(records, started)) == ([started.build_id], None)
+    repository, cloud = started.repo.partition("/")[2], operated.cloud
+    cloud.push(repository, started.tag)
+    builds = cloud.codebuild.list_builds()["ids"]
+    keys = {"repo": {"S": started.repo}, "tag": {"S": started.tag}}
+    change = {"Keys": keys, "NewImage": to_item(started), "SequenceNumber": "1"}
+    pushed = {"result": "SUCCESS", "repository-name": repository, "image-tag": started.tag}
+    reconcile(NOON + 1, {"source": "aws.ecr", "detail": pushed})
+    reconcile(NOON + 2, {"Records": [{"dynamodb": change}]})
+    reconcile(NOON + MINUTE)
+    assert read(records, started) is None
+    assert cloud.codebuild.list_builds()["ids"] == builds
+
+
+class Working:
+    """Does in each pause of --wait what the reconciler does: `steps` has the records to write, by turns."""
+
+    def __init__(self, operated: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.operated = operated
+        self.steps: list[Sequence[Record]] = []
+        self.seconds = 0.0
+        monkeypatch.setattr(waiting, "time", SimpleNamespace(sleep=self._sleep, monotonic=lambda: self.seconds))
+
+    def _sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+        if self.steps:
+            write(self.operated.cloud.dynamodb, self.steps.pop(0))
+
+
+@pytest.fixture
+def working(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> Working:
+    return Working(operated, monkeypatch)
+
+
+def made_of(record: Record, status: Status, **changes: Any) -> Record:
+    cleared: dict[str, Any] = {"error": None, "attempts": 0, "waits": 0, "digest": None, "updated_at": NOON + 1}
+    return replace(record, **{**cleared, "status": status, "due_at": NOON + HOUR, **changes})
+
+
+@pytest.mark.usefixtures("records")
+def test_a_retry_that_waits_shows_each_change_and_ends_well_with_the_copies(working: Working) -> None:
+    working.steps = [
+        [made_of(FAILED, Status.COPYING)],
+        [made_of(FAILED, Status.COPIED, digest=DIGEST), made_of(COPYING, Status.COPIED, digest=DIGEST)],
+    ]
+    result = run("retry", "--wait", "gcr.io/*", "nginx:1.27")
+    assert result.exit_code == 0, result.output
+    assert sorted(result.stderr.splitlines()[:2]) == [
+        "COPYING   docker.io/library/nginx:1.27",
+        "REQUESTED gcr.io/broken:1",
+    ]
+    assert sorted(result.stderr.splitlines()[2:-1]) == [
+        "COPIED    docker.io/library/nginx:1.27",
+        "COPIED    gcr.io/broken:1",
+        "COPYING   gcr.io/broken:1",
+    ]
+    assert result.stderr.splitlines()[-1] == "2 images: 2 there."
+    assert sorted(result.stdout.splitlines()[:3]) == [
+        f"docker.io/library/nginx:1.27: unchanged: its build {BUILD} is running",
+        "gcr.io/broken:1: requested again",
+        "gcr.io/fine:1: unchanged: ECR holds it; after `image-mirror forget` the next pod requests it again",
+    ]
+    assert result.stdout.splitlines()[3] == "STATE   IMAGE                         REASON"
+    assert working.seconds == 10
+
+
+@pytest.mark.usefixtures("records")
+def test_a_retry_that_waits_ends_with_1_if_one_copy_fails(working: Working) -> None:
+    working.steps = [[made_of(FAILED, Status.FAILED, error="NOT_FOUND: manifest unknown", attempts=1)]]
+    result = run("retry", "--wait", "--failed")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (1, "1 image: 1 failed.")
+    assert result.stdout.splitlines()[1:] == [
+        "STATE   IMAGE            REASON",
+        "FAILED  gcr.io/broken:1  NOT_FOUND: manifest unknown",
+    ]
+
+
+def test_a_copy_that_is_made_again_is_waited_for_although_pods_use_the_older_one(
+    records: Records, operated: Operated, working: Working
+) -> None:
+    write(operated.cloud.dynamodb, [MARKED])
+    working.steps = [[made_of(MARKED, Status.COPYING, digest=DIGEST)], [made_of(MARKED, Status.COPIED, digest=DIGEST)]]
+    assert run("retry", "--wait", "--unexpected").exit_code == 0
+    assert working.seconds == 10
+    write(operated.cloud.dynamodb, [MARKED])
+    working.steps = [[made_of(MARKED, Status.COPIED, digest=DIGEST, error="NOT_FOUND: manifest unknown")]]
+    result = run("retry", "--wait", "--unexpected")
+    assert result.exit_code == 1
+    assert "FAILED  gcr.io/fine:1  NOT_FOUND: manifest unknown; pods use the older copy" in result.stdout.splitlines()
+    assert read(records, MARKED) is not None
+
+
+@pytest.mark.usefixtures("records")
+def test_the_waiting_ends_after_the_time_of_the_option_and_with_1(working: Working) -> None:
+    result = run("retry", "--wait", "--timeout", "2", "--failed")
+    assert (result.exit_code, working.seconds) == (1, 125)
+    assert result.stderr.splitlines()[-1] == "1 image: 1 requested."
+
+
+@pytest.mark.usefixtures("records")
+def test_nothing_is_waited_for_if_nothing_is_being_made(working: Working) -> None:
+    assert run("retry", "--wait", "gcr.io/fine:1").exit_code == 0
+    result = run("retry", "--wait", "gcr.io/none:1")
+    assert (result.exit_code, working.seconds) == (1, 0)
+
+
+@pytest.mark.usefixtures("records")
+def test_a_name_without_a_record_ends_with_1_after_the_others_have_been_waited_for(working: Working) -> None:
+    working.steps = [[made_of(FAILED, Status.COPIED, digest=DIGEST)]]
+    result = run("retry", "--wait", "gcr.io/broken:1", "gcr.io/none:1")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (1, "1 image: 1 there.")
+
+
+@pytest.mark.usefixtures("records")
+def test_ctrl_c_says_that_the_copies_continue(working: Working, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(sleep=interrupt, monotonic=lambda: working.seconds))
+    result = run("retry", "--wait", "--failed")
+    assert result.exit_code == 130
+    assert "The requested copies continue" in result.stderr
 
 
 LOST = record("gcr.io/lost:1", Status.COPIED, at=NOON, pushed=DIGEST, signatures="1", open_build=BUILD, error="x")

@@ -19,10 +19,11 @@ from botocore.exceptions import EndpointConnectionError
 from botocore.parsers import ResponseParserError
 from typer.testing import CliRunner, Result
 
-from image_mirror.cli import app
-from image_mirror.cli.commands import warm
+from image_mirror.cli import app, waiting
 from image_mirror.cli.copy_progress import CopyProgress, progress_of
 from image_mirror.cli.drawing import screen
+from image_mirror.cli.errors import NoAnswerError
+from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.plan import images_to_copy, pods_as_written
 from image_mirror.lifecycle import after_push_event, refused, started
 from image_mirror.pod_images import ORIGINALS, SKIP_LABEL
@@ -41,7 +42,7 @@ def wait_by(
     monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], None], monotonic: Callable[[], float] = time.monotonic
 ) -> None:
     """Replace the pause between two reads by `sleep`."""
-    monkeypatch.setattr(warm, "time", SimpleNamespace(sleep=sleep, monotonic=monotonic, time=time.time))
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(sleep=sleep, monotonic=monotonic, time=time.time))
 
 
 def manifest(*images: str) -> str:
@@ -127,11 +128,112 @@ def test_each_change_is_a_line_where_there_is_no_terminal() -> None:
         "COPIED    gcr.io/a/b:1",
         "my.registry/x stays as written: no rule names it",
         "$IMAGE stays as written: it is a variable that nobody filled in",
+        "1 image: 1 there, 2 left unchanged.",
     ]
+    assert result.stdout.splitlines() == ["STATE   IMAGE         REASON", "COPIED  gcr.io/a/b:1"]
+
+
+@pytest.mark.usefixtures("reconciler")
+def test_only_the_wide_table_has_the_name_of_the_copy() -> None:
+    result = run("-", "-o", "wide", stdin=manifest("gcr.io/a/b:1"))
     assert result.stdout.splitlines() == [
         f"STATE   IMAGE         {'COPY':<{len(REGISTRY) + 20}}  REASON",
         f"COPIED  gcr.io/a/b:1  {REGISTRY}/mirror/gcr.io/a/b:1",
     ]
+
+
+@pytest.mark.usefixtures("reconciler")
+def test_images_are_named_without_a_manifest_and_beside_one(operated: Operated) -> None:
+    options = ("--image", "nginx", "--image", "gcr.io/a/b:1", "--image", "my.registry/x")
+    result = run(*options)
+    assert (result.exit_code, result.stdout.splitlines()[1:]) == (
+        0,
+        ["COPIED  docker.io/library/nginx:latest", "COPIED  gcr.io/a/b:1"],
+    )
+    assert result.stderr.splitlines()[-2:] == [
+        "my.registry/x stays as written: no rule names it",
+        "2 images: 2 there, 1 left unchanged.",
+    ]
+    assert len(operated.cloud.items()) == 2
+    result = run("-", *options, "-o", "name", stdin=manifest("gcr.io/a/c:1", "nginx"))
+    assert result.stdout.splitlines() == ["gcr.io/a/c:1", "docker.io/library/nginx:latest", "gcr.io/a/b:1"]
+
+
+class Kubectl:
+    """What kubectl answers about a cluster with these images, and about its own configuration."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *images: str) -> None:
+        self.config: dict[str, Any] = {
+            "current-context": "production",
+            "clusters": [{"name": "c", "cluster": {"server": "https://10.0.0.1:6443"}}],
+        }
+        self.images = images
+        monkeypatch.setattr(Cluster, "_run", lambda _, verb, __, what: self.answer(verb, what))
+
+    def answer(self, verb: str, what: tuple[str, ...]) -> tuple[dict[str, Any], str]:
+        if verb == "config":
+            if not self.config:
+                raise NoAnswerError("the cluster (kubectl's own configuration): error: current-context must exist")
+            return self.config, ""
+        return {"items": [pod(f"p{n}", image) for n, image in enumerate(self.images)] if what[0] == "pods" else []}, ""
+
+
+@pytest.mark.parametrize(
+    ("config", "cluster"),
+    [
+        pytest.param(True, "the context production (https://10.0.0.1:6443)", id="a-kubeconfig"),
+        pytest.param(False, "the cluster of kubectl's own configuration", id="none"),
+    ],
+)
+def test_a_dry_run_counts_and_says_what_it_asked(
+    config: bool, cluster: str, operated: Operated, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubectl = Kubectl(monkeypatch, *(f"gcr.io/a/b:{n}" for n in range(60)), "my.registry/x", "gcr.io/a/b:1")
+    kubectl.config = kubectl.config if config else {}
+    for number in range(57):
+        keep(
+            operated, f"gcr.io/a/b:{number}", copied if number else lambda made: started(made, "ImagePullProject:1", 1)
+        )
+        registry.push("mirror/gcr.io/a/b", str(number))
+    result = run("--cluster", "--dry-run")
+    assert result.exit_code == 0
+    assert result.stderr.splitlines()[-2:] == [
+        "60 images: 3 to copy, 1 being copied, 56 there, 1 left unchanged.",
+        f"Asked: {cluster} and the stack image-mirror in cn-northwest-1. Nothing was changed.",
+    ]
+    result = run("--dry-run", "--image", "gcr.io/a/b:1", "--image", "gcr.io/a/b:2")
+    assert result.stderr.splitlines() == [
+        "2 images: 2 there.",
+        "Asked: the stack image-mirror in cn-northwest-1. Nothing was changed.",
+    ]
+
+
+@pytest.mark.usefixtures("operated")
+def test_a_cluster_in_the_configuration_file_is_asked_only_if_the_call_wants_a_cluster(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "config.toml").write_text('context = "of-the-file"')
+    monkeypatch.setenv("IMAGE_MIRROR_CONFIG", str(tmp_path / "config.toml"))
+    asked: list[str | None] = []
+
+    def run_kubectl(self: Cluster, verb: str, *_: object) -> tuple[dict[str, Any], str]:
+        asked.append(self.context)
+        return {"items": []} if verb == "get" else {}, ""
+
+    monkeypatch.setattr(Cluster, "_run", run_kubectl)
+    for arguments in (["--image", "gcr.io/a/b:1"], ["-"]):
+        result = run(*arguments, "--dry-run", stdin=manifest("gcr.io/a/b:1"))
+        assert (result.exit_code, asked) == (0, []), result.output
+    assert run("--dry-run").exit_code == 2
+    assert run("--cluster", "--dry-run").exit_code == 0
+    assert set(asked) == {"of-the-file"}
+
+
+@pytest.mark.usefixtures("operated")
+def test_without_an_image_to_copy_the_ones_that_stay_are_counted() -> None:
+    result = run("--image", "my.registry/x")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr.splitlines()[-1] == "There is no image to copy, 1 left unchanged."
 
 
 @pytest.mark.usefixtures("reconciler")
@@ -162,6 +264,7 @@ def test_a_copy_that_fails_for_good_ends_with_1_and_its_reason(reconciler: Recon
     assert result.exit_code == 1
     assert "NOT_FOUND: manifest unknown" in result.stdout.splitlines()[2]
     assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == ["COPIED", "FAILED"]
+    assert result.stderr.splitlines()[-1] == "2 images: 1 there, 1 failed."
 
 
 @pytest.mark.usefixtures("reconciler")
@@ -345,8 +448,16 @@ def test_a_record_that_vanishes_is_reported(operated: Operated, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("arguments", "stdin", "words"),
     [
-        pytest.param([], "", "give either manifests (- for standard input) or --cluster", id="nothing"),
-        pytest.param(["-", "--cluster"], "", ") or --cluster", id="both"),
+        pytest.param([], "", "give manifests (- for standard input), --image or --cluster", id="nothing"),
+        pytest.param(["-", "--cluster"], "", "give either manifests (- for standard input) or --cluster", id="both"),
+        pytest.param(
+            ["--image", "nginx", "--image", "gcr.io/X:1"],
+            "",
+            "Invalid value for --image: 'gcr.io/X:1' is not an image reference: the repository has upper case",
+            id="no-image",
+        ),
+        pytest.param(["--image", "$IMAGE"], "", "Invalid value for --image: '$IMAGE' is not", id="a-variable"),
+        pytest.param(["--image", ""], "", "Invalid value for --image: '' is not", id="an-empty-image"),
         pytest.param(["-"], "kind: [", "not valid YAML", id="no-yaml"),
         pytest.param(["no-such-file"], "", "no-such-file: cannot be read", id="no-file"),
         pytest.param(["-", "--timeout", "0"], "", "--timeout", id="no-time"),
@@ -496,8 +607,8 @@ def test_eighty_columns_show_the_tag_first(image: str, reason: str | None, line:
 def test_a_terminal_is_given_a_live_display_and_a_pipe_is_not() -> None:
     program = """
 from image_mirror.cli.copy_progress import CopyProgress
-from image_mirror.cli.commands.warm import _display
-with _display() as show:
+from image_mirror.cli.waiting import display
+with display() as show:
     show([CopyProgress("gcr.io/a/b:1", "x", "COPYING", 0, None, None, 1)])
 """
     master, terminal = pty.openpty()

@@ -29,6 +29,7 @@ from image_mirror.record import Status
 from image_mirror.review import Json
 from support.healthy import Answers
 from support.operators import GLOBAL_OUTPUTS, PULL_USER, PUSH_USER, TOKEN, Operated, Reply
+from support.templates import ROOT
 
 Answer = Callable[[str, str, Reply], None]
 TOPICS = {check.topic for check in doctor.CHECKS}
@@ -122,7 +123,10 @@ def test_where_all_is_well_it_says_so_records_nothing_and_ends_with_0(well: Oper
     assert well.cloud.items() == []
 
 
-def test_the_table_has_a_line_each_with_the_remedy_at_its_end_and_the_count_beside_it(well: Operated) -> None:
+def test_the_table_has_a_line_each_with_the_remedy_at_its_end_and_the_count_beside_it(
+    well: Operated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
     record(well, "late", Status.COPYING, -1000)
     record(well, "soon", Status.REQUESTED, 60)
     result = run()
@@ -132,9 +136,40 @@ def test_the_table_has_a_line_each_with_the_remedy_at_its_end_and_the_count_besi
     assert len(lines) == 1 + rows
     [late] = [line for line in lines if line.startswith("warning")]
     assert "r:late has been due for 16m; 2 are due within the hour: 1 COPYING, 1 REQUESTED -> see" in late
-    assert result.stderr == f"{rows - 1} ok, 1 warning, 0 failed, 0 skipped\n"
+    assert lines[-1] == late, "what needs attention is last"
+    assert result.stderr.splitlines() == [
+        "China: profile china (IMAGE_MIRROR_CHINA_PROFILE), region cn-northwest-1 (the profile china), "
+        "stack image-mirror (samconfig.toml)",
+        "Global: profile global (IMAGE_MIRROR_GLOBAL_PROFILE), region us-west-2 (the profile global), "
+        "stack image-pulling (the default)",
+        f"{rows - 1} ok, 1 warning, 0 failed, 0 skipped",
+    ]
     assert result.exit_code == 0
     assert "1 copies wait" in next(line for line in lines if "build quota" in line)
+
+
+def test_only_problems_are_shown_if_they_are_asked_for_and_the_rest_is_counted(
+    well: Operated, refuse: Callable[..., None]
+) -> None:
+    record(well, "late", Status.COPYING, -1000)
+    refuse("sqs", "GetQueueAttributes")
+    rows = len(found()[1])
+    result = run("--problems")
+    heading, *lines = result.stdout.splitlines()
+    assert heading.split()[0] == "STATE"
+    assert [line.split()[:3] for line in lines] == [["warning", "due", "records"]]
+    assert result.stderr.splitlines()[-1] == f"1 warning, 0 failed; not shown: {rows - 2} ok, 1 skipped"
+    assert result.exit_code == 0
+    assert [each["topic"] for each in found("--problems")[1]] == ["due records"]
+    assert run("--problems", "-o", "name").stdout == "due records\n"
+
+
+@pytest.mark.usefixtures("well")
+def test_without_problems_only_their_count_is_printed() -> None:
+    result = run("--problems")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr.splitlines()[-1].startswith("0 warning, 0 failed; not shown: ")
+    assert found("--problems") == (0, [])
 
 
 def test_no_secret_is_printed_whatever_aws_quotes(well: Operated, refuse: Callable[..., None]) -> None:
@@ -271,8 +306,8 @@ def test_what_is_skipped_for_the_same_reason_is_one_row_and_json_has_all(
     result = run()
     heading, *lines = [line.split(maxsplit=1) for line in result.stdout.splitlines()]
     assert heading[0] == "STATE"
-    assert [state for state, _ in lines] == ["failed"] * 2 + ["skipped"] * 4
-    printed = [" ".join(words.split()) for _, words in lines]
+    assert [state for state, _ in lines] == ["skipped"] * 4 + ["failed"] * 2
+    printed = [" ".join(words.split()) for _, words in (*lines[4:], *lines[:4])]
     grouped = re.fullmatch(r'(\d+) checks not asked: they need "china stack"', printed[2])
     others = re.fullmatch(r'(\d+) checks not asked: they need "global stack"', printed[3])
     assert grouped is not None

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from image_mirror.cli.errors import ExitCode
+from image_mirror.cli.output import say
 
 _PACKAGES = frozenset(("aws_lambda_powertools", "boto3", "botocore", "jsonpatch", "moto"))
 
@@ -27,6 +28,6 @@ def demo(
             raise
         lacks = "is not installed" if isinstance(error, ModuleNotFoundError) else "is too old or damaged"
         remedy = "run `pip install './image_mirror-VERSION-py3-none-any.whl[demo]'`, or `make demo` in a checkout"
-        typer.echo(f"Error: {error.name} {lacks}; {remedy}", err=True)
+        say(f"Error: {error.name} {lacks}; {remedy}")
         raise typer.Exit(ExitCode.WRONG_INPUT) from error
     run(files)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from image_mirror import reconciler, webhook
 from image_mirror.cli.emulation import Context, Emulation, emulated_aws, http_event
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.manifests import FoundPod, read_valid_manifests
+from image_mirror.cli.output import say
 from image_mirror.cli.resources import resource
 from image_mirror.pod_images import image_fields
 from image_mirror.record import Status
@@ -35,9 +37,13 @@ def run(files: list[str] | None) -> None:
     names = files or [str(resource(name)) for name in _DEFAULTS]
     reviews = list(_reviews(names))
     if not reviews:
-        typer.echo("No pod found.", err=True)
+        say("No pod found.")
         raise typer.Exit(0)
-    typer.echo(_EMULATED)
+    if sys.stdout.isatty():
+        say(" ".join(_EMULATED.split()), err=False)
+        typer.echo("")
+    else:
+        typer.echo(_EMULATED)
     with emulated_aws() as aws:
         first = [_show_pod(title, review) for title, review in reviews]
         _show_copies(aws)
@@ -54,13 +60,13 @@ def run(files: list[str] | None) -> None:
         if aws.stream_batch()["Records"]:
             problems.append("a copy was requested again")
     if problems:
-        typer.echo("Error: " + "; ".join(problems), err=True)
+        say("Error: " + "; ".join(problems))
         raise typer.Exit(1)
     if made:
         later = "their copies are in ECR, so nothing is recorded, and there is no warning about a copy"
-        typer.echo(f"The same pods, later: {later}.")
+        say(f"The same pods, later: {later}.", err=False)
     else:
-        typer.echo("No image of these pods is copied.")
+        say("No image of these pods is copied.", err=False)
 
 
 def _reviews(names: list[str]) -> Iterator[tuple[str, Json]]:
@@ -125,16 +131,16 @@ def _show_pod(title: str, review: Json) -> Json:
     before: Any = of_request if isinstance(of_request, dict) else {}  # a DELETE has none
     patch = json.loads(base64.b64decode(response["patch"])) if "patch" in response else []
     after: Any = jsonpatch.apply_patch(before, patch)
-    typer.echo(title)
+    say(title, err=False)
     for old, new in zip(image_fields(before), image_fields(after), strict=True):
-        typer.echo(f"  {old.key}: {old.image}")
-        typer.echo(f"    -> {new.image}" if new.image != old.image else "    left unchanged")
+        say(f"{old.key}: {old.image}", err=False, indent="  ")
+        say(f"-> {new.image}" if new.image != old.image else "left unchanged", err=False, indent="    ")
     made_by_a_controller = "generateName" in (before.get("metadata") or {})
     for warning in response.get("warnings", ()):
         if not made_by_a_controller:
-            typer.echo(f"  Warning: {warning}")
+            say(f"Warning: {warning}", err=False, indent="  ")
     if made_by_a_controller and response.get("warnings"):
-        typer.echo("  (a controller creates this pod, so kubectl shows no warnings)")
+        say("(a controller creates this pod, so kubectl shows no warnings)", err=False, indent="  ")
     typer.echo("")
     return response
 
@@ -155,16 +161,16 @@ def _show_copies(aws: Emulation) -> None:
         if all(record.status is Status.COPIED and record.open_build is None for record in aws.records()):
             break
     if states:
-        typer.echo("Records, one for each image, and their states:")
+        say("Records, one for each image, and their states:", err=False)
     for record in aws.records():
         states[record.repo, record.tag] += [
             f"{record.status} as {record.digest}",
             f"the build has ended: it pushed {'this digest' if record.pushed == record.digest else record.pushed}, "
             f"signatures copied with it: {record.signatures}",
         ]
-        typer.echo(f"  {record.source}")
+        say(record.source, err=False, indent="  ")
         for step in states[record.repo, record.tag]:
-            typer.echo(f"    {step}")
+            say(step, err=False, indent="    ")
     if states:
         typer.echo("")
 

@@ -14,11 +14,10 @@ from image_mirror.cli.errors import ExitCode
 from image_mirror.cli.image_selection import all_records
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfigs, StackName
-from image_mirror.cli.output import Output, OutputOption, current_time, milliseconds
+from image_mirror.cli.output import Output, OutputOption, current_time, milliseconds, say
 from image_mirror.cli.stacks import china_stack, mirror_of, records_of
 from image_mirror.cli.terminal import each, pause
 from image_mirror.decisions import Mirror
-from image_mirror.messages import printable
 from image_mirror.record import DAY
 from image_mirror.reference import path_of_copy
 from image_mirror.table import Records
@@ -115,7 +114,7 @@ def prune(
     stack = china_stack(Account("china", china_profile, china_region), stack_name)
     mirror = mirror_of(stack)
     if not clusters:
-        typer.echo("Warning: no cluster is asked; an image that a node has stored and runs counts as unused.", err=True)
+        say("Warning: no cluster is asked; an image that a node has stored and runs counts as unused.")
     running = _ask(clusters, mirror)
     records = records_of(stack)
     ecr = stack.account.client("ecr")
@@ -152,7 +151,7 @@ def _ask(clusters: Sequence[Cluster], mirror: Mirror) -> InUse:
     pods: list[Json] = []
     for cluster in clusters:
         some = cluster.pods()
-        typer.echo(printable(f"{len(some):,} pods run in the cluster ({cluster})."), err=True)
+        say(f"{len(some):,} pods run in the cluster ({cluster}).")
         pods += some
     return in_use(pods, mirror)
 
@@ -194,7 +193,7 @@ def _remove_empty(pruning: Pruning, empty: Sequence[str], records: Records) -> N
 def _remove(pruning: Pruning, removable: Sequence[Unused], clusters: Sequence[Cluster], mirror: Mirror) -> None:
     try:
         pruning.remove_records(removable)
-        typer.echo(f"Waiting for {_WEBHOOK_FORGETS} s, until no new pod gets these copies.", err=True)
+        say(f"Waiting for {_WEBHOOK_FORGETS} s, until no new pod gets these copies.")
         pause("waiting", _WEBHOOK_FORGETS)
         pruning.remove_images(removable, _ask(clusters, mirror))
     finally:

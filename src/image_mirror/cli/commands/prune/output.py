@@ -1,15 +1,15 @@
 """What prune prints: one row for each copy that nobody has pulled or empty repository, and a summary."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import typer
 from rich.filesize import decimal
 
 from image_mirror.cli.commands.prune.removal import ENDED_EARLY, REMOVED, Pruning
 from image_mirror.cli.commands.prune.selection import Found, Unused
 from image_mirror.cli.image_selection import title
-from image_mirror.cli.output import Output, aligned, show, utc
+from image_mirror.cli.output import Output, aligned, folded, say, show, utc
 
 _WOULD_BE_REMOVED = "would be removed"
 
@@ -38,9 +38,10 @@ def show_pruning(found: Found, pruning: Pruning | None, output: Output) -> None:
     for repo in found.empty:
         outcome = outcomes[repo, ""].text if (repo, "") in outcomes else default
         rows.append(PruneRow(None, repo, None, 0, None, None, outcome))
-    show(rows, output, name=lambda row: row.copy, table=lambda: _table(rows))
+    lines = _listing if sys.stdout.isatty() else _table
+    show(rows, output, name=lambda row: row.copy, table=lambda: lines(rows))
     for line in _summary(found, rows, pruning):
-        typer.echo(line, err=True)
+        say(line)
 
 
 def _table(rows: Sequence[PruneRow]) -> Iterator[str]:
@@ -49,13 +50,30 @@ def _table(rows: Sequence[PruneRow]) -> Iterator[str]:
             row.image or row.copy,
             "yes" if row.image else "no",
             decimal(row.bytes) if row.digest else "empty",
-            (row.last_pull or ("never" if row.digest else "-")).partition("T")[0],
-            (row.pushed or "-").partition("T")[0],
+            _day(row.last_pull) or ("never" if row.digest else "-"),
+            _day(row.pushed) or "-",
             row.outcome,
         )
         for row in rows
     ]
     yield from aligned([("IMAGE", "RECORD", "SIZE", "LAST PULL", "PUSHED", "OUTCOME"), *lines])
+
+
+def _listing(rows: Sequence[PruneRow]) -> Iterator[str]:
+    """Yield a block for each row, for a terminal: a table with the names of copies is wider than most."""
+    for row in rows:
+        yield from folded(row.image or row.copy)
+        if row.digest:
+            pulled = f"last pulled {_day(row.last_pull)}" if row.last_pull else "never pulled"
+            size = f"{decimal(row.bytes)}, {pulled}, pushed {_day(row.pushed)}"
+            about = size if row.image else f"{size}, no record"
+        else:
+            about = "an empty repository"
+        yield from folded(f"{about}: {row.outcome}", "  ")
+
+
+def _day(time: str | None) -> str:
+    return (time or "").partition("T")[0]
 
 
 def _summary(found: Found, rows: Sequence[PruneRow], pruning: Pruning | None) -> Iterator[str]:
