@@ -1,6 +1,6 @@
 """Writes docs/grafana-dashboard.json out of the CloudWatch dashboard and the alarms of sam-template.yaml: `make docs`.
 
-The fields are those of Grafana's schema: Dashboard, CloudWatchMetricsQuery and CloudWatchAnnotationQuery in @grafana/schema.
+@grafana/schema has the fields: Dashboard, CloudWatchMetricsQuery, CloudWatchAnnotationQuery.
 """
 
 import json
@@ -45,9 +45,7 @@ _ROW_HEIGHT = 8
 
 def dashboard() -> Json:
     """Return the dashboard as Grafana's export "for sharing externally" writes one."""
-    resources = sam_template()["Resources"]
-    body = json.loads(_filled(resources["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]))
-    widgets = [widget for widget in body["widgets"] if widget["type"] == "metric"]
+    widgets = metric_widgets(VARIABLES)
     rows = sorted({widget["y"] for widget in widgets})
     return {
         "__inputs": [
@@ -66,7 +64,7 @@ def dashboard() -> Json:
             {"type": "datasource", "id": "cloudwatch", "name": "CloudWatch", "version": "1.0.0"},
             {"type": "panel", "id": "timeseries", "name": "Time series", "version": ""},
         ],
-        "annotations": {"list": list(_annotations(resources))},
+        "annotations": {"list": list(_annotations(sam_template()["Resources"]))},
         "description": "The panels of the stack's CloudWatch dashboard, with its alarms as annotations",
         "editable": True,
         "fiscalYearStartMonth": 0,
@@ -92,10 +90,16 @@ def text() -> str:
     return json.dumps(dashboard(), indent=2) + "\n"
 
 
-def _filled(body: str) -> str:
-    for name, variable in VARIABLES.items():
-        body = body.replace(name, variable)
-    return body
+def metric_widgets(values: Mapping[str, str]) -> list[Json]:
+    """Return the template's panels of metrics, with `values` in the place of what the stack fills in."""
+    body = sam_template()["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+    return [widget for widget in json.loads(_filled(body, values))["widgets"] if widget["type"] == "metric"]
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    for name, value in values.items():
+        text = text.replace(name, value)
+    return text
 
 
 def _annotations(resources: Json) -> Iterator[Json]:
@@ -115,7 +119,7 @@ def _annotations(resources: Json) -> Iterator[Json]:
     }
     for each in resources.values():
         if each["Type"] == "AWS::CloudWatch::Alarm" and "Statistic" in each["Properties"]:
-            name = _filled(each["Properties"]["AlarmName"]["Fn::Sub"])
+            name = _filled(each["Properties"]["AlarmName"]["Fn::Sub"], VARIABLES)
             yield {
                 "datasource": SOURCE,
                 "enable": True,
