@@ -5,6 +5,7 @@ The controllers themselves do not run here, except those of Kubernetes. The test
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from e2e.harness.processes import wait_for
 from e2e.harness.stage import answer
 from image_mirror.cli.emulation import Emulation
 from image_mirror.record import Status
+from support.templates import ROOT
 
 SOURCE = "gcr.io/team/app:1"
 COPY = f"{COPIES}/{SOURCE}"
@@ -107,6 +109,29 @@ def test_an_allow_list_of_templates_sees_the_source_s_name(mirrored: Cluster) ->
     with allow_list(mirrored, "deployments", TEMPLATES, "gcr.io/"):
         mirrored.apply(app)
     wait_for(lambda: pods_of(mirrored, "app=app"), "the Deployment has a pod")
+
+
+def test_the_policy_on_the_page_admits_copies_only(mirrored: Cluster) -> None:
+    page = (ROOT / "docs" / "controllers.md").read_text(encoding="utf-8")
+    [policy] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    opted_out = json.dumps(pod("opted-out", SOURCE, labels={"image-mirror/skip": "true"}))
+
+    def refused() -> bool:
+        done = mirrored.try_kubectl("create", "--dry-run=server", "-f", "-", stdin=opted_out)
+        return "this cluster runs images of ECR in China only" in done.stderr
+
+    mirrored.kubectl("apply", "-f", "-", stdin=policy)
+    try:
+        wait_for(refused, "the policy is in use")
+        mirrored.apply(pod("rewritten", SOURCE))
+        elsewhere = pod("elsewhere", COPY, labels={"image-mirror/skip": "true"})
+        elsewhere["spec"]["initContainers"] = [{"name": "i", "image": SOURCE}]
+        done = mirrored.try_kubectl("create", "-f", "-", stdin=json.dumps(elsewhere))
+        assert "this cluster runs images of ECR in China only" in done.stderr, "init containers count too"
+    finally:
+        mirrored.kubectl("delete", "-f", "-", stdin=policy)
+        wait_for(lambda: not refused(), "the policy is no longer in use")
+    assert images(mirrored.get("pod", "rewritten")) == {"c0": COPY}
 
 
 @pytest.fixture
