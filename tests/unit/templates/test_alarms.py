@@ -318,6 +318,7 @@ def test_the_page_names_metrics_parameters_outputs_and_indexes_that_exist() -> N
         known |= {
             "ImageMirror",
             "ImagePullSecret",
+            "RetryAttemptsExhausted",
             TEMPLATE["Parameters"]["TableName"]["Default"],
             *load_template("image-pulling.yaml")["Parameters"],
         }
