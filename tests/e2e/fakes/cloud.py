@@ -1,7 +1,8 @@
 """moto as a server (`python cloud.py PORT`), with the parts of CloudFormation that the templates need and moto lacks.
 
 These are the SAM transform (by AWS's own translator), China's partition, updates in the order of their dependencies,
-resources that depend on conditions, a table's update, and the resources of cloud_resources.py.
+resources that depend on conditions, the updates of a table, an event source mapping and a managed policy, and the
+resources of cloud_resources.py.
 """
 
 import json
@@ -10,12 +11,13 @@ from typing import Any
 from unittest import mock
 
 import boto3
-from moto.awslambda.models import LambdaBackend
+from moto.awslambda.models import EventSourceMapping, LambdaBackend, lambda_backends
 from moto.cloudformation import models as cloudformation
 from moto.cloudformation import parsing
 from moto.cloudformation.parsing import ResourceMap, get_model_map, parse_and_update_resource
 from moto.dynamodb.models import dynamodb_backends
 from moto.dynamodb.models.table import Table
+from moto.iam.models import ManagedPolicy, iam_backends
 from moto.server import main
 from moto.utilities.utils import get_partition
 from samtranslator.parser.parser import Parser
@@ -65,6 +67,8 @@ class Resources(ResourceMap):
         self._resource_json_map = after
         common = before.keys() & after.keys()
         self._outdated = {name for name in common if before[name] != after[name] or _mentions(after[name], changed)}
+        renamed = [name for name in sorted(self._outdated) if self._is_renamed(name)]
+        self._outdated |= {name for name in common if _mentions(after[name], renamed)}
         for name in after:
             _ = self[name]
         # Delete in reverse order: later resources refer to earlier ones.
@@ -72,6 +76,11 @@ class Resources(ResourceMap):
             gone = self._parsed_resources.pop(name)
             if before[name].get("DeletionPolicy") != "Retain":
                 self._delete_resource(gone, before[name])
+
+    def _is_renamed(self, name: str) -> bool:
+        """Return whether an update replaces a table, so that what refers to it changes too."""
+        resource, properties = self._parsed_resources.get(name), self._resource_json_map[name]["Properties"]
+        return isinstance(resource, Table) and clean_json(properties["TableName"], self) != resource.name
 
 
 _clean_json = parsing.clean_json
@@ -88,8 +97,13 @@ def _mentions(resource: Json, changed: list[str]) -> bool:
     """Return whether a resource or a condition depends on one of these parameters and conditions."""
     text = json.dumps(resource)
     return any(
-        f'"Ref": "{name}"' in text or f"${{{name}}}" in text or f'"Fn::If": ["{name}"' in text for name in changed
+        any(each in text for each in (f'"Ref": "{name}"', f"${{{name}}}", f"${{{name}.", *_calls(name)))
+        for name in changed
     )
+
+
+def _calls(name: str) -> list[str]:
+    return [f'"Fn::{function}": ["{name}"' for function in ("If", "GetAtt")]
 
 
 def apply(change_set: cloudformation.ChangeSet) -> None:
@@ -119,9 +133,19 @@ def create_change_set(
 def update_table(
     original_resource: Table, new_resource_name: str, cloudformation_json: Json, account_id: str, region_name: str
 ) -> Table:
-    """Change a table in place, as CloudFormation does; refuse a change that would need a new table."""
+    """Change a table in place, as CloudFormation does, or make one with another name and keep the old one.
+
+    Refuse other keys, because the new table could not have the same name.
+    """
     properties = cloudformation_json["Properties"]
-    if (new_resource_name, properties["KeySchema"]) != (original_resource.name, original_resource.schema):
+    if new_resource_name != original_resource.name:
+        if cloudformation_json.get("UpdateReplacePolicy") != "Retain":
+            raise ValueError(f"{original_resource.name} would be deleted")
+        made: Table = Table.create_from_cloudformation_json(
+            new_resource_name, cloudformation_json, account_id, region_name
+        )
+        return made
+    if properties["KeySchema"] != original_resource.schema:
         raise ValueError(f"{original_resource.name} has a name of its own and would have to be replaced")
     existing = {index.name for index in original_resource.global_indexes}
     wanted = {index["IndexName"]: index for index in properties.get("GlobalSecondaryIndexes", ())}
@@ -141,12 +165,39 @@ def update_table(
     )
 
 
+def update_policy(
+    original_resource: ManagedPolicy, cloudformation_json: Json, account_id: str, region_name: str, **_more: Any
+) -> ManagedPolicy:
+    """Give a managed policy a new version with another document, as CloudFormation does."""
+    document = json.dumps(cloudformation_json["Properties"]["PolicyDocument"])
+    backend = iam_backends[account_id][get_partition(region_name)]
+    backend.create_policy_version(original_resource.arn, document, set_as_default=True)
+    return original_resource
+
+
+_update_mapping = EventSourceMapping.update_from_cloudformation_json
+
+
+def update_mapping(
+    original_resource: EventSourceMapping, cloudformation_json: Json, account_id: str, region_name: str, **more: Any
+) -> EventSourceMapping:
+    """Change an event source mapping; for another source, make another one and delete the old one."""
+    where: Any = {"account_id": account_id, "region_name": region_name}
+    changed = {"cloudformation_json": cloudformation_json, **where}
+    if cloudformation_json["Properties"]["EventSourceArn"] == original_resource.event_source_arn:
+        return _update_mapping(original_resource=original_resource, **changed, **more)
+    lambda_backends[account_id][region_name].delete_event_source_mapping(original_resource.uuid)
+    return EventSourceMapping.create_from_cloudformation_json(resource_name="", **changed)
+
+
 REPLACED: tuple[tuple[Any, str, object], ...] = (
     (cloudformation, "ResourceMap", Resources),
     (cloudformation.ChangeSet, "apply", apply),
     (parsing, "clean_json", clean_json),
     (cloudformation.CloudFormationBackend, "create_change_set", create_change_set),
     (Table, "update_from_cloudformation_json", staticmethod(update_table)),
+    (EventSourceMapping, "update_from_cloudformation_json", staticmethod(update_mapping)),
+    (ManagedPolicy, "update_from_cloudformation_json", staticmethod(update_policy)),
     # Functions are stored and never run: moto would need Docker. So entries of the stream stay until a test reads them.
     (LambdaBackend, "send_dynamodb_items", lambda *_: False),
 )

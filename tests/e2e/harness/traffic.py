@@ -47,10 +47,11 @@ def admit(webhook: Function, route: str, review: Json) -> dict[str, str]:
     return images
 
 
-def stream_batch(region: Region) -> Json:
-    """Return all entries of the mapped stream that pass the mapping's filter."""
+def stream_batch(region: Region, arn: str | None = None) -> Json:
+    """Return all entries of the mapped stream, or of the stream `arn`, that pass the mapping's filter."""
     streams = region.client("dynamodbstreams")
-    [mapping] = region.client("lambda").list_event_source_mappings()["EventSourceMappings"]
+    mappings = region.client("lambda").list_event_source_mappings()["EventSourceMappings"]
+    [mapping] = [each for each in mappings if arn in (None, each["EventSourceArn"])]
     stream = {"StreamArn": mapping["EventSourceArn"]}
     [shard] = streams.describe_stream(**stream)["StreamDescription"]["Shards"]
     start = {"ShardId": shard["ShardId"], "ShardIteratorType": mapping["StartingPosition"]}

@@ -315,6 +315,12 @@ def test_the_page_names_metrics_parameters_outputs_and_indexes_that_exist() -> N
     for name in re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)+)`", OPERATION):
         known = OWN.keys() | TEMPLATE["Parameters"].keys() | TEMPLATE["Outputs"].keys()
         known |= {name for names in PUBLISHED_BY_AWS.values() for name in names}
-        known |= {"ImageMirror", "ImagePullSecret", *load_template("image-pulling.yaml")["Parameters"]}
+        known |= {
+            "ImageMirror",
+            "ImagePullSecret",
+            "RetryAttemptsExhausted",
+            TEMPLATE["Parameters"]["TableName"]["Default"],
+            *load_template("image-pulling.yaml")["Parameters"],
+        }
         known |= {index["IndexName"] for index in RESOURCES["ImageListTable"]["Properties"]["GlobalSecondaryIndexes"]}
         assert name in known, name

@@ -9,7 +9,7 @@ from image_mirror.cli.doctor.accounts import or_none
 from image_mirror.cli.doctor.runner import Check, CheckResult, Context, fail, fetch, fine, now, unless, warn
 from image_mirror.cli.doctor.stacks import china_stack
 from image_mirror.cli.output import milliseconds, span
-from image_mirror.cli.remedies import AGAIN, RESTORE, log_of
+from image_mirror.cli.remedies import AGAIN, RESTORE, log_of, new_table
 from image_mirror.cli.stacks import Stack, records_of
 from image_mirror.record import HOUR, MINUTE, Status
 from image_mirror.review import Json
@@ -55,7 +55,9 @@ def judge_table(table: Json | None, china: Stack) -> Sequence[CheckResult]:
             yield warn(TABLE, found, "wait until DynamoDB has built it")
         stream = table.get("StreamSpecification", {})
         if not stream.get("StreamEnabled") or stream.get("StreamViewType") not in _VIEWS:
-            yield fail(TABLE, f"{name} has no stream of new images: copies start a minute late", RESTORE)
+            restored = "RestoreSummary" in table
+            found = f"{name} {'was restored, and ' if restored else ''}has no stream of new images"
+            yield fail(TABLE, f"{found}: copies start a minute late", new_table(china) if restored else RESTORE)
 
     return unless(faults(), fine(TABLE, f"{name} is {table['TableStatus']}, with its index and its stream"))
 

@@ -9,7 +9,7 @@ from image_mirror.cli.doctor.dynamodb import described_table
 from image_mirror.cli.doctor.functions import reconciler_function, reconciler_name, stream_ages
 from image_mirror.cli.doctor.runner import Check, CheckResult, Context, Fetch, fail, fetch, fine, unless, warn
 from image_mirror.cli.doctor.stacks import china_stack, resource_name
-from image_mirror.cli.remedies import RESTORE, aws_of, log_of
+from image_mirror.cli.remedies import RESTORE, aws_of, log_of, new_table
 from image_mirror.cli.stacks import Stack
 from image_mirror.record import MINUTE
 from image_mirror.review import Json
@@ -51,8 +51,7 @@ def judge_mapping(mappings: Sequence[Json], table: Json | None, china: Stack) ->
     log = log_of(china, "ReconcilerLogGroup")
     mapping = next((each for each in mappings if stream and each.get("EventSourceArn") == stream), None)
     if mapping is None:
-        found = "the reconciler reads another table's stream" if mappings else "nothing reads the table's stream"
-        return [fail(STREAM, f"{found}: copies start a minute late", RESTORE)]
+        return [_unread(mappings, table, china)]
     patterns = [each.get("Pattern", "") for each in mapping.get("FilterCriteria", {}).get("Filters", ())]
     enable = aws_of(china.account)("lambda", "update-event-source-mapping", "--enabled", "--uuid", mapping["UUID"])
     state, result = mapping.get("State", "unknown"), mapping.get("LastProcessingResult", "not known")
@@ -70,6 +69,17 @@ def judge_mapping(mappings: Sequence[Json], table: Json | None, china: Stack) ->
             yield warn(STREAM, "it does not report single failures: one bad record repeats its whole batch", RESTORE)
 
     return unless(faults(), fine(STREAM, f"it is {state}, its last result: {result}"))
+
+
+def _unread(mappings: Sequence[Json], table: Json | None, china: Stack) -> CheckResult:
+    """Return the result if no mapping reads the table's stream."""
+    late, name = "copies start a minute late", china.output("ImageListTableName")
+    if not mappings:
+        return fail(STREAM, f"nothing reads the table's stream: {late}", RESTORE)
+    if table and any(f":table/{name}/stream/" in each.get("EventSourceArn", "") for each in mappings):
+        found = f"the reconciler reads an older stream of {name}, which was restored, or whose stream was turned off"
+        return fail(STREAM, f"{found}: {late}", new_table(china))
+    return fail(STREAM, f"the reconciler reads another table's stream: {late}", RESTORE)
 
 
 def judge_lag(ages: Sequence[float]) -> Sequence[CheckResult]:

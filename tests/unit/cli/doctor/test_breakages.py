@@ -604,6 +604,14 @@ BREAKAGES = [
         id="no-stream",
     ),
     pytest.param(
+        table(StreamSpecification={"StreamEnabled": False}, RestoreSummary={"RestoreInProgress": False}),
+        "table",
+        "failed",
+        "ImageListTable was restored, and has no stream of new images",
+        "--parameter-overrides TableName=ImageListTable2` makes an empty table",
+        id="a-restored-table",
+    ),
+    pytest.param(
         due(-16, Status.COPYING),
         "due records",
         "warning",
@@ -666,6 +674,24 @@ BREAKAGES = [
         "another table's stream",
         "deploy China's stack",
         id="a-mapping-of-another-table",
+    ),
+    pytest.param(
+        lambda found: (found.table or {}).update(
+            LatestStreamArn="arn:aws-cn:dynamodb:x:1:table/ImageListTable/stream/2"
+        ),
+        "stream mapping",
+        "failed",
+        "an older stream of ImageListTable, which was restored",
+        "--stack-name image-mirror --parameter-overrides TableName=ImageListTable2` makes an empty table",
+        id="a-mapping-of-an-older-stream",
+    ),
+    pytest.param(
+        lambda found: (found.table or {}).pop("LatestStreamArn"),
+        "stream mapping",
+        "failed",
+        "an older stream of ImageListTable, which was restored",
+        "TableName=ImageListTable2",
+        id="a-mapping-of-a-stream-that-is-gone",
     ),
     pytest.param(
         lambda found: found.mappings[0].update(State="Disabled"),
