@@ -21,6 +21,8 @@ from image_mirror.record import DAY, MINUTE, MOST_ATTEMPTS, Record, Status
 _SLOT_AFTER = 2 * MINUTE  # a build that can start does so within a minute
 RECREATE = "recreate the pod (kubectl rollout restart)"
 """Stands in `Cause.do` for all pods of a cause; for one pod, its owner says the command."""
+NUDGE = "image-mirror nudge"
+"""Begins the command in `Cause.do` that patches pods; for one pod, its name follows."""
 IMAGE = "IMAGE"
 """Stands in `Cause.do` for the image, whose name is in the same row; `Cause.remedy` fills it in."""
 
@@ -69,7 +71,8 @@ class Facts:
     is known. `configured_at` is when the webhook's configuration was created, 0 if that is not known.
     `namespace_known` says whether the namespace's labels and the configuration could be read; `rules_known` the same of
     the stack's rules, and `record_known` of the records. `held` is None if ECR was not asked or did not answer.
-    `too_many` says that the pod needs more copies than one pod may request.
+    `too_many` says that the pod needs more copies than one pod may request. `nudge` has the options with which
+    `image-mirror nudge` can change the image, each after a space; None if it cannot.
     """
 
     image: str
@@ -90,6 +93,7 @@ class Facts:
     held: Held | None = None
     swap_when: SwapWhen = "always"
     too_many: bool = False
+    nudge: str | None = None
     now: int = 0
 
 
@@ -180,7 +184,8 @@ def _there(facts: Facts, why: str) -> Cause:
             return Cause(Code.TIMEOUT, f"{why}; the node's connection to ECR times out", do, tries=True)
         case Said.NO_HOST:
             return Cause(Code.TIMEOUT, f"{why}; the node does not find ECR's host", "check the node's DNS", tries=True)
-    return Cause(Code.COPIED, why, "wait", tries=True)
+    do = "wait" if facts.held is None or facts.nudge is None else f"wait, or {NUDGE}{facts.nudge}"
+    return Cause(Code.COPIED, why, do, tries=True)
 
 
 def _under_way(record: Record, now: int) -> Cause:
@@ -212,22 +217,35 @@ def _of_a_source(facts: Facts) -> Cause:
     if facts.image != facts.source or explained.copy is None:
         return _not_copied(facts, kubelet)
     if record is not None and record.status is Status.FAILED and record.updated_at <= facts.made_at:
-        do = f"{_do_about(record, ended=True)}, then {RECREATE}"
+        do = f"{_do_about(record, ended=True)}, then {_swap(facts)}"
         return Cause(Code.FAILED_BEFORE, f"its copy had failed when the pod was made: {_code(record)}", do)
     if facts.configured_at > facts.made_at > 0:
-        return Cause(Code.OLDER_THAN_WEBHOOK, "made before the webhook's configuration", RECREATE)
+        return Cause(Code.OLDER_THAN_WEBHOOK, "made before the webhook's configuration", _swap_with_copy(facts))
     if facts.swap_when == "copied" and record is not None:
-        do = f"when it is there, {RECREATE}" if record.digest is None else RECREATE
+        do = f"when it is there, {_swap(facts)}" if record.digest is None else _swap(facts)
         return Cause(Code.COPIED_LATER, "SwapWhen=copied, and the copy was not there when the pod was made", do)
     if facts.too_many:
-        do = f"image-mirror warm --cluster, then {RECREATE}; or raise MaxNewImages"
+        do = f"image-mirror warm --cluster, then {_swap(facts)}; or raise MaxNewImages"
         return Cause(Code.TOO_MANY, "probably one image too many for its pod (MaxNewImages)", do)
     why = "probably made while the webhook did not answer"
     if not facts.namespace_known:
         why += ", or opted out by its namespace"
     if not facts.rules_known:
         why += "; by the default rules"
-    return Cause(Code.MISSED, why, RECREATE)
+    return Cause(Code.MISSED, why, _swap_with_copy(facts))
+
+
+def _swap(facts: Facts) -> str:
+    """Return how a pod that names a source gets its copy, once that is in ECR. A pod that runs must be recreated."""
+    known = facts.namespace_known and facts.record_known and facts.reason
+    return f"{NUDGE} --missed{facts.nudge}" if known and facts.nudge is not None else RECREATE
+
+
+def _swap_with_copy(facts: Facts) -> str:
+    """Return the same; if the copy is not there, it is requested first."""
+    there = facts.record is not None and facts.record.digest is not None
+    do = _swap(facts)
+    return do if there or do == RECREATE else f"image-mirror warm --cluster, then {do}"
 
 
 def _not_copied(facts: Facts, kubelet: str) -> Cause:

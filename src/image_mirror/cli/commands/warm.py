@@ -18,9 +18,11 @@ from image_mirror.cli.errors import ExitCode, NoAnswerError
 from image_mirror.cli.held_copies import Held, look_up
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.manifests import Manifests, read_manifests, report
+from image_mirror.cli.nudging import Nudged, Wish, as_lines, nudge_pods
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfig, KubeContext, Recursive, StackName
 from image_mirror.cli.output import Output, OutputOption, aligned, current_time, say, show
 from image_mirror.cli.plan import ImagesToCopy, images_to_copy, pods_as_written
+from image_mirror.cli.pod_reading import Where
 from image_mirror.cli.stacks import china_stack, mirror_of, records_of
 from image_mirror.cli.terminal import each
 from image_mirror.decisions import Mirror
@@ -42,6 +44,9 @@ def warm(
     cluster: Annotated[bool, typer.Option("--cluster", help="Copy the images that a cluster runs now.")] = False,
     kubeconfig: Kubeconfig = None,
     context: KubeContext = None,
+    nudge: Annotated[
+        bool, typer.Option("--nudge", help="Then let the pods that wait for these copies pull at once.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be copied; change nothing.")] = False,
     timeout: Annotated[
         int, typer.Option(metavar="MINUTES", min=1, help="Stop waiting after this time; the copies continue.")
@@ -62,6 +67,9 @@ def warm(
     cluster with kubectl; --kubeconfig and --context choose another cluster. If the source refuses an image, it is tried
     five times in an hour and a half. Ctrl-C and --timeout only stop the waiting; the copies continue.
 
+    --nudge patches the pods of all namespaces that wait for these copies, when the copies are there, as image-mirror
+    nudge does. Pods that run once are left. What was done is printed on standard error.
+
     \b
     --output json (or yaml) prints a list of objects, one for each copy, with the keys
       image      the source
@@ -73,11 +81,12 @@ def warm(
       reason     of the latest failure or delay, or null
       waited     seconds
 
-    Exits with 1 if a copy has failed or is not ready in time; with 2 if a manifest or an option is wrong: the images of
-    the other manifests are copied nevertheless.
+    Exits with 1 if a copy has failed or is not ready in time, or if --nudge has left a pod that waits; with 2 if a
+    manifest or an option is wrong: the images of the other manifests are copied nevertheless.
     """
     china = Account("china", china_profile, china_region)
-    by_cluster = cluster or kubeconfig is not None or context is not None
+    # With --nudge and manifests, the other two say in which cluster the pods wait.
+    by_cluster = cluster or ((kubeconfig is not None or context is not None) and not (nudge and files))
     if by_cluster == bool(files):
         raise typer.BadParameter("give either manifests (- for standard input) or --cluster")
     manifests = Manifests() if by_cluster else read_manifests(files or [], recursive=recursive)
@@ -100,12 +109,19 @@ def warm(
             existing = request_lost(records, request_copies(records, found), look)
             copies = _wait(found, records, existing, timeout)
         _print(copies, found, output)
+    nudged = Nudged()
+    if nudge and found.copies:
+        wish = Wish(where=Where(None), only=found.copies.keys(), dry_run=dry_run)
+        nudged = nudge_pods(Cluster(kubeconfig, context), stack, wish)
+        for line in as_lines(nudged):
+            say(line)
+        nudged.require_right()
     if manifests.problems:
         count = len({(problem.file, problem.document) for problem in manifests.problems})
         what = "1 document or file" if count == 1 else f"{count} documents or files"
         say(f"Error: {what} could not be read, as said above; the images of the others were read")
         raise typer.Exit(ExitCode.WRONG_INPUT)
-    if not dry_run and not all(copy.is_copied for copy in copies):
+    if not dry_run and not (nudged.is_well and all(copy.is_copied for copy in copies)):
         raise typer.Exit(ExitCode.NOT_WELL)
 
 
