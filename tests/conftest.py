@@ -3,7 +3,7 @@
 import os
 import signal
 
-pytest_plugins = ("support.clock", "support.cloud", "support.operators", "support.ecr_registry")
+pytest_plugins = ("support.clock", "support.cloud", "support.operators", "support.ecr_registry", "support.waiting_pods")
 
 os.environ["IMAGE_MIRROR_CONFIG"] = os.devnull  # the tests must not use the developer's own accounts
 

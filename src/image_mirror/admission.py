@@ -1,6 +1,5 @@
 """Makes the answer from decisions and records: the JSONPatch, the annotation with the original images, the warnings."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,7 +7,14 @@ from typing import assert_never
 
 from image_mirror import messages
 from image_mirror.decisions import Copy, Decision, Leave, Mirror, Restore, Rewrite, copy_of, replaces_image
-from image_mirror.pod_images import ORIGINALS, ImageField, annotations, image_fields, original_images
+from image_mirror.pod_images import (
+    ORIGINALS,
+    ImageField,
+    annotations,
+    image_fields,
+    original_images,
+    originals_text,
+)
 from image_mirror.record import MINUTE, MOST_ATTEMPTS, Policy, Record, retry_pause
 from image_mirror.reference import Destination
 from image_mirror.review import Json, Review
@@ -152,7 +158,7 @@ def _annotate(review: Review, originals: Mapping[str, str]) -> list[Json]:
     pointer = "/metadata/annotations/" + ORIGINALS.replace("/", "~1")
     if originals and originals == original_images(review.object):
         return []
-    value = json.dumps(originals, separators=(",", ":"), sort_keys=True)
+    value = originals_text(originals)
     if originals and _size({**present, ORIGINALS: value}) <= _MOST_ANNOTATIONS:
         if present:
             return [{"op": "add", "path": pointer, "value": value}]

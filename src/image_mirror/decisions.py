@@ -132,7 +132,10 @@ class Mirror:
             return error.cause, rule
 
     def is_copy_of(self, image: str, original: str) -> bool:
-        """Return whether `image` was made from `original`: its destination below any prefix, or its rewritten name."""
+        """Return whether `image` was made from `original`: its destination below any prefix, or its rewritten name.
+
+        A destination by tag may have a digest too: `image-mirror nudge` adds it.
+        """
         try:
             copy, source = parse_reference(image), parse_reference(original)
         except InvalidReferenceError:
@@ -140,7 +143,7 @@ class Mirror:
         paths = paths_of_copies(source)
         below = self._path_of_copy(copy)
         if below in paths or (below is None and copy.registry == self.registry and _ends(copy.repository, paths)):
-            return _same_version(copy, source)
+            return _is_version_of(copy, source)
         rule = self.rules.match(source)
         return rule is not None and rule.rewrite(source) == copy
 
@@ -158,8 +161,10 @@ class Mirror:
             return True
         below = self._path_of_copy(copy)
         # An older prefix may have been longer, and its rest may look like a host.
-        own = below is None or _ends(below, paths_of_copies(source))
-        return own and _same_version(copy, source)
+        ends = _ends(copy.repository if below is None else below, paths_of_copies(source))
+        if ends:
+            return _is_version_of(copy, source)
+        return below is None and _same_version(copy, source)
 
     def _path_of_copy(self, reference: ImageReference) -> str | None:
         """Return the source's host and path from a copy's name, or None if it is not a copy below this prefix.
@@ -171,6 +176,13 @@ class Mirror:
 
 def _ends(path: str, ends: tuple[str, ...]) -> bool:
     return path.endswith(tuple(f"/{end}" for end in ends))
+
+
+def _is_version_of(copy: ImageReference, source: ImageReference) -> bool:
+    """Return whether `copy`, which has the name of a copy of `source`, can be of its tag or digest."""
+    if source.digest is not None:
+        return copy.digest == source.digest
+    return copy.tag == source.tag
 
 
 def _same_version(copy: ImageReference, source: ImageReference) -> bool:

@@ -32,11 +32,16 @@ class ImageField:
 
 def skip_reason(pod: Json) -> str | None:
     """Return why the whole `pod` is left unchanged (mirror copy of a static pod, or label to opt out), or None."""
-    if _MIRROR_POD in annotations(pod):
+    if is_static(pod):
         return "it is the mirror copy of a static pod"
     labels = pod.get("metadata", {}).get("labels")
     opted_out = isinstance(labels, dict) and labels.get(SKIP_LABEL) == "true"
     return f"its pod has the label {SKIP_LABEL}" if opted_out else None
+
+
+def is_static(pod: Json) -> bool:
+    """Return whether `pod` is the mirror copy of a static pod: the kubelet runs it from a file, not from the API."""
+    return _MIRROR_POD in annotations(pod)
 
 
 def image_fields(pod: Json, subresource: str = "") -> list[ImageField]:
@@ -77,6 +82,11 @@ def original_images(pod: Json) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(image, str) for image in value.values()):
         return {}
     return value
+
+
+def originals_text(originals: Mapping[str, str]) -> str:
+    """Return the annotation's text."""
+    return json.dumps(originals, separators=(",", ":"), sort_keys=True)
 
 
 def annotations(pod: Json) -> Mapping[str, Any]:

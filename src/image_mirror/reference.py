@@ -243,11 +243,13 @@ def no_longer_copied(source: str) -> str | None:
 def destination_named(reference: ImageReference, registry: str, prefix: str) -> Destination:
     """Return the destination of `reference`, which names a source or, in `registry`, the copy itself.
 
+    A copy's name with a tag and a digest is the copy of a tag, to which `image-mirror nudge` has added the digest.
     Raises NoDestinationError.
     """
     if reference.registry != registry:
         return destination_of(reference, registry, prefix)
-    if reference.digest is None:
+    by_tag = reference.tag is not None and not reference.tag.startswith(DIGEST_TAG)
+    if reference.digest is None or by_tag:
         return Destination(registry, reference.repository, reference.tag or "latest", None)
     return Destination(registry, reference.repository, _tag_of_digest(reference), reference.digest)
 

@@ -71,6 +71,7 @@ IMAGES = (
         f"{REGISTRY}/mirror/registry.hub.docker.com/a/b:1",
     ),
     *(f"{REGISTRY}/mirror/docker.io/library/nginx:latest", f"{REGISTRY}/mirror/gcr.io/a@sha256:{_HEX}"),
+    *(f"{REGISTRY}/mirror/gcr.io/a:1@sha256:{_HEX}", f"{REGISTRY}/mirror/docker.io/library/nginx:1.27@sha256:{_HEX}"),
     *("hub.example.com/library/nginx:latest", "mirror.example.com/gcr/a/b", "docker.io/k8s/pause:3.9"),
     *("gcr.io/a:" + "t" * 128, "gcr.io/" + "r" * 255, "gcr.io/" + "r" * 256, "gcr.io/" + "a/" * 200 + "a"),
     *("gcr.io/a:1:2", "gcr.io/a@", "gcr.io//a", "gcr.io./a", "gcr.io/Ä", "nginx\n", "nginx\0"),

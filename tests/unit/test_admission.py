@@ -111,6 +111,30 @@ def test_a_captured_review_is_answered_with_a_patch_that_applies(
     assert rest_of(admitted.pod) == rest_of(before)
 
 
+NUDGED = (
+    f"{REGISTRY}/mirror/ghcr.io/acme/svc:2026.11"
+    "@sha256:81fb16bcb4be908ba19372269610f15003d334641a6beb9d8eaed135bedc4fdf"
+)
+OF_A_NUDGED_POD = {"containers/c0": "ghcr.io/acme/svc:2026.11", "containers/c1": "gcr.io/team/app:1"}
+
+
+def test_the_patch_of_image_mirror_nudge_is_admitted_as_it_is() -> None:
+    admitted = admit(captured("nudge.json"), no_lookup)
+    assert (admitted.patch, admitted.warnings) == ([], [])
+    assert admitted.images == {"containers/c0": NUDGED, "containers/c1": f"{GCR}/team/app:1"}
+    assert admitted.originals == OF_A_NUDGED_POD
+
+
+def test_the_exact_patch_of_a_nudged_pod_that_is_applied_again() -> None:
+    admitted = admit(captured("nudged-pod-applied-again.json"), no_lookup)
+    assert admitted.patch == [
+        {"op": "replace", "path": "/spec/containers/0/image", "value": NUDGED},
+        {"op": "replace", "path": "/spec/containers/1/image", "value": f"{GCR}/team/app:1"},
+    ]
+    assert admitted.originals == OF_A_NUDGED_POD
+    assert admitted.warnings == [restored(image) for image in OF_A_NUDGED_POD.values()]
+
+
 def test_an_image_whose_record_cannot_be_used_stays_as_written_and_the_others_get_their_copies() -> None:
     def records(wanted: Sequence[CopyRequest]) -> Any:
         return {name: None if "nginx" in name.repository else record for name, record in REQUESTED(wanted).items()}

@@ -19,6 +19,7 @@ from image_mirror.rules import parse_rules
 from support.reviews_data import (
     DIGEST,
     FAILED,
+    HEX,
     MIRROR,
     REGISTRY,
     REQUESTED,
@@ -502,6 +503,103 @@ def test_one_image_changes_and_the_others_are_restored() -> None:
     assert admitted.images == {**images_of(live), "containers/a": f"{GCR}/a:2"}
     assert admitted.originals == images_of(source)
     assert admitted.warnings == [copying("gcr.io/a:2"), restored("gcr.io/b:1"), restored("gcr.io/v:1")]
+
+
+# A waiting pod in which `image-mirror nudge` has added the copy's digest to the copy's name.
+
+NUDGED = [
+    pytest.param("gcr.io/x:1", f"{GCR}/x:1@{DIGEST}", id="tag"),
+    pytest.param("nginx", f"{HUB}/nginx:latest@{DIGEST}", id="familiar"),
+    pytest.param(f"gcr.io/x@{DIGEST}", f"{GCR}/x:digest-sha256-{HEX}@{DIGEST}", id="digest"),
+    pytest.param(f"gcr.io/x:1@{DIGEST}", f"{GCR}/x:digest-sha256-{HEX}@{DIGEST}", id="tag-and-digest"),
+]
+
+
+def nudged_pod(source: str, nudged: str, place: str = "containers") -> Json:
+    """Return a pod as it is after the nudge; one of its images is as it was."""
+    live = create(made_pod(**{place: {"a": source}}, volumes={"v": "gcr.io/v:1"}))
+    key = {"init": "initContainers"}.get(place, place)
+    live["spec"][key][0]["image"] = nudged
+    return live
+
+
+@pytest.mark.parametrize("place", ["containers", "init"])
+@pytest.mark.parametrize(("source", "nudged"), NUDGED)
+def test_the_patch_of_a_nudge_is_admitted_as_it_is_and_the_annotation_stays(
+    source: str, nudged: str, place: str
+) -> None:
+    old = create(made_pod(**{place: {"a": source}}, volumes={"v": "gcr.io/v:1"}))
+    admitted = update(nudged_pod(source, nudged, place), old, no_lookup)
+    assert (admitted.patch, admitted.warnings) == ([], [])
+    assert source in (admitted.originals or {}).values()
+
+
+@pytest.mark.parametrize(
+    ("rules", "prefix"),
+    [
+        pytest.param(RULES, "mirror", id="as-it-was"),
+        pytest.param(RULES, "another", id="another-prefix"),
+        pytest.param("", "mirror", id="no-rules"),
+        pytest.param("docker.io=d.io gcr.io=e.io", "mirror", id="rewritten-elsewhere-now"),
+    ],
+)
+@pytest.mark.parametrize("annotated", [True, False], ids=["annotated", "not-annotated"])
+@pytest.mark.parametrize(("source", "nudged"), NUDGED)
+def test_a_nudged_pod_that_is_applied_again_keeps_its_image(
+    source: str, nudged: str, annotated: bool, rules: str, prefix: str
+) -> None:
+    live, manifest = nudged_pod(source, nudged), made_pod({"a": source}, volumes={"v": "gcr.io/v:1"})
+    if not annotated:
+        del live["metadata"]["annotations"]
+    admitted = update(applied(live, manifest), live, no_lookup, mirror_of(rules, prefix))
+    assert admitted.images == images_of(live)
+    assert admitted.originals == (images_of(manifest) if annotated else None)
+    assert admitted.warnings == [restored(source), restored("gcr.io/v:1")]
+    assert not update(admitted.pod, live, no_lookup, mirror_of(rules, prefix)).patch
+
+
+@pytest.mark.parametrize("older", ["mirror/team_a", "older", "mirror/old"])
+@pytest.mark.parametrize("registry", [REGISTRY, "210987654321.dkr.ecr.cn-north-1.amazonaws.com.cn"])
+def test_a_nudged_pod_of_an_earlier_prefix_or_registry_keeps_its_image(registry: str, older: str) -> None:
+    current = f"{registry}/{older}/gcr.io/x:1@{DIGEST}"
+    old = made_pod({"a": current}, annotations=noted({"containers/a": "gcr.io/x:1"}))
+    admitted = update(applied(old, made_pod({"a": "gcr.io/x:1"})), old, no_lookup)
+    assert admitted.images == {"containers/a": current}
+    assert admitted.originals == {"containers/a": "gcr.io/x:1"}
+
+
+def test_another_image_of_a_nudged_pod_is_set_as_for_any_other_pod() -> None:
+    live = nudged_pod("gcr.io/x:1", f"{GCR}/x:1@{DIGEST}")
+    for image, becomes in (
+        ("gcr.io/x:2", f"{GCR}/x:2"),
+        (f"gcr.io/x@{DIGEST}", f"{GCR}/x@{DIGEST}"),
+        ("gcr.io/y:1", f"{GCR}/y:1"),
+    ):
+        admitted = update(applied(live, made_pod({"a": image}, volumes={"v": "gcr.io/v:1"})), live)
+        assert admitted.images == {**images_of(live), "containers/a": becomes}
+        assert admitted.originals == {"containers/a": image, "volumes/v": "gcr.io/v:1"}
+    back = update(applied(live, made_pod({"a": f"{GCR}/x:1"}, volumes={"v": "gcr.io/v:1"})), live, no_lookup)
+    assert back.images["containers/a"] == f"{GCR}/x:1", "its author asks for the tag's newest image"
+    assert back.originals == {"containers/a": "gcr.io/x:1", "volumes/v": "gcr.io/v:1"}
+
+
+@pytest.mark.parametrize(
+    "current",
+    [
+        pytest.param(f"{GCR}/x:2@{DIGEST}", id="another-tag"),
+        pytest.param(f"{GCR}/x@{DIGEST}", id="no-tag"),
+        pytest.param(f"{GCR}/y:1@{DIGEST}", id="another-image"),
+        pytest.param(f"private.example.com/x:1@{DIGEST}", id="no-copy"),
+        pytest.param(f"{REGISTRY}/own/x:1@{DIGEST}", id="own-image-in-ecr"),
+    ],
+)
+@pytest.mark.parametrize("annotated", [True, False], ids=["annotated", "not-annotated"])
+def test_a_tag_and_a_digest_under_another_name_are_not_taken_for_a_copy(current: str, annotated: bool) -> None:
+    """Somebody has set it by hand; the annotation, if there is one, is outdated."""
+    note = noted({"containers/a": "gcr.io/x:1"}) if annotated else None
+    old = made_pod({"a": current}, annotations=note)
+    assert update(applied(old, made_pod({"a": "gcr.io/x:1"})), old).images == {"containers/a": f"{GCR}/x:1"}
+    assert update(old, made_pod({"a": "private.example.com/z:1"}), no_lookup).originals is None
 
 
 # Other webhooks that change the pod between our calls.

@@ -15,6 +15,7 @@ from image_mirror.reference import (
     ImageReference,
     InvalidReferenceError,
     NoDestinationError,
+    destination_named,
     destination_of,
     no_longer_copied,
     parse_reference,
@@ -477,6 +478,19 @@ def test_the_source_of_a_copy_can_be_read_from_its_name(text: str, prefix: str) 
     except NoDestinationError:
         assume(False)
     assert source_of(destination.repo, destination.tag, REGISTRY, prefix) == str(source.pinned)
+
+
+@steady
+@given(well_formed(), prefixes)
+def test_each_name_that_a_pod_can_have_for_a_copy_leads_to_its_record(text: str, prefix: str) -> None:
+    try:
+        destination = destination_of(parse_reference(text), REGISTRY, prefix)
+    except NoDestinationError:
+        assume(False)
+    nudged = f"{destination.by_tag}@{destination.digest or DIGEST}"
+    for name in (text, str(destination), destination.by_tag, nudged):
+        found = destination_named(parse_reference(name), REGISTRY, prefix)
+        assert (found.repo, found.tag) == (destination.repo, destination.tag)
 
 
 @pytest.mark.parametrize(

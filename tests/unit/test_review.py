@@ -175,8 +175,8 @@ def test_what_an_api_server_sends_is_read(name: str, encoded: bool) -> None:
     assert review.old_object == (sent["request"]["oldObject"] or {})
 
 
-def test_there_are_six_captured_reviews() -> None:
-    assert len(CAPTURED) == 6
+def test_there_are_eight_captured_reviews() -> None:
+    assert len(CAPTURED) == 8
 
 
 @pytest.mark.parametrize(

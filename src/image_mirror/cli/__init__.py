@@ -28,6 +28,7 @@ _COMMANDS = {
     "preview": ("commands.preview", "Show what the images in manifests become."),
     "warm": ("commands.warm", "Copy images before anyone deploys them."),
     "pods": ("commands.pods", "Show which pods cannot pull, why, and what to do."),
+    "nudge": ("commands.nudge", "Let pods pull at once what is in ECR now."),
     "status": ("commands.status", "Show all copies and their states."),
     "retry": ("commands.retry", "Request failed, waiting and lost copies again, now."),
     "forget": ("commands.forget", "Remove records, so that images are copied again."),

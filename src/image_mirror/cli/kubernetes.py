@@ -1,11 +1,13 @@
-"""A Kubernetes cluster, read with the operator's kubectl, which supports every way to log in to a cluster."""
+"""A Kubernetes cluster, reached with the operator's kubectl, which supports every way to log in to a cluster."""
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from image_mirror.cli import requests_log
@@ -15,6 +17,26 @@ from image_mirror.review import Json
 
 _TIMEOUT = "30s"  # of one request; a long list comes in chunks of 500
 _WITHIN = 300  # seconds for all of them, and for a plugin that logs in
+_MANAGER = "image-mirror"  # of the fields that a patch changes, in the pod's metadata.managedFields
+# kubectl's words for a refusal by RBAC. Admission refuses with "Forbidden" too, in other words.
+_NO_RIGHT = re.compile(r'cannot (\w+) resource "(\w+)"')
+
+
+class Refusal(StrEnum):
+    """Why the API server has not patched a pod."""
+
+    CONFLICT = "conflict"
+    GONE = "gone"
+    NO_RIGHT = "no right"
+    OTHER = "other"
+
+
+class RefusedError(Exception):
+    """The API server has not patched a pod. The message says why, for people."""
+
+    def __init__(self, refusal: Refusal, cause: str) -> None:
+        super().__init__(cause)
+        self.refusal = refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +84,17 @@ class Cluster:
         warnings = [line.removeprefix("Warning: ") for line in said.splitlines() if line.startswith("Warning: ")]
         return answer, [printable(line) for line in warnings]
 
+    def patch_pod(self, namespace: str, name: str, patch: Json) -> None:
+        """Patch a pod by a strategic merge. Raises RefusedError; NoAnswerError if the cluster gives no answer."""
+        form = ("--output=json", "--type=strategic", f"--patch={json.dumps(patch)}", f"--field-manager={_MANAGER}")
+        try:
+            self._run("patch", form, ("pod", name, f"--namespace={namespace}"))
+        except NoAnswerError as error:
+            refused = _refusal(error.cause, namespace)
+            if refused is None:
+                raise
+            raise refused from error
+
     def _run(self, verb: str, form: Sequence[str], what: Sequence[str], stdin: str = "") -> tuple[Json, str]:
         """Return kubectl's answer, and what it says beside it. Raises NoAnswerError."""
         kubectl = shutil.which("kubectl")
@@ -91,3 +124,18 @@ class Cluster:
         living = "--field-selector=status.phase!=Succeeded,status.phase!=Failed"
         pods: list[Json] = self.get("pods", "--all-namespaces", living)["items"]
         return pods
+
+
+def _refusal(said: str, namespace: str) -> RefusedError | None:
+    """Return what kubectl's last line says of a patch; None if the API server has not answered."""
+    if right := _NO_RIGHT.search(said):
+        cause = f"the right `{right[1]} {right[2]}` is missing in the namespace {namespace}"
+        return RefusedError(Refusal.NO_RIGHT, cause)
+    if "(Conflict)" in said:
+        return RefusedError(Refusal.CONFLICT, "somebody else keeps changing the pod")
+    if "(NotFound)" in said:
+        return RefusedError(Refusal.GONE, "the pod is gone")
+    _, marker, words = said.partition("Error from server")
+    if marker or " is invalid: " in said:
+        return RefusedError(Refusal.OTHER, words.strip(" :") or said)
+    return None

@@ -23,6 +23,8 @@ RECREATE = "recreate the pod (kubectl rollout restart)"
 """Stands in `Cause.do` for all pods of a cause; for one pod, its owner says the command."""
 SWAP_WHEN = "SwapWhen"
 """The stack's parameter, where it has chosen `Facts.swap_when`."""
+NUDGE = "image-mirror nudge"
+"""Begins the command in `Cause.do` that patches pods; for one pod, its name follows."""
 IMAGE = "IMAGE"
 """Stands in `Cause.do` for the image, whose name is in the same row; `Cause.remedy` fills it in."""
 
@@ -73,7 +75,8 @@ class Facts:
     `namespace_known` says whether the namespace's labels and the configuration could be read; `rules_known` the same of
     the stack's rules, and `record_known` of the records. `held` is None if ECR was not asked or did not answer.
     `swap_when` is the value that holds for new pods like this one, and `chosen_by` what has chosen it.
-    `too_many` says that the pod needs more copies than one pod may request.
+    `too_many` says that the pod needs more copies than one pod may request. `nudge` has the options with which
+    `image-mirror nudge` can change the image, each after a space; None if it cannot.
     """
 
     image: str
@@ -95,6 +98,7 @@ class Facts:
     swap_when: SwapWhen = "always"
     chosen_by: str = SWAP_WHEN
     too_many: bool = False
+    nudge: str | None = None
     now: int = 0
 
 
@@ -194,7 +198,8 @@ def _there(facts: Facts, why: str) -> Cause:
             return Cause(Code.TIMEOUT, f"{why}; the node's connection to ECR times out", do, tries=True)
         case Said.NO_HOST:
             return Cause(Code.TIMEOUT, f"{why}; the node does not find ECR's host", "check the node's DNS", tries=True)
-    return Cause(Code.COPIED, why, "wait", tries=True)
+    do = "wait" if facts.held is None or facts.nudge is None else f"wait, or {NUDGE}{facts.nudge}"
+    return Cause(Code.COPIED, why, do, tries=True)
 
 
 def _under_way(record: Record, now: int) -> Cause:
@@ -226,28 +231,41 @@ def _of_a_source(facts: Facts) -> Cause:
     if facts.image != facts.source or explained.copy is None:
         return _not_copied(facts, kubelet)
     if record is not None and record.status is Status.FAILED and record.updated_at <= facts.made_at:
-        do = f"{_do_about(record, ended=True)}, then {RECREATE}"
+        do = f"{_do_about(record, ended=True)}, then {_swap(facts)}"
         return Cause(Code.FAILED_BEFORE, f"its copy had failed when the pod was made: {_code(record)}", do)
     if facts.configured_at > facts.made_at > 0:
-        return Cause(Code.OLDER_THAN_WEBHOOK, "made before the webhook's configuration", RECREATE)
+        return Cause(Code.OLDER_THAN_WEBHOOK, "made before the webhook's configuration", _swap_with_copy(facts))
     if facts.swap_when == "copied" and record is not None:
-        do = f"when it is there, {RECREATE}" if record.digest is None else RECREATE
+        do = f"when it is there, {_swap(facts)}" if record.digest is None else _swap(facts)
         chosen = "SwapWhen=copied" if facts.chosen_by == SWAP_WHEN else f"copied by {facts.chosen_by}"
         return Cause(Code.COPIED_LATER, f"{chosen}, and the copy was not there when the pod was made", do)
     if facts.swap_when == "paused":
         why = f"paused by {facts.chosen_by}: no copy is requested"
         if record is not None and record.digest is not None:
-            return Cause(Code.PAUSED, f"{why}, and it was not there when the pod was made", RECREATE)
-        return Cause(Code.PAUSED, why, f"image-mirror warm --cluster, or end the pause; then {RECREATE}")
+            return Cause(Code.PAUSED, f"{why}, and it was not there when the pod was made", _swap(facts))
+        return Cause(Code.PAUSED, why, f"image-mirror warm --cluster, or end the pause; then {_swap(facts)}")
     if facts.too_many:
-        do = f"image-mirror warm --cluster, then {RECREATE}; or raise MaxNewImages"
+        do = f"image-mirror warm --cluster, then {_swap(facts)}; or raise MaxNewImages"
         return Cause(Code.TOO_MANY, "probably one image too many for its pod (MaxNewImages)", do)
     why = "probably made while the webhook did not answer"
     if not facts.namespace_known:
         why += ", or opted out by its namespace"
     if not facts.rules_known:
         why += "; by the default rules"
-    return Cause(Code.MISSED, why, RECREATE)
+    return Cause(Code.MISSED, why, _swap_with_copy(facts))
+
+
+def _swap(facts: Facts) -> str:
+    """Return how a pod that names a source gets its copy, once that is in ECR. A pod that runs must be recreated."""
+    known = facts.namespace_known and facts.record_known and facts.reason
+    return f"{NUDGE} --missed{facts.nudge}" if known and facts.nudge is not None else RECREATE
+
+
+def _swap_with_copy(facts: Facts) -> str:
+    """Return the same; if the copy is not there, it is requested first."""
+    there = facts.record is not None and facts.record.digest is not None
+    do = _swap(facts)
+    return do if there or do == RECREATE else f"image-mirror warm --cluster, then {do}"
 
 
 def _not_copied(facts: Facts, kubelet: str) -> Cause:

@@ -16,6 +16,7 @@ from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.live_webhook import Labels, label_values, not_sent, our_webhooks, route_of
 from image_mirror.cli.plan import explain, pods_as_written
 from image_mirror.cli.pod_causes import SWAP_WHEN, Cause, Facts, classify
+from image_mirror.cli.pod_objects import cannot_be_patched, names_tag_and, runs_once
 from image_mirror.cli.stacks import Stack, china_stack, mirror_of, records_of
 from image_mirror.decisions import Mirror
 from image_mirror.messages import printable
@@ -83,6 +84,9 @@ class CopiesView:
     """What the account in China says. `stack` is None if it may not be read, and `records` and `held` too.
 
     Then `mirror` has the default rules, and where copies go as the pods' annotations show it.
+
+    `required` is for a command that changes pods: ECR is asked about each copy, also if no record says that it is
+    there, and an error of AWS is raised.
     """
 
     mirror: Mirror
@@ -90,6 +94,7 @@ class CopiesView:
     swap_when: SwapWhen = "always"
     records: Mapping[Key, Record] | None = None
     held: Mapping[str, Held] = field(default_factory=dict)
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +166,22 @@ def view_cluster(cluster: Cluster, pods: Sequence[Json], notes: Notes, *, events
     )
     view.configurations = None if answer is None else answer["items"]
     if events:
-        scope = ["--all-namespaces"] if len(names) > 1 else [f"--namespace={name}" for name in names]
-        of_pods = "--field-selector=involvedObject.kind=Pod"
-        answer = notes.answer("the kubelet's events are not known", lambda: cluster.get("events", of_pods, *scope))
-        if answer is not None:
-            by_pod: dict[str, list[Json]] = {}
-            for event in answer["items"]:
-                by_pod.setdefault(event["involvedObject"].get("uid", ""), []).append(event)
-            view.events = by_pod
+        view.events = view_events(cluster, pods, notes).events
+    return view
+
+
+def view_events(cluster: Cluster, pods: Sequence[Json], notes: Notes) -> ClusterView:
+    """Read only the pods' events, which have an older kubelet's words."""
+    view = ClusterView(pods)
+    names = {pod["metadata"]["namespace"] for pod in pods}
+    scope = ["--all-namespaces"] if len(names) > 1 else [f"--namespace={name}" for name in names]
+    of_pods = "--field-selector=involvedObject.kind=Pod"
+    answer = notes.answer("the kubelet's events are not known", lambda: cluster.get("events", of_pods, *scope))
+    if answer is not None:
+        by_pod: dict[str, list[Json]] = {}
+        for event in answer["items"]:
+            by_pod.setdefault(event["involvedObject"].get("uid", ""), []).append(event)
+        view.events = by_pod
     return view
 
 
@@ -177,10 +190,15 @@ def view_copies(account: Account, stack_name: str | None, pods: Iterable[Json], 
     unseen = "AWS was not asked, so records and ECR are not known, and the default rules decide"
 
     def ask() -> CopiesView:
-        stack = china_stack(account, stack_name)
-        return CopiesView(mirror_of(stack), stack, cast("SwapWhen", stack.parameters.get("SwapWhen", "always")))
+        return copies_of(china_stack(account, stack_name))
 
     return notes.answer(unseen, ask, remedied=True) or CopiesView(guessed_mirror(pods))
+
+
+def copies_of(stack: Stack, *, required: bool = False) -> CopiesView:
+    """Return what the stack itself says; the records come later."""
+    swap_when = cast("SwapWhen", stack.parameters.get("SwapWhen", "always"))
+    return CopiesView(mirror_of(stack), stack, swap_when, required=required)
 
 
 def guessed_mirror(pods: Iterable[Json]) -> Mirror:
@@ -273,18 +291,21 @@ def _read_copies(copies: CopiesView, named: Sequence[CopyNamed], notes: Notes) -
         return
     keys = [(each.destination.repo, each.destination.tag) for each in named]
 
-    copies.records = notes.answer("the records are not known", lambda: records_of(stack).get_all(keys))
+    def records() -> Mapping[Key, Record]:
+        return records_of(stack).get_all(keys)
+
+    copies.records = records() if copies.required else notes.answer("the records are not known", records)
     asked: dict[str, Record] = {}
     for each in named:
         key = each.destination.repo, each.destination.tag
         record = (copies.records or {}).get(key)
-        if each.is_copy and (record is None or record.digest is not None):
+        if copies.required or (each.is_copy and (record is None or record.digest is not None)):
             asked[each.destination.by_tag] = record or Record(repo=key[0], tag=key[1], source=each.source)
 
     def held() -> Mapping[str, Held]:
         return look_up(stack.account.client("ecr"), copies.mirror, asked.values()) if asked else {}
 
-    copies.held = notes.answer("what ECR holds is not known", held) or {}
+    copies.held = held() if copies.required else notes.answer("what ECR holds is not known", held) or {}
 
 
 def _found(
@@ -307,6 +328,7 @@ def _found(
     opted_out, unsent, configured_at, webhook = _webhook_sees(pod, cluster, labels, copies)
     swap_when, chosen_by = _swap_when(pod, webhook, copies)
     destination = named.destination if named else None
+    held = copies.held.get(destination.by_tag) if destination else None
     facts = Facts(
         image=each.image,
         source=source,
@@ -323,13 +345,24 @@ def _found(
         rules_known=copies.stack is not None,
         record=(copies.records or {}).get((destination.repo, destination.tag)) if destination else None,
         record_known=copies.records is not None,
-        held=copies.held.get(destination.by_tag) if destination else None,
+        held=held,
         too_many=not is_copy and _copied_count(pod, mirror) > _most_new(copies.stack),
         swap_when=swap_when,
         chosen_by=chosen_by,
+        nudge=_nudge(pod, each, held.digest if held and is_copy else None),
         now=now,
     )
     return Found(pod, each, facts, classify(facts), destination, wait, done)
+
+
+def _nudge(pod: Json, each: ImageField, digest: str | None) -> str | None:
+    """Return the options with which `image-mirror nudge` can change this image, None if it cannot.
+
+    `digest` is what ECR holds under the name of the copy that the pod names.
+    """
+    if cannot_be_patched(pod, each) or (digest is not None and names_tag_and(digest, each.image)):
+        return None
+    return " --jobs" if runs_once(pod) else ""
 
 
 def _copied_count(pod: Json, mirror: Mirror) -> int:

@@ -127,7 +127,7 @@ def control_plane(folder: Path) -> Iterator[Cluster]:
             *("--etcd-servers", client, "--cert-dir", folder / "certificates", "--token-auth-file", tokens),
             *("--secure-port", str(secure), "--bind-address", "127.0.0.1"),
             *("--service-account-issuer", "https://localhost", "--service-account-signing-key-file", key),
-            *("--service-account-key-file", key, "--authorization-mode", "AlwaysAllow"),
+            *("--service-account-key-file", key, "--authorization-mode", "RBAC"),
             *("--disable-admission-plugins", "ServiceAccount", "--service-cluster-ip-range", "10.0.0.0/24"),
             *("--audit-policy-file", policy, "--audit-log-path", audit_log),
             *("--shutdown-delay-duration", "0s", "--shutdown-send-retry-after=false"),

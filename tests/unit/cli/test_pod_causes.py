@@ -26,6 +26,7 @@ HELD = Held(InECR.HELD, DIGEST)
 GONE = Held(InECR.GONE, lost=True)
 RETRY = f"image-mirror retry {SOURCE}"
 RECREATE = "recreate the pod (kubectl rollout restart)"
+NUDGE = "image-mirror nudge --missed"
 
 
 def kept(status: Status = Status.REQUESTED, **changes: Any) -> Record:
@@ -133,6 +134,27 @@ ROWS: list[Any] = [
     ),
     pytest.param(
         of_copy(record=kept(Status.COPIED), held=HELD), Code.COPIED, "the copy is there", "wait", id="kubelet-waits"
+    ),
+    pytest.param(
+        of_copy(record=kept(Status.COPIED), held=HELD, nudge=""),
+        Code.COPIED,
+        "the copy is there",
+        "wait, or image-mirror nudge",
+        id="kubelet-waits-and-the-pod-can-be-patched",
+    ),
+    pytest.param(
+        of_copy(record=kept(Status.COPIED), held=HELD, nudge=" --jobs"),
+        Code.COPIED,
+        "the copy is there",
+        "wait, or image-mirror nudge --jobs",
+        id="kubelet-waits-with-a-pod-of-a-job",
+    ),
+    pytest.param(
+        of_copy(record=kept(Status.COPIED), nudge=""),
+        Code.COPIED,
+        "copied, says its record; ECR was not asked",
+        "wait",
+        id="ecr-is-not-known-and-the-pod-can-be-patched",
     ),
     pytest.param(
         of_copy(record=kept(Status.REQUESTED, digest=DIGEST), held=HELD),
@@ -367,7 +389,70 @@ ROWS: list[Any] = [
         id="missed",
     ),
     pytest.param(
-        of_source(namespace_known=False, rules_known=False, record_known=False),
+        of_source(configured_at=NOW - DAY, record=kept(Status.COPIED), nudge=""),
+        Code.MISSED,
+        "probably made while the webhook did not answer",
+        NUDGE,
+        id="missed-and-the-copy-is-there",
+    ),
+    pytest.param(
+        of_source(nudge=" --jobs"),
+        Code.MISSED,
+        "probably made while the webhook did not answer",
+        f"image-mirror warm --cluster, then {NUDGE} --jobs",
+        id="missed-by-a-pod-of-a-job",
+    ),
+    pytest.param(
+        of_source(reason="", said=Said.NOTHING, record=kept(Status.COPIED), nudge=""),
+        Code.MISSED,
+        "probably made while the webhook did not answer",
+        RECREATE,
+        id="missed-and-it-runs",
+    ),
+    pytest.param(
+        of_source(namespace_known=False, record=kept(Status.COPIED), nudge=""),
+        Code.MISSED,
+        "probably made while the webhook did not answer, or opted out by its namespace",
+        RECREATE,
+        id="missed-or-opted-out",
+    ),
+    pytest.param(
+        of_source(record_known=False, nudge=""),
+        Code.MISSED,
+        "probably made while the webhook did not answer",
+        RECREATE,
+        id="missed-without-aws",
+    ),
+    pytest.param(
+        of_source(configured_at=NOW, record=kept(Status.COPIED), nudge=""),
+        Code.OLDER_THAN_WEBHOOK,
+        "made before the webhook's configuration",
+        NUDGE,
+        id="older-than-the-webhook-and-the-copy-is-there",
+    ),
+    pytest.param(
+        of_source(record=kept(Status.FAILED, updated_at=NOW - 2 * HOUR), nudge=""),
+        Code.FAILED_BEFORE,
+        "its copy had failed when the pod was made: NOT_FOUND",
+        f"correct the name in the manifest; if it is right now, {RETRY}, then {NUDGE}",
+        id="failed-when-the-pod-was-made-which-waits",
+    ),
+    pytest.param(
+        of_source(swap_when="copied", record=kept(Status.COPYING), nudge=""),
+        Code.COPIED_LATER,
+        "SwapWhen=copied, and the copy was not there when the pod was made",
+        f"when it is there, {NUDGE}",
+        id="SwapWhen-copied-and-the-pod-waits",
+    ),
+    pytest.param(
+        of_source(too_many=True, nudge=""),
+        Code.TOO_MANY,
+        "probably one image too many for its pod (MaxNewImages)",
+        f"image-mirror warm --cluster, then {NUDGE}; or raise MaxNewImages",
+        id="more-images-than-a-pod-may-request-and-it-waits",
+    ),
+    pytest.param(
+        of_source(namespace_known=False, rules_known=False, record_known=False, nudge=""),
         Code.MISSED,
         "probably made while the webhook did not answer, or opted out by its namespace; by the default rules",
         RECREATE,

@@ -16,9 +16,11 @@ from image_mirror.cli.errors import ExitCode, NoAnswerError
 from image_mirror.cli.held_copies import Held, look_up
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.manifests import Manifests, read_manifests, report
+from image_mirror.cli.nudging import Nudged, Wish, as_lines, nudge_pods
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfig, KubeContext, Recursive, StackName, is_given
 from image_mirror.cli.output import Output, OutputOption, current_time, say, show
 from image_mirror.cli.plan import ImagesToCopy, images_to_copy, pods_as_written
+from image_mirror.cli.pod_reading import Where
 from image_mirror.cli.stacks import Stack, china_stack, mirror_of, records_of
 from image_mirror.cli.terminal import each
 from image_mirror.cli.waiting import LONGEST_WAIT, CopyRecords, wait_for
@@ -47,6 +49,9 @@ def warm(
     cluster: Annotated[bool, typer.Option("--cluster", help="Copy the images that a cluster runs now.")] = False,
     kubeconfig: Kubeconfig = None,
     context: KubeContext = None,
+    nudge: Annotated[
+        bool, typer.Option("--nudge", help="Then let the pods that wait for these copies pull at once.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be copied; change nothing.")] = False,
     timeout: Annotated[
         int, typer.Option(metavar="MINUTES", min=1, help="Stop waiting after this time; the copies continue.")
@@ -68,6 +73,9 @@ def warm(
     cluster with kubectl; --kubeconfig and --context choose another cluster. If the source refuses an image, it is tried
     five times in an hour and a half. Ctrl-C and --timeout only stop the waiting; the copies continue.
 
+    --nudge patches the pods of all namespaces that wait for these copies, when the copies are there, as image-mirror
+    nudge does. Pods that run once are left. What was done is printed on standard error.
+
     The last line counts the images. A dry run also names the cluster and the stack that were asked. --output wide adds
     the copies' names in ECR.
 
@@ -82,11 +90,13 @@ def warm(
       reason     of the latest failure or delay, or null
       waited     seconds
 
-    Exits with 1 if a copy has failed or is not ready in time; with 2 if a manifest or an option is wrong: the images of
-    the other manifests are copied nevertheless.
+    Exits with 1 if a copy has failed or is not ready in time, or if --nudge has left a pod that waits; with 2 if a
+    manifest or an option is wrong: the images of the other manifests are copied nevertheless.
     """
     china = Account("china", china_profile, china_region)
-    by_cluster = cluster or is_given(ctx, "kubeconfig") or is_given(ctx, "context")
+    # With --nudge and manifests or images, the other two say in which cluster the pods wait.
+    named = is_given(ctx, "kubeconfig") or is_given(ctx, "context")
+    by_cluster = cluster or (named and not (nudge and (files or images)))
     if by_cluster and files:
         raise typer.BadParameter("give either manifests (- for standard input) or --cluster")
     if not (by_cluster or files or images):
@@ -115,12 +125,19 @@ def warm(
         existing = request_lost(records, request_copies(records, found), look)
         copies = _wait(found, records, existing, timeout)
         _print(copies, found, output, WORDS)
+    nudged = Nudged()
+    if nudge and found.copies:
+        wish = Wish(where=Where(None), only=found.copies.keys(), dry_run=dry_run)
+        nudged = nudge_pods(Cluster(kubeconfig, context), stack, wish)
+        for line in as_lines(nudged):
+            say(line)
+        nudged.require_right()
     if manifests.problems:
         count = len({(problem.file, problem.document) for problem in manifests.problems})
         what = "1 document or file" if count == 1 else f"{count} documents or files"
         say(f"Error: {what} could not be read, as said above; the images of the others were read")
         raise typer.Exit(ExitCode.WRONG_INPUT)
-    if not dry_run and not all(copy.is_copied for copy in copies):
+    if not dry_run and not (nudged.is_well and all(copy.is_copied for copy in copies)):
         raise typer.Exit(ExitCode.NOT_WELL)
 
 

@@ -3,8 +3,7 @@
 import json
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from types import SimpleNamespace
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -12,11 +11,8 @@ import yaml
 
 from image_mirror.cli.commands.pods import groups, one, watch
 from image_mirror.cli.commands.pods.groups import Group
-from image_mirror.cli.errors import NoAnswerError
-from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.pod_causes import Code
 from image_mirror.cli.webhook_manifest import Choices, shipped_configuration
-from image_mirror.pod_images import ORIGINALS
 from image_mirror.record import MINUTE, Status
 from image_mirror.swap_when import LABEL
 from support.clock import NOON
@@ -24,89 +20,12 @@ from support.cloud import REGISTRY
 from support.ecr_registry import Registry
 from support.operators import URL, Operated, Reply
 from support.recorded import DIGEST, record, run, write
+from support.waiting_pods import COPIES, NOT_FOUND, World, at, copied, pod, running
 
 pytestmark = pytest.mark.usefixtures("noon", "operated")
 
-COPIES = f"{REGISTRY}/mirror"
 NGINX, SVC, REDIS = "docker.io/library/nginx:9.99", "ghcr.io/acme/svc:2026.11", "docker.io/library/redis:7.2"
-NOT_FOUND = 'Back-off pulling image "{0}": ErrImagePull: {0}: not found'
 Json = dict[str, Any]
-
-
-def at(minutes: float) -> str:
-    """Return a time before noon, as the API server writes it."""
-    return datetime.fromtimestamp(NOON / 1000 - minutes * 60, UTC).isoformat().replace("+00:00", "Z")
-
-
-def pod(name: str, image: str, original: str | None = None, **changes: Any) -> Json:
-    """Return a pod whose only container waits for `image`; the webhook has put it in place of `original`."""
-    named = {"name": name, "namespace": "shop", "uid": f"uid-{name}", "creationTimestamp": at(30), "labels": {}}
-    noted = {"annotations": {ORIGINALS: json.dumps({"containers/app": original})}} if original else {}
-    waiting = {"reason": "ImagePullBackOff", "message": NOT_FOUND.format(image)}
-    made: Json = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": named | noted | changes.pop("metadata", {}),
-        "spec": {"containers": [{"name": "app", "image": image, "imagePullPolicy": "IfNotPresent"}], "nodeName": "n1"},
-        "status": {"phase": "Pending", "containerStatuses": [{"name": "app", "state": {"waiting": waiting}}]},
-    }
-    return made | changes
-
-
-def copied(name: str, source: str) -> Json:
-    return pod(name, f"{COPIES}/{source}", source)
-
-
-def running(made: Json) -> Json:
-    state = {"running": {"startedAt": at(20)}}
-    return made | {"status": {"phase": "Running", "containerStatuses": [{"name": "app", "state": state}]}}
-
-
-class World(SimpleNamespace):
-    """What kubectl answers: pods, namespaces, configurations and events; and what it was asked."""
-
-    pods: list[Json]
-    namespaces: list[Json]
-    configurations: list[Json]
-    events: list[Json]
-    refused: set[str]
-    asked: list[tuple[str, ...]]
-
-    def get(self, *what: str) -> Json:
-        self.asked.append(what)
-        kind = what[0]
-        if kind in self.refused:
-            raise NoAnswerError(f"the cluster: {kind} is forbidden", "run kubectl")
-        if kind == "pod":
-            return next(each for each in self.pods if each["metadata"]["name"] == what[1])
-        if kind == "pods":
-            phases = ("Pending",) if "--field-selector=status.phase=Pending" in what else ("Pending", "Running")
-            return {"items": [each for each in self.pods if each["status"]["phase"] in phases]}
-        named = {"namespaces": self.namespaces, "mutatingwebhookconfigurations": self.configurations}
-        return {"items": named.get(kind, self.events)}
-
-    def dry_run(self, new: Json) -> tuple[Json, list[str]]:
-        if "dry-run" in self.refused:
-            raise NoAnswerError("the cluster: pods is forbidden")
-        self.asked.append(("dry-run", json.dumps(new)))
-        return new | {"spec": {"containers": [{"name": "app", "image": "changed"}]}}, ["it is being copied"]
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    configuration = shipped_configuration(URL)
-    configuration["metadata"]["creationTimestamp"] = at(100_000)
-    made = World(
-        pods=[],
-        namespaces=[{"metadata": {"name": "shop", "labels": {}}}],
-        configurations=[configuration],
-        events=[],
-        refused=set(),
-        asked=[],
-    )
-    monkeypatch.setattr(Cluster, "get", lambda _, *what: made.get(*what))
-    monkeypatch.setattr(Cluster, "dry_run", lambda _, new: made.dry_run(new))
-    return made
 
 
 @pytest.fixture
@@ -155,13 +74,13 @@ def test_pods_are_grouped_by_image_and_cause_the_most_first(night: World) -> Non
             f"requested, 2 of 5 attempts refused: NOT_FOUND, next try {soon}",
             "correct the name in the manifest",
         ],
-        ["4", SVC, "the copy is there; the kubelet tries within 5 minutes", "wait"],
+        ["4", SVC, "the copy is there; the kubelet tries within 5 minutes", "wait, or image-mirror nudge"],
         ["2", REDIS, f"delayed 3 times: RATE_LIMITED, next try {later}", "wait, or set RegistryAuthSecretArn"],
         [
             "1",
             "gcr.io/lost/app:1",
             "probably made while the webhook did not answer",
-            "recreate the pod (kubectl rollout restart)",
+            "image-mirror warm --cluster, then image-mirror nudge --missed",
         ],
         ["1", "gcr.io/off/app:1", "opted out by the pod's label; its registry does not have it", "-"],
     ]
@@ -176,7 +95,7 @@ def test_json_names_the_pods_and_what_the_kubelet_says(night: World) -> None:
         "image": SVC,
         "cause": "copied",
         "why": "the copy is there; the kubelet tries within 5 minutes",
-        "do": "wait",
+        "do": "wait, or image-mirror nudge",
         "copy": f"{COPIES}/{SVC}",
         # The try after the first, which was a minute ago, would be over.
         "next_try": at(-5),
@@ -371,10 +290,18 @@ def test_missed_are_the_pods_that_name_a_source_which_a_rule_copies(world: World
             | {"spec": {"containers": [{"name": "app", "image": "gcr.io/n:1", "imagePullPolicy": "Never"}]}}
         ),
     ]
-    assert [(group["image"], group["cause"], group["count"]) for group in listed("--missed")] == [
-        ("gcr.io/a:1", "missed", 2),
-        ("gcr.io/failed:1", "failed-before", 1),
-        ("gcr.io/old:1", "older-than-webhook", 1),
+    recreate, nudge = "recreate the pod (kubectl rollout restart)", "image-mirror nudge --missed"
+    assert [(group["image"], group["cause"], group["count"], group["do"]) for group in listed("--missed")] == [
+        ("gcr.io/a:1", "missed", 1, recreate),
+        ("gcr.io/a:1", "missed", 1, f"image-mirror warm --cluster, then {nudge}"),
+        (
+            "gcr.io/failed:1",
+            "failed-before",
+            1,
+            "correct the name in the manifest; if it is right now, image-mirror retry gcr.io/failed:1, then "
+            + recreate,
+        ),
+        ("gcr.io/old:1", "older-than-webhook", 1, recreate),
     ]
     world.namespaces[0]["metadata"]["labels"] = {"image-mirror/skip": "true"}
     assert listed("--missed") == []
@@ -443,6 +370,10 @@ def test_a_pod_of_very_many_images_may_have_too_many(world: World) -> None:
         pytest.param(
             f"{COPIES}/gcr.io/a@{DIGEST}", f"gcr.io/a@{DIGEST}", "no-record", f"gcr.io/a@{DIGEST}", id="digest"
         ),
+        pytest.param(f"{COPIES}/gcr.io/a:1@{DIGEST}", "gcr.io/a:1", "no-record", "gcr.io/a:1", id="a-nudged-pod"),
+        pytest.param(
+            f"{COPIES}/gcr.io/a:1@{DIGEST}", None, "no-record", "gcr.io/a:1", id="a-nudged-pod-without-annotation"
+        ),
         pytest.param("gcr.io/a:$TAG", None, "no-rule", "gcr.io/a:$TAG", id="no-name-at-all"),
     ],
 )
@@ -452,6 +383,22 @@ def test_it_is_known_whether_a_pod_names_a_copy_or_a_source(
     world.pods = [pod("p", image, original)]
     [row] = listed()
     assert (row["cause"], row["image"]) == (cause, shown)
+
+
+@pytest.mark.parametrize(
+    ("image", "spec", "do"),
+    [
+        pytest.param(SVC, {}, "wait, or image-mirror nudge", id="a-container"),
+        pytest.param(SVC, {"restartPolicy": "Never"}, "wait, or image-mirror nudge --jobs", id="a-pod-that-runs-once"),
+        pytest.param(f"{SVC}@{DIGEST}", {}, "wait", id="nudged-already"),
+        pytest.param(f"{SVC}@sha256:{'b' * 64}", {}, "wait, or image-mirror nudge", id="nudged-to-an-older-digest"),
+    ],
+)
+def test_nudge_is_named_where_it_helps(night: World, image: str, spec: Json, do: str) -> None:
+    made = pod("svc-1", f"{COPIES}/{image}", SVC)
+    made["spec"] |= spec
+    night.pods = [made]
+    assert [(row["cause"], row["do"]) for row in listed()] == [("copied", do)]
 
 
 def test_one_webhook_of_several_that_is_asked_is_enough(world: World) -> None:
@@ -701,7 +648,7 @@ def test_one_pod_is_shown_in_full(
         "tried 4 tries, the last",
         "why the copy is there",
         "next the kubelet tries within a minute",
-        "do wait",
+        "do wait, or image-mirror nudge -n shop svc-1",
     ):
         assert words in text, text
 
@@ -745,29 +692,3 @@ def test_one_pod_without_the_right_to_create_pods_or_to_read_aws_is_shown_as_far
         "AWS was not asked, so records and ECR are not known, and the default rules decide",
         "what the webhook does now with such a pod is not known",
     ]
-
-
-@pytest.mark.parametrize(
-    ("owner", "labels", "command"),
-    [
-        pytest.param(
-            {"kind": "ReplicaSet", "name": "web-5d9c"},
-            {"pod-template-hash": "5d9c"},
-            "kubectl rollout restart deployment/web -n shop",
-            id="deployment",
-        ),
-        pytest.param(
-            {"kind": "ReplicaSet", "name": "web"}, {}, "delete and create the ReplicaSet again", id="bare-set"
-        ),
-        pytest.param(
-            {"kind": "StatefulSet", "name": "db"}, {}, "kubectl rollout restart statefulset/db -n shop", id="set"
-        ),
-        pytest.param({"kind": "Job", "name": "j"}, {}, "delete and create the Job again", id="job"),
-        pytest.param(None, {}, "delete and create the pod again", id="bare-pod"),
-    ],
-)
-def test_the_command_that_recreates_a_pod_is_that_of_its_owner(
-    owner: Json | None, labels: dict[str, str], command: str
-) -> None:
-    owners = [owner | {"controller": True}] if owner else []
-    assert one.restart({"metadata": {"namespace": "shop", "labels": labels, "ownerReferences": owners}}) == command

@@ -260,6 +260,8 @@ def with_spec(spec: Json, status: Json | None = None) -> list[Json]:
             True,
             id="by-what-docker-started",
         ),
+        pytest.param(pods(f"{COPIES}/gcr.io/old:1@sha256:{'e' * 64}"), True, id="by-tag-beside-another-digest"),
+        pytest.param(pods(f"{COPIES}/gcr.io/old:2@DIGEST"), True, id="by-digest-beside-another-tag"),
         pytest.param(pods(f"{COPIES}/gcr.io/old:2", "gcr.io/old", "gcr.io/older:1"), False, id="another-tag"),
         pytest.param(pods(f"{COPIES}/gcr.io/other@DIGEST"), False, id="the-digest-of-another-repository"),
         pytest.param(pods("__IMAGE__", "auto", "[::1]/x"), False, id="no-image-names"),

@@ -484,6 +484,12 @@ def test_after_an_error_nothing_is_begun_and_what_has_begun_ends(cancelled: thre
             ("gcr.io/x", "digest-sha256-" + "a" * 64),
             id="copy-by-digest-tag",
         ),
+        pytest.param(f"{REGISTRY}/mirror/gcr.io/x:1@{DIGEST}", ("gcr.io/x", "1"), id="copy-by-tag-and-digest"),
+        pytest.param(
+            f"{REGISTRY}/mirror/gcr.io/x:digest-sha256-{'a' * 64}@{DIGEST}",
+            ("gcr.io/x", "digest-sha256-" + "a" * 64),
+            id="copy-by-digest-tag-and-digest",
+        ),
     ],
 )
 def test_every_name_of_an_image_leads_to_the_key_of_its_record(image: str, key: tuple[str, str]) -> None:

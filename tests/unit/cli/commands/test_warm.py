@@ -23,7 +23,7 @@ from image_mirror.cli import app, waiting
 from image_mirror.cli.copy_progress import CopyProgress, progress_of
 from image_mirror.cli.drawing import screen
 from image_mirror.cli.errors import NoAnswerError
-from image_mirror.cli.kubernetes import Cluster
+from image_mirror.cli.kubernetes import Cluster, Refusal, RefusedError
 from image_mirror.cli.plan import images_to_copy, pods_as_written
 from image_mirror.lifecycle import after_push_event, refused, started
 from image_mirror.pod_images import ORIGINALS, SKIP_LABEL
@@ -34,6 +34,9 @@ from support.cloud import REGISTRY
 from support.ecr_registry import Registry
 from support.operators import Operated
 from support.reviews_data import MIRROR, sample
+from support.waiting_pods import World
+from support.waiting_pods import copied as waits
+from support.waiting_pods import pod as waits_for_source
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -535,6 +538,63 @@ def test_ctrl_c_says_that_the_copies_go_on(operated: Operated, monkeypatch: pyte
     assert result.exit_code == 130
     assert "The requested copies continue" in result.stderr
     assert len(operated.cloud.items()) == 1
+
+
+@pytest.fixture
+def waiting_pods(world: World, registry: Registry, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Pods that wait for one copy that is made and for one that is not; ECR has the copy when its build has ended."""
+    world.pods = [waits("b", "gcr.io/a/b:1"), waits("other", "gcr.io/a/other:1"), waits_for_source("m", "gcr.io/a/b:1")]
+    world.pods[1]["metadata"]["namespace"] = "else"
+    registry.push("mirror/gcr.io/a/other", "1", digest=DIGEST)
+    sleep = reconciler.sleep
+
+    def build(seconds: float) -> None:
+        sleep(seconds)
+        registry.push("mirror/gcr.io/a/b", "1", digest=DIGEST)
+
+    wait_by(monkeypatch, build)
+    return world
+
+
+def test_nudge_lets_the_pods_pull_that_wait_for_these_copies_and_no_others(waiting_pods: World) -> None:
+    result = run("-", "--nudge", "--context", "east", "-o", "json", stdin=manifest("gcr.io/a/b:1"))
+    assert result.exit_code == 0, result.output
+    assert [each["state"] for each in json.loads(result.stdout)] == ["COPIED"]
+    becomes = f"{REGISTRY}/mirror/gcr.io/a/b:1@{DIGEST}"
+    body = {"metadata": {"resourceVersion": "1"}, "spec": {"containers": [{"name": "app", "image": becomes}]}}
+    assert waiting_pods.patched == [("shop/b", body)]
+    assert "--all-namespaces" in waiting_pods.asked[0]
+    assert result.stderr.splitlines()[-2:] == [
+        "shop/b containers/app gcr.io/a/b:1: patched",
+        "Pods: 1 patched; 1 other image waits: image-mirror pods says for what",
+    ]
+
+
+def test_nudge_that_may_not_patch_names_the_right_after_the_copies_are_there(waiting_pods: World) -> None:
+    cause = "the right `patch pods` is missing in the namespace shop"
+    waiting_pods.late = [RefusedError(Refusal.NO_RIGHT, cause)]
+    result = run("-", "--nudge", stdin=manifest("gcr.io/a/b:1"))
+    assert result.exit_code == 3
+    assert "COPIED  gcr.io/a/b:1" in result.stdout
+    assert result.stderr.splitlines()[-1].startswith(f"Error: {cause}")
+
+
+def test_nudge_that_leaves_a_pod_ends_with_1_and_a_dry_run_with_0(waiting_pods: World) -> None:
+    waiting_pods.pods[0]["spec"]["restartPolicy"] = "Never"
+    result = run("-", "--nudge", stdin=manifest("gcr.io/a/b:1"))
+    assert (result.exit_code, waiting_pods.patched) == (1, [])
+    waiting_pods.pods[0]["spec"]["restartPolicy"] = "Always"
+    result = run("-", "--nudge", "--dry-run", stdin=manifest("gcr.io/a/b:1"))
+    assert (result.exit_code, waiting_pods.patched) == (0, [])
+    assert "shop/b containers/app gcr.io/a/b:1: would be patched" in result.stderr
+
+
+def test_nudge_after_a_copy_of_the_cluster_s_images(waiting_pods: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cluster, "pods", lambda _: waiting_pods.pods)
+    waiting_pods.namespaces = []
+    result = run("--cluster", "--nudge")
+    assert result.exit_code == 0, result.output
+    assert {name for name, _ in waiting_pods.patched} == {"shop/b", "else/other"}
 
 
 def pod(name: str, image: str, namespace: str = "default", **metadata: Any) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from image_mirror.cli.kubelet import next_try, timestamp, waiting
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.live_webhook import not_sent, our_webhooks
 from image_mirror.cli.output import current_time, folded, milliseconds, moment, utc
-from image_mirror.cli.pod_causes import RECREATE, SWAP_WHEN
+from image_mirror.cli.pod_causes import NUDGE, RECREATE, SWAP_WHEN
+from image_mirror.cli.pod_objects import owner, restart
 from image_mirror.cli.pod_reading import (
     ClusterView,
     CopiesView,
@@ -122,30 +123,13 @@ def read_one(cluster: Cluster, account: Account, stack_name: str | None, where: 
         phase=(pod.get("status") or {}).get("phase", "Unknown"),
         node=pod["spec"].get("nodeName"),
         made_at=metadata.get("creationTimestamp"),
-        owner=_owner(metadata),
+        owner="/".join(filter(None, owner(pod))) or None,
         webhook=_webhook(view, copies, found),
         dry_run=None if made is None else {each.key: each.image for each in image_fields(made[0])},
         warnings=[] if made is None else made[1],
         images=[_image(each, account, notes, now) for each in found],
         notes=notes.sentences,
     )
-
-
-def _owner(metadata: Json) -> str | None:
-    owners = metadata.get("ownerReferences") or ()
-    return next((f"{each['kind']}/{each['name']}" for each in owners if each.get("controller")), None)
-
-
-def restart(pod: Json) -> str:
-    """Return how to recreate a pod."""
-    metadata = pod["metadata"]
-    kind, _, name = (_owner(metadata) or "").partition("/")
-    template_hash = (metadata.get("labels") or {}).get("pod-template-hash")
-    if kind == "ReplicaSet" and template_hash:  # the Deployment's controller has made it
-        kind, name = "Deployment", name.removesuffix(f"-{template_hash}")
-    if kind in ("Deployment", "StatefulSet", "DaemonSet"):
-        return f"kubectl rollout restart {kind.lower()}/{name} -n {metadata['namespace']}"
-    return f"delete and create the {kind or 'pod'} again"
 
 
 def _webhook(view: ClusterView, copies: CopiesView, found: Sequence[Found]) -> str:
@@ -196,7 +180,7 @@ def _image(found: Found, account: Account, notes: Notes, now: int) -> ImageOfPod
         pull_policy=policy,
         cause=found.cause.code if has_cause else None,
         why=found.cause.why if has_cause else None,
-        do=found.cause.remedy(facts.source).replace(RECREATE, restart(found.pod)) if has_cause else None,
+        do=_remedy(found) if has_cause else None,
         copy=str(found.copy) if found.copy else None,
         record=_history(record) if record else None,
         in_ecr=held,
@@ -206,6 +190,13 @@ def _image(found: Found, account: Account, notes: Notes, now: int) -> ImageOfPod
         last_try=utc(done.last),
         next_try=utc(next_try(done, now)) if waits else None,
     )
+
+
+def _remedy(found: Found) -> str:
+    """Return what to do, with the commands for this one pod."""
+    metadata = found.pod["metadata"]
+    nudge = f"{NUDGE} -n {metadata['namespace']} {metadata['name']}"
+    return found.cause.remedy(found.facts.source).replace(RECREATE, restart(found.pod)).replace(NUDGE, nudge)
 
 
 def _history(record: Record) -> RecordOfCopy:

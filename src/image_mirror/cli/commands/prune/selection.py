@@ -78,12 +78,13 @@ def in_use(pods: Iterable[Json], mirror: Mirror) -> InUse:
     tags, digests = set(), set()
     for name in {name for pod in pods for name in _names(pod)}:
         try:
-            destination = destination_named(parse_reference(name), mirror.registry, mirror.prefix)
+            reference = parse_reference(name)
+            destination = destination_named(reference, mirror.registry, mirror.prefix)
         except (InvalidReferenceError, NoDestinationError):
             continue  # no copy has such a name
         tags.add((destination.repo, destination.tag))
-        if destination.digest:
-            digests.add((destination.repo, destination.digest))
+        if reference.digest:
+            digests.add((destination.repo, reference.digest))
     return InUse(frozenset(tags), frozenset(digests))
 
 

@@ -1,0 +1,303 @@
+"""`image-mirror nudge` with emulated AWS and a cluster of plain objects."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from image_mirror.cli.errors import NoAnswerError
+from image_mirror.cli.kubernetes import Refusal, RefusedError
+from image_mirror.cli.nudging import Result, Row, shown
+from image_mirror.pod_images import ORIGINALS
+from image_mirror.record import Status
+from support.clock import NOON
+from support.ecr_registry import Registry
+from support.operators import Operated
+from support.recorded import DIGEST, record, run, write
+from support.waiting_pods import COPIES, World, copied, pod, running
+
+pytestmark = pytest.mark.usefixtures("noon", "operated")
+
+SVC, REDIS, LOST = "ghcr.io/acme/svc:2026.11", "docker.io/library/redis:7.2", "gcr.io/lost/app:1"
+NUDGED = f"{COPIES}/{SVC}@{DIGEST}"
+Json = dict[str, Any]
+
+
+@pytest.fixture
+def night(world: World, operated: Operated, registry: Registry) -> World:
+    """Two pods whose copy is there, a Job's, one that waits for its copy, and one that was missed; all in back-off."""
+    registry.push("mirror/ghcr.io/acme/svc", "2026.11", digest=DIGEST)
+    registry.push("mirror/gcr.io/lost/app", "1", digest=DIGEST)
+    write(operated.cloud.dynamodb, [record(SVC, at=NOON), record(REDIS, Status.REQUESTED, at=NOON)])
+    job = {"ownerReferences": [{"kind": "Job", "name": "j", "controller": True}]}
+    world.pods = [
+        copied("svc-0", SVC),
+        copied("svc-1", SVC),
+        copied("job-0", SVC),
+        copied("redis", REDIS),
+        pod("lost", LOST),
+        running(pod("runs", LOST)),
+    ]
+    world.pods[2]["metadata"] |= job
+    return world
+
+
+def nudged(*arguments: str, code: int = 0) -> list[Json]:
+    result = run("nudge", *arguments, "-o", "json")
+    assert result.exit_code == code, result.output
+    rows: list[Json] = json.loads(result.stdout)
+    return rows
+
+
+def test_pods_whose_copy_is_there_are_patched_and_the_others_are_named_or_counted(night: World) -> None:
+    result = run("nudge", "-A")
+    assert result.stdout.startswith("RESULT  ")
+    rows = [[cell.strip() for cell in line.split("  ") if cell] for line in result.stdout.splitlines()[1:]]
+    assert rows == [
+        ["not patched", "shop/job-0", "containers/app", SVC, "a pod that runs once, such as a Job's", "add --jobs"],
+        ["patched", "shop/svc-0", "containers/app", SVC],
+        ["patched", "shop/svc-1", "containers/app", SVC],
+    ]
+    assert result.stderr == ("Pods: 1 not patched, 2 patched; 2 other images wait: image-mirror pods says for what\n")
+    assert result.exit_code == 1, "a Job's pod still waits"
+    body = {"metadata": {"resourceVersion": "1"}, "spec": {"containers": [{"name": "app", "image": NUDGED}]}}
+    assert sorted(night.patched, key=str) == [("shop/svc-0", body), ("shop/svc-1", body)]
+    assert night.asked[0] == ("pods", "--field-selector=status.phase=Pending", "--all-namespaces")
+    asked = {each[0] for each in night.asked}
+    assert asked == {"pods", "events"}, "the webhook's configuration does not matter for a copy"
+
+
+def test_json_has_a_row_for_each_image(night: World) -> None:
+    night.pods = night.pods[:1]
+    [row] = nudged()
+    assert row == {
+        "result": "patched",
+        "namespace": "shop",
+        "pod": "svc-0",
+        "field": "containers/app",
+        "image": SVC,
+        "becomes": NUDGED,
+        "why": None,
+        "do": None,
+    }
+    assert set(row) == set(Row.__dataclass_fields__)
+    assert run("nudge", "-o", "name").stdout == "pod/svc-0\n"
+    assert run("nudge", "-A", "-o", "name").stdout == "shop pod/svc-0\n"
+
+
+def test_a_dry_run_patches_nothing_and_ends_with_0(night: World) -> None:
+    rows = nudged("--dry-run")
+    assert [(row["pod"], row["result"]) for row in rows] == [
+        ("job-0", "not patched"),
+        ("svc-0", "would be patched"),
+        ("svc-1", "would be patched"),
+    ]
+    assert night.patched == []
+
+
+def test_jobs_are_patched_if_asked_for(night: World) -> None:
+    assert {row["pod"]: row["result"] for row in nudged("--jobs")} == dict.fromkeys(
+        ("job-0", "svc-0", "svc-1"), "patched"
+    )
+    assert {name for name, _ in night.patched} == {"shop/job-0", "shop/svc-0", "shop/svc-1"}
+
+
+def test_one_pod_is_patched_by_its_name_in_any_phase(night: World) -> None:
+    assert [(row["pod"], row["result"]) for row in nudged("svc-1", "-n", "shop")] == [("svc-1", "patched")]
+    assert night.asked[0] == ("pod", "svc-1", "--namespace=shop")
+
+
+def test_selectors_are_kubectls(night: World) -> None:
+    run("nudge", "-n", "shop", "-l", "app=web")
+    field = "--field-selector=status.phase=Pending"
+    assert night.asked[0] == ("pods", field, "--namespace=shop", "--selector=app=web")
+
+
+def test_missed_pods_get_what_the_webhook_would_have_written(night: World) -> None:
+    rows = nudged("--missed", code=1)
+    assert [(row["pod"], row["result"], row["why"]) for row in rows] == [
+        ("lost", "patched", None),
+        ("runs", "not patched", "it does not wait for an image"),
+    ]
+    assert night.patched == [
+        (
+            "shop/lost",
+            {
+                "metadata": {
+                    "resourceVersion": "1",
+                    "annotations": {ORIGINALS: f'{{"containers/app":"{LOST}"}}'},
+                },
+                "spec": {"containers": [{"name": "app", "image": f"{COPIES}/{LOST}"}]},
+            },
+        )
+    ]
+    assert "--field-selector=status.phase!=Succeeded,status.phase!=Failed" in night.asked[0]
+
+
+def test_a_namespace_that_is_opted_out_or_not_known_is_not_touched(night: World) -> None:
+    night.namespaces[0]["metadata"]["labels"] = {"image-mirror/skip": "true"}
+    assert nudged("--missed") == []
+    night.refused.add("namespaces")
+    result = run("nudge", "--missed")
+    assert "so it may be opted out  ask for the permission in the note" in result.stdout
+    assert "Note: the namespaces' labels are not known: the cluster: namespaces is forbidden" in result.stderr
+    assert night.patched == []
+
+
+def test_nothing_to_do_is_said(world: World) -> None:
+    assert (run("nudge").stdout, run("nudge").stderr) == ("", "No pod waits for a copy that is in ECR\n")
+    world.pods = [copied("redis", REDIS)]
+    said = "No pod waits for a copy that is in ECR; 1 other image waits: image-mirror pods says for what\n"
+    assert run("nudge").stderr == said
+    assert run("nudge", "--missed").stderr == "No pod names a source that a rule copies\n"
+    assert run("nudge").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "result", "why", "do", "code"),
+    [
+        pytest.param(
+            RefusedError(Refusal.OTHER, "denied by a policy"), "failed", "denied by a policy", None, 1, id="denied"
+        ),
+        pytest.param(
+            RefusedError(Refusal.GONE, "the pod is gone"), "no longer waits", "the pod is gone", None, 0, id="gone"
+        ),
+        pytest.param(
+            NoAnswerError("the cluster: i/o timeout", "x"),
+            "failed",
+            "the cluster: i/o timeout",
+            "run the command again",
+            1,
+            id="no-answer",
+        ),
+    ],
+)
+def test_a_pod_that_is_not_patched_does_not_stop_the_others(
+    night: World, error: Exception, result: str, why: str, do: str | None, code: int
+) -> None:
+    night.pods, night.late = night.pods[:2], [error]
+    rows = nudged(code=code)
+    assert sorted((row["result"], row["why"], row["do"]) for row in rows if row["result"] != "patched") == [
+        (result, why, do)
+    ]
+    assert len(night.patched) == 1
+
+
+def test_a_pod_that_has_changed_is_read_and_patched_once_more(night: World) -> None:
+    night.pods, night.late = night.pods[:1], [RefusedError(Refusal.CONFLICT, "changed")]
+    assert [row["result"] for row in nudged()] == ["patched"]
+    assert night.asked[-1] == ("pod", "svc-0", "--namespace=shop")
+    assert len(night.patched) == 1
+    night.late = [RefusedError(Refusal.CONFLICT, "somebody else keeps changing the pod")] * 2
+    assert [(row["result"], row["do"]) for row in nudged(code=1)] == [("failed", "run the command again")]
+    night.late = []
+
+
+def test_a_pod_that_runs_meanwhile_is_left(night: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    night.pods, night.late = night.pods[:1], [RefusedError(Refusal.CONFLICT, "changed")]
+    read = night.get
+
+    def get(*what: str) -> Json:
+        answer = read(*what)
+        return running(answer) if what[0] == "pod" else answer
+
+    monkeypatch.setattr(night, "get", get)
+    assert [(row["result"], row["why"]) for row in nudged()] == [("no longer waits", "the pod has changed meanwhile")]
+    assert night.patched == []
+
+
+def test_a_missing_right_ends_it_with_3_and_no_other_pod_of_the_namespace_is_tried(
+    night: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("image_mirror.cli.terminal.PARALLEL", 1)
+    cause = "the right `patch pods` is missing in the namespace shop"
+    night.late = [RefusedError(Refusal.NO_RIGHT, cause)]
+    result = run("nudge")
+    assert result.exit_code == 3
+    assert result.stderr.splitlines()[-1] == f"Error: {cause}; ask for it, or use another context"
+    assert result.stdout.count("failed ") == 2
+    assert night.patched == []
+
+
+@pytest.mark.parametrize(
+    ("service", "operation"),
+    [("cloudformation", "DescribeStacks"), ("dynamodb", "BatchGetItem"), ("ecr", "DescribeImages")],
+)
+def test_without_a_permission_of_aws_nothing_is_patched(
+    night: World, refuse: Callable[..., None], service: str, operation: str
+) -> None:
+    refuse(service, operation)
+    result = run("nudge")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert operation in result.stderr
+    assert night.patched == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param(("-n", "a", "-A"), "--all-namespaces: cannot be combined with --namespace", id="two-scopes"),
+        pytest.param(("p", "-A"), "POD: cannot be combined with -A or -l", id="a-pod-and-all-namespaces"),
+        pytest.param(("p", "-l", "a=b"), "POD: cannot be combined with -A or -l", id="a-pod-and-labels"),
+        pytest.param(("-w", "-o", "json"), "--output json: cannot be combined with --watch", id="json-and-watch"),
+    ],
+)
+def test_wrong_input_is_named_and_ends_with_2(world: World, arguments: tuple[str, ...], words: str) -> None:
+    result = run("nudge", *arguments)
+    assert (result.exit_code, words in result.stderr) == (2, True)
+    assert world.asked == []
+
+
+def test_watching_patches_each_pod_when_its_copy_arrives_and_prints_each_result_once(
+    night: World, operated: Operated, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night.pods = night.pods[2:4]
+
+    def pause(_: float) -> None:
+        if night.patched:
+            raise KeyboardInterrupt
+        if len([each for each in night.asked if each[0] == "pods"]) == 2:
+            registry.push("mirror/docker.io/library/redis", "7.2", digest=DIGEST)
+            write(operated.cloud.dynamodb, [record(REDIS, at=NOON)])
+
+    monkeypatch.setattr(time, "sleep", pause)
+    result = run("nudge", "-w")
+    assert result.exit_code == 130
+    lines = [line.partition("  ")[2] for line in result.stdout.splitlines()]
+    assert lines == [
+        f"shop/job-0 containers/app {SVC}: not patched: a pod that runs once, such as a Job's; add --jobs",
+        f"shop/redis containers/app {REDIS}: patched",
+    ]
+
+
+def test_watching_ends_if_the_right_is_missing(night: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pause(_: float) -> None:
+        raise AssertionError("it goes on")
+
+    monkeypatch.setattr(time, "sleep", pause)
+    cause = "the right `patch pods` is missing in the namespace shop"
+    night.late = [RefusedError(Refusal.NO_RIGHT, cause)] * 2
+    result = run("nudge", "-w")
+    assert result.exit_code == 3
+    assert cause in result.stderr
+
+
+ROW = Row(
+    Result.KEPT, "shop", "web-7d4b9c-x2x", "containers/app", SVC, None, "the image of a volume cannot change", "wait"
+)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_on_a_terminal_no_line_is_too_long_and_no_word_is_broken(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    rows = [ROW, replace(ROW, result=Result.FAILED, why="x" * 20 + " y" * 60)]
+    lines = shown(rows)
+    assert all(len(line) <= width for line in lines)
+    assert " ".join(" ".join(lines).split()).count(SVC) == 2
+    monkeypatch.setenv("COLUMNS", "300")
+    assert shown(rows)[0].startswith("RESULT")
