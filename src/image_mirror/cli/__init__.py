@@ -16,8 +16,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from image_mirror.cli import completion, config_file, requests_log
-
 # In the order in which an operator uses them: the module of each, and its line in the list. Typer would cut the first
 # sentence of a long help.
 _COMMANDS = {
@@ -47,6 +45,8 @@ class _Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the arguments. Raises typer.BadParameter, without the prefix of a library."""
         try:
+            from image_mirror.cli import config_file  # noqa: PLC0415 - the help of all commands needs none of these
+
             # A wrong file must not hide the help, nor stop a command that uses nothing of it.
             if not {"-h", "--help"} & {*args} and {each.name for each in self.params} & {*config_file.KEYS.values()}:
                 ctx.default_map = config_file.defaults()
@@ -72,6 +72,8 @@ def _parts(line: str, width: int) -> list[str]:
 
 def _with_debug(command: Callable[..., Any]) -> Callable[..., Any]:
     """Return a command with one more option, --debug, which all have."""
+
+    from image_mirror.cli import requests_log  # noqa: PLC0415
 
     @wraps(command)
     def called(*, debug: bool, **options: Any) -> Any:
@@ -166,6 +168,8 @@ class _Commands(TyperGroup):
             if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
                 stream.reconfigure(errors="backslashreplace")
         if os.environ.get("_IMAGE_MIRROR_COMPLETE") == "complete_bash":
+            from image_mirror.cli import completion  # noqa: PLC0415
+
             with completion.whole_images(os.environ):
                 return super().main(*arguments, **options)
         return super().main(*arguments, **options)
