@@ -55,7 +55,3 @@ def test_the_plugin_of_kubectl_has_its_own_name_in_its_usage(
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith("Usage: kubectl image-mirror status ")
     assert CliRunner().invoke(app, ["status", "-h"], prog_name="image-mirror").stdout.startswith("Usage: image-mirror")
-
-
-def test_the_package_installs_the_plugin() -> None:
-    assert 'kubectl-image_mirror = "image_mirror.cli:plugin"' in (ROOT / "pyproject.toml").read_text()

@@ -77,11 +77,17 @@ def test_the_files_for_a_deployment_are_those_of_the_checkout(unpacked: Path, tm
         assert each.read_bytes() == (ROOT / each.relative_to(tmp_path)).read_bytes(), each
 
 
-def test_the_console_script_is_the_command(unpacked: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("image-mirror", "image_mirror.cli:app"), ("kubectl-image_mirror", "image_mirror.cli:plugin")],
+)
+def test_a_console_script_is_the_command(name: str, value: str, unpacked: Path, tmp_path: Path) -> None:
     [metadata] = unpacked.glob("*.dist-info")
     installed = PathDistribution(metadata)
-    [script] = installed.entry_points.select(group="console_scripts")
-    assert (script.name, script.value) == ("image-mirror", "image_mirror.cli:app")
+    scripts = installed.entry_points.select(group="console_scripts")
+    assert {each.name for each in scripts} == {"image-mirror", "kubectl-image_mirror"}
+    script = scripts[name]
+    assert script.value == value
     # The script that pip writes into bin/ calls it like this.
     program = f"import sys; from {script.module} import {script.attr}; sys.exit({script.attr}())"
     done = subprocess.run(
