@@ -113,7 +113,7 @@ class _Builds:
                 return _Stop(f"{its} has already ended")
             # Somebody may have written the ID of another build by hand.
             if _destination(found[0]) != record.destination:
-                return _Stop(f"{its} is not stopped, because it makes another copy", ok=False)
+                return _Stop(f"{its} is not stopped, because its variables do not name this copy", ok=False)
             if not dry_run:
                 self._client.stop_build(id=record.build_id)
         except (BotoCoreError, ClientError) as error:

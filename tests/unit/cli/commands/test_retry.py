@@ -591,7 +591,10 @@ def test_without_force_no_build_is_looked_at(records: Records, codebuild: CodeBu
         ),
         pytest.param((COPYING.destination, "SUCCEEDED"), 0, "has already ended", id="ended"),
         pytest.param(
-            (COPIED.destination, "IN_PROGRESS"), 1, "is not stopped, because it makes another copy", id="other"
+            (COPIED.destination, "IN_PROGRESS"),
+            1,
+            "is not stopped, because its variables do not name this copy",
+            id="other",
         ),
     ],
 )
