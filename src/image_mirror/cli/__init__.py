@@ -8,7 +8,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from functools import wraps
 from importlib import import_module
 from typing import Annotated, Any
@@ -49,25 +49,47 @@ class _Command(TyperCommand):
 
             # A wrong file must not hide the help, nor stop a command that uses nothing of it.
             if not {"-h", "--help"} & {*args} and {each.name for each in self.params} & {*config_file.KEYS.values()}:
-                ctx.default_map = config_file.defaults()
+                with suppress(typer.BadParameter) if ctx.resilient_parsing else nullcontext():  # for a completion
+                    ctx.default_map = config_file.defaults()
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
+            parameter = error.param.name if error.param else None
+            if parameter in (ctx.default_map or {}) and ctx.get_parameter_source(parameter).name == "DEFAULT_MAP":
+                error.message += f" (as {config_file.name()} says)"
             error.message = error.message.removeprefix("Value error, ")  # a library that Typer uses adds it
             raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help. On a terminal, a wide line of an example or a list is folded below its last column."""
-        super().format_help(ctx, formatter)
+        with _whole_words():
+            super().format_help(ctx, formatter)
         if sys.stdout.isatty():
             width = shutil.get_terminal_size().columns
             lines = "".join(formatter.buffer).split("\n")
             formatter.buffer = ["\n".join(part for line in lines for part in _parts(line, width))]
 
 
+@contextmanager
+def _whole_words() -> Iterator[None]:
+    """Let nothing be wrapped after a hyphen: a name such as --china-profile must stay in one piece.
+
+    Typer's formatter has no option for that.
+    """
+    before = textwrap.TextWrapper.wordsep_re
+    textwrap.TextWrapper.wordsep_re = textwrap.TextWrapper.wordsep_simple_re
+    try:
+        yield
+    finally:
+        textwrap.TextWrapper.wordsep_re = before
+
+
 def _parts(line: str, width: int) -> list[str]:
     columns = re.match(r" *(\S+ {2,})?", line)
     indent = " " * (columns.end() if columns else 0)
     return textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+_Debug = Annotated[bool, typer.Option("--debug", help="Print each request, without secrets, on standard error.")]
 
 
 def _with_debug(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -77,14 +99,14 @@ def _with_debug(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def called(*, debug: bool, **options: Any) -> Any:
-        requests_log.switch(debug)
+        if debug:
+            requests_log.switch(True)
         return command(**options)
 
-    kind = Annotated[bool, typer.Option("--debug", help="Print each request, without secrets, on standard error.")]
     signature = inspect.signature(command)
-    option = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+    option = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_Debug)
     called.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
-    called.__annotations__ = {**command.__annotations__, "debug": kind}
+    called.__annotations__ = {**command.__annotations__, "debug": _Debug}
     return called
 
 
@@ -195,5 +217,7 @@ def main(
     _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    debug: _Debug = False,
 ) -> None:
     """Mirror container images into ECR for Kubernetes clusters in AWS China."""
+    import_module(f"{__name__}.requests_log").switch(debug)

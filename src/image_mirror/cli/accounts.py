@@ -63,7 +63,20 @@ class Account:
             if os.environ.get(name):
                 return os.environ[name], name
         found = self._session.get_config_variable("region")
-        return (str(found), "the default profile") if found else (None, "nothing sets it")
+        profile = self.profile or self._session.get_config_variable("profile")  # a variable may name it
+        return (str(found), f"the profile {profile or 'default'}") if found else (None, "nothing sets it")
+
+    @property
+    def asks_for_a_code(self) -> bool:
+        """Return whether a call can ask the operator for an MFA code, because of the profile or one that it assumes."""
+        profiles = self._session.full_config["profiles"]
+        name, seen = self.profile or self._session.get_config_variable("profile") or "default", set[str]()
+        while name in profiles and name not in seen:
+            seen.add(name)
+            if "mfa_serial" in profiles[name]:
+                return True
+            name = profiles[name].get("source_profile", "")
+        return False
 
     def client(self, service: str, key: "AccessKey | None" = None) -> Any:
         """Make a client of `service`, whose errors name this account. Raises NoAnswerError, BotoCoreError.

@@ -30,6 +30,8 @@ def images(ctx: typer.Context, incomplete: str) -> list[str]:
 
         options = ctx.params
         account = Account("china", options.get("china_profile"), options.get("china_region"))
+        if account.asks_for_a_code:  # the question would be in the middle of the line that the operator types
+            return []
         found: list[str] = []
         for page in records_of(china_stack(account, options.get("stack_name"))).pages():
             found += map(title, page)

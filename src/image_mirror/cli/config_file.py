@@ -47,6 +47,11 @@ def defaults(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     return parsed(text, path)
 
 
+def name() -> str:
+    """Return the file's name, for people."""
+    return printable(str(_path(os.environ)[0]))
+
+
 def parsed(text: str, path: Path) -> dict[str, str]:
     """Return the values of a file's text by the parameters' names. Raises typer.BadParameter, which names the key."""
     import tomllib  # noqa: PLC0415 - most calls have no file
@@ -60,6 +65,10 @@ def parsed(text: str, path: Path) -> dict[str, str]:
             raise _wrong(path, f"{key!r} is not a key; the keys are {', '.join(KEYS)}")
         if not isinstance(value, str) or not value:
             raise _wrong(path, f'{key} must be a text in quotes, such as {key} = "name"')
+        side = key.removesuffix("-region")
+        if key != side and value.startswith("cn-") is not (side == "china"):
+            where = "in China, cn-north-1 or cn-northwest-1" if side == "china" else "outside China"
+            raise _wrong(path, f"{key} must be a region {where}; it is {value!r}")
     values = {KEYS[key]: value for key, value in entries.items()}
     if "kubeconfig" in values:
         values["kubeconfig"] = str(Path(values["kubeconfig"]).expanduser())

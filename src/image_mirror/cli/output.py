@@ -4,15 +4,16 @@ All times come in as milliseconds since the epoch; 0 means that there is none.
 """
 
 import json
+import re
 import shutil
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, TypeVar
+from unicodedata import combining, east_asian_width
 
 import typer
 
@@ -21,6 +22,10 @@ from image_mirror.record import DAY, HOUR, MINUTE
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+# Spaces and the word after them, or a Chinese, Japanese or Korean character: a line may end before each.
+_WIDE = "\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffe6"
+_WORDS = re.compile(rf" *(?:[{_WIDE}]|[^ {_WIDE}]+)")
 
 Row = TypeVar("Row", bound="DataclassInstance")
 
@@ -80,9 +85,17 @@ def print_document(row: "DataclassInstance", output: Output) -> None:
 def aligned(lines: Iterable[Sequence[str]]) -> Iterator[str]:
     """Yield each line's cells in columns. No name is cut or wrapped, so that it can be copied from the terminal."""
     cells = [[printable(cell) for cell in line] for line in lines]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    widths = [max(map(columns_of, column)) for column in zip(*cells, strict=True)]
     for line in cells:
-        yield "  ".join(map(str.ljust, line, widths)).rstrip()
+        filled = (cell + " " * (width - columns_of(cell)) for cell, width in zip(line, widths, strict=True))
+        yield "  ".join(filled).rstrip()
+
+
+def columns_of(text: str) -> int:
+    """Return how many columns of a terminal a text takes: a Chinese character takes two (Unicode's annex 11)."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if combining(each) else 2 if east_asian_width(each) in "WF" else 1 for each in text)
 
 
 def say(sentence: str, *, err: bool = True, indent: str = "") -> None:
@@ -99,17 +112,19 @@ def folded(text: str, indent: str = "", width: int = 0) -> list[str]:
     none. For a last word that is wider than the terminal, no new line is begun.
     """
     text, width = printable(text), max(20, width or shutil.get_terminal_size().columns)
-    if len(text.rpartition(" ")[2]) > width and len(text) - len(text.rpartition(" ")[2]) < width // 2:
+    words = _WORDS.findall(text.rstrip())
+    last = columns_of(words[-1].strip()) if words else 0
+    if last > width and columns_of(text) - last < width // 2:
         return [indent + text]
-    lines = textwrap.wrap(
-        text,
-        width,
-        initial_indent=indent,
-        subsequent_indent=f"{indent}  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return [line if len(line) <= width else line.strip() for line in lines] or [""]
+    lines = [indent]
+    for word in words:
+        begins = not lines[-1].strip()
+        if not begins and columns_of(lines[-1] + word.rstrip()) > width:
+            lines[-1] = lines[-1].rstrip()
+            lines.append(f"{indent}  ")
+            begins = True
+        lines[-1] += word.lstrip() if begins else word
+    return [line if columns_of(line) <= width else line.strip() for line in lines]
 
 
 def current_time() -> int:

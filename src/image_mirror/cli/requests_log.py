@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -45,7 +46,9 @@ def watch(client: Any, account: object) -> None:
     begun = threading.local()  # botocore sends a request and reads its answer in the same thread
 
     def before(request: Any, **_: object) -> None:
-        begun.at, begun.sent = time.monotonic(), f"{request.method} {request.url.partition('?')[0]}"
+        parts = urlsplit(request.url)
+        where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        begun.at, begun.sent = time.monotonic(), f"{request.method} {where}"
 
     def after(event_name: str, parsed_response: Any, exception: Exception | None, **_: object) -> None:
         operation = event_name.rpartition(".")[2]

@@ -148,6 +148,39 @@ def test_a_table_that_answers_late_offers_nothing(monkeypatch: pytest.MonkeyPatc
     ended.set()
 
 
+@pytest.mark.parametrize(
+    ("profile", "expected"),
+    [
+        ("plain", ["gcr.io/b:1"]),
+        ("coded", []),
+        ("assumes-coded", []),
+        ("circular", ["gcr.io/b:1"]),
+    ],
+)
+def test_a_profile_that_asks_for_a_code_offers_nothing(
+    profile: str, expected: list[str], operated: Operated, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write(operated.cloud.dynamodb, map(record, _SOURCES))
+    config = tmp_path / "profiles"
+    key = "region = cn-northwest-1\naws_access_key_id = testing\naws_secret_access_key = testing\n"
+    config.write_text(
+        f"[profile plain]\n{key}"
+        f"[profile coded]\n{key}role_arn = arn:aws-cn:iam::123456789012:role/x\n"
+        "source_profile = plain\nmfa_serial = arn:aws-cn:iam::123456789012:mfa/me\n"
+        f"[profile assumes-coded]\n{key}source_profile = coded\n"
+        f"[profile circular]\n{key}source_profile = circular\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    assert offered(["status", "--china-profile", profile, "gcr.io/b"], monkeypatch) == expected
+
+
+def test_a_wrong_configuration_file_stops_no_completion(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("not toml")
+    for name in ("bad.toml", "none.toml"):
+        monkeypatch.setenv("IMAGE_MIRROR_CONFIG", str(tmp_path / name))
+        assert offered(["status", "--chin"], monkeypatch) == ["--china-profile", "--china-region"]
+
+
 def test_no_more_records_are_read_than_the_limit(operated: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
     write(operated.cloud.dynamodb, map(record, _SOURCES))
     read: list[int] = []

@@ -27,8 +27,10 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_each_key_sets_the_option_of_its_name() -> None:
-    text = "".join(f'{key} = "{key}-value"\n' for key in config_file.KEYS)
-    assert config_file.parsed(text, FILE) == {key.replace("-", "_"): f"{key}-value" for key in config_file.KEYS}
+    values = {key: f"{key}-value" for key in config_file.KEYS}
+    values |= {"china-region": "cn-north-1", "global-region": "us-west-2"}
+    text = "".join(f'{key} = "{value}"\n' for key, value in values.items())
+    assert config_file.parsed(text, FILE) == {key.replace("-", "_"): value for key, value in values.items()}
 
 
 def test_the_home_directory_may_be_written_as_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,6 +44,8 @@ def test_the_home_directory_may_be_written_as_a_tilde(monkeypatch: pytest.Monkey
         pytest.param('stack = "x"', "'stack' is not a key; the keys are china-profile, china-region", id="unknown-key"),
         pytest.param("context = 3", 'context must be a text in quotes, such as context = "name"', id="number"),
         pytest.param('context = ""', "context must be a text in quotes", id="empty"),
+        pytest.param('china-region = "us-west-2"', "china-region must be a region in China", id="region-in-china"),
+        pytest.param('global-region = "cn-north-1"', "global-region must be a region outside China", id="outside"),
         pytest.param('[china]\nprofile = "x"', "'china' is not a key", id="section"),
         pytest.param("context = prod", "it is not TOML: Invalid value", id="no-quotes"),
         pytest.param('"\\u001b[31m" = "x"', r"'\x1b[31m' is not a key", id="control-character"),
@@ -88,6 +92,14 @@ def test_a_file_that_is_named_must_exist(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert "there is no such file; correct IMAGE_MIRROR_CONFIG, or unset it" in result.stderr
     for arguments in (["status", "--help"], ["version"], ["templates", "-h"]):
         assert run(*arguments).exit_code == 0  # they need nothing of it
+
+
+def test_a_wrong_value_of_the_file_is_not_blamed_on_an_option_alone(written: Path) -> None:
+    written.write_text('kubeconfig = "/nowhere/config"')
+    result = run("pods")
+    assert result.exit_code == 2
+    assert f"does not exist. (as {written} says)" in result.stderr
+    assert "says)" not in run("pods", "--kubeconfig", "/nowhere/other").stderr
 
 
 @pytest.mark.usefixtures("operated")

@@ -39,6 +39,20 @@ def test_an_error_of_aws_is_named(operated: Operated) -> None:
 
 
 @pytest.mark.usefixtures("operated")
+def test_the_option_may_stand_before_the_command() -> None:
+    assert debugged(run("--debug", "status").stderr)
+    assert not debugged(run("status").stderr)
+
+
+@pytest.mark.usefixtures("operated")
+def test_a_login_in_an_endpoints_url_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDFORMATION", "http://user:pass-word@127.0.0.1:9/")
+    lines = debugged(run("status", "--debug").stderr)
+    assert lines
+    assert not [line for line in lines if "pass-word" in line]
+
+
+@pytest.mark.usefixtures("operated")
 def test_a_request_that_gets_no_answer_is_named_as_often_as_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDFORMATION", "http://127.0.0.1:9/")
     result = run("status", "--debug")

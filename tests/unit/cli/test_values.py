@@ -108,10 +108,10 @@ def test_a_value_of_the_configuration_file_is_named_so() -> None:
     ("environ", "profile", "region"),
     [
         pytest.param(
-            {}, "- (none is named: AWS chooses the credentials)", "eu-central-1 (the default profile)", id="nothing"
+            {}, "- (none is named: AWS chooses the credentials)", "eu-central-1 (the profile default)", id="nothing"
         ),
         pytest.param(
-            {"AWS_PROFILE": "global"}, "global (AWS_PROFILE)", "us-west-2 (the default profile)", id="aws-profile"
+            {"AWS_PROFILE": "global"}, "global (AWS_PROFILE)", "us-west-2 (the profile global)", id="aws-profile"
         ),
         pytest.param(
             {"AWS_DEFAULT_REGION": "ap-south-1", "AWS_REGION": "us-east-1"},

@@ -96,6 +96,8 @@ def warm(
     china = Account("china", china_profile, china_region)
     # With --nudge and manifests or images, the other two say in which cluster the pods wait.
     named = is_given(ctx, "kubeconfig") or is_given(ctx, "context")
+    if named and images and not (cluster or nudge):
+        raise typer.BadParameter("--context and --kubeconfig say which cluster: give --cluster or --nudge too")
     by_cluster = cluster or (named and not (nudge and (files or images)))
     if by_cluster and files:
         raise typer.BadParameter("give either manifests (- for standard input) or --cluster")
