@@ -454,6 +454,12 @@ def test_a_record_that_vanishes_is_reported(operated: Operated, monkeypatch: pyt
         pytest.param([], "", "give manifests (- for standard input), --image or --cluster", id="nothing"),
         pytest.param(["-", "--cluster"], "", "give either manifests (- for standard input) or --cluster", id="both"),
         pytest.param(
+            ["--image", "gcr.io/a/b:1", "--context", "prod"],
+            "",
+            "--context and --kubeconfig say which cluster: give --cluster or --nudge too",
+            id="context-of-nothing",
+        ),
+        pytest.param(
             ["--image", "nginx", "--image", "gcr.io/X:1"],
             "",
             "Invalid value for --image: 'gcr.io/X:1' is not an image reference: the repository has upper case",
