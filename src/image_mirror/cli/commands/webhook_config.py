@@ -13,7 +13,7 @@ from image_mirror.cli.options import ChinaProfile, ChinaRegion, StackName
 from image_mirror.cli.output import say
 from image_mirror.cli.stacks import china_stack
 from image_mirror.cli.webhook_manifest import CONTROL_PLANE, SHIPPED, Choices, shipped_text
-from image_mirror.swap_when import SwapWhen, parse_swap_when
+from image_mirror.swap_when import VALUES, SwapWhen, parse_swap_when
 
 _URL = re.compile(r"[!-~]+")  # what urlsplit would drop, such as a tab, is not among these
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # a label by RFC 1123
@@ -110,12 +110,27 @@ def webhook_config(
         if problem := _problem(found):
             # The message does not quote the URL because it may contain a password.
             raise typer.BadParameter(f"it {problem}", param_hint="--url")
+        found = _plain(url, choices)
     if choices.stops_the_control_plane:
         say(
             f"Warning: while the webhook is down, no pod starts in {CONTROL_PLANE} either, not even the control "
             f"plane's, and the cluster may not recover; add --exclude-namespaces {CONTROL_PLANE}"
         )
     typer.echo(shipped_text(found, choices), nl=False)
+
+
+def _plain(url: str, choices: Choices) -> str:
+    """Return the plain URL if a cluster's own URL is given, which may be the route of a value, such as paused.
+
+    Without --modes and --pause, the route stays as it is, because it may be chosen for the whole cluster.
+    """
+    plain, _, last = url.rstrip("/").rpartition("/")
+    if last not in VALUES:
+        return url
+    if choices.modes or choices.paused:
+        return plain
+    say(f"Note: this URL is the route of {last}, for all namespaces; without /{last} at its end it is the plain one")
+    return url
 
 
 def _names(option: str, text: str | None) -> tuple[str, ...]:

@@ -57,6 +57,25 @@ def test_a_url_that_is_given_needs_no_aws(monkeypatch: pytest.MonkeyPatch) -> No
     }
 
 
+@pytest.mark.parametrize("route", ["", "/", "/paused", "/copied/"])
+def test_the_url_of_a_paused_cluster_can_be_given_to_pause_it_again(route: str) -> None:
+    url = f"https://x.example/t{route}"
+    assert entry(webhook_config("--pause", "--url", url))["clientConfig"] == {"url": "https://x.example/t/paused"}
+    done = webhook_config("--modes", "copied", "--url", url)
+    assert done.exit_code == 0
+    urls = [each["clientConfig"]["url"].rstrip("/") for each in yaml.safe_load(done.stdout)["webhooks"]]
+    assert urls == ["https://x.example/t", "https://x.example/t/copied"]
+
+
+def test_a_url_that_keeps_the_pause_is_named() -> None:
+    done = webhook_config("--url", "https://x.example/t/paused")
+    assert done.exit_code == 0
+    assert yaml.safe_load(done.stdout)["webhooks"][0]["clientConfig"]["url"] == "https://x.example/t/paused"
+    assert done.stderr.startswith(
+        "Note: this URL is the route of paused, for all namespaces; without /paused at its end"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "changes"),
     [
