@@ -4,6 +4,7 @@ import inspect
 import io
 import os
 import re
+import shlex
 import shutil
 import sys
 import textwrap
@@ -204,6 +205,22 @@ app = typer.Typer(cls=_Commands, rich_markup_mode=None, pretty_exceptions_enable
 def plugin() -> None:
     """Run `kubectl image-mirror`: kubectl looks for a program named kubectl-image_mirror."""
     app(prog_name="kubectl image-mirror")
+
+
+def plugin_completion() -> None:
+    """Complete `kubectl image-mirror`: kubectl runs kubectl_complete-image_mirror with the words that are typed.
+
+    Prints a candidate a line, and then Cobra's directive 4: no names of files.
+    """
+    words = ["image-mirror", *sys.argv[1:]]
+    os.environ |= {
+        "_IMAGE_MIRROR_COMPLETE": "complete_bash",
+        "COMP_WORDS": "\n".join(map(shlex.quote, words)),
+        "COMP_CWORD": str(len(words) - 1),
+    }
+    with suppress(SystemExit):
+        app(prog_name="image-mirror")
+    typer.echo(":4")
 
 
 def _version(is_set: bool) -> None:

@@ -82,8 +82,10 @@ def whole_images(environ: MutableMapping[str, str]) -> Iterator[None]:
     Changes COMP_WORDS and COMP_CWORD, as bash gives them. What is printed in the context is without the part up to the
     last colon, which bash keeps.
     """
-    words, current = merged(environ.get("COMP_WORDS", "").split("\n"), int(environ.get("COMP_CWORD") or 0))
-    cut = words[current].rfind(":") + 1 if current < len(words) else 0
+    split = environ.get("COMP_WORDS", "").split("\n")
+    words, current = merged(split, int(environ.get("COMP_CWORD") or 0))
+    # Without a colon in COMP_WORDBREAKS, the word is whole already, and bash replaces all of it.
+    cut = words[current].rfind(":") + 1 if current < len(words) and words[current] not in split else 0
     environ.update({"COMP_WORDS": "\n".join(words), "COMP_CWORD": str(current)})
     printed = StringIO()
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from image_mirror.cli import app, completion
+from image_mirror.cli import app, completion, plugin_completion
 from support.operators import Operated
 from support.recorded import record, write
 
@@ -199,3 +199,35 @@ def test_no_more_records_are_read_than_the_limit(operated: Operated, monkeypatch
 def test_the_answer_of_kubectl_is_json(kubectl: Path) -> None:
     done = subprocess.run([kubectl, "get", "namespaces"], capture_output=True, text=True, check=True)
     assert len(json.loads(done.stdout)["items"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        pytest.param(["status", "gcr.io/a:"], ["gcr.io/a:1", "gcr.io/a:2"], id="image"),
+        pytest.param(["pods", "-n", "sh"], ["shipping", "shop"], id="namespace"),
+        pytest.param(["nud"], ["nudge"], id="command"),
+        pytest.param(["status", "a b", ""], [], id="nothing"),
+    ],
+)
+@pytest.mark.usefixtures("kubectl")
+def test_kubectl_gets_whole_names_and_no_files(
+    words: list[str],
+    expected: list[str],
+    operated: Operated,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write(operated.cloud.dynamodb, map(record, _SOURCES))
+    monkeypatch.setattr(sys, "argv", ["kubectl_complete-image_mirror", *words])
+    for name in ("_IMAGE_MIRROR_COMPLETE", "COMP_WORDS", "COMP_CWORD"):
+        monkeypatch.setenv(name, "")  # so that they are restored
+    plugin_completion()
+    assert capsys.readouterr().out.split() == [*expected, ":4"]
+
+
+def test_a_word_that_bash_has_not_split_is_replaced_as_a_whole(
+    operated: Operated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(operated.cloud.dynamodb, map(record, _SOURCES))
+    assert offered(["status", "gcr.io/a:"], monkeypatch) == ["gcr.io/a:1", "gcr.io/a:2"]

@@ -85,7 +85,7 @@ def test_a_console_script_is_the_command(name: str, value: str, unpacked: Path, 
     [metadata] = unpacked.glob("*.dist-info")
     installed = PathDistribution(metadata)
     scripts = installed.entry_points.select(group="console_scripts")
-    assert {each.name for each in scripts} == {"image-mirror", "kubectl-image_mirror"}
+    assert {each.name for each in scripts} == {"image-mirror", "kubectl-image_mirror", "kubectl_complete-image_mirror"}
     script = scripts[name]
     assert script.value == value
     # The script that pip writes into bin/ calls it like this.
