@@ -29,6 +29,7 @@ WAIT_SECONDS = {"wait_for", "server", "run_script"}  # in other calls `seconds` 
 EXCEPTIONS = {
     ("tests/e2e/harness/processes.py", "process.wait(10)"): "then it is killed, so a slow one ends all the same",
     ("tests/e2e/harness/processes.py", "probe.settimeout(0.5)"): "it is tried again until the caller's time is over",
+    ("tests/e2e/test_recipes.py", "process.communicate(answer, timeout=1)"): "it is called again for five minutes",
     ("tests/e2e/harness/stage.py", "policy_of: seconds"): "the webhook configuration's timeoutSeconds",
 }
 

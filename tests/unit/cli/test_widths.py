@@ -20,7 +20,7 @@ from image_mirror.cli import app, waiting
 from image_mirror.cli.doctor.report import failures_last, listing, rows
 from image_mirror.cli.doctor.runner import fail, warn
 from image_mirror.cli.kubernetes import Cluster
-from image_mirror.record import Status
+from image_mirror.record import Record, Status
 from support.cloud import REGISTRY
 from support.ecr_registry import Registry
 from support.operators import GLOBAL_OUTPUTS, Operated, Reply
@@ -97,15 +97,20 @@ def test_the_check_finds_a_line_that_is_too_wide_and_lets_a_wide_word_pass() -> 
     assert too_wide(["a " * 41, "a", "x " + "y" * 81, both], 80) == ["a " * 41, both]
 
 
-RECORDS = (
-    record(_LONG, Status.COPIED),
-    record(_LONGEST, Status.FAILED, error=_REASON),
-    record("quay.io/copying:1", Status.COPYING),
-    record("quay.io/waiting:1", Status.REQUESTED, error=_REASON, waits=3),
-    record("gcr.io/lost:1", Status.COPIED),
-)
-OLD = (record("gcr.io/old:1", hours=5_000), record(_LONGEST.replace("1234", "9"), hours=5_000))
-UNSERVED = replace(RECORDS[0], repo=f"{REGISTRY}/mirrors/registry.k8s.io/unserved", source="registry.k8s.io/unserved:1")
+def records() -> list[Record]:
+    """Return a record in each state, the first of which ECR has the copy, one of an older prefix, and two old ones."""
+    first = record(_LONG, Status.COPIED)
+    repo = f"{REGISTRY}/mirrors/registry.k8s.io/unserved"
+    return [
+        first,
+        record("gcr.io/old:1", hours=5_000),
+        record(_LONGEST.replace("1234", "9"), hours=5_000),
+        record(_LONGEST, Status.FAILED, error=_REASON),
+        record("quay.io/copying:1", Status.COPYING),
+        record("quay.io/waiting:1", Status.REQUESTED, error=_REASON, waits=3),
+        record("gcr.io/lost:1", Status.COPIED),
+        replace(first, repo=repo, source="registry.k8s.io/unserved:1"),
+    ]
 
 
 def manifest(*images: str) -> str:
@@ -126,8 +131,9 @@ def deployed(
     tmp_path: Path,
 ) -> Operated:
     """Both stacks with records in each state, an ECR, a cluster, and a CodeBuild that knows no build."""
-    write(operated.cloud.dynamodb, [*RECORDS, *OLD, UNSERVED])
-    for each in (RECORDS[0], *OLD):
+    written = records()
+    write(operated.cloud.dynamodb, written)
+    for each in written[:3]:
         registry.push(each.repo.partition("/")[2], each.tag, digest=DIGEST)
     arn = operated.global_secrets.describe_secret(SecretId="ImagePullSecret")["ARN"]
     outputs = GLOBAL_OUTPUTS | {"ImagePullSecretArn": arn}
