@@ -13,15 +13,17 @@ import boto3
 import pytest
 
 from e2e.fakes.adapter import Gateway
-from e2e.harness.control_plane import Cluster, assets
+from e2e.harness.control_plane import Cluster
+from e2e.harness.copies import arrive, change
+from e2e.harness.kubelet import failing, not_pulled
 from e2e.harness.pods import COPIES, images, pod
-from e2e.test_operators_pods import TOKEN, arrive, change, failing, silent
-from image_mirror.cli.emulation import REGION, TABLE, Emulation
+from e2e.harness.stage import silent
+from image_mirror.cli.emulation import Emulation
 from image_mirror.lifecycle import delayed, refused
 from image_mirror.record import MINUTE
-from support.operators import CHINA_OUTPUTS, Operated
 from support.recorded import now, run
 
+pytest_plugins = ["e2e.harness.operator"]
 WRONG, LIMITED, THERE, MISSED, LOST = (
     "docker.io/library/nginx:9.99",
     "docker.io/library/redis:7.2",
@@ -33,13 +35,9 @@ Typed = Callable[..., str]
 
 
 @pytest.fixture
-def typed(mirrored: Cluster, monkeypatch: pytest.MonkeyPatch, aws: Emulation) -> Typed:
+def typed(kubeconfig: str, monkeypatch: pytest.MonkeyPatch) -> Typed:
     """Run a command line against the cluster and the emulated accounts, and return what a terminal shows."""
-    assert aws.records() == []
-    monkeypatch.setenv("PATH", str(assets()), prepend=":")
-    monkeypatch.setenv("KUBECONFIG", mirrored._command[2])
-    outputs = CHINA_OUTPUTS | {"CopiesPrefix": f"{COPIES}/", "ImageListTableName": TABLE, "SwapWhenRoutes": "paused"}
-    Operated().deploy("sam-template.yaml", REGION, "image-mirror", outputs, WebhookToken=TOKEN)
+    monkeypatch.setenv("KUBECONFIG", kubeconfig)
 
     def typed(line: str, code: int = 0) -> str:
         result = run(*line.split())
@@ -54,12 +52,7 @@ def two_hundred_pods(cluster: Cluster) -> None:
     """Apply 200 pods of one image whose name is wrong, in one list, and let the kubelet fail with all of them."""
     items = [pod(f"web-{number}", WRONG) for number in range(200)]
     cluster.apply({"apiVersion": "v1", "kind": "List", "items": items})
-    waiting = {"reason": "ImagePullBackOff", "message": "Back-off pulling image: not found"}
-    container = {"name": "c0", "image": "", "imageID": "", "ready": False, "restartCount": 0}
-    status = {"phase": "Pending", "containerStatuses": [container | {"state": {"waiting": waiting}}]}
-    body = json.dumps({"status": status})
-    names = [item["metadata"]["name"] for item in items]
-    cluster.kubectl("patch", "pod", *names, "--subresource=status", "--type=merge", "-p", body)
+    not_pulled(cluster, *(item["metadata"]["name"] for item in items))
 
 
 def test_pods_says_of_two_hundred_pods_which_cause_each_has(

@@ -11,28 +11,21 @@ import boto3
 import pytest
 
 from e2e.fakes.adapter import Gateway
-from e2e.harness.control_plane import Cluster, assets
+from e2e.harness.control_plane import Cluster
+from e2e.harness.copies import arrive
+from e2e.harness.kubelet import failing, not_pulled
 from e2e.harness.pods import COPIES, images, originals, pod, pods_of, version
 from e2e.harness.processes import wait_for
-from e2e.test_operators_pods import arrive, failing, silent
+from e2e.harness.stage import silent
 from image_mirror.cli import kubernetes
-from image_mirror.cli.emulation import REGION, TABLE, Emulation
-from support.operators import CHINA_OUTPUTS, Operated
+from image_mirror.cli.emulation import Emulation
+from image_mirror.cli.pod_patches import PodPatch
+from image_mirror.pod_images import ORIGINALS
 from support.recorded import run
 
+pytest_plugins = ["e2e.harness.operator"]
 Json = dict[str, Any]
 IMAGE, OTHER = "ghcr.io/acme/svc:2026.11", "gcr.io/team/app:1"
-TOKEN = "0123456789abcdef0123456789abcdef"
-
-
-@pytest.fixture
-def kubeconfig(mirrored: Cluster, monkeypatch: pytest.MonkeyPatch, aws: Emulation) -> str:
-    """The cluster's kubeconfig, with its kubectl on PATH and the stack in China deployed."""
-    assert aws.records() == []
-    monkeypatch.setenv("PATH", str(assets()), prepend=":")
-    outputs = CHINA_OUTPUTS | {"CopiesPrefix": f"{COPIES}/", "ImageListTableName": TABLE}
-    Operated().deploy("sam-template.yaml", REGION, "image-mirror", outputs, WebhookToken=TOKEN)
-    return mirrored._command[2]
 
 
 def digest_of(source: str) -> str:
@@ -121,6 +114,55 @@ def test_another_image_that_is_set_in_a_nudged_pod_is_copied_and_the_other_conta
     assert originals(mirrored.get("pod", "w"))["containers/c0"] == "ghcr.io/acme/svc:2026.12"
 
 
+def test_a_container_that_has_run_before_is_patched_too(mirrored: Cluster, aws: Emulation, kubeconfig: str) -> None:
+    waiting_pod(mirrored, aws, "w")
+    not_pulled(mirrored, "w", phase="Running")
+    [row] = nudge("--kubeconfig", kubeconfig)
+    assert (row["result"], row["becomes"]) == ("patched", f"{COPIES}/{IMAGE}@{digest_of(IMAGE)}")
+    assert images(mirrored.get("pod", "w"))["c0"] == row["becomes"]
+
+
+def test_a_digest_that_the_author_has_chosen_stays(mirrored: Cluster, aws: Emulation, kubeconfig: str) -> None:
+    mirrored.apply(pod("first", IMAGE))
+    arrive(aws, IMAGE)
+    pinned = f"{COPIES}/{IMAGE}@sha256:{'c' * 64}"
+    mirrored.apply(pod("w", pinned))
+    failing(mirrored, "w")
+    [row] = nudge("--kubeconfig", kubeconfig, code=1)
+    assert (row["result"], row["why"]) == (
+        "not patched",
+        "its author names a digest that ECR does not hold under this tag",
+    )
+    assert images(mirrored.get("pod", "w")) == {"c0": pinned}
+
+
+def test_a_pod_with_a_large_annotation_is_patched_as_all_others(
+    mirrored: Cluster, gate: Gateway, aws: Emulation, kubeconfig: str
+) -> None:
+    mirrored.apply(pod("first", IMAGE))
+    arrive(aws, IMAGE)
+    large = {ORIGINALS: json.dumps({f"containers/c{number}": "x" * 70_000 for number in range(3)})}
+    manifest = pod("w", IMAGE, *["private.example.com/x:1"] * 2, annotations=large)
+    with silent(gate):
+        mirrored.kubectl("create", "-f", "-", stdin=json.dumps(manifest))
+        mirrored.apply(pod("other", IMAGE))
+    for name in ("w", "other"):
+        failing(mirrored, name)
+    rows = nudge("--kubeconfig", kubeconfig, "--missed")
+    assert [(row["pod"], row["result"]) for row in rows] == [("other", "patched"), ("w", "patched")]
+    assert originals(mirrored.get("pod", "w"))["containers/c0"] == IMAGE
+
+
+def test_what_the_api_server_says_of_a_patch_that_it_does_not_take_is_shown(
+    mirrored: Cluster, aws: Emulation, kubeconfig: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting_pod(mirrored, aws, "w")
+    monkeypatch.setattr(PodPatch, "body", lambda one: {"spec": {"nodeName": one.pod["metadata"]["name"]}})
+    [row] = nudge("--kubeconfig", kubeconfig, code=1)
+    assert row["result"] == "failed"
+    assert 'The Pod "w" is invalid: spec: Forbidden: pod updates may not change fields' in row["why"]
+
+
 def test_a_pod_that_changes_meanwhile_is_read_again_and_patched(
     mirrored: Cluster, aws: Emulation, kubeconfig: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,10 +247,10 @@ def test_a_missed_pod_is_applied_again_without_a_restart_and_one_that_runs_is_on
     failing(mirrored, "lost", "i/o timeout")
     running = json.dumps({"status": {"phase": "Running"}})
     mirrored.kubectl("patch", "pod", "runs", "--subresource=status", "--type=merge", "-p", running)
-    rows = nudge("--kubeconfig", kubeconfig, "--missed", code=1)
+    rows = nudge("--kubeconfig", kubeconfig, "--missed")
     assert [(row["pod"], row["result"], row["do"]) for row in rows] == [
         ("lost", "patched", None),
-        ("runs", "not patched", "delete and create the pod again"),
+        ("runs", "not waiting", "delete and create the pod again"),
     ]
     patched = mirrored.get("pod", "lost")
     assert images(patched) == {"c0": f"{COPIES}/{IMAGE}", "c1": "private.example.com/x:1"}
@@ -221,15 +263,6 @@ def test_a_missed_pod_is_applied_again_without_a_restart_and_one_that_runs_is_on
     assert row["becomes"] == f"{COPIES}/{IMAGE}@{digest_of(IMAGE)}", "it is a pod like any other now"
 
 
-def waits_in(cluster: Cluster, name: str, statuses: str, container: str, image: str) -> None:
-    """Write the status of one container that waits for an image."""
-    message = f'Back-off pulling image "{image}": ErrImagePull: {image}: not found'
-    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": message}}
-    each = {"name": container, "image": image, "imageID": "", "ready": False, "restartCount": 0, "state": waiting}
-    status = {"status": {"phase": "Pending", statuses: [each]}}
-    cluster.kubectl("patch", "pod", name, "--subresource=status", "--type=merge", "-p", json.dumps(status))
-
-
 def test_init_containers_are_patched_and_what_cannot_be_is_named(
     mirrored: Cluster, aws: Emulation, kubeconfig: str
 ) -> None:
@@ -238,19 +271,19 @@ def test_init_containers_are_patched_and_what_cannot_be_is_named(
     manifest["spec"]["initContainers"] = [{"name": "first", "image": "quay.io/a/b:1"}, {"name": "i", "image": IMAGE}]
     mirrored.apply(manifest)
     arrive(aws, IMAGE)
-    waits_in(mirrored, "i", "initContainerStatuses", "i", copy)
+    not_pulled(mirrored, "i", field="initContainers/i", image=copy)
     manifest = pod("v", OTHER)
     manifest["spec"]["volumes"] = [{"name": "files", "image": {"reference": IMAGE}}]
     manifest["spec"]["containers"][0]["volumeMounts"] = [{"name": "files", "mountPath": "/files"}]
     mirrored.apply(manifest)
-    waits_in(mirrored, "v", "containerStatuses", "c0", copy)
+    not_pulled(mirrored, "v", image=copy)
     mirrored.apply(pod("e", OTHER))
     mirrored.kubectl("debug", "e", f"--image={IMAGE}", "-c=d", "--attach=false", "--", "sleep", "1")
-    waits_in(mirrored, "e", "ephemeralContainerStatuses", "d", copy)
+    not_pulled(mirrored, "e", field="ephemeralContainers/d", image=copy)
     static = pod("s", copy, annotations={"kubernetes.io/config.mirror": "hash"})
     static["spec"]["nodeName"] = "node"
     mirrored.apply(static)
-    waits_in(mirrored, "s", "containerStatuses", "c0", copy)
+    not_pulled(mirrored, "s", image=copy)
     before = {name: mirrored.get("pod", name) for name in "ives"}
     rows = nudge("--kubeconfig", kubeconfig, code=1)
     assert [(row["pod"], row["field"], row["result"], row["why"]) for row in rows] == [
@@ -266,7 +299,7 @@ def test_init_containers_are_patched_and_what_cannot_be_is_named(
         assert version(mirrored.get("pod", name)) == version(before[name])
 
 
-def test_without_the_right_to_patch_pods_the_right_is_named(
+def test_without_the_permission_to_patch_pods_the_permission_is_named(
     mirrored: Cluster, aws: Emulation, kubeconfig: str, tmp_path: Path
 ) -> None:
     _, before = waiting_pod(mirrored, aws, "w")
@@ -281,7 +314,7 @@ def test_without_the_right_to_patch_pods_the_right_is_named(
         assert run("nudge", "--kubeconfig", file, "--dry-run").exit_code == 0
         result = run("nudge", "--kubeconfig", file)
         assert result.exit_code == 3
-        words = "the right `patch pods` is missing in the namespace default"
+        words = "the permission `patch pods` is missing in the namespace default"
         assert result.stderr.splitlines()[-1] == f"Error: {words}; ask for it, or use another context"
         assert words in result.stdout
     finally:

@@ -5,92 +5,26 @@ There is no kubelet: the statuses and the events that it would write are written
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from e2e.fakes.adapter import Gateway
-from e2e.harness.control_plane import Cluster, assets
+from e2e.harness.control_plane import Cluster
+from e2e.harness.copies import arrive, change
+from e2e.harness.kubelet import failing
 from e2e.harness.pods import COPIES, images, pod
-from image_mirror.cli.emulation import REGION, TABLE, Emulation
+from e2e.harness.stage import silent
+from image_mirror.cli.emulation import Emulation
 from image_mirror.lifecycle import delayed, refused
-from image_mirror.record import MINUTE, Record, Status
-from image_mirror.table import Records
-from support.operators import CHINA_OUTPUTS, Operated
+from image_mirror.record import MINUTE, Status
 from support.recorded import now, run
 
+pytest_plugins = ["e2e.harness.operator"]
 Json = dict[str, Any]
 MISSING, THERE, LIMITED = "docker.io/library/nginx:9.99", "ghcr.io/acme/svc:2026.11", "docker.io/library/redis:7.2"
-TOKEN = "0123456789abcdef0123456789abcdef"
-
-
-@pytest.fixture
-def kubeconfig(mirrored: Cluster, monkeypatch: pytest.MonkeyPatch, aws: Emulation) -> str:
-    """The cluster's kubeconfig, with its kubectl on PATH and the stack in China deployed."""
-    assert aws.records() == []
-    monkeypatch.setenv("PATH", str(assets()), prepend=":")
-    outputs = CHINA_OUTPUTS | {"CopiesPrefix": f"{COPIES}/", "ImageListTableName": TABLE}
-    Operated().deploy("sam-template.yaml", REGION, "image-mirror", outputs, WebhookToken=TOKEN)
-    return mirrored._command[2]
-
-
-def failing(cluster: Cluster, name: str, words: str = "not found", tries: int = 3) -> None:
-    """Write what a kubelet writes that cannot pull the pod's image: the status, and events of the last try."""
-    made = cluster.get("pod", name)
-    image = made["spec"]["containers"][0]["image"]
-    message = f'Back-off pulling image "{image}": ErrImagePull: {image}: {words}'
-    waiting = {"reason": "ImagePullBackOff", "message": message}
-    container = {"name": "c0", "image": image, "imageID": "", "ready": False, "restartCount": 0}
-    status = {"phase": "Pending", "containerStatuses": [container | {"state": {"waiting": waiting}}]}
-    cluster.kubectl("patch", "pod", name, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
-    at = (datetime.now(UTC) - timedelta(seconds=5)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    about = {"kind": "Pod", "namespace": "default", "name": name, "uid": made["metadata"]["uid"]}
-    event = {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"name": f"{name}.1", "namespace": "default"},
-        "involvedObject": about | {"fieldPath": "spec.containers{c0}"},
-        "reason": "Pulling",
-        "message": f'Pulling image "{image}"',
-        "source": {"component": "kubelet"},
-        "firstTimestamp": at,
-        "lastTimestamp": at,
-        "count": tries,
-        "type": "Normal",
-    }
-    cluster.apply(event)
-
-
-@contextmanager
-def silent(gate: Gateway) -> Iterator[None]:
-    """Let the webhook answer nothing that an API server understands."""
-    handler = gate.handler
-    gate.handler = lambda _: {"statusCode": 500, "body": ""}
-    try:
-        yield
-    finally:
-        gate.handler = handler
-
-
-def change(aws: Emulation, source: str, new: Record | None = None, **changes: Any) -> Record:
-    """Replace the record of `source`, and return the new one."""
-    [record] = [each for each in aws.records() if each.source == source]
-    changed = replace(new or record, **changes)
-    assert Records(boto3.client("dynamodb"), TABLE).replace(record, changed) is changed
-    return changed
-
-
-def arrive(aws: Emulation, source: str) -> None:
-    """Put the copy into ECR as a build does, and let its record say so."""
-    [record] = [each for each in aws.records() if each.source == source]
-    boto3.client("ecr").create_repository(repositoryName=record.repo.partition("/")[2])
-    event = aws.push(record)
-    change(aws, source, status=Status.COPIED, digest=event["detail"]["image-digest"])
 
 
 def rows(*arguments: object) -> dict[str, Json]:

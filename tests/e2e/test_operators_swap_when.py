@@ -2,28 +2,25 @@
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 
-import boto3
 import pytest
 
 from e2e.fakes.adapter import Gateway
-from e2e.harness.control_plane import Cluster, assets, namespace
+from e2e.harness.control_plane import Cluster, namespace
+from e2e.harness.copies import arrive
+from e2e.harness.kubelet import not_pulled
 from e2e.harness.pods import COPIES, images, pod
 from e2e.harness.processes import wait_for
-from e2e.harness.stage import TOKEN, answer, emptied, output_path
+from e2e.harness.stage import answer, emptied, output_path
 from e2e.test_operators_webhook_config import certified, printed
-from image_mirror import webhook
-from image_mirror.cli.emulation import REGION, TABLE, Emulation
-from image_mirror.record import Status
+from image_mirror.cli.emulation import Emulation
 from image_mirror.swap_when import LABEL
-from image_mirror.table import Records
-from support.operators import CHINA_OUTPUTS, Operated
 from support.recorded import run
 
+pytest_plugins = ["e2e.harness.operator"]
 Json = dict[str, Any]
 LABELS = {"plain": None, "a": "always", "c": "copied", "p": "paused", "unknown": "pause"}
 ALL = ("--modes", "always,copied,paused")
@@ -93,14 +90,6 @@ def configured(cluster: Cluster, gate: Gateway, aws: Emulation) -> Iterator[Conf
             gate.handler = running._answer
             wait_for(is_gone, "the webhook is no longer asked")
             gate.handler = answer
-
-
-def arrive(aws: Emulation, source: str) -> None:
-    """Let a record say that its copy is in ECR."""
-    [record] = [each for each in aws.records() if each.source == source]
-    copied = replace(record, status=Status.COPIED, digest="sha256:" + "a" * 64)
-    assert Records(boto3.client("dynamodb"), TABLE).replace(record, copied) is copied
-    webhook.load.cache_clear()
 
 
 def test_the_label_of_a_namespace_chooses_the_route_and_the_label_of_a_pod_wins(
@@ -221,19 +210,12 @@ def test_labels_are_added_to_and_taken_from_a_configuration_that_is_there(config
         assert len(entries) == count
 
 
-def test_pods_names_the_pause(
-    configured: Configured, aws: Emulation, monkeypatch: pytest.MonkeyPatch, not_pulled: Callable[[str, str], None]
-) -> None:
-    assert aws.records() == []
-    monkeypatch.setenv("PATH", str(assets()), prepend=":")
-    outputs = CHINA_OUTPUTS | {"CopiesPrefix": f"{COPIES}/", "ImageListTableName": TABLE}
-    Operated().deploy("sam-template.yaml", REGION, "image-mirror", outputs, WebhookToken=TOKEN)
+def test_pods_names_the_pause(configured: Configured, kubeconfig: str) -> None:
     configured.apply(*ALL)
     configured.create("p", "p", "gcr.io/p/app:1")
     configured.create("own", "plain", "gcr.io/own/app:1", **{LABEL: "paused"})
-    not_pulled("p", "p")
-    not_pulled("own", "plain")
-    kubeconfig = configured.cluster._command[2]
+    not_pulled(configured.cluster, "p", namespace="p", words="timeout")
+    not_pulled(configured.cluster, "own", namespace="plain", words="timeout")
     result = run("pods", "-A", "--kubeconfig", kubeconfig, "-o", "json")
     assert result.exit_code == 0, result.output
     assert {row["image"]: row["why"] for row in json.loads(result.stdout)} == {
@@ -244,18 +226,3 @@ def test_pods_names_the_pause(
     assert "; paused by the namespace's label" in one["webhook"]
     assert one["dry_run"] == {"containers/c0": "gcr.io/p/app:1"}
     assert any(NOT_REQUESTED in warning for warning in one["warnings"])
-
-
-@pytest.fixture
-def not_pulled(cluster: Cluster) -> Callable[[str, str], None]:
-    """Write the status of a pod whose image cannot be pulled, as a kubelet does."""
-
-    def write(name: str, where: str) -> None:
-        image = images(cluster.get("pod", name, "-n", where))["c0"]
-        waiting = {"reason": "ImagePullBackOff", "message": f'Back-off pulling image "{image}": ErrImagePull: timeout'}
-        container = {"name": "c0", "image": image, "imageID": "", "ready": False, "restartCount": 0}
-        status = {"phase": "Pending", "containerStatuses": [container | {"state": {"waiting": waiting}}]}
-        patch = json.dumps({"status": status})
-        cluster.kubectl("patch", "pod", name, "-n", where, "--subresource=status", "--type=merge", "-p", patch)
-
-    return write

@@ -1,5 +1,6 @@
 """Pods that wait for their images, and a cluster of plain objects that has them, in place of kubectl."""
 
+import copy
 import json
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from image_mirror.cli.errors import NoAnswerError
-from image_mirror.cli.kubernetes import Cluster
+from image_mirror.cli.kubernetes import Cluster, NotFoundError, Refusal, RefusedError
 from image_mirror.cli.webhook_manifest import shipped_configuration
 from image_mirror.pod_images import ORIGINALS
 from support.clock import NOON
@@ -51,6 +52,12 @@ def copied(name: str, source: str) -> Json:
     return pod(name, f"{COPIES}/{source}", source)
 
 
+def restarted(made: Json) -> Json:
+    """Return a pod whose container has run before, as it waits again."""
+    statuses = [each | {"lastState": {"terminated": {"exitCode": 1}}} for each in made["status"]["containerStatuses"]]
+    return made | {"status": {"phase": "Running", "containerStatuses": statuses}}
+
+
 def running(made: Json) -> Json:
     state = {"running": {"startedAt": at(20)}}
     return made | {"status": {"phase": "Running", "containerStatuses": [{"name": "app", "state": state}]}}
@@ -59,8 +66,8 @@ def running(made: Json) -> Json:
 class World(SimpleNamespace):
     """What kubectl answers: pods, namespaces, configurations and events; and what it was asked.
 
-    `patched` has the patches that were sent, by the pod's name; `late` has errors of a patch, the first of which is
-    raised by the next one.
+    `patched` has the patches that were accepted, by the pod's name; they change only the pod's version. `late` has
+    errors of a patch, the first of which is raised by the next one; a conflict is a change by somebody else.
     """
 
     pods: list[Json]
@@ -78,10 +85,11 @@ class World(SimpleNamespace):
         if kind in self.refused:
             raise NoAnswerError(f"the cluster: {kind} is forbidden", "run kubectl")
         if kind == "pod":
-            return next(each for each in self.pods if each["metadata"]["name"] == what[1])
+            namespace = next((each.partition("=")[2] for each in what if each.startswith("--namespace=")), "shop")
+            return copy.deepcopy(self._pod(namespace, what[1]))
         if kind == "pods":
             phases = ("Pending",) if "--field-selector=status.phase=Pending" in what else ("Pending", "Running")
-            return {"items": [each for each in self.pods if each["status"]["phase"] in phases]}
+            return {"items": copy.deepcopy([each for each in self.pods if each["status"]["phase"] in phases])}
         named = {"namespaces": self.namespaces, "mutatingwebhookconfigurations": self.configurations}
         return {"items": named.get(kind, self.events)}
 
@@ -92,9 +100,21 @@ class World(SimpleNamespace):
         return new | {"spec": {"containers": [{"name": "app", "image": "changed"}]}}, ["it is being copied"]
 
     def patch_pod(self, namespace: str, name: str, patch: Json) -> None:
-        if self.late:
-            raise self.late.pop(0)
+        metadata = self._pod(namespace, name)["metadata"]
+        error = self.late.pop(0) if self.late else None
+        if error is None and patch["metadata"]["resourceVersion"] != metadata["resourceVersion"]:
+            error = RefusedError(Refusal.CONFLICT, "somebody else keeps changing the pod")
+        elif error is None or (isinstance(error, RefusedError) and error.refusal is Refusal.CONFLICT):
+            metadata["resourceVersion"] = str(int(metadata["resourceVersion"]) + 1)
+        if error is not None:
+            raise error
         self.patched.append((f"{namespace}/{name}", patch))
+
+    def _pod(self, namespace: str, name: str) -> Json:
+        for each in self.pods:
+            if (each["metadata"]["namespace"], each["metadata"]["name"]) == (namespace, name):
+                return each
+        raise NotFoundError(f'the cluster: Error from server (NotFound): pods "{name}" not found', "run kubectl")
 
 
 @pytest.fixture

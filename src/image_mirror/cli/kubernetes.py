@@ -19,16 +19,21 @@ _TIMEOUT = "30s"  # of one request; a long list comes in chunks of 500
 _WITHIN = 300  # seconds for all of them, and for a plugin that logs in
 _MANAGER = "image-mirror"  # of the fields that a patch changes, in the pod's metadata.managedFields
 # kubectl's words for a refusal by RBAC. Admission refuses with "Forbidden" too, in other words.
-_NO_RIGHT = re.compile(r'cannot (\w+) resource "(\w+)"')
+_NO_PERMISSION = re.compile(r'cannot (\w+) resource "(\w+)"')
+# The lines that begin what the API server says. The lines after them are details, or the difference of two objects.
+_REFUSED = re.compile(r"Error from server|The \w+ \S+ is invalid:")
 
 
 class Refusal(StrEnum):
     """Why the API server has not patched a pod."""
 
     CONFLICT = "conflict"
-    GONE = "gone"
-    NO_RIGHT = "no right"
+    NO_PERMISSION = "no permission"
     OTHER = "other"
+
+
+class NotFoundError(NoAnswerError):
+    """The cluster does not have the object."""
 
 
 class RefusedError(Exception):
@@ -52,7 +57,10 @@ class Cluster:
         return f"{where}, context {self.context}" if self.context else where
 
     def get(self, *what: str) -> Json:
-        """Return what `kubectl get` answers as JSON; several objects come as a List. Raises NoAnswerError."""
+        """Return what `kubectl get` answers as JSON; several objects come as a List.
+
+        Raises NotFoundError, NoAnswerError.
+        """
         answer, _ = self._run("get", ("--output=json",), what)
         return answer
 
@@ -85,10 +93,15 @@ class Cluster:
         return answer, [printable(line) for line in warnings]
 
     def patch_pod(self, namespace: str, name: str, patch: Json) -> None:
-        """Patch a pod by a strategic merge. Raises RefusedError; NoAnswerError if the cluster gives no answer."""
-        form = ("--output=json", "--type=strategic", f"--patch={json.dumps(patch)}", f"--field-manager={_MANAGER}")
+        """Patch a pod by a strategic merge. Raises RefusedError; NotFoundError; NoAnswerError without an answer.
+
+        The patch goes through standard input: Linux takes 128 KiB in one argument, and annotations can have more.
+        """
+        form = ("--output=json", "--type=strategic", "--patch-file=/dev/stdin", f"--field-manager={_MANAGER}")
         try:
-            self._run("patch", form, ("pod", name, f"--namespace={namespace}"))
+            self._run("patch", form, ("pod", name, f"--namespace={namespace}"), json.dumps(patch))
+        except NotFoundError:
+            raise
         except NoAnswerError as error:
             refused = _refusal(error.cause, namespace)
             if refused is None:
@@ -96,7 +109,7 @@ class Cluster:
             raise refused from error
 
     def _run(self, verb: str, form: Sequence[str], what: Sequence[str], stdin: str = "") -> tuple[Json, str]:
-        """Return kubectl's answer, and what it says beside it. Raises NoAnswerError."""
+        """Return kubectl's answer, and what it says beside it. Raises NotFoundError, NoAnswerError."""
         kubectl = shutil.which("kubectl")
         if kubectl is None:
             raise NoAnswerError("kubectl is not on PATH", "install kubectl; this command reads the cluster with it")
@@ -113,9 +126,9 @@ class Cluster:
             said = f"the cluster ({self}): kubectl has not ended within {_WITHIN} s"
             raise NoAnswerError(said, f"run {asked}; if it waits for a login, log in first") from error
         if done.returncode != 0:
-            lines = [line for line in done.stderr.splitlines() if line.strip()]
-            said = printable(lines[-1] if lines else f"kubectl ended with {done.returncode}")
-            raise NoAnswerError(f"the cluster ({self}): {said}", f"run {asked} to see the error")
+            said = printable(_error_in(done.stderr) or f"kubectl ended with {done.returncode}")
+            kind = NotFoundError if "(NotFound)" in said else NoAnswerError
+            raise kind(f"the cluster ({self}): {said}", f"run {asked} to see the error")
         answer: Json = json.loads(done.stdout)
         return answer, done.stderr
 
@@ -126,15 +139,24 @@ class Cluster:
         return pods
 
 
+def _error_in(stderr: str) -> str:
+    """Return the line that says what failed: the API server's first, or else kubectl's last; "" if there is none.
+
+    A line that ends with a colon has its reason on the next one.
+    """
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    first = next((number for number, line in enumerate(lines) if _REFUSED.match(line)), len(lines) - 1)
+    said, *rest = lines[first:] or [""]
+    return f"{said} {rest[0].removeprefix('* ')}" if rest and said.endswith(":") else said
+
+
 def _refusal(said: str, namespace: str) -> RefusedError | None:
-    """Return what kubectl's last line says of a patch; None if the API server has not answered."""
-    if right := _NO_RIGHT.search(said):
-        cause = f"the right `{right[1]} {right[2]}` is missing in the namespace {namespace}"
-        return RefusedError(Refusal.NO_RIGHT, cause)
+    """Return what kubectl's error says of a patch; None if the API server has not answered."""
+    if missing := _NO_PERMISSION.search(said):
+        cause = f"the permission `{missing[1]} {missing[2]}` is missing in the namespace {namespace}"
+        return RefusedError(Refusal.NO_PERMISSION, cause)
     if "(Conflict)" in said:
         return RefusedError(Refusal.CONFLICT, "somebody else keeps changing the pod")
-    if "(NotFound)" in said:
-        return RefusedError(Refusal.GONE, "the pod is gone")
     _, marker, words = said.partition("Error from server")
     if marker or " is invalid: " in said:
         return RefusedError(Refusal.OTHER, words.strip(" :") or said)

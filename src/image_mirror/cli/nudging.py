@@ -1,7 +1,7 @@
 """Reads the pods that wait for an image, patches those that can be, and says what was done with each image.
 
 The choice is in pod_patches.py. Each pod is one call of the API server, eight at once. A pod that has changed since it
-was read is read and patched once more. Nothing is deleted.
+was read is read and patched once more. Nothing is deleted. What was done until Ctrl-C is said too.
 """
 
 import shutil
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from image_mirror.cli.errors import NoAnswerError
-from image_mirror.cli.kubernetes import Cluster, Refusal, RefusedError
+from image_mirror.cli.kubelet import waiting
+from image_mirror.cli.kubernetes import Cluster, NotFoundError, Refusal, RefusedError
 from image_mirror.cli.output import aligned, current_time, folded
 from image_mirror.cli.pod_patches import Choice, Kept, PodPatch, choose
 from image_mirror.cli.pod_reading import (
     LIVING,
-    PENDING,
     Notes,
     Where,
     copies_of,
@@ -40,6 +40,7 @@ class Result(StrEnum):
     PATCHED = "patched"
     PLANNED = "would be patched"
     KEPT = "not patched"
+    IDLE = "not waiting"
     OVER = "no longer waits"
     FAILED = "failed"
 
@@ -65,22 +66,28 @@ class Row:
 
 @dataclass(slots=True)
 class Nudged:
-    """The rows; the images that wait for something else; notes; and the right that is missing, or ""."""
+    """The rows; the images that wait for something else; and notes.
+
+    `missing` is the permission that is missing, or ""; `stopped` is what has ended the work early, such as Ctrl-C.
+    """
 
     rows: list[Row] = field(default_factory=list)
     others: int = 0
     notes: list[str] = field(default_factory=list)
-    no_right: str = ""
+    missing: str = ""
+    stopped: BaseException | None = None
 
     @property
     def is_well(self) -> bool:
         """Whether nothing is left for the operator."""
         return all(row.is_well for row in self.rows)
 
-    def require_right(self) -> None:
-        """Raise NoAnswerError if a right is missing."""
-        if self.no_right:
-            raise NoAnswerError(self.no_right, _ASK)
+    def require_all(self) -> None:
+        """Raise what has ended the work early, or NoAnswerError if a permission is missing."""
+        if self.stopped is not None:
+            raise self.stopped
+        if self.missing:
+            raise NoAnswerError(self.missing, _ASK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,11 +106,16 @@ class Wish:
 
 
 def nudge_pods(cluster: Cluster, stack: Stack, wish: Wish) -> Nudged:
-    """Patch the pods that wait. Raises NoAnswerError, ClientError, BotoCoreError."""
+    """Patch the pods that wait. Raises NoAnswerError, ClientError, BotoCoreError.
+
+    A pod with a container that has run before is Running, also while that container waits for its image again.
+    """
     if wish.pod is None:
-        pods = read_pods(cluster, wish.where, LIVING if wish.missed else PENDING)
+        pods = read_pods(cluster, wish.where, LIVING)
     else:
         pods = [cluster.get("pod", wish.pod, *wish.where.options())]
+    if not wish.missed:
+        pods = [pod for pod in pods if waiting(pod)]
     if not pods:
         return Nudged()
     notes, now = Notes(), current_time()
@@ -123,7 +135,7 @@ def nudge_pods(cluster: Cluster, stack: Stack, wish: Wish) -> Nudged:
 
 
 def _patch_all(cluster: Cluster, choice: Choice, done: Nudged) -> None:
-    """Patch each pod. After a missing right, no pod of the same namespace is tried."""
+    """Patch each pod. After a missing permission, no pod of the same namespace is tried."""
     refused: dict[str, str] = {}
 
     def patch(one: PodPatch) -> None:
@@ -135,14 +147,17 @@ def _patch_all(cluster: Cluster, choice: Choice, done: Nudged) -> None:
             done.rows.extend(_patched(cluster, one))
         except RefusedError as error:
             do = _AGAIN if error.refusal is Refusal.CONFLICT else None
-            if error.refusal is Refusal.NO_RIGHT:
+            if error.refusal is Refusal.NO_PERMISSION:
                 refused[namespace], do = str(error), _ASK
             done.rows.extend(_rows(one, Result.FAILED, str(error), do))
         except NoAnswerError as error:
             done.rows.extend(_rows(one, Result.FAILED, error.cause, _AGAIN))
 
-    each("patching pods", patch, choice.patches)
-    done.no_right = "; ".join(sorted(refused.values()))
+    try:
+        each("patching pods", patch, choice.patches)
+    except BaseException as error:  # noqa: BLE001 - raised when the rows are printed
+        done.stopped = error
+    done.missing = "; ".join(sorted(refused.values()))
 
 
 def _patched(cluster: Cluster, one: PodPatch) -> list[Row]:
@@ -150,18 +165,19 @@ def _patched(cluster: Cluster, one: PodPatch) -> list[Row]:
     metadata = one.pod["metadata"]
     namespace, name = metadata["namespace"], metadata["name"]
     try:
-        cluster.patch_pod(namespace, name, one.body())
-    except RefusedError as error:
-        if error.refusal is Refusal.GONE:
-            return _rows(one, Result.OVER, str(error))
-        if error.refusal is not Refusal.CONFLICT:
-            raise
-    else:
-        return _rows(one, Result.PATCHED)
-    latest = one.of(cluster.get("pod", name, f"--namespace={namespace}"))
-    if latest is None:
-        return _rows(one, Result.OVER, "the pod has changed meanwhile")
-    cluster.patch_pod(namespace, name, latest.body())
+        try:
+            cluster.patch_pod(namespace, name, one.body())
+        except RefusedError as error:
+            if error.refusal is not Refusal.CONFLICT:
+                raise
+        else:
+            return _rows(one, Result.PATCHED)
+        latest = one.of(cluster.get("pod", name, f"--namespace={namespace}"))
+        if latest is None:
+            return _rows(one, Result.OVER, "the pod has changed meanwhile")
+        cluster.patch_pod(namespace, name, latest.body())
+    except NotFoundError:
+        return _rows(one, Result.OVER, "the pod is gone")
     over = PodPatch(one.pod, [change for change in one.changes if change not in latest.changes])
     return _rows(latest, Result.PATCHED) + _rows(over, Result.OVER, "the container has changed meanwhile")
 
@@ -177,7 +193,8 @@ def _rows(one: PodPatch, result: Result, why: str | None = None, do: str | None 
 def _kept(kept: Kept) -> Row:
     metadata, facts = kept.found.pod["metadata"], kept.found.facts
     key = kept.found.field.key
-    return Row(Result.KEPT, metadata["namespace"], metadata["name"], key, facts.source, None, kept.why, kept.do)
+    result = Result.KEPT if kept.found.waiting else Result.IDLE
+    return Row(result, metadata["namespace"], metadata["name"], key, facts.source, None, kept.why, kept.do)
 
 
 def shown(rows: Sequence[Row]) -> list[str]:

@@ -79,6 +79,12 @@ Selector = Annotated[
 GLOBAL_STACK = "image-pulling"
 
 
+def require_one_scope(namespace: str | None, *, all_namespaces: bool) -> None:
+    """Raise typer.BadParameter if one namespace and all are asked for."""
+    if namespace is not None and all_namespaces:
+        raise typer.BadParameter("cannot be combined with --namespace", param_hint="--all-namespaces")
+
+
 def is_given(ctx: typer.Context, parameter: str) -> bool:
     """Return whether a value is the operator's choice for this call, and not of the configuration file or a default."""
     source = ctx.get_parameter_source(parameter)

@@ -1,6 +1,6 @@
 """What a pod's object says: who made it, how to recreate it, and which of its images can be patched. Pure."""
 
-from image_mirror.pod_images import ImageField, is_static
+from image_mirror.pod_images import ImageField, is_static, original_images
 from image_mirror.reference import InvalidReferenceError, parse_reference
 from image_mirror.review import Json
 
@@ -40,6 +40,37 @@ def cannot_be_patched(pod: Json, field: ImageField) -> tuple[str, str] | None:
     if field.key.startswith("ephemeralContainers/"):
         return "the image of an ephemeral container cannot change", "wait, or kubectl debug again"
     return None
+
+
+def needs_no_image(pod: Json, field: ImageField) -> str | None:
+    """Return why a container that does not wait for its image will not need it again in this pod; None if it may."""
+    kind, _, name = field.key.partition("/")
+    if kind == "ephemeralContainers":
+        return "an ephemeral container starts only once"
+    statuses = (pod.get("status") or {}).get("initContainerStatuses") or ()
+    ended = (each["name"] for each in statuses if (each.get("state") or {}).get("terminated"))
+    if kind == "initContainers" and name in ended:
+        return "the init container has ended"
+    return "its pod runs once" if runs_once(pod) else None
+
+
+def other_digest(pod: Json, field: ImageField, digest: str) -> str:
+    """Return the digest that the author of a pod names in the image of a copy, if it is another one; else "".
+
+    For a source that the annotation names without a digest, only a nudge has written the digest: a newer one may take
+    its place. ECR's digests are SHA-256.
+    """
+    try:
+        named = parse_reference(field.image).digest or ""
+    except InvalidReferenceError:
+        return ""
+    if named == digest:
+        return ""
+    try:
+        by_tag = parse_reference(original_images(pod).get(field.key, "")).digest is None
+    except InvalidReferenceError:
+        by_tag = False
+    return "" if by_tag and named.startswith("sha256:") else named
 
 
 def names_tag_and(digest: str, image: str) -> bool:

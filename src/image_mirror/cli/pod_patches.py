@@ -10,10 +10,18 @@ from dataclasses import dataclass, replace
 
 from image_mirror.cli.kubelet import waiting
 from image_mirror.cli.pod_causes import Code
-from image_mirror.cli.pod_objects import cannot_be_patched, names_tag_and, restart, runs_once
-from image_mirror.cli.pod_reading import Found
+from image_mirror.cli.pod_objects import (
+    cannot_be_patched,
+    names_tag_and,
+    needs_no_image,
+    other_digest,
+    restart,
+    runs_once,
+)
+from image_mirror.cli.pod_reading import Found, all_fields
 from image_mirror.pod_images import ORIGINALS, original_images, originals_text
 from image_mirror.record import Status
+from image_mirror.reference import parse_reference
 from image_mirror.review import Json
 
 _PULLS = frozenset(("ErrImagePull", "ImagePullBackOff"))
@@ -43,11 +51,16 @@ class PodPatch:
     changes: Sequence[Change]
 
     def body(self) -> Json:
-        """Return the strategic merge patch: containers by their names, and the version of the pod that was read."""
+        """Return the strategic merge patch: containers by their names, and the version of the pod that was read.
+
+        Of the annotation, only what names an image of the pod is kept.
+        """
         metadata: Json = {"resourceVersion": self.pod["metadata"]["resourceVersion"]}
         noted = {change.key: change.source for change in self.changes if change.noted}
         if noted:
-            metadata["annotations"] = {ORIGINALS: originals_text(original_images(self.pod) | noted)}
+            keys = {each.key for each in all_fields(self.pod)}
+            kept = {key: source for key, source in original_images(self.pod).items() if key in keys}
+            metadata["annotations"] = {ORIGINALS: originals_text(kept | noted)}
         spec: dict[str, list[Json]] = {}
         for change in self.changes:
             kind, _, name = change.key.partition("/")
@@ -55,8 +68,9 @@ class PodPatch:
         return {"metadata": metadata, "spec": spec}
 
     def of(self, pod: Json) -> "PodPatch | None":
-        """Return the patch of the same pod as it is now, with what still waits; None if nothing does."""
-        if pod["metadata"].get("uid") != self.pod["metadata"].get("uid"):
+        """Return the patch of the same pod as it is now, with what still waits; None if nothing does, or it ends."""
+        metadata = pod["metadata"]
+        if metadata.get("uid") != self.pod["metadata"].get("uid") or metadata.get("deletionTimestamp"):
             return None
         waits = {(each.field.key, each.field.image) for each in waiting(pod) if each.reason in _PULLS}
         changes = [change for change in self.changes if (change.key, change.image) in waits]
@@ -65,11 +79,11 @@ class PodPatch:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An image that cannot be changed, or is not; and what to do instead."""
+    """An image that cannot be changed, or is not; and what to do instead, None if nothing is to be done."""
 
     found: Found
     why: str
-    do: str
+    do: str | None = None
 
 
 @dataclass(slots=True)
@@ -91,7 +105,7 @@ def choose(everything: Iterable[Found], *, missed: bool, jobs: bool, named: bool
     for found in everything:
         chosen = _chosen(found, jobs=jobs, named=named) if found.facts.is_copy or missed else None
         if chosen is None:
-            choice.others += 1
+            choice.others += found.waiting is not None
         elif isinstance(chosen, Kept):
             choice.kept.append(chosen)
         else:
@@ -111,6 +125,8 @@ def _chosen(found: Found, *, jobs: bool, named: bool) -> Change | Kept | None:
         # During the pull after a patch, the status still has the reason of the last failure.
         if not waits or not digest or names_tag_and(digest, facts.image):
             return None
+        if other := other_digest(found.pod, found.field, digest):
+            return _pinned(found, other)
     elif missing := _cannot_get_a_copy(found, waits=waits):
         return missing
     if fixed := cannot_be_patched(found.pod, found.field):
@@ -129,9 +145,20 @@ def _digest(found: Found) -> str:
     return held.digest or "" if held is not None and not held.lost else ""
 
 
+def _pinned(found: Found, digest: str) -> Kept:
+    """Return that the author of a pod has chosen another digest than ECR has under the tag."""
+    why, do = "its author names a digest that ECR does not hold under this tag", "correct the digest"
+    if digest.startswith("sha256:"):
+        source = parse_reference(found.facts.source)
+        do += f", or image-mirror warm --image {source.registry}/{source.repository}@{digest}"
+    return Kept(found, why, do)
+
+
 def _cannot_get_a_copy(found: Found, *, waits: bool) -> Kept | None:
     """Return why a container that names a source does not get the copy, or None if it does."""
     facts = found.facts
+    if found.waiting is None and (why := needs_no_image(found.pod, found.field)):
+        return Kept(found, why)
     if facts.not_sent:
         return Kept(found, found.cause.why, found.cause.remedy(facts.source))
     if not facts.namespace_known:

@@ -16,7 +16,7 @@ from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.live_webhook import Labels, label_values, not_sent, our_webhooks, route_of
 from image_mirror.cli.plan import explain, pods_as_written
 from image_mirror.cli.pod_causes import SWAP_WHEN, Cause, Facts, classify
-from image_mirror.cli.pod_objects import cannot_be_patched, names_tag_and, runs_once
+from image_mirror.cli.pod_objects import cannot_be_patched, names_tag_and, other_digest, runs_once
 from image_mirror.cli.stacks import Stack, china_stack, mirror_of, records_of
 from image_mirror.decisions import Mirror
 from image_mirror.messages import printable
@@ -155,7 +155,7 @@ def view_cluster(cluster: Cluster, pods: Sequence[Json], notes: Notes, *, events
     """Read the namespaces of these pods, the webhook configurations and, if wanted, the pods' events."""
     view = ClusterView(pods)
     names = {pod["metadata"]["namespace"] for pod in pods}
-    # One namespace is read by its name, which needs a right in that namespace only.
+    # One namespace is read by its name, which needs a permission in that namespace only.
     named = list(names) if len(names) == 1 else []
     answer = notes.answer("the namespaces' labels are not known", lambda: cluster.get("namespaces", *named))
     if answer is not None:
@@ -360,7 +360,9 @@ def _nudge(pod: Json, each: ImageField, digest: str | None) -> str | None:
 
     `digest` is what ECR holds under the name of the copy that the pod names.
     """
-    if cannot_be_patched(pod, each) or (digest is not None and names_tag_and(digest, each.image)):
+    if cannot_be_patched(pod, each):
+        return None
+    if digest is not None and (names_tag_and(digest, each.image) or other_digest(pod, each, digest)):
         return None
     return " --jobs" if runs_once(pod) else ""
 
@@ -433,7 +435,7 @@ def all_fields(pod: Json) -> Iterator[ImageField]:
 def as_new(pod: Json, mirror: Mirror) -> Json:
     """Return the pod as its author wrote it, without what the API server and the kubelet have added, to dry-run it.
 
-    Its owner is left out, so that no right on the owner is needed.
+    Its owner is left out, so that no permission for the owner is needed.
     """
     [written] = pods_as_written([pod], [], mirror).pods
     metadata, spec = pod["metadata"], written.pod["spec"]

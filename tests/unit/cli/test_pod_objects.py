@@ -1,11 +1,19 @@
 """What a pod's object says of its owner, and of which images can be patched."""
 
+import json
 from typing import Any
 
 import pytest
 
-from image_mirror.cli.pod_objects import cannot_be_patched, names_tag_and, restart, runs_once
-from image_mirror.pod_images import ImageField
+from image_mirror.cli.pod_objects import (
+    cannot_be_patched,
+    names_tag_and,
+    needs_no_image,
+    other_digest,
+    restart,
+    runs_once,
+)
+from image_mirror.pod_images import ORIGINALS, ImageField
 from support.recorded import DIGEST
 
 Json = dict[str, Any]
@@ -89,3 +97,58 @@ def test_it_is_known_which_images_can_be_patched(key: str, annotations: dict[str
 )
 def test_a_second_nudge_to_the_same_digest_would_change_nothing(image: str, named: bool) -> None:
     assert names_tag_and(DIGEST, image) is named
+
+
+def with_images(image: str, original: str | None = None) -> tuple[Json, ImageField]:
+    noted = {ORIGINALS: json.dumps({"containers/a": original})} if original else {}
+    return {"metadata": {"annotations": noted}}, ImageField(
+        "containers/a", "", image, pull_always=False, pull_never=False
+    )
+
+
+OTHER, LONGER = f"sha256:{'b' * 64}", f"sha512:{'b' * 128}"
+
+
+@pytest.mark.parametrize(
+    ("image", "original", "other"),
+    [
+        pytest.param("gcr.io/x:1", None, "", id="no-digest"),
+        pytest.param(f"gcr.io/x:1@{DIGEST}", None, "", id="the-same-digest"),
+        pytest.param(f"gcr.io/x:1@{OTHER}", None, OTHER, id="the-author-s"),
+        pytest.param(f"gcr.io/x@{OTHER}", None, OTHER, id="the-author-s-without-a-tag"),
+        pytest.param(f"gcr.io/x:1@{OTHER}", "gcr.io/x:1", "", id="of-an-earlier-nudge"),
+        pytest.param(f"gcr.io/x:1@{OTHER}", f"gcr.io/x:1@{OTHER}", OTHER, id="of-the-source"),
+        pytest.param(f"gcr.io/x:1@{OTHER}", "$IMAGE", OTHER, id="an-annotation-that-is-no-image"),
+        pytest.param(f"gcr.io/x:1@{LONGER}", "gcr.io/x:1", LONGER, id="sha512"),
+        pytest.param("$IMAGE", None, "", id="no-image"),
+    ],
+)
+def test_a_digest_that_the_author_names_is_told_from_that_of_a_nudge(
+    image: str, original: str | None, other: str
+) -> None:
+    assert other_digest(*with_images(image, original), DIGEST) == other
+
+
+ENDED: Json = {"initContainerStatuses": [{"name": "a", "state": {"terminated": {"exitCode": 0}}}]}
+BEGUN: Json = {"initContainerStatuses": [{"name": "a", "state": {"running": {}}}]}
+
+
+@pytest.mark.parametrize(
+    ("key", "policy", "status", "why"),
+    [
+        pytest.param("containers/a", "Always", {}, None, id="container"),
+        pytest.param("containers/a", "Always", ENDED, None, id="container-beside-an-init-container"),
+        pytest.param("containers/a", "Never", {}, "its pod runs once", id="a-pod-that-runs-once"),
+        pytest.param("volumes/a", "Always", {}, None, id="image-volume"),
+        pytest.param("initContainers/a", "Always", ENDED, "the init container has ended", id="ended"),
+        pytest.param("initContainers/a", "Always", BEGUN, None, id="a-sidecar-that-runs"),
+        pytest.param("initContainers/b", "Always", ENDED, None, id="another-one-has-ended"),
+        pytest.param("initContainers/a", "Always", None, None, id="no-status"),
+        pytest.param("ephemeralContainers/a", "Always", {}, "an ephemeral container starts only once", id="ephemeral"),
+    ],
+)
+def test_it_is_known_whether_a_container_needs_its_image_again(
+    key: str, policy: str, status: Json | None, why: str | None
+) -> None:
+    pod = {"metadata": {}, "spec": {"restartPolicy": policy}, "status": status}
+    assert needs_no_image(pod, ImageField(key, "", "", pull_always=False, pull_never=False)) == why

@@ -96,6 +96,12 @@ PATCHED = [
     pytest.param(
         found(pod("p", f"{COPY}@{OTHER}", SOURCE)), {}, f"{COPY}@{DIGEST}", id="nudged-before-to-a-digest-that-is-gone"
     ),
+    pytest.param(
+        found(pod("p", f"{COPIES}/gcr.io/a/b@{DIGEST}", BY_DIGEST), BY_DIGEST),
+        {},
+        f"{COPIES}/gcr.io/a/b:digest-sha256-{'a' * 64}@{DIGEST}",
+        id="as-the-webhook-writes-the-copy-of-a-digest",
+    ),
     pytest.param(found(waits_for(**JOB)), {"jobs": True}, f"{COPY}@{DIGEST}", id="a-job-with-jobs"),
     pytest.param(
         found(waits_for(), said=Said.UNAUTHORIZED),
@@ -140,7 +146,25 @@ def with_ephemeral(source: str) -> Json:
     return made
 
 
+PINNED = "its author names a digest that ECR does not hold under this tag"
 KEPT = [
+    pytest.param(
+        found(pod("p", f"{COPY}@{OTHER}")),
+        {"jobs": True, "named": True},
+        PINNED,
+        f"correct the digest, or image-mirror warm --image gcr.io/a/b@{OTHER}",
+        id="pinned-by-its-author",
+    ),
+    pytest.param(
+        found(pod("p", f"{COPY}@sha512:{'d' * 128}", SOURCE)), {}, PINNED, "correct the digest", id="pinned-by-sha512"
+    ),
+    pytest.param(
+        found(pod("p", f"{COPY}@{OTHER}", metadata={"annotations": {ORIGINALS: '{"containers/b":"gcr.io/a/b:1"}'}})),
+        {},
+        PINNED,
+        f"correct the digest, or image-mirror warm --image gcr.io/a/b@{OTHER}",
+        id="pinned-beside-a-container-with-a-source",
+    ),
     pytest.param(
         found(waits_for(**JOB)), {}, "a pod that runs once, such as a Job's", "add --jobs", id="a-pod-of-a-job"
     ),
@@ -262,7 +286,6 @@ def test_what_is_not_changed_has_a_reason_and_a_remedy(one: Found, options: dict
         pytest.param(found(waits_for(), served=False), id="not-served"),
         pytest.param(found(waits_for(), reason="ErrImageNeverPull"), id="never-pulled"),
         pytest.param(found(waits_for(), reason="CreateContainerConfigError"), id="another-reason"),
-        pytest.param(found(waits_for(), reason=""), id="it-does-not-wait"),
         pytest.param(found(pod("p", f"{COPY}@{DIGEST}", SOURCE)), id="nudged-to-this-digest"),
         pytest.param(found(waits_for(deletionTimestamp="2026-11-28T12:00:00Z")), id="being-deleted"),
         pytest.param(found(pod("p", SOURCE)), id="a-source-without-missed"),
@@ -271,6 +294,11 @@ def test_what_is_not_changed_has_a_reason_and_a_remedy(one: Found, options: dict
 def test_what_does_not_wait_for_the_kubelet_alone_is_counted(one: Found) -> None:
     choice = chosen(one, jobs=True, named=True)
     assert (choice.patches, choice.kept, choice.others) == ([], [], 1)
+
+
+def test_a_pod_that_runs_and_is_being_deleted_does_not_count_as_one_that_waits() -> None:
+    ending = running(pod("p", SOURCE, metadata={"deletionTimestamp": "2026-11-28T12:00:00Z"}))
+    assert chosen(found(ending, reason=""), missed=True) == Choice([], [], 0)
 
 
 def test_a_pod_is_patched_once_with_all_its_images_and_the_version_that_was_read() -> None:
@@ -289,14 +317,16 @@ def test_a_pod_is_patched_once_with_all_its_images_and_the_version_that_was_read
     }
 
 
-def test_a_missed_pod_gets_the_annotation_of_the_webhook_beside_what_it_has() -> None:
+def test_a_missed_pod_gets_the_annotation_of_the_webhook_beside_what_it_has_of_its_images() -> None:
     made = pod("p", SOURCE)
-    made["metadata"]["annotations"] = {"a": "b", ORIGINALS: json.dumps({"containers/other": "gcr.io/o:1"})}
+    made["spec"]["initContainers"] = [{"name": "other", "image": f"{COPIES}/gcr.io/o:1"}]
+    noted = {"initContainers/other": "gcr.io/o:1", "containers/none": "x" * 200_000}
+    made["metadata"]["annotations"] = {"a": "b", ORIGINALS: json.dumps(noted)}
     [patch] = chosen(found(made), missed=True).patches
     assert patch.body() == {
         "metadata": {
             "resourceVersion": "1",
-            "annotations": {ORIGINALS: f'{{"containers/app":"{SOURCE}","containers/other":"gcr.io/o:1"}}'},
+            "annotations": {ORIGINALS: f'{{"containers/app":"{SOURCE}","initContainers/other":"gcr.io/o:1"}}'},
         },
         "spec": {"containers": [{"name": "app", "image": COPY}]},
     }

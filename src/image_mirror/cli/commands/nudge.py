@@ -20,6 +20,7 @@ from image_mirror.cli.options import (
     Namespace,
     Selector,
     StackName,
+    require_one_scope,
 )
 from image_mirror.cli.output import Output, OutputOption, say, show
 from image_mirror.cli.pod_reading import Where
@@ -69,24 +70,25 @@ def nudge(
     Nothing is deleted, and no container that runs is changed. What cannot be patched is named, with what to do: image
     volumes, ephemeral containers, static pods, and with --missed the pods that run. Pods of Jobs, and others that run
     only once, are patched only with --jobs. A container whose node cannot pull (no space, no permission, a time-out) is
-    left, unless you name its pod.
+    left, unless you name its pod. So is one whose author names another digest than ECR has under the tag.
 
-    A patched pod stays on that digest, also with imagePullPolicy Always. New pods are not affected. Needs the right to
-    patch pods, which is as strong as the right to create them.
+    A patched pod stays on that digest, also with imagePullPolicy Always. New pods are not affected. Needs the
+    permission to patch pods, which is as strong as the permission to create them.
 
     \b
     --output json (or yaml) prints a list of objects, one for each image of a pod, with the keys
-      result     patched, would be patched, not patched, no longer waits, failed
+      result     patched, would be patched, not patched, no longer waits, failed; with --missed
+                 also not waiting
       namespace, pod
       field      containers/NAME or initContainers/NAME
       image      the source
       becomes    the new image, or null
       why, do    why it was not patched and what to do, or null
 
-    Exits with 1 if something that waits for its copy was not patched, and with 3 if you may not patch pods.
+    Exits with 1 if something that waits to be pulled was not patched, and with 3 if you may not patch pods. Ctrl-C
+    stops it, and what was done until then is printed.
     """
-    if namespace is not None and all_namespaces:
-        raise typer.BadParameter("cannot be combined with --namespace", param_hint="--all-namespaces")
+    require_one_scope(namespace, all_namespaces=all_namespaces)
     if pod is not None and (all_namespaces or selector):
         raise typer.BadParameter("cannot be combined with -A or -l", param_hint="POD")
     if watching and not output.is_table:
@@ -106,13 +108,16 @@ def nudge(
     for note in done.notes:
         say(f"Note: {note}")
     say(summary(done, missed=missed))
-    done.require_right()
+    done.require_all()
     if not done.is_well and not dry_run:
         raise typer.Exit(ExitCode.NOT_WELL)
 
 
 def _watch(cluster: Cluster, stack: Stack, wish: Wish) -> NoReturn:
-    """Patch again and again, and print each result once. Raises an error of the first round, or a missing right."""
+    """Patch again and again, and print each result once.
+
+    Raises an error of the first round, and of a missing permission.
+    """
     for line in _new_lines(again(lambda: nudge_pods(cluster, stack, wish), _EVERY, _trouble)):
         typer.echo(f"{time.strftime('%H:%M:%S')}  {line}")
     raise AssertionError("the rounds never end")
@@ -123,7 +128,7 @@ def _trouble(error: Exception) -> str | None:
 
 
 def _new_lines(rounds: Iterator[tuple[Nudged, str]]) -> Iterator[str]:
-    """Yield a line for each row that the round before does not have. Raises NoAnswerError for a missing right."""
+    """Yield a line for each row that the round before does not have. Raises NoAnswerError for a missing permission."""
     before: set[Row] = set()
     noted: set[str] = set()
     for done, cause in rounds:
@@ -133,4 +138,4 @@ def _new_lines(rounds: Iterator[tuple[Nudged, str]]) -> Iterator[str]:
                 say(f"Note: {note}")
         yield from (sentence(row) for row in done.rows if row not in before)
         before = set(done.rows)
-        done.require_right()
+        done.require_all()

@@ -133,7 +133,7 @@ def warm(
         nudged = nudge_pods(Cluster(kubeconfig, context), stack, wish)
         for line in as_lines(nudged):
             say(line)
-        nudged.require_right()
+        nudged.require_all()
     if manifests.problems:
         count = len({(problem.file, problem.document) for problem in manifests.problems})
         what = "1 document or file" if count == 1 else f"{count} documents or files"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from image_mirror.cli.errors import NoAnswerError
-from image_mirror.cli.kubernetes import Refusal, RefusedError
+from image_mirror.cli.kubernetes import NotFoundError, Refusal, RefusedError
 from image_mirror.cli.nudging import Result, Row, shown
 from image_mirror.pod_images import ORIGINALS
 from image_mirror.record import Status
@@ -18,11 +18,13 @@ from support.clock import NOON
 from support.ecr_registry import Registry
 from support.operators import Operated
 from support.recorded import DIGEST, record, run, write
-from support.waiting_pods import COPIES, World, copied, pod, running
+from support.waiting_pods import COPIES, World, copied, pod, restarted, running
 
 pytestmark = pytest.mark.usefixtures("noon", "operated")
 
 SVC, REDIS, LOST = "ghcr.io/acme/svc:2026.11", "docker.io/library/redis:7.2", "gcr.io/lost/app:1"
+LIVING = "--field-selector=status.phase!=Succeeded,status.phase!=Failed"
+CONFLICT = RefusedError(Refusal.CONFLICT, "somebody else keeps changing the pod")
 NUDGED = f"{COPIES}/{SVC}@{DIGEST}"
 Json = dict[str, Any]
 
@@ -66,7 +68,7 @@ def test_pods_whose_copy_is_there_are_patched_and_the_others_are_named_or_counte
     assert result.exit_code == 1, "a Job's pod still waits"
     body = {"metadata": {"resourceVersion": "1"}, "spec": {"containers": [{"name": "app", "image": NUDGED}]}}
     assert sorted(night.patched, key=str) == [("shop/svc-0", body), ("shop/svc-1", body)]
-    assert night.asked[0] == ("pods", "--field-selector=status.phase=Pending", "--all-namespaces")
+    assert night.asked[0] == ("pods", LIVING, "--all-namespaces")
     asked = {each[0] for each in night.asked}
     assert asked == {"pods", "events"}, "the webhook's configuration does not matter for a copy"
 
@@ -113,15 +115,14 @@ def test_one_pod_is_patched_by_its_name_in_any_phase(night: World) -> None:
 
 def test_selectors_are_kubectls(night: World) -> None:
     run("nudge", "-n", "shop", "-l", "app=web")
-    field = "--field-selector=status.phase=Pending"
-    assert night.asked[0] == ("pods", field, "--namespace=shop", "--selector=app=web")
+    assert night.asked[0] == ("pods", LIVING, "--namespace=shop", "--selector=app=web")
 
 
 def test_missed_pods_get_what_the_webhook_would_have_written(night: World) -> None:
-    rows = nudged("--missed", code=1)
+    rows = nudged("--missed")
     assert [(row["pod"], row["result"], row["why"]) for row in rows] == [
         ("lost", "patched", None),
-        ("runs", "not patched", "it does not wait for an image"),
+        ("runs", "not waiting", "it does not wait for an image"),
     ]
     assert night.patched == [
         (
@@ -135,7 +136,38 @@ def test_missed_pods_get_what_the_webhook_would_have_written(night: World) -> No
             },
         )
     ]
-    assert "--field-selector=status.phase!=Succeeded,status.phase!=Failed" in night.asked[0]
+    assert LIVING in night.asked[0]
+
+
+def test_what_does_not_wait_is_named_and_leaves_nothing_to_do(night: World) -> None:
+    job = {"ownerReferences": night.pods[2]["metadata"]["ownerReferences"]}
+    ends = {"deletionTimestamp": "2026-11-28T12:00:00Z"}
+    debugged = running(pod("debugged", "registry.example.cn/x:1"))
+    debugged["spec"]["ephemeralContainers"] = [{"name": "debug", "image": LOST}]
+    begun = running(pod("begun", "registry.example.cn/x:1"))
+    begun["spec"]["initContainers"] = [{"name": "first", "image": LOST}]
+    begun["status"]["initContainerStatuses"] = [{"name": "first", "state": {"terminated": {"exitCode": 0}}}]
+    works, ending = (running(pod(name, LOST, metadata=more)) for name, more in (("works", job), ("ending", ends)))
+    night.pods = [works, ending, debugged, begun, running(pod("w", LOST))]
+    assert [(row["pod"], row["result"], row["why"], row["do"]) for row in nudged("--missed")] == [
+        ("begun", "not waiting", "the init container has ended", None),
+        ("debugged", "not waiting", "an ephemeral container starts only once", None),
+        ("w", "not waiting", "it does not wait for an image", "delete and create the pod again"),
+        ("works", "not waiting", "its pod runs once", None),
+    ]
+    assert run("nudge", "--missed").stderr == "Pods: 4 not waiting\n"
+
+
+def test_a_container_that_has_run_before_is_patched_too(night: World) -> None:
+    night.pods = [restarted(night.pods[0]), running(night.pods[1])]
+    assert [(row["pod"], row["result"]) for row in nudged("-A")] == [("svc-0", "patched")]
+    assert [name for name, _ in night.patched] == ["shop/svc-0"]
+
+
+def test_pods_that_run_well_cost_no_other_call(night: World) -> None:
+    night.pods = [running(each) for each in night.pods]
+    assert nudged("-A") == []
+    assert [each[0] for each in night.asked] == ["pods"]
 
 
 def test_a_namespace_that_is_opted_out_or_not_known_is_not_touched(night: World) -> None:
@@ -163,9 +195,7 @@ def test_nothing_to_do_is_said(world: World) -> None:
         pytest.param(
             RefusedError(Refusal.OTHER, "denied by a policy"), "failed", "denied by a policy", None, 1, id="denied"
         ),
-        pytest.param(
-            RefusedError(Refusal.GONE, "the pod is gone"), "no longer waits", "the pod is gone", None, 0, id="gone"
-        ),
+        pytest.param(NotFoundError("the cluster: not found"), "no longer waits", "the pod is gone", None, 0, id="gone"),
         pytest.param(
             NoAnswerError("the cluster: i/o timeout", "x"),
             "failed",
@@ -188,17 +218,17 @@ def test_a_pod_that_is_not_patched_does_not_stop_the_others(
 
 
 def test_a_pod_that_has_changed_is_read_and_patched_once_more(night: World) -> None:
-    night.pods, night.late = night.pods[:1], [RefusedError(Refusal.CONFLICT, "changed")]
+    night.pods, night.late = night.pods[:1], [CONFLICT]
     assert [row["result"] for row in nudged()] == ["patched"]
     assert night.asked[-1] == ("pod", "svc-0", "--namespace=shop")
-    assert len(night.patched) == 1
-    night.late = [RefusedError(Refusal.CONFLICT, "somebody else keeps changing the pod")] * 2
+    assert [body["metadata"]["resourceVersion"] for _, body in night.patched] == ["2"]
+    night.late = [CONFLICT] * 2
     assert [(row["result"], row["do"]) for row in nudged(code=1)] == [("failed", "run the command again")]
-    night.late = []
+    assert len(night.patched) == 1
 
 
 def test_a_pod_that_runs_meanwhile_is_left(night: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    night.pods, night.late = night.pods[:1], [RefusedError(Refusal.CONFLICT, "changed")]
+    night.pods, night.late = night.pods[:1], [CONFLICT]
     read = night.get
 
     def get(*what: str) -> Json:
@@ -210,12 +240,81 @@ def test_a_pod_that_runs_meanwhile_is_left(night: World, monkeypatch: pytest.Mon
     assert night.patched == []
 
 
-def test_a_missing_right_ends_it_with_3_and_no_other_pod_of_the_namespace_is_tried(
+def deleted(world: World) -> None:
+    world.pods.clear()
+
+
+def deleting(world: World) -> None:
+    world.pods[0]["metadata"]["deletionTimestamp"] = "2026-11-28T12:00:00Z"
+
+
+def deleted_a_little_later(world: World) -> None:
+    world.late.append(NotFoundError("the cluster: not found"))
+
+
+@pytest.mark.parametrize(
+    ("happens", "why"),
+    [
+        pytest.param(deleted, "the pod is gone", id="gone-before-it-is-read-again"),
+        pytest.param(deleted_a_little_later, "the pod is gone", id="gone-after-it-is-read-again"),
+        pytest.param(deleting, "the pod has changed meanwhile", id="being-deleted"),
+    ],
+)
+def test_a_pod_that_ends_meanwhile_leaves_nothing_to_do(
+    night: World, happens: Callable[[World], None], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night.pods, night.late = night.pods[:1], [CONFLICT]
+    read = night.get
+
+    def get(*what: str) -> Json:
+        if what[0] == "pod":
+            happens(night)
+        return read(*what)
+
+    monkeypatch.setattr(night, "get", get)
+    assert [(row["result"], row["why"], row["do"]) for row in nudged()] == [("no longer waits", why, None)]
+    assert night.patched == []
+
+
+def test_a_pod_that_does_not_exist_is_named_as_kubectl_does(night: World) -> None:
+    result = run("nudge", "none", "-n", "shop")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert 'pods "none" not found' in result.stderr
+    assert night.patched == []
+
+
+def stop_after(count: int, night: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Ctrl-C stop the command when so many pods are patched; one pod after the other."""
+    monkeypatch.setattr("image_mirror.cli.terminal.PARALLEL", 1)
+    patch = night.patch_pod
+
+    def patch_pod(*what: Any) -> None:
+        if len(night.patched) == count:
+            raise KeyboardInterrupt
+        patch(*what)
+
+    monkeypatch.setattr(night, "patch_pod", patch_pod)
+
+
+@pytest.mark.parametrize("options", [(), ("-w",)], ids=["once", "watching"])
+def test_ctrl_c_prints_what_was_done_until_then(
+    night: World, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night.pods = [copied(f"svc-{number}", SVC) for number in range(6)]
+    stop_after(3, night, monkeypatch)
+    result = run("nudge", "-A", *options)
+    assert result.exit_code == 130
+    assert [line for line in result.stdout.splitlines() if "patched" in line] != []
+    for number in range(6):
+        assert (f"shop/svc-{number}" in result.stdout) == (number < 3)
+
+
+def test_a_missing_permission_ends_it_with_3_and_no_other_pod_of_the_namespace_is_tried(
     night: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("image_mirror.cli.terminal.PARALLEL", 1)
-    cause = "the right `patch pods` is missing in the namespace shop"
-    night.late = [RefusedError(Refusal.NO_RIGHT, cause)]
+    cause = "the permission `patch pods` is missing in the namespace shop"
+    night.late = [RefusedError(Refusal.NO_PERMISSION, cause)]
     result = run("nudge")
     assert result.exit_code == 3
     assert result.stderr.splitlines()[-1] == f"Error: {cause}; ask for it, or use another context"
@@ -274,13 +373,13 @@ def test_watching_patches_each_pod_when_its_copy_arrives_and_prints_each_result_
     ]
 
 
-def test_watching_ends_if_the_right_is_missing(night: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watching_ends_if_the_permission_is_missing(night: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def pause(_: float) -> None:
         raise AssertionError("it goes on")
 
     monkeypatch.setattr(time, "sleep", pause)
-    cause = "the right `patch pods` is missing in the namespace shop"
-    night.late = [RefusedError(Refusal.NO_RIGHT, cause)] * 2
+    cause = "the permission `patch pods` is missing in the namespace shop"
+    night.late = [RefusedError(Refusal.NO_PERMISSION, cause)] * 2
     result = run("nudge", "-w")
     assert result.exit_code == 3
     assert cause in result.stderr

@@ -20,7 +20,7 @@ from support.cloud import REGISTRY
 from support.ecr_registry import Registry
 from support.operators import URL, Operated, Reply
 from support.recorded import DIGEST, record, run, write
-from support.waiting_pods import COPIES, NOT_FOUND, World, at, copied, pod, running
+from support.waiting_pods import COPIES, NOT_FOUND, World, at, copied, pod, restarted, running
 
 pytestmark = pytest.mark.usefixtures("noon", "operated")
 
@@ -274,6 +274,13 @@ def test_a_pod_that_runs_is_looked_at_with_all_phases(world: World) -> None:
     assert listed("--all-phases")[0]["pods"][0]["phase"] == "Running"
 
 
+def test_a_container_that_has_run_before_is_found_with_all_phases_and_nudge_is_named(night: World) -> None:
+    night.pods = [restarted(copied("svc-1", SVC))]
+    assert listed() == []
+    assert [(row["cause"], row["do"]) for row in listed("--all-phases")] == [("copied", "wait, or image-mirror nudge")]
+    assert "that have run" in run("pods", "--help").stdout
+
+
 def test_missed_are_the_pods_that_name_a_source_which_a_rule_copies(world: World, operated: Operated) -> None:
     failed = record("gcr.io/failed:1", Status.FAILED, at=NOON, hours=3)
     write(operated.cloud.dynamodb, [failed])
@@ -399,6 +406,11 @@ def test_nudge_is_named_where_it_helps(night: World, image: str, spec: Json, do:
     made["spec"] |= spec
     night.pods = [made]
     assert [(row["cause"], row["do"]) for row in listed()] == [("copied", do)]
+
+
+def test_nudge_is_not_named_for_a_digest_that_the_author_has_chosen(night: World) -> None:
+    night.pods = [pod("svc-1", f"{COPIES}/{SVC}@sha256:{'b' * 64}")]
+    assert [row["do"] for row in listed()] == ["wait"]
 
 
 def test_one_webhook_of_several_that_is_asked_is_enough(world: World) -> None:

@@ -34,7 +34,7 @@ from support.cloud import REGISTRY
 from support.ecr_registry import Registry
 from support.operators import Operated
 from support.reviews_data import MIRROR, sample
-from support.waiting_pods import World
+from support.waiting_pods import World, restarted
 from support.waiting_pods import copied as waits
 from support.waiting_pods import pod as waits_for_source
 
@@ -576,13 +576,35 @@ def test_nudge_lets_the_pods_pull_that_wait_for_these_copies_and_no_others(waiti
     ]
 
 
-def test_nudge_that_may_not_patch_names_the_right_after_the_copies_are_there(waiting_pods: World) -> None:
-    cause = "the right `patch pods` is missing in the namespace shop"
-    waiting_pods.late = [RefusedError(Refusal.NO_RIGHT, cause)]
+def test_nudge_that_may_not_patch_names_the_permission_after_the_copies_are_there(waiting_pods: World) -> None:
+    cause = "the permission `patch pods` is missing in the namespace shop"
+    waiting_pods.late = [RefusedError(Refusal.NO_PERMISSION, cause)]
     result = run("-", "--nudge", stdin=manifest("gcr.io/a/b:1"))
     assert result.exit_code == 3
     assert "COPIED  gcr.io/a/b:1" in result.stdout
     assert result.stderr.splitlines()[-1].startswith(f"Error: {cause}")
+
+
+def test_nudge_finds_a_container_that_has_run_before(waiting_pods: World) -> None:
+    waiting_pods.pods[0] = restarted(waiting_pods.pods[0])
+    result = run("-", "--nudge", stdin=manifest("gcr.io/a/b:1"))
+    assert (result.exit_code, [name for name, _ in waiting_pods.patched]) == (0, ["shop/b"])
+
+
+def test_nudge_that_is_stopped_says_what_was_done(waiting_pods: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("image_mirror.cli.terminal.PARALLEL", 1)
+    waiting_pods.pods.append(waits("c", "gcr.io/a/b:1"))
+    patch = waiting_pods.patch_pod
+
+    def patch_pod(*what: Any) -> None:
+        if waiting_pods.patched:
+            raise KeyboardInterrupt
+        patch(*what)
+
+    monkeypatch.setattr(waiting_pods, "patch_pod", patch_pod)
+    result = run("-", "--nudge", stdin=manifest("gcr.io/a/b:1"))
+    assert result.exit_code == 130
+    assert "shop/b containers/app gcr.io/a/b:1: patched" in result.stderr
 
 
 def test_nudge_that_leaves_a_pod_ends_with_1_and_a_dry_run_with_0(waiting_pods: World) -> None:

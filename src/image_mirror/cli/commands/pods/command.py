@@ -23,6 +23,7 @@ from image_mirror.cli.options import (
     Namespace,
     Selector,
     StackName,
+    require_one_scope,
 )
 from image_mirror.cli.output import Output, OutputOption, as_data, current_time, say, show
 from image_mirror.cli.pod_reading import (
@@ -51,7 +52,7 @@ def pods(
         typer.Option("--missed", help="Show pods, running ones too, that name a source which a rule would copy."),
     ] = False,
     all_phases: Annotated[
-        bool, typer.Option("--all-phases", help="Look at pods that have run too; by default at Pending ones only.")
+        bool, typer.Option("--all-phases", help="Also look at pods that have run; by default at Pending ones only.")
     ] = False,
     watching: Annotated[bool, typer.Option("-w", "--watch", help="Read again every 10 seconds, until Ctrl-C.")] = False,
     output: OutputOption = Output.TABLE,
@@ -75,6 +76,9 @@ def pods(
 
     The kubelet waits longer after each failure, up to five minutes. So a pod can wait that long after its copy has
     arrived.
+
+    A pod with a container that has run before is not Pending, also while that container waits for its image again.
+    --all-phases finds it too.
 
     --missed shows pods that name a source although a rule would copy it: they were made while the webhook did not
     answer or was not configured, or after their copy had failed. Those that run are shown too, because they cannot
@@ -104,8 +108,7 @@ def pods(
     objects with field, image, source, rule, pull_policy, cause, why, do, copy, record, in_ecr
     (state, digest, size, pushed_at, platforms), reason, message, tries, last_try, next_try
     """
-    if namespace is not None and all_namespaces:
-        raise typer.BadParameter("cannot be combined with --namespace", param_hint="--all-namespaces")
+    require_one_scope(namespace, all_namespaces=all_namespaces)
     if pod is not None and (all_namespaces or selector or missed or all_phases or watching):
         cause = "cannot be combined with -A, -l, --missed, --all-phases or --watch"
         raise typer.BadParameter(cause, param_hint="POD")
