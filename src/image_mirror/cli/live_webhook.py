@@ -11,6 +11,8 @@ from image_mirror.swap_when import LABEL, VALUES, SwapWhen
 CONFIGURATION = "image-mirror"
 
 Labels = Mapping[str, str]
+Expression = tuple[str, str, tuple[str, ...]]
+"""A condition of a label selector: key, operator and sorted values."""
 
 
 def our_webhooks(configurations: Iterable[Json], url: str | None) -> list[tuple[Json, Json]]:
@@ -48,28 +50,43 @@ def not_sent(webhook: Json, namespace: str, namespace_labels: Labels | None, pod
 
     `namespace_labels` is None if they are not known. Then only the namespace's name is compared.
     """
-    known = {NAMESPACE: namespace, **(namespace_labels or {})}
-    for key, operator, values in expressions(webhook.get("namespaceSelector") or {}):
-        if (namespace_labels is not None or key == NAMESPACE) and not _matches(known.get(key), operator, values):
-            if key == SKIP_LABEL:
-                return "opted out by the namespace's label"
-            return f"the webhook's configuration leaves its namespace out: {_shown(key, operator, values)}"
+    if (unmet := leaves_out(webhook, namespace, namespace_labels)) is not None:
+        if unmet[0] == SKIP_LABEL:
+            return "opted out by the namespace's label"
+        return f"the webhook's configuration leaves its namespace out: {shown(*unmet)}"
     for key, operator, values in expressions(webhook.get("objectSelector") or {}):
         if not _matches(pod_labels.get(key), operator, values):
             if key == SKIP_LABEL:
                 return "opted out by the pod's label"
-            return f"the webhook's configuration leaves the pod out: {_shown(key, operator, values)}"
+            return f"the webhook's configuration leaves the pod out: {shown(key, operator, values)}"
     return None
 
 
-def expressions(selector: Json) -> list[tuple[str, str, list[str]]]:
-    """Return all conditions of a label selector: key, operator and values."""
-    found = [(key, "In", [value]) for key, value in (selector.get("matchLabels") or {}).items()]
+def leaves_out(webhook: Json, namespace: str, labels: Labels | None) -> Expression | None:
+    """Return the first condition of the namespaceSelector that a namespace does not meet, or None if it meets all.
+
+    `labels` are the namespace's; None if they are not known. Then only its name is compared.
+    """
+    known = {NAMESPACE: namespace, **(labels or {})}
+    for key, operator, values in expressions(webhook.get("namespaceSelector") or {}):
+        if (labels is not None or key == NAMESPACE) and not _matches(known.get(key), operator, values):
+            return key, operator, values
+    return None
+
+
+def expressions(selector: Json) -> list[Expression]:
+    """Return all conditions of a label selector. Two that mean the same are equal."""
+    found: list[Expression] = [(key, "In", (value,)) for key, value in (selector.get("matchLabels") or {}).items()]
     asked = selector.get("matchExpressions") or ()
-    return found + [(each["key"], each["operator"], list(each.get("values") or ())) for each in asked]
+    return found + [(each["key"], each["operator"], tuple(sorted(each.get("values") or ()))) for each in asked]
 
 
-def _matches(value: str | None, operator: str, values: list[str]) -> bool:
+def shown(key: str, operator: str, values: tuple[str, ...]) -> str:
+    """Return a condition for people."""
+    return " ".join(filter(None, (key, operator, ", ".join(values))))
+
+
+def _matches(value: str | None, operator: str, values: tuple[str, ...]) -> bool:
     """Return whether a label's value, None if there is none, meets a condition."""
     match operator:
         case "In":
@@ -81,10 +98,6 @@ def _matches(value: str | None, operator: str, values: list[str]) -> bool:
         case "DoesNotExist":
             return value is None
     return True
-
-
-def _shown(key: str, operator: str, values: list[str]) -> str:
-    return " ".join(filter(None, (key, operator, ", ".join(values))))
 
 
 def _host(url: str) -> str:

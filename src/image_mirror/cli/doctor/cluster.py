@@ -15,7 +15,7 @@ from image_mirror.cli.doctor.stacks import china_stack
 from image_mirror.cli.doctor.webhook import masked
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.kubernetes import Cluster
-from image_mirror.cli.live_webhook import label_values, our_webhooks, route_of
+from image_mirror.cli.live_webhook import expressions, label_values, leaves_out, our_webhooks, route_of, shown
 from image_mirror.cli.stacks import Stack
 from image_mirror.cli.webhook_manifest import (
     CONTROL_PLANE,
@@ -27,7 +27,7 @@ from image_mirror.cli.webhook_manifest import (
 )
 from image_mirror.pod_images import SKIP_LABEL
 from image_mirror.review import Json
-from image_mirror.swap_when import LABEL, VALUES
+from image_mirror.swap_when import LABEL, VALUES, SwapWhen
 
 VERSION, CONFIGURATION, LABELS = "cluster version", "webhook configuration", "namespace labels"
 
@@ -104,55 +104,76 @@ def judge_configurations(configurations: Sequence[Json], china: Stack, cluster: 
     results: list[CheckResult] = []
     for holder in dict.fromkeys(holder for holder, _ in ours):
         webhooks = [webhook for its, webhook in ours if its == holder]
-        modes = tuple(value for value in VALUES if any(label_values(each) == {value} for each in webhooks))
-        paused = any(None in label_values(each) and route_of(each) == "paused" for each in webhooks)
+        again = _keeping_routes(webhooks, apply)
         for webhook in webhooks:
-            results += _judge(holder, webhook, wanted, replace(_choices_of(webhook), modes=modes, paused=paused), apply)
-        results += _judge_pause(holder, webhooks, replace(_choices_of(webhooks[0]), modes=modes), apply)
-        chosen = replace(_choices_of(webhooks[0]), modes=modes, paused=paused)
-    return [*results, *_judge_labels(ours, chosen, apply)]
+            results += _judge(holder, webhook, wanted, _choices_of(webhook, webhooks), again)
+        results += _judge_pause(holder, webhooks, apply)
+        chosen = _choices_of(webhooks[0], webhooks)
+    return [*results, *_judge_labels(ours, chosen, again)]
 
 
-def _judge_pause(holder: str, webhooks: Sequence[Json], choices: Choices, apply: Apply) -> Iterator[CheckResult]:
-    """Say that copies are paused for other namespaces than those that ask for it; `choices` are without the pause."""
-    paused = [label_values(each) for each in webhooks if route_of(each) == "paused"]
-    if any(values != {"paused"} for values in paused):
-        going_on = [value for value in choices.modes if value != "paused" and {value} not in paused]
+def _judge_pause(holder: str, webhooks: Sequence[Json], apply: Apply) -> Iterator[CheckResult]:
+    """Say that copies are paused for other namespaces than those that ask for it, and for which."""
+    paused = {value for each in webhooks if route_of(each) == "paused" for value in label_values(each)}
+    served = {value for each in webhooks for value in label_values(each)}
+    asked = [value for value in VALUES if value in paused and value != "paused"]
+    going_on = [value for value in VALUES if value in served - paused]
+    if None in paused:
+        which = ""
         but = f", except for namespaces with the label {LABEL}={' or '.join(going_on)}" if going_on else ""
-        yield warn(
-            CONFIGURATION,
-            f"{holder} is paused: new pods get the copies that ECR has, and none is requested{but}",
-            f"when the trouble is over, end the pause: {apply(choices)}",
-        )
+    elif asked:
+        which, but = f" for namespaces with the label {LABEL}={' or '.join(asked)}", ""
+    else:
+        return
+    others = [webhook for webhook in webhooks if route_of(webhook) != "paused"]
+    end = _keeping_routes(others, apply)(replace(_choices_of(webhooks[0], webhooks), paused=False))
+    yield warn(
+        CONFIGURATION,
+        f"{holder} is paused{which}: new pods get the copies that ECR has, and none is requested{but}",
+        f"when the trouble is over, end the pause: {end}",
+    )
 
 
 def judge_namespaces(
     namespaces: Sequence[Json], configurations: Sequence[Json], china: Stack, cluster: Cluster
 ) -> Sequence[CheckResult]:
-    """Name the namespaces whose label for SwapWhen has no effect, because no webhook is for its value alone."""
-    ours = our_webhooks(configurations, china.output("APIGatewayURL"))
-    of_one = frozenset().union(*(values for _, each in ours if len(values := label_values(each)) == 1))
-    by_value: dict[str, list[str]] = {}
+    """Name the namespaces whose label for SwapWhen has no effect, because no webhook is for its value.
+
+    During a pause no label has an effect, so this is no fault then.
+    """
+    ours = [
+        (holder["metadata"]["name"], _DEFAULTS | webhook)
+        for holder, webhook in our_webhooks(configurations, china.output("APIGatewayURL"))
+    ]
+    unknown: dict[str, list[str]] = {}
+    without: dict[tuple[str, str], list[str]] = {}  # by value, and by the configuration that selects the namespace
     for each in namespaces:
-        by_value.setdefault(each["metadata"]["labels"][LABEL], []).append(each["metadata"]["name"])
+        name, labels = each["metadata"]["name"], each["metadata"]["labels"]
+        selecting = [(holder, webhook) for holder, webhook in ours if leaves_out(webhook, name, labels) is None]
+        if labels[LABEL] not in VALUES:
+            unknown.setdefault(labels[LABEL], []).append(name)
+        elif selecting and all(None in label_values(each) and route_of(each) != "paused" for _, each in selecting):
+            without.setdefault((labels[LABEL], selecting[0][0]), []).append(name)
 
     def faults() -> Iterator[CheckResult]:
-        for value, names in sorted(by_value.items()):
-            shown = ", ".join(names[:_MOST_NAMED]) + (
-                f" and {len(names) - _MOST_NAMED} more" * (len(names) > _MOST_NAMED)
-            )
-            found = f"the label {LABEL}={value} of {shown} has no effect"
-            if value not in VALUES:
-                yield warn(LABELS, f"{found}: it is not {', '.join(VALUES[:-1])} or {VALUES[-1]}", "correct the label")
-            elif ours and value not in of_one:
-                choices = _choices_of(_DEFAULTS | ours[0][1])
-                modes = tuple(each for each in VALUES if each in of_one or each == value)
-                again = _apply_of(china, cluster)(replace(choices, modes=modes))
-                yield warn(LABELS, f"{found}: the webhook configuration has no webhook for this value", again)
+        for value, names in sorted(unknown.items()):
+            no_value = f"it is not {', '.join(VALUES[:-1])} or {VALUES[-1]}"
+            yield warn(LABELS, f"{_no_effect(value, names)}: {no_value}", "correct the label")
+        for (value, holder), names in sorted(without.items()):
+            webhooks = [webhook for its, webhook in ours if its == holder]
+            choices = _choices_of(next(each for each in webhooks if None in label_values(each)), webhooks)
+            modes = tuple(each for each in VALUES if each in {*choices.modes, value})
+            again = _keeping_routes(webhooks, _apply_of(china, cluster))(replace(choices, modes=modes))
+            yield warn(LABELS, f"{_no_effect(value, names)}: the configuration {holder} has no webhook for it", again)
 
     count = f"{len(namespaces)} namespace{'' if len(namespaces) == 1 else 's'}" if namespaces else "no namespace"
     has = "have" if len(namespaces) > 1 else "has"
     return unless(faults(), fine(LABELS, f"{count} {has} the label {LABEL}"))
+
+
+def _no_effect(value: str, names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" * (len(names) > _MOST_NAMED)
+    return f"the label {LABEL}={value} of {', '.join(names[:_MOST_NAMED])}{more} has no effect"
 
 
 def _judge_labels(ours: Sequence[tuple[str, Json]], chosen: Choices, apply: Apply) -> Iterator[CheckResult]:
@@ -186,17 +207,17 @@ def _judge(holder: str, webhook: Json, wanted: Json, choices: Choices, apply: Ap
     url = wanted["clientConfig"]["url"]
     client = is_now.get("clientConfig", {})
     again = apply(choices)
-    values, called = label_values(is_now), route_of(is_now)
-    own = next(iter(values)) if len(values) == 1 else None
+    called = route_of(is_now)
+    own = _own_values(is_now)
     if own:
-        holder = f"{holder} ({own})"
+        holder = f"{holder} ({', '.join(own)})"
 
     def faults() -> Iterator[CheckResult]:
         if client.get("url") not in [route_url(url, value) for value in (None, *VALUES)]:
             yield fail(
                 CONFIGURATION, f"{holder} {_other_place(client, url)}: {_UNANSWERED[choices.failure_policy]}", again
             )
-        elif own and called not in (own, "paused"):
+        elif called != "paused" and any(value != called for value in own):
             yield fail(CONFIGURATION, f"{holder} calls the route of {called or 'the parameter SwapWhen'}", again)
         if client.get("caBundle"):
             yield warn(
@@ -209,7 +230,7 @@ def _judge(holder: str, webhook: Json, wanted: Json, choices: Choices, apply: Ap
             shown = "; ".join(f"{each} {_difference(each, is_now, wanted)}" for each in differ)
             yield fail(CONFIGURATION, f"{holder} differs from the shipped one: {shown}", again)
         for selector in ("namespaceSelector", "objectSelector"):
-            if not set(map(_expression, wanted[selector]["matchExpressions"])) <= set(_expressions(is_now[selector])):
+            if not set(expressions(wanted[selector])) <= set(expressions(is_now[selector])):
                 yield warn(CONFIGURATION, f"{holder}: {selector} does not exclude the label {SKIP_LABEL}=true", again)
         if is_now["timeoutSeconds"] >= _LONG:
             yield warn(
@@ -217,7 +238,7 @@ def _judge(holder: str, webhook: Json, wanted: Json, choices: Choices, apply: Ap
                 f"{holder} lets each pod wait {is_now['timeoutSeconds']} seconds while the endpoint hangs",
                 apply(replace(choices, timeout=SHIPPED.timeout)),
             )
-        if is_now["failurePolicy"] == "Fail" and _asks_for(CONTROL_PLANE, is_now["namespaceSelector"]):
+        if is_now["failurePolicy"] == "Fail" and leaves_out(is_now, CONTROL_PLANE, None) is None:
             yield warn(
                 CONFIGURATION,
                 f"{holder} has failurePolicy Fail for {CONTROL_PLANE} too: while the webhook is down, a cluster may "
@@ -226,9 +247,11 @@ def _judge(holder: str, webhook: Json, wanted: Json, choices: Choices, apply: Ap
             )
 
     chosen = f"failurePolicy {is_now['failurePolicy']}, {is_now['timeoutSeconds']} seconds"
-    more = set(_expressions(is_now["namespaceSelector"])) - set(_expressions(wanted["namespaceSelector"]))
+    if called and own != [called]:
+        chosen += f"; calls the route of {called}"
+    more = set(expressions(is_now["namespaceSelector"])) - set(expressions(wanted["namespaceSelector"]))
     if more:
-        chosen += "; namespaces: " + "; ".join(sorted(f"{key} {operator} {values}" for key, operator, values in more))
+        chosen += "; namespaces: " + "; ".join(sorted(shown(*each) for each in more))
     return unless(faults(), fine(CONFIGURATION, f"{holder} is the shipped one, with {chosen}"))
 
 
@@ -271,15 +294,6 @@ def _shown(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _asks_for(namespace: str, selector: Json) -> bool:
-    """Say whether the pods of a namespace are sent, as far as its name decides that."""
-    for key, operator, values in _expressions(selector):
-        names = values.split(", ")
-        if key == NAMESPACE and ((operator == "NotIn") == (namespace in names)) and operator in ("In", "NotIn"):
-            return False
-    return True
-
-
 def _apply_of(stack: Stack, cluster: Cluster) -> Apply:
     """Return a function that makes the command to apply choices to `cluster`, with the URL of `stack`."""
 
@@ -301,19 +315,49 @@ def _apply_of(stack: Stack, cluster: Cluster) -> Apply:
     return apply
 
 
-def _choices_of(webhook: Json) -> Choices:
-    """Return the choices for which `image-mirror webhook-config` has an option."""
-    asked = _expressions(webhook["namespaceSelector"])
+def _keeping_routes(webhooks: Sequence[Json], apply: Apply) -> Apply:
+    """Return `apply` that also names the routes that `webhooks` call and that no option chooses."""
+
+    def apply_and_name(choices: Choices) -> str:
+        lost = []
+        for webhook in webhooks:
+            called = route_of(webhook)
+            for value in _own_values(webhook) or (None,):
+                # Another value's route is a fault, which the command corrects.
+                chosen = value is None or called in (value, "paused")
+                if called and chosen and called != ("paused" if choices.paused else value):
+                    which = f"namespaces with the label {LABEL}={value}" if value else "all other namespaces"
+                    lost.append(f"the webhook for {which} call the route of {called}")
+        return apply(choices) + (f"; then let {' and '.join(lost)} again" if lost else "")
+
+    return apply_and_name
+
+
+def _own_values(webhook: Json) -> list[SwapWhen]:
+    """Return the values of the label for which alone a webhook is; [] if it is for namespaces without the label too."""
+    values = label_values(webhook)
+    return [] if None in values else [value for value in VALUES if value in values]
+
+
+def _choices_of(webhook: Json, webhooks: Sequence[Json]) -> Choices:
+    """Return the choices for which `image-mirror webhook-config` has an option.
+
+    `webhooks` are all of its configuration: they tell the values with a webhook of their own, and a pause.
+    """
+    asked = expressions(webhook["namespaceSelector"])
 
     def names(wanted: str) -> tuple[str, ...]:
-        found = [values.split(", ") for key, operator, values in asked if (key, operator) == (NAMESPACE, wanted)]
-        return tuple(dict.fromkeys(name for each in found for name in each if name))
+        found = (values for key, operator, values in asked if (key, operator) == (NAMESPACE, wanted))
+        return tuple(dict.fromkeys(name for values in found for name in values if name))
 
+    own = {value for each in webhooks for value in _own_values(each)}
     return Choices(
         failure_policy="Fail" if webhook["failurePolicy"] == "Fail" else "Ignore",
         timeout=webhook["timeoutSeconds"],
         namespaces=names("In"),
         excluded=names("NotIn"),
+        modes=tuple(value for value in VALUES if value in own),
+        paused=any(None in label_values(each) and route_of(each) == "paused" for each in webhooks),
     )
 
 

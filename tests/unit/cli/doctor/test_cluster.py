@@ -12,7 +12,7 @@ from image_mirror.cli.doctor.cluster import judge_configurations, judge_namespac
 from image_mirror.cli.doctor.runner import CheckResult, State
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.stacks import Stack
-from image_mirror.cli.webhook_manifest import Choices, shipped_configuration
+from image_mirror.cli.webhook_manifest import NAMESPACE, Choices, shipped_configuration
 from image_mirror.review import Json
 from image_mirror.swap_when import LABEL
 from support.operators import PROFILES, TOKEN, URL
@@ -269,6 +269,67 @@ def test_a_pause_with_an_exception_names_it() -> None:
     assert warning.found.endswith("except for namespaces with the label image-mirror/swap-when=always")
 
 
+def for_two_labels(route: str) -> Json:
+    """Return a configuration whose second webhook is for two labels, made by hand."""
+    configuration = applied(choices=Choices(modes=("copied", "paused")))
+    plain, both, _ = configuration["webhooks"]
+    both["namespaceSelector"]["matchExpressions"][-1]["values"] = ["paused", "copied"]
+    both["clientConfig"]["url"] = f"{URL}/{route}"
+    return configuration | {"webhooks": [plain, both]}
+
+
+def test_a_pause_for_some_labels_names_them() -> None:
+    [warning] = [each for each in judged(for_two_labels("paused")) if each.state is not State.OK]
+    assert warning.found == (
+        "image-mirror is paused for namespaces with the label image-mirror/swap-when=copied: new pods get the copies "
+        "that ECR has, and none is requested"
+    )
+    assert warning.remedy == (
+        f"when the trouble is over, end the pause: `image-mirror webhook-config --modes=copied,paused {WHERE}"
+    )
+
+
+def test_one_webhook_for_two_labels_may_not_call_the_route_of_one() -> None:
+    [failed] = [each for each in judged(for_two_labels("copied")) if each.state is not State.OK]
+    assert failed.found == "image-mirror (copied, paused) calls the route of copied"
+
+
+def test_a_label_in_a_webhook_for_two_has_an_effect() -> None:
+    found, asked = namespaces(a="copied", b="paused"), (stack_of("china"), Cluster(context="shop"))
+    [result] = judge_namespaces(found, [for_two_labels("paused")], *asked)
+    assert result.state is State.OK
+
+
+@pytest.mark.parametrize("modes", [(), ("always",)], ids=str)
+def test_during_a_pause_a_label_without_a_webhook_is_no_fault(modes: Any) -> None:
+    [(state, _, remedy)] = judged_labels(namespaces(shop="copied"), Choices(paused=True, modes=modes))
+    assert (state, remedy) == (State.OK, None)
+
+
+def test_the_remedy_for_a_namespace_is_of_the_configuration_that_selects_it() -> None:
+    first = applied(choices=Choices(namespaces=("web",), timeout=8))
+    second = applied(choices=Choices(excluded=("web",), modes=("always",), failure_policy="Fail"))
+    second["metadata"]["name"] = "mirror-rest"
+    asked = stack_of("china"), Cluster(context="shop")
+    results = judge_namespaces(namespaces(shop="copied", web="copied", api="always"), [first, second], *asked)
+    assert [(each.found.partition(" has no effect: ")[2], each.remedy) for each in results] == [
+        (
+            "the configuration image-mirror has no webhook for it",
+            f"`image-mirror webhook-config --timeout=8 --namespaces=web --modes=copied {WHERE}",
+        ),
+        (
+            "the configuration mirror-rest has no webhook for it",
+            "`image-mirror webhook-config --failure-policy=Fail --exclude-namespaces=web --modes=always,copied "
+            f"{WHERE}",
+        ),
+    ]
+
+
+def test_the_label_of_a_namespace_that_no_webhook_selects_is_not_judged() -> None:
+    [(state, _, _)] = judged_labels(namespaces(shop="copied"), Choices(namespaces=("web",)))
+    assert state is State.OK
+
+
 def test_a_remedy_during_a_pause_does_not_end_it() -> None:
     results = judged(applied(setting(sideEffects="None"), Choices(paused=True)))
     [failed] = [each for each in results if each.state is State.FAILED]
@@ -278,6 +339,45 @@ def test_a_remedy_during_a_pause_does_not_end_it() -> None:
 def test_a_value_of_swap_when_may_be_chosen_for_the_whole_cluster_by_the_url() -> None:
     [result] = judged(applied(lambda webhook: webhook["clientConfig"].update(url=f"{URL}/copied")))
     assert result.state is State.OK
+    assert result.found.endswith("; calls the route of copied")
+
+
+@pytest.mark.parametrize(
+    ("value", "choices", "route", "kept"),
+    [
+        pytest.param(None, Choices(), "copied", "all other namespaces call the route of copied", id="plain"),
+        pytest.param(
+            None,
+            Choices(modes=("always",)),
+            "copied",
+            "all other namespaces call the route of copied",
+            id="plain-beside-a-label",
+        ),
+        pytest.param(
+            "always",
+            Choices(modes=("always",), paused=True),
+            "always",
+            "namespaces with the label image-mirror/swap-when=always call the route of always",
+            id="exception-of-a-pause",
+        ),
+        pytest.param(
+            "always",
+            Choices(modes=("always",)),
+            "paused",
+            "namespaces with the label image-mirror/swap-when=always call the route of paused",
+            id="pause-of-a-label",
+        ),
+    ],
+)
+def test_a_remedy_names_the_route_that_no_option_chooses(
+    value: str | None, choices: Choices, route: str, kept: str
+) -> None:
+    configuration = applied(choices=choices)
+    webhook = configuration["webhooks"][1 if value else 0]
+    webhook["clientConfig"]["url"] = f"{URL}/{route}"
+    webhook["sideEffects"] = "None"
+    [failed] = [each for each in judged(configuration) if each.state is State.FAILED]
+    assert str(failed.remedy).endswith(f"{WHERE}; then let the webhook for {kept} again")
 
 
 def test_a_webhook_that_calls_the_route_of_another_label_is_wrong() -> None:
@@ -311,7 +411,7 @@ def test_a_webhook_for_all_labels_beside_one_for_a_label_calls_twice() -> None:
 
 
 def namespaces(**labels: str) -> list[Json]:
-    return [{"metadata": {"name": name, "labels": {LABEL: value}}} for name, value in labels.items()]
+    return [{"metadata": {"name": name, "labels": {LABEL: value, NAMESPACE: name}}} for name, value in labels.items()]
 
 
 def judged_labels(found: list[Json], choices: Choices) -> list[tuple[State, str, str | None]]:
@@ -347,8 +447,8 @@ def test_namespaces_whose_label_has_no_effect_are_named_with_the_remedy() -> Non
         ),
         (
             State.WARNING,
-            "the label image-mirror/swap-when=paused of a, d, e and 1 more has no effect: the webhook configuration "
-            "has no webhook for this value",
+            "the label image-mirror/swap-when=paused of a, d, e and 1 more has no effect: the configuration "
+            "image-mirror has no webhook for it",
             f"`image-mirror webhook-config --timeout=8 --modes=copied,paused {WHERE}",
         ),
     ]
