@@ -16,7 +16,7 @@ from image_mirror.pod_images import (
     originals_text,
 )
 from image_mirror.record import MINUTE, MOST_ATTEMPTS, Policy, Record, retry_pause
-from image_mirror.reference import Destination
+from image_mirror.reference import Destination, only_adds
 from image_mirror.review import Json, Review
 from image_mirror.swap_when import SwapWhen
 
@@ -145,8 +145,8 @@ def _originals(
     for field in image_fields(review.object):
         key, image = field.key, changes.get(field, field.image)
         if key in merged and key not in new:
-            unchanged = key in before and image == old.get(key)
-            is_copy = mirror.may_be_copy_of if unchanged else mirror.is_copy_of
+            kept_name = key in before and key in old and only_adds(image, old[key])
+            is_copy = mirror.may_be_copy_of if kept_name else mirror.is_copy_of
             if is_copy(image, merged[key]):
                 kept[key] = merged[key]
     return kept | new

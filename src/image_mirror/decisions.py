@@ -131,10 +131,11 @@ class Mirror:
         except NoDestinationError as error:
             return error.cause, rule
 
-    def is_copy_of(self, image: str, original: str) -> bool:
+    def is_copy_of(self, image: str, original: str, *, annotated: bool = True) -> bool:
         """Return whether `image` was made from `original`: its destination below any prefix, or its rewritten name.
 
-        A destination by tag may have a digest too: `image-mirror nudge` adds it.
+        If the pod is `annotated` with this original, a destination by tag may have a digest too: `image-mirror nudge`
+        adds it, to such pods alone. In any other pod somebody has added it by hand.
         """
         try:
             copy, source = parse_reference(image), parse_reference(original)
@@ -143,7 +144,7 @@ class Mirror:
         paths = paths_of_copies(source)
         below = self._path_of_copy(copy)
         if below in paths or (below is None and copy.registry == self.registry and _ends(copy.repository, paths)):
-            return _is_version_of(copy, source)
+            return _is_version_of(copy, source) if annotated else _same_version(copy, source)
         rule = self.rules.match(source)
         return rule is not None and rule.rewrite(source) == copy
 

@@ -98,7 +98,7 @@ def annotations(pod: Json) -> Mapping[str, Any]:
 def _comes_from(current: str, image: str, original: str | None, mirror: Mirror) -> bool:
     """Return whether `current` was made from `image` earlier: by the annotation, or else by its name."""
     if original is None or not mirror.may_be_copy_of(current, original):
-        return mirror.is_copy_of(current, image)
+        return mirror.is_copy_of(current, image, annotated=False)
     try:
         return parse_reference(image).pinned == parse_reference(original).pinned
     except InvalidReferenceError:

@@ -254,6 +254,18 @@ def destination_named(reference: ImageReference, registry: str, prefix: str) -> 
     return Destination(registry, reference.repository, _tag_of_digest(reference), reference.digest)
 
 
+def only_adds(image: str, before: str) -> bool:
+    """Return whether `image` is `before`, or the same name with a tag or a digest added, as by `image-mirror nudge`."""
+    if image == before:
+        return True
+    try:
+        now, then = parse_reference(image), parse_reference(before)
+    except InvalidReferenceError:
+        return False
+    same = (now.registry, now.repository) == (then.registry, then.repository)
+    return same and then.tag in (None, now.tag) and then.digest in (None, now.digest)
+
+
 def _is_reserved(tag: str) -> bool:
     """Return whether no source with this tag is copied. Rules for copies by digest select them by DIGEST_TAG alone."""
     return tag.startswith(DIGEST_TAG) or _REFERRERS_TAG.fullmatch(tag) is not None

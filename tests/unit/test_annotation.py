@@ -543,19 +543,24 @@ def test_the_patch_of_a_nudge_is_admitted_as_it_is_and_the_annotation_stays(
         pytest.param("docker.io=d.io gcr.io=e.io", "mirror", id="rewritten-elsewhere-now"),
     ],
 )
-@pytest.mark.parametrize("annotated", [True, False], ids=["annotated", "not-annotated"])
 @pytest.mark.parametrize(("source", "nudged"), NUDGED)
-def test_a_nudged_pod_that_is_applied_again_keeps_its_image(
-    source: str, nudged: str, annotated: bool, rules: str, prefix: str
-) -> None:
+def test_a_nudged_pod_that_is_applied_again_keeps_its_image(source: str, nudged: str, rules: str, prefix: str) -> None:
     live, manifest = nudged_pod(source, nudged), made_pod({"a": source}, volumes={"v": "gcr.io/v:1"})
-    if not annotated:
-        del live["metadata"]["annotations"]
     admitted = update(applied(live, manifest), live, no_lookup, mirror_of(rules, prefix))
     assert admitted.images == images_of(live)
-    assert admitted.originals == (images_of(manifest) if annotated else None)
+    assert admitted.originals == images_of(manifest)
     assert admitted.warnings == [restored(source), restored("gcr.io/v:1")]
     assert not update(admitted.pod, live, no_lookup, mirror_of(rules, prefix)).patch
+
+
+@pytest.mark.parametrize("note", [None, {"containers/a": "gcr.io/other:1"}], ids=["none", "outdated"])
+def test_without_the_annotation_a_digest_beside_the_tag_is_somebodys_own_and_apply_takes_it_away(
+    note: dict[str, str] | None,
+) -> None:
+    old = made_pod({"a": f"{GCR}/x:1@{DIGEST}"}, annotations=noted(note) if note else None)
+    admitted = update(applied(old, made_pod({"a": "gcr.io/x:1"})), old)
+    assert admitted.images == {"containers/a": f"{GCR}/x:1"}
+    assert admitted.originals == {"containers/a": "gcr.io/x:1"}
 
 
 @pytest.mark.parametrize("older", ["mirror/team_a", "older", "mirror/old"])
@@ -566,6 +571,32 @@ def test_a_nudged_pod_of_an_earlier_prefix_or_registry_keeps_its_image(registry:
     admitted = update(applied(old, made_pod({"a": "gcr.io/x:1"})), old, no_lookup)
     assert admitted.images == {"containers/a": current}
     assert admitted.originals == {"containers/a": "gcr.io/x:1"}
+
+
+@pytest.mark.parametrize("older", ["mirror/team_a", "mirror/v1.0", "older", "mirror/old"])
+@pytest.mark.parametrize(
+    ("source", "before", "nudged"),
+    [
+        pytest.param("gcr.io/x:1", "gcr.io/x:1", f"gcr.io/x:1@{DIGEST}", id="tag"),
+        pytest.param(f"gcr.io/x@{DIGEST}", f"gcr.io/x@{DIGEST}", f"gcr.io/x:digest-sha256-{HEX}@{DIGEST}", id="digest"),
+    ],
+)
+def test_the_nudge_of_a_copy_below_an_earlier_prefix_keeps_the_annotation(
+    source: str, before: str, nudged: str, older: str
+) -> None:
+    old = made_pod({"a": f"{REGISTRY}/{older}/{before}"}, annotations=noted({"containers/a": source}))
+    new = made_pod({"a": f"{REGISTRY}/{older}/{nudged}"}, annotations=noted({"containers/a": source}))
+    assert update(new, old, no_lookup).patch == []
+    again = update(applied(new, made_pod({"a": source})), new, no_lookup)
+    assert again.images == images_of(new)
+
+
+@pytest.mark.parametrize("becomes", ["gcr.io/x:2", "gcr.io/y:1", f"gcr.io/x:2@{DIGEST}", f"gcr.io/x@{DIGEST}"], ids=str)
+def test_another_image_below_an_earlier_prefix_ends_the_annotation(becomes: str) -> None:
+    before = f"{REGISTRY}/mirror/team_a"
+    old = made_pod({"a": f"{before}/gcr.io/x:1"}, annotations=noted({"containers/a": "gcr.io/x:1"}))
+    new = made_pod({"a": f"{before}/{becomes}"}, annotations=noted({"containers/a": "gcr.io/x:1"}))
+    assert update(new, old, no_lookup).originals is None
 
 
 def test_another_image_of_a_nudged_pod_is_set_as_for_any_other_pod() -> None:

@@ -235,15 +235,13 @@ def _of_a_source(facts: Facts) -> Cause:
         return Cause(Code.FAILED_BEFORE, f"its copy had failed when the pod was made: {_code(record)}", do)
     if facts.configured_at > facts.made_at > 0:
         return Cause(Code.OLDER_THAN_WEBHOOK, "made before the webhook's configuration", _swap_with_copy(facts))
-    if facts.swap_when == "copied" and record is not None:
-        do = f"when it is there, {_swap(facts)}" if record.digest is None else _swap(facts)
+    if facts.swap_when == "copied" and record is not None and not _was_there(facts):
         chosen = "SwapWhen=copied" if facts.chosen_by == SWAP_WHEN else f"copied by {facts.chosen_by}"
-        return Cause(Code.COPIED_LATER, f"{chosen}, and the copy was not there when the pod was made", do)
-    if facts.swap_when == "paused":
-        why = f"paused by {facts.chosen_by}: no copy is requested"
-        if record is not None and record.digest is not None:
-            return Cause(Code.PAUSED, f"{why}, and it was not there when the pod was made", _swap(facts))
-        return Cause(Code.PAUSED, why, f"image-mirror warm --cluster, or end the pause; then {_swap(facts)}")
+        probably = "probably " if _is_there(record) else ""
+        why = f"{chosen}, and the copy was {probably}not there when the pod was made"
+        return Cause(Code.COPIED_LATER, why, _swap_with_copy(facts))
+    if facts.swap_when == "paused" and not _was_there(facts):
+        return Cause(Code.PAUSED, f"paused by {facts.chosen_by}{_in_a_pause(facts)}", _swap_with_copy(facts))
     if facts.too_many:
         do = f"image-mirror warm --cluster, then {_swap(facts)}; or raise MaxNewImages"
         return Cause(Code.TOO_MANY, "probably one image too many for its pod (MaxNewImages)", do)
@@ -262,10 +260,40 @@ def _swap(facts: Facts) -> str:
 
 
 def _swap_with_copy(facts: Facts) -> str:
-    """Return the same; if the copy is not there, it is requested first."""
-    there = facts.record is not None and facts.record.digest is not None
-    do = _swap(facts)
-    return do if there or do == RECREATE else f"image-mirror warm --cluster, then {do}"
+    """Return the same; if the copy is not there, it is requested or waited for first."""
+    record, do = facts.record, _swap(facts)
+    if record is not None and _is_there(record):
+        return do
+    if record is not None and record.status is Status.FAILED:
+        return f"{_do_about(record, ended=True)}, then {do}"
+    if do == RECREATE and facts.swap_when == "always":  # the new pod requests it, and waits
+        return do
+    if record is None or record.status is None:
+        pause = ", or end the pause; " if facts.swap_when == "paused" else ", "
+        return f"image-mirror warm --cluster{pause}then {do}"
+    first = _under_way(record, facts.now).do
+    return f"when it is there, {do}" if first.startswith("wait") else f"{first}; when it is there, {do}"
+
+
+def _in_a_pause(facts: Facts) -> str:
+    """Return why a pod was made with its source while nothing is requested, as the rest of a sentence."""
+    record = facts.record
+    if record is None or record.status is None:
+        return ": no copy is requested"
+    if _is_there(record):
+        return ": the copy was probably not there when the pod was made"
+    cause = cause_of_record(record, None, facts.now)
+    return f"; {cause.why}" if cause else ""
+
+
+def _is_there(record: Record) -> bool:
+    return record.is_active and record.digest is not None
+
+
+def _was_there(facts: Facts) -> bool:
+    """Return whether the copy was there when the pod was made, and the webhook knew it: it remembers for a minute."""
+    record = facts.record
+    return record is not None and _is_there(record) and record.updated_at <= facts.made_at - MINUTE
 
 
 def _not_copied(facts: Facts, kubelet: str) -> Cause:
