@@ -15,7 +15,7 @@ from image_mirror.pod_images import (
     original_images,
     originals_text,
 )
-from image_mirror.record import MINUTE, MOST_ATTEMPTS, Policy, Record, retry_pause
+from image_mirror.record import MINUTE, MOST_ATTEMPTS, Missing, Policy, Record, retry_pause
 from image_mirror.reference import Destination, only_adds
 from image_mirror.review import Json, Review
 from image_mirror.swap_when import SwapWhen
@@ -54,16 +54,15 @@ def copies_placed(decisions: Mapping[ImageField, Decision], mirror: Mirror) -> i
 
 def apply_records(
     decisions: Mapping[ImageField, Decision],
-    records: Mapping[Destination, Record | None],
+    records: Mapping[Destination, Record | Missing],
     swap_when: SwapWhen,
     policy: Policy,
     now: int,
 ) -> tuple[dict[ImageField, str], list[str]]:
     """Return the images that change, each with its new image, and the warnings.
 
-    An image whose copy has no record in `records` stays as written: its pod names too many. None is a record that
-    cannot be used, or that there is not if `swap_when` is paused: its image stays as written too. `now` is in
-    milliseconds since the epoch.
+    An image whose copy is not in `records` stays as written: its pod names too many. One whose record is missing stays
+    as written too. `now` is in milliseconds since the epoch.
     """
     changes: dict[ImageField, str] = {}
     warnings: list[str] = []
@@ -82,14 +81,14 @@ def apply_records(
                 too_many.add(destination)
             case Copy(destination=destination):
                 record = records[destination]
+                if isinstance(record, Missing):
+                    warnings.append(_without_record(field.image, record))
+                    continue
                 if swap_when == "paused":
-                    if record is not None and record.is_active and record.digest is not None:
+                    if record.is_active and record.digest is not None:
                         changes[field] = str(destination)
                     else:
                         warnings.append(messages.not_requested(field.image))
-                    continue
-                if record is None:
-                    warnings.append(messages.left_unchanged(field.image, "its record in the table cannot be used"))
                     continue
                 swap = record.is_active and (swap_when == "always" or record.digest is not None)
                 if swap:
@@ -110,6 +109,19 @@ def apply_records(
     # The first, because only ten are shown.
     first = [messages.too_many(len(too_many))] if too_many else []
     return changes, [*first, *warnings]
+
+
+def _without_record(image: str, missing: Missing) -> str:
+    """Return the warning about an image whose record is missing."""
+    match missing:
+        case Missing.ABSENT:
+            return messages.not_requested(image)
+        case Missing.UNREAD:
+            return messages.not_read(image)
+        case Missing.UNUSABLE:
+            return messages.left_unchanged(image, "its record in the table cannot be used")
+        case _:
+            assert_never(missing)
 
 
 def latest_result(record: Record) -> str:

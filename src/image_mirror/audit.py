@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from image_mirror.admission import CopyRequest
-from image_mirror.record import Record
+from image_mirror.record import Missing, Record
 from image_mirror.reference import Destination
 from image_mirror.review import Json, Review
 
@@ -35,22 +35,17 @@ def requester(review: Review) -> str | None:
 
 
 def named_copies(
-    copy_requests: Iterable[CopyRequest], records: Mapping[Destination, Record | None], *, paused: bool = False
+    copy_requests: Iterable[CopyRequest], records: Mapping[Destination, Record | Missing]
 ) -> tuple[list[Json], int]:
-    """Return the source, the copy and the state of each copy with a record, and how many more there are than fit.
-
-    None is a record that cannot be used, or that there is not if `paused`.
-    """
+    """Return the source, the copy and the state of each copy with a record, and how many more there are than fit."""
     named: list[Json] = []
     room, omitted = _LONGEST, 0
     for request in copy_requests:
         destination = request.copy.destination
-        if destination not in records:
+        record = records.get(destination, Missing.ABSENT)
+        if record in (Missing.ABSENT, Missing.UNREAD):
             continue
-        record = records[destination]
-        if record is None and paused:
-            continue
-        state = str(record.status or "NONE") if record else "UNUSABLE"
+        state = str(record.status or "NONE") if isinstance(record, Record) else str(record)
         each = {"image": str(request.copy.source), "copy": destination.by_tag, "state": state}
         room -= len(json.dumps(each))
         if room < 0:

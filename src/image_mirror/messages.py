@@ -22,8 +22,13 @@ def copied_later(image: str) -> str:
 
 
 def not_requested(image: str) -> str:
-    """Return the warning that this pod keeps the source, because no copy is there or requested (SwapWhen=paused)."""
-    return _fit(image, " stays as written: ECR has no copy, and image-mirror is paused, so none is requested")
+    """Return the warning that this pod keeps the source, because no copy is there yet (SwapWhen=paused)."""
+    return _fit(image, " stays as written: ECR has no copy yet, and image-mirror is paused: it requests none")
+
+
+def not_read(image: str) -> str:
+    """Return the warning that a new pod keeps the source, because its record cannot be read (SwapWhen=paused)."""
+    return _fit(image, " stays as written: the table does not answer, and image-mirror is paused")
 
 
 def unknown_swap_when(value: str) -> str:

@@ -11,7 +11,8 @@ class Metric(Enum):
     NOT_RECORDED = (
         "NotRecorded",
         "Count",
-        "reviews answered 503 because the table did not take a record in time; the API server asks again",
+        "reviews answered 503 because the table did not take a record in time; the API server asks again. During "
+        "a pause: new pods that start as written because the table did not answer",
     )
     REFUSED = (
         "Refused",

@@ -32,6 +32,17 @@ class Status(StrEnum):
     FAILED = "FAILED"
 
 
+class Missing(StrEnum):
+    """Why an admission has no record of a copy."""
+
+    ABSENT = "ABSENT"
+    """There is none, and none may be written."""
+    UNREAD = "UNREAD"
+    """The table did not answer in time."""
+    UNUSABLE = "UNUSABLE"
+    """It is damaged, and the table refuses its repair."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """Times in milliseconds: before a FAILED copy can be requested again; before a copy by tag is refreshed (0: never);

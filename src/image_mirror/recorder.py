@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.admission import CopyRequest
 from image_mirror.metrics import Metric
-from image_mirror.record import MINUTE, Policy, Record, Status, needs_renewal, new_record, renew
+from image_mirror.record import MINUTE, Missing, Policy, Record, Status, needs_renewal, new_record, renew
 from image_mirror.reference import Destination
 from image_mirror.repair import DAMAGED, REFUSED, repaired
 from image_mirror.table import Records, UnusableRecordError
@@ -92,13 +92,13 @@ class Recorder:
         dry_run: bool,
         requested_by: str | None = None,
         placed: int = 0,
-    ) -> dict[Destination, Record | None]:
+    ) -> dict[Destination, Record | Missing]:
         """Return the records of the copies that the pod can use, within `seconds`. `now` is milliseconds since 1970.
 
         A copy without a record gets one. If this pod requests a copy again, its record is renewed. Both say that the
         request is `requested_by` this pod, None for an operator. A damaged record is repaired; if the table refuses
-        that, the result has None for this copy. With `dry_run` the records are returned but not written. Records that
-        were written or found in time are remembered, so the API server's next attempt has less to do.
+        that, the result has UNUSABLE for this copy. With `dry_run` the records are returned but not written. Records
+        that were written or found in time are remembered, so the API server's next attempt has less to do.
 
         Of the copies that are not known, the first `max_new` are handled like this. The records of the next 200 are
         only read, and a copy is left out of the result if nobody is making it. All others are left out.
@@ -109,7 +109,7 @@ class Recorder:
         Raises NotRecordedError.
         """
         deadline = monotonic() + seconds
-        existing: dict[Destination, Record | None] = {}
+        existing: dict[Destination, Record | Missing] = {}
         unknown: list[tuple[CopyRequest, Record | None]] = []
         for request in copy_requests:
             record = self._known.get(request.copy.destination, now)
@@ -135,14 +135,14 @@ class Recorder:
 
     def existing(
         self, copy_requests: Sequence[CopyRequest], *, now: int, seconds: float
-    ) -> dict[Destination, Record | None]:
-        """Return the records that these copies have, within `seconds`, None for a copy without one. Writes nothing.
+    ) -> dict[Destination, Record | Missing]:
+        """Return the records that these copies have, within `seconds`; ABSENT if there is none. Writes nothing.
 
         A damaged record is returned as its repair would leave it. Of the copies that are not known, as many are read as
         `record` writes and reads; all others are left out. Raises NotRecordedError.
         """
         deadline = monotonic() + seconds
-        found: dict[Destination, Record | None] = {}
+        found: dict[Destination, Record | Missing] = {}
         unread: list[CopyRequest] = []
         for request in copy_requests:
             record = self._known.get(request.copy.destination, now)
@@ -152,7 +152,7 @@ class Recorder:
                 found[request.copy.destination] = record
         unread = unread[: self._max_new + _MOST_READ]
         calls = [(request.copy.destination, partial(self._existing, request, now)) for request in unread]
-        found |= {request.copy.destination: None for request in unread}
+        found |= {request.copy.destination: Missing.ABSENT for request in unread}
         return found | self._answers(calls, deadline, seconds, now, remember=False)
 
     def _answers(
@@ -163,12 +163,12 @@ class Recorder:
         now: int,
         *,
         remember: bool,
-    ) -> dict[Destination, Record | None]:
-        """Make the calls at the same time, and return the records that they return, None for one that cannot be used.
+    ) -> dict[Destination, Record | Missing]:
+        """Make the calls at the same time, and return their records; UNUSABLE for one that cannot be used.
 
         Raises NotRecordedError.
         """
-        answered: dict[Destination, Record | None] = {}
+        answered: dict[Destination, Record | Missing] = {}
         pending: dict[Future[Record | None], Destination] = {}
         not_submitted = 0
         for destination, call in calls:
@@ -190,7 +190,7 @@ class Recorder:
             try:
                 future.result()
             except UnusableRecordError as error:
-                answered[pending[future]] = None
+                answered[pending[future]] = Missing.UNUSABLE
                 self._report(Metric.RECORDS_UNUSABLE, pending[future].by_tag, str(error))
             except (ClientError, BotoCoreError) as error:
                 raise NotRecordedError(f"the table refused a record: {type(error).__name__}: {error}") from error

@@ -2,13 +2,13 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from image_mirror.admission import apply_records, copies_placed, copy_requests, make_patch
+from image_mirror.admission import CopyRequest, apply_records, copies_placed, copy_requests, make_patch
 from image_mirror.audit import audit_annotations, named_copies, requester
 from image_mirror.aws import CallLimits, connect
 from image_mirror.counts import Counts
@@ -16,8 +16,19 @@ from image_mirror.decisions import copy_of
 from image_mirror.messages import at_most_ten
 from image_mirror.metrics import Metric
 from image_mirror.pod_images import new_images, skip_reason
+from image_mirror.record import Missing, Record
 from image_mirror.recorder import KnownRecords, NotRecordedError, Recorder
-from image_mirror.review import BadReviewError, Response, answer, parse_review, refuse, seconds_left, unavailable
+from image_mirror.reference import Destination
+from image_mirror.review import (
+    BadReviewError,
+    Response,
+    Review,
+    answer,
+    parse_review,
+    refuse,
+    seconds_left,
+    unavailable,
+)
 from image_mirror.settings import Settings
 from image_mirror.swap_when import swap_when_of
 from image_mirror.table import Records
@@ -53,7 +64,7 @@ class Webhook:
         now, left = int(seconds * 1000), seconds_left(event, seconds)
         requests, requested_by = copy_requests(decisions), requester(review)
         if swap_when == "paused":
-            records = self._recorder.existing(requests, now=now, seconds=left)
+            records = self._existing(review, requests, now, left)
         else:
             records = self._recorder.record(
                 requests,
@@ -66,7 +77,7 @@ class Webhook:
         changes, warnings = apply_records(decisions, records, swap_when, policy, now)
         if rewrites := sum(copy_of(decisions[field]) is not None for field in changes):
             _counts.add(Metric.REWRITES, rewrites)
-        named, omitted = named_copies(requests, records, paused=swap_when == "paused")
+        named, omitted = named_copies(requests, records)
         too_many = len(requests) - len(records)
         if named or too_many:
             fields = {"requested_by": requested_by, "copies": named, "omitted": omitted, "dry_run": review.dry_run}
@@ -74,6 +85,23 @@ class Webhook:
             _logger.info("copies named", extra=fields)
         patch = make_patch(review, decisions, changes, mirror)
         return answer(review, patch, at_most_ten([*warned, *warnings]), audit_annotations(named, omitted))
+
+    def _existing(
+        self, review: Review, requests: Sequence[CopyRequest], now: int, left: float
+    ) -> Mapping[Destination, Record | Missing]:
+        """Return the records that there are during a pause.
+
+        A new pod starts as written if they cannot be read: the pause may have been made because of the table, and with
+        failurePolicy Fail no pod would start. An updated pod runs, and is not given another image so.
+        """
+        try:
+            return self._recorder.existing(requests, now=now, seconds=left)
+        except NotRecordedError as error:
+            if review.operation != "CREATE":
+                raise
+            _not_recorded(error)
+            _counts.add(Metric.NOT_RECORDED)
+            return {request.copy.destination: Missing.UNREAD for request in requests}
 
 
 @cache
@@ -93,6 +121,10 @@ def _report(metric: Metric, copy: str, reason: str) -> None:
         _logger.error("record unusable", extra={"copy": copy, "reason": reason})
 
 
+def _not_recorded(error: NotRecordedError) -> None:
+    _logger.warning("not recorded", extra={"reason": str(error)})
+
+
 def handler(event: Mapping[str, Any], context: object) -> Response:  # noqa: ARG001 - Lambda's signature
     """Answer one request. The event is never logged: its path contains the token, its body may contain secrets."""
     try:
@@ -100,7 +132,7 @@ def handler(event: Mapping[str, Any], context: object) -> Response:  # noqa: ARG
     except BadReviewError as error:
         response, counted = refuse(error), Metric.REFUSED
     except NotRecordedError as error:
-        _logger.warning("not recorded", extra={"reason": str(error)})
+        _not_recorded(error)
         response = unavailable("the pod's images could not be recorded in time", retry=True)
         counted = Metric.NOT_RECORDED
     except Exception:  # without this, a bug would be a 500 with no stack in the log

@@ -24,7 +24,7 @@ pytest_plugins = ["e2e.harness.operator"]
 Json = dict[str, Any]
 LABELS = {"plain": None, "a": "always", "c": "copied", "p": "paused", "unknown": "pause"}
 ALL = ("--modes", "always,copied,paused")
-NOT_REQUESTED = "ECR has no copy, and image-mirror is paused, so none is requested"
+NOT_REQUESTED = "ECR has no copy yet, and image-mirror is paused: it requests none"
 
 
 class Configured:

@@ -53,7 +53,9 @@ def _recording(self: Recorder, wanted: Any, **more: Any) -> Any:
 
 
 def _as_always(decisions: Any, records: Any, _: str, *more: Any) -> Any:
-    return _apply(decisions, {copy: record for copy, record in records.items() if record}, "always", *more)
+    return _apply(
+        decisions, {copy: record for copy, record in records.items() if isinstance(record, Record)}, "always", *more
+    )
 
 
 def _copied(self: recorder.KnownRecords, *arguments: Any) -> Record | None:

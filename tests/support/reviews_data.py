@@ -13,7 +13,7 @@ import jsonpatch
 from image_mirror.admission import CopyRequest
 from image_mirror.decisions import Mirror
 from image_mirror.pod_images import ORIGINALS
-from image_mirror.record import Policy, Record, Status
+from image_mirror.record import Missing, Policy, Record, Status
 from image_mirror.reference import Destination
 from image_mirror.review import Json, Response
 from image_mirror.settings import Settings
@@ -156,8 +156,8 @@ class ActiveRecords:
     def record(self, wanted: Sequence[CopyRequest], **_: object) -> dict[Destination, Record]:
         return dict(self.records(wanted))
 
-    def existing(self, wanted: Sequence[CopyRequest], **_: object) -> dict[Destination, Record | None]:
-        return {request.copy.destination: None for request in wanted} | dict(self.records(wanted))
+    def existing(self, wanted: Sequence[CopyRequest], **_: object) -> dict[Destination, Record | Missing]:
+        return {request.copy.destination: Missing.ABSENT for request in wanted} | dict(self.records(wanted))
 
 
 @dataclass(frozen=True)

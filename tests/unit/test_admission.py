@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,9 +15,20 @@ from hypothesis import strategies as st
 
 from image_mirror.admission import CopyRequest, copies_placed, copy_requests
 from image_mirror.decisions import Copy, Mirror, Rewrite
-from image_mirror.messages import at_most_ten, copied_later, copying, failed, not_requested, refused, restored, too_many
+from image_mirror.messages import (
+    at_most_ten,
+    copied_later,
+    copying,
+    failed,
+    left_unchanged,
+    not_read,
+    not_requested,
+    refused,
+    restored,
+    too_many,
+)
 from image_mirror.pod_images import ORIGINALS, new_images
-from image_mirror.record import MINUTE, Policy, Record, Status
+from image_mirror.record import MINUTE, Missing, Policy, Record, Status
 from image_mirror.reference import Destination
 from image_mirror.review import BadReviewError, Json, parse_review
 from image_mirror.rules import parse_rules
@@ -135,9 +147,36 @@ def test_the_exact_patch_of_a_nudged_pod_that_is_applied_again() -> None:
     assert admitted.warnings == [restored(image) for image in OF_A_NUDGED_POD.values()]
 
 
+@pytest.mark.parametrize(
+    ("missing", "warning"),
+    [
+        pytest.param(Missing.ABSENT, not_requested, id="there-is-none"),
+        pytest.param(Missing.UNREAD, not_read, id="the-table-does-not-answer"),
+        pytest.param(
+            Missing.UNUSABLE, partial(left_unchanged, cause="its record in the table cannot be used"), id="damaged"
+        ),
+    ],
+)
+def test_an_image_whose_record_is_missing_stays_as_written_and_a_rewrite_does_not(
+    missing: Missing, warning: Callable[[str], str]
+) -> None:
+    def records(wanted: Sequence[CopyRequest]) -> Any:
+        return {request.copy.destination: missing for request in wanted}
+
+    pod = made_pod({"a": "gcr.io/x:1", "b": "a.io/b:1"})
+    admitted = admit(
+        review_of(pod), records, mirror=Mirror(REGISTRY, "mirror", parse_rules("gcr.io a.io=b.io")), swap_when="paused"
+    )
+    assert admitted.images == {"containers/a": "gcr.io/x:1", "containers/b": "b.io/b:1"}
+    assert admitted.warnings == [warning("gcr.io/x:1")]
+
+
 def test_an_image_whose_record_cannot_be_used_stays_as_written_and_the_others_get_their_copies() -> None:
     def records(wanted: Sequence[CopyRequest]) -> Any:
-        return {name: None if "nginx" in name.repository else record for name, record in REQUESTED(wanted).items()}
+        return {
+            name: Missing.UNUSABLE if "nginx" in name.repository else record
+            for name, record in REQUESTED(wanted).items()
+        }
 
     admitted = admit(review_of(made_pod({"a": "nginx", "b": "gcr.io/b:1"})), records)
     assert admitted.images == {"containers/a": "nginx", "containers/b": f"{GCR}/b:1"}

@@ -11,6 +11,7 @@ from image_mirror.messages import (
     copying,
     failed,
     left_unchanged,
+    not_read,
     not_requested,
     refused,
     restored,
@@ -43,8 +44,13 @@ any_text = (
         ),
         pytest.param(
             not_requested("gcr.io/x:1"),
-            "gcr.io/x:1 stays as written: ECR has no copy, and image-mirror is paused, so none is requested",
+            "gcr.io/x:1 stays as written: ECR has no copy yet, and image-mirror is paused: it requests none",
             id="not-requested",
+        ),
+        pytest.param(
+            not_read("gcr.io/x:1"),
+            "gcr.io/x:1 stays as written: the table does not answer, and image-mirror is paused",
+            id="not-read",
         ),
         pytest.param(
             unknown_swap_when("pause"),

@@ -1,6 +1,7 @@
 """The webhook's handler with an emulated table: HTTP API event in, response out."""
 
 import base64
+import copy
 import io
 import json
 import time
@@ -172,6 +173,33 @@ def test_a_table_that_fails_is_answered_503_to_be_tried_again_after_a_second(
     assert answer == {"message": "the pod's images could not be recorded in time"}
 
 
+@pytest.mark.parametrize("late", [True, False], ids=["late", "refused"])
+def test_during_a_pause_a_new_pod_starts_as_written_if_the_table_fails(
+    monkeypatch: pytest.MonkeyPatch, logged: io.StringIO, late: bool
+) -> None:
+    if not late:
+        monkeypatch.setattr(webhook, "connect", lambda *_: Failing())
+    paused = event(review("create-pod"), timeout="5s", age=1.3 if late else 0) | {"routeKey": "POST /token/paused"}
+    status, answer, _ = call(paused)
+    assert status == 200
+    assert {"patch", "auditAnnotations"}.isdisjoint(answer["response"])
+    assert [text.partition(" ")[2] for text in answer["response"]["warnings"]] == [
+        "stays as written: the table does not answer, and image-mirror is paused"
+    ] * 4
+    lines = [json.loads(line) for line in logged.getvalue().splitlines()]
+    assert [line["message"] for line in lines if "message" in line] == ["not recorded"]
+
+
+def test_during_a_pause_an_update_is_answered_503_if_the_table_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook, "connect", lambda *_: Failing())
+    sent = review("create-pod")
+    old = copy.deepcopy(sent["request"]["object"])
+    for container in old["spec"]["containers"]:
+        container["image"] = "gcr.io/before:1"
+    sent["request"] |= {"operation": "UPDATE", "oldObject": old}
+    assert call(event(sent) | {"routeKey": "POST /token/paused"})[0] == 503
+
+
 def test_a_request_that_is_late_already_is_answered_at_once_without_a_call(cloud: Cloud) -> None:
     status, _, headers = call(event(review("create-pod"), timeout="5s", age=1.3))
     assert (status, headers["Retry-After"]) == (503, "1")
@@ -254,7 +282,7 @@ def test_the_paused_route_uses_what_is_copied_and_writes_nothing(cloud: Cloud) -
     assert cloud.items() == []
     assert "patch" not in response
     assert [text.partition(" ")[2] for text in response["warnings"]] == [
-        "stays as written: ECR has no copy, and image-mirror is paused, so none is requested"
+        "stays as written: ECR has no copy yet, and image-mirror is paused: it requests none"
     ] * 4
     call(event(sent))
     for item in cloud.items()[:1]:

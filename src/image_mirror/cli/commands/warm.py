@@ -237,7 +237,7 @@ def request_copies(records: Records, found: ImagesToCopy) -> dict[Destination, R
             if isinstance(error.__cause__, ClientError | BotoCoreError):
                 raise error.__cause__ from None
             raise NoAnswerError(f"{error}; run the command again") from error
-        existing |= {destination: record for destination, record in found_now.items() if record is not None}
+        existing |= {destination: record for destination, record in found_now.items() if isinstance(record, Record)}
     return existing
 
 
