@@ -14,7 +14,7 @@ from typing import assert_never
 
 import typer
 
-from image_mirror.cli.manifests import FoundPod, Manifests
+from image_mirror.cli.manifests import FoundPod, Manifests, Problem
 from image_mirror.cli.output import aligned, folded
 from image_mirror.decisions import Copy, Leave, Mirror, Restore, Rewrite
 from image_mirror.pod_images import (
@@ -27,6 +27,7 @@ from image_mirror.pod_images import (
 )
 from image_mirror.reference import Destination, variable_in
 from image_mirror.review import Json
+from image_mirror.swap_when import swap_when_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,14 @@ class Row:
 def rows(manifests: Manifests, mirror: Mirror) -> Iterator[Row]:
     """Decide about each image of `manifests` as if its pod were new, in the order in which they were read."""
     return (_row(found, image_field, explained) for found, image_field, explained in _explained(manifests, mirror))
+
+
+def label_warnings(manifests: Manifests) -> Iterator[Problem]:
+    """Yield what kubectl would print about labels for SwapWhen that have no known value, once for each pod."""
+    for found in manifests.pods:
+        _, warned = swap_when_of({}, found.pod, "always")
+        if warned and not _opted_out(found, manifests):
+            yield from (Problem(found.file, found.document, f"{found.kind}/{found.name}", text) for text in warned)
 
 
 def table(found: Iterable[Row]) -> Iterator[str]:
@@ -178,10 +187,7 @@ def _cells(row: Row | ImageRow) -> tuple[str, str, str]:
 
 def _explained(manifests: Manifests, mirror: Mirror) -> Iterator[tuple[FoundPod, ImageField, Explanation]]:
     for found in manifests.pods:
-        labels = manifests.namespaces.get(found.namespace, {}) if found.namespace else {}
-        # The API server does not send the pods of such a namespace, because of the webhook's configuration.
-        opted_out = f"its namespace has the label {SKIP_LABEL}" if labels.get(SKIP_LABEL) == "true" else None
-        skipped = opted_out or skip_reason(found.pod)
+        skipped = _opted_out(found, manifests)
         for subresource in ("", "ephemeralcontainers"):
             for image_field in image_fields(found.pod, subresource):
                 reason = skipped or (NEVER_PULLED if image_field.pull_never else None)
@@ -191,6 +197,13 @@ def _explained(manifests: Manifests, mirror: Mirror) -> Iterator[tuple[FoundPod,
             if variable := variable_in(image_field.image):
                 reason = reason or f"{found.kind} fills in {variable} when it runs"
             yield found, image_field, explain(image_field.image, mirror, reason)
+
+
+def _opted_out(found: FoundPod, manifests: Manifests) -> str | None:
+    labels = manifests.namespaces.get(found.namespace, {}) if found.namespace else {}
+    # The API server does not send the pods of such a namespace, because of the webhook's configuration.
+    by_namespace = f"its namespace has the label {SKIP_LABEL}" if labels.get(SKIP_LABEL) == "true" else None
+    return by_namespace or skip_reason(found.pod)
 
 
 def _row(found: FoundPod, field: ImageField, explained: Explanation) -> Row:

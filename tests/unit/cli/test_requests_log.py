@@ -84,8 +84,9 @@ def test_no_line_has_a_key_or_the_token(operated: Operated, monkeypatch: pytest.
     monkeypatch.setattr(webhook, "_post", post)
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nothing leaves this machine
     lines = debugged(run("doctor", "--debug").stderr)
-    [url] = posted
+    url, paused = sorted(posted)
     assert TOKEN in url
+    assert paused == f"{url}/paused"
     assert any(line.startswith(f"POST {webhook.masked(url)}, ") for line in lines)
     assert any(": GetSecretValue: " in line for line in lines)
     printed = "\n".join(lines)

@@ -13,7 +13,17 @@ from image_mirror.cli.errors import ExitCode
 from image_mirror.cli.manifests import Manifests, read_manifests, report
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, Recursive, StackName, is_given
 from image_mirror.cli.output import Output, OutputOption, say, show
-from image_mirror.cli.plan import Row, image_listing, image_rows, image_table, listing, rows, summary, table
+from image_mirror.cli.plan import (
+    Row,
+    image_listing,
+    image_rows,
+    image_table,
+    label_warnings,
+    listing,
+    rows,
+    summary,
+    table,
+)
 from image_mirror.decisions import Mirror
 from image_mirror.rules import DEFAULT_RULES, parse_rules
 from image_mirror.settings import parse_prefix, parse_registry
@@ -118,6 +128,7 @@ def preview(
         ours = "" if stack or rules is not None else "; --stack applies the rules of yours"
         note = f"Note: decided by {decided_by}{ours}. The label of a namespace is known only from a manifest."
         say(note, err=False)
+    manifests.warnings += label_warnings(manifests)
     report(manifests)
     _end(manifests, found, mirror, criteria, is_table=output.is_table)
 

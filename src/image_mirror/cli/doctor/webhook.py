@@ -12,7 +12,8 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from image_mirror.cli.doctor.stacks import china_stack
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.remedies import AGAIN, deploy_china, log_of
 from image_mirror.cli.stacks import Stack, mirror_of
+from image_mirror.cli.webhook_manifest import route_url
 from image_mirror.decisions import Mirror, copy_of
 from image_mirror.review import Json
 
@@ -60,11 +62,16 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A review, the answer or why there is none, and whether the pod's image must be replaced by its copy."""
+    """A review, the answer or why there is none, and whether the pod's image must be replaced by its copy.
+
+    `paused` is what the route of paused answered; None if the stack has no such route. The other values have routes of
+    the same kind.
+    """
 
     review: Json
     reply: Reply | Silence
     is_rewritten: bool
+    paused: Reply | Silence | None = None
 
 
 @fetch(CALL)
@@ -78,7 +85,12 @@ def call(context: Context) -> Call:
     review = dry_run_review(image or _COPIED_BY_NO_RULE)
     # With copied and paused the pod keeps its image until the copy is in ECR.
     is_rewritten = image is not None and stack.parameter("SwapWhen") == "always"
-    return Call(review, send(stack.output("APIGatewayURL"), review), is_rewritten)
+    url = stack.output("APIGatewayURL")
+    if "SwapWhenRoutes" not in stack.outputs:  # another result reports it
+        return Call(review, send(url, review), is_rewritten)
+    with ThreadPoolExecutor(1) as thread:
+        paused = thread.submit(send, route_url(url, "paused"), review)
+        return Call(review, send(url, review), is_rewritten, paused.result())
 
 
 def judge_call(call: Call, china: Stack) -> Sequence[CheckResult]:
@@ -99,6 +111,15 @@ def judge_call(call: Call, china: Stack) -> Sequence[CheckResult]:
     if call.is_rewritten and not any(image.startswith(copies) for image in images):
         found = f"it answers {took}, but sends the pod to {images[0] if images else 'its source'}, not to {copies}"
         return [fail(CALL, found, f"{AGAIN}, and see the webhook's log: {log}")]
+    match call.paused:
+        case Silence(found=found, remedy=remedy):
+            return [fail(CALL, f"it answers {took}, but not on the route of paused: {found}", remedy)]
+        case Reply(status=404):
+            found = "404 on the route of paused: webhook-config --pause and --modes would send pods to routes like it"
+            return [fail(CALL, f"it answers {took}, but {found}", AGAIN)]
+        case Reply(status=status) as refused if status != 200:
+            refusal = _refused(refused, log)
+            return [replace(refusal, found=f"it answers {took}, but not on the route of paused: {refusal.found}")]
     if reply.seconds > SLOW:
         remedy = (
             f"run this again, because a first call is slower; if it stays slow, check the network and the log: {log}"

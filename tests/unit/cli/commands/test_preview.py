@@ -602,6 +602,23 @@ def test_fail_on_chooses_what_ends_with_1(criteria: str, text: str, code: int, o
 
 
 @pytest.mark.parametrize(
+    ("labels", "warned"),
+    [
+        pytest.param({"image-mirror/swap-when": "pause"}, True, id="unknown"),
+        pytest.param({"image-mirror/swap-when": "paused"}, False, id="known"),
+        pytest.param({"image-mirror/swap-when": "pause", "image-mirror/skip": "true"}, False, id="opted-out"),
+    ],
+)
+def test_a_label_with_an_unknown_value_is_named_once_for_its_pod(labels: dict[str, str], warned: bool) -> None:
+    pod = yaml.safe_load(pod_of("gcr.io/a"))
+    pod["metadata"]["labels"] = labels
+    pod["spec"]["containers"].append({"name": "b", "image": "gcr.io/b"})
+    result = run("-", "--fail-on", "warning", stdin=yaml.safe_dump(pod))
+    text = "pause is no value of the label image-mirror/swap-when (always, copied, paused) and is ignored"
+    assert (result.exit_code, result.stderr.count(text)) == ((1, 1) if warned else (0, 0))
+
+
+@pytest.mark.parametrize(
     "options", [["--stack"], ["--stack-name", "image-mirror"], ["--stack", "--china-profile", "china"]]
 )
 def test_the_rules_of_the_deployed_stack_decide_where_it_is_asked(operated: Operated, options: list[str]) -> None:

@@ -28,7 +28,7 @@ from image_mirror.cli.emulation import http_event
 from image_mirror.record import Status
 from image_mirror.review import Json
 from support.healthy import Answers
-from support.operators import GLOBAL_OUTPUTS, PULL_USER, PUSH_USER, TOKEN, Operated, Reply
+from support.operators import GLOBAL_OUTPUTS, PULL_USER, PUSH_USER, TOKEN, URL, Operated, Reply
 from support.templates import ROOT
 
 Answer = Callable[[str, str, Reply], None]
@@ -197,6 +197,20 @@ def test_of_many_builds_the_latest_hundred_are_looked_at(well: Operated) -> None
 
 
 @pytest.mark.usefixtures("well")
+@pytest.mark.usefixtures("well")
+def test_the_route_of_a_pause_is_called_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def plain_alone(url: str, body: bytes) -> Posted:
+        asked.append(url)
+        return post(url, body) if url == URL else Posted(404, b'{"message":"Not Found"}', 0.1)
+
+    monkeypatch.setattr(doctors_webhook, "_post", plain_alone)
+    [result] = of(found()[1], "webhook call")
+    assert (sorted(asked), result["state"]) == ([URL, f"{URL}/paused"], "failed")
+    assert "404 on the route of paused" in result["found"]
+
+
 def test_doctor_never_sends_to_itself(refuse: Callable[..., None]) -> None:
     refuse("sqs", "GetQueueAttributes", "InternalFailure", "It broke")
     _, results = found()

@@ -40,11 +40,15 @@ def answered(image: str | None, uid: str = UID) -> bytes:
 
 
 def judged(
-    reply: Reply | Silence, *, is_rewritten: bool = True, parameters: dict[str, str] | None = None
+    reply: Reply | Silence,
+    *,
+    is_rewritten: bool = True,
+    parameters: dict[str, str] | None = None,
+    paused: Reply | Silence | None = None,
 ) -> CheckResult:
     outputs = {"CopiesPrefix": COPIES, "WebhookLogGroup": "webhook-log"}
     stack = Stack(Account("china", None, "cn-northwest-1"), "mirror", "UPDATE_COMPLETE", outputs, parameters or {})
-    [result] = judge_call(Call(REVIEW, reply, is_rewritten), stack)
+    [result] = judge_call(Call(REVIEW, reply, is_rewritten, paused), stack)
     return result
 
 
@@ -138,6 +142,37 @@ def test_each_answer_has_its_result_and_its_remedy(reply: Reply | Silence, state
 
 def test_where_no_copy_is_there_yet_and_pods_wait_for_none_there_is_no_patch() -> None:
     assert judged(Reply(200, answered(None), 0.1), is_rewritten=False).state is State.OK
+
+
+@pytest.mark.parametrize(
+    ("paused", "found", "remedy"),
+    [
+        pytest.param(
+            Reply(404, b'{"message":"Not Found"}', 0.1),
+            "it answers after 0.1 seconds, but 404 on the route of paused: webhook-config --pause and --modes would "
+            "send pods to routes like it",
+            "deploy",
+            id="no-route",
+        ),
+        pytest.param(
+            Reply(500, b"", 0.1), "but not on the route of paused: 500: the webhook or Lambda failed", LOG, id="crashed"
+        ),
+        pytest.param(
+            Silence("no answer within 10 seconds", "check the network"),
+            "but not on the route of paused: no answer within 10 seconds",
+            "check the network",
+            id="silence",
+        ),
+    ],
+)
+def test_the_route_of_a_pause_must_answer_before_somebody_needs_it(
+    paused: Reply | Silence, found: str, remedy: str
+) -> None:
+    result = judged(Reply(200, answered(f"{COPIES}gcr.io/x:1"), 0.1), paused=paused)
+    assert result.state is State.FAILED
+    assert found in result.found
+    assert remedy in str(result.remedy)
+    assert judged(Reply(200, answered(f"{COPIES}gcr.io/x:1"), 0.1), paused=Reply(200, b"", 0.1)).state is State.OK
 
 
 def test_a_stack_that_is_paused_is_named_with_the_command_that_ends_it() -> None:
