@@ -12,7 +12,6 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from http.client import HTTPException
 from typing import Any
@@ -62,16 +61,11 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A review, the answer or why there is none, and whether the pod's image must be replaced by its copy.
-
-    `paused` is what the route of paused answered; None if the stack has no such route. The other values have routes of
-    the same kind.
-    """
+    """A review, the answer or why there is none, and whether the pod's image must be replaced by its copy."""
 
     review: Json
     reply: Reply | Silence
     is_rewritten: bool
-    paused: Reply | Silence | None = None
 
 
 @fetch(CALL)
@@ -85,16 +79,23 @@ def call(context: Context) -> Call:
     review = dry_run_review(image or _COPIED_BY_NO_RULE)
     # With copied and paused the pod keeps its image until the copy is in ECR.
     is_rewritten = image is not None and stack.parameter("SwapWhen") == "always"
-    url = stack.output("APIGatewayURL")
-    if "SwapWhenRoutes" not in stack.outputs:  # another result reports it
-        return Call(review, send(url, review), is_rewritten)
-    with ThreadPoolExecutor(1) as thread:
-        paused = thread.submit(send, route_url(url, "paused"), review)
-        return Call(review, send(url, review), is_rewritten, paused.result())
+    return Call(review, send(stack.output("APIGatewayURL"), review), is_rewritten)
 
 
-def judge_call(call: Call, china: Stack) -> Sequence[CheckResult]:
-    """Judge what the webhook of China's stack answered."""
+@fetch(CALL)
+def paused_call(context: Context) -> Reply | Silence | None:
+    """Call the route of paused with a dry run; None if the stack has no such route, which another result reports.
+
+    The routes of the other values are of the same kind.
+    """
+    stack = context.answer(china_stack)
+    if "SwapWhenRoutes" not in stack.outputs:
+        return None
+    return send(route_url(stack.output("APIGatewayURL"), "paused"), dry_run_review(_COPIED_BY_NO_RULE))
+
+
+def judge_call(call: Call, paused: Reply | Silence | None, china: Stack) -> Sequence[CheckResult]:
+    """Judge what the webhook of China's stack answered, and what its route of paused did."""
     copies, log = china.output("CopiesPrefix"), log_of(china, "WebhookLogGroup")
     reply = call.reply
     if isinstance(reply, Silence):
@@ -111,7 +112,7 @@ def judge_call(call: Call, china: Stack) -> Sequence[CheckResult]:
     if call.is_rewritten and not any(image.startswith(copies) for image in images):
         found = f"it answers {took}, but sends the pod to {images[0] if images else 'its source'}, not to {copies}"
         return [fail(CALL, found, f"{AGAIN}, and see the webhook's log: {log}")]
-    match call.paused:
+    match paused:
         case Silence(found=found, remedy=remedy):
             return [fail(CALL, f"it answers {took}, but not on the route of paused: {found}", remedy)]
         case Reply(status=404):
@@ -302,4 +303,4 @@ def masked(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}/***" if parts.netloc else "***"
 
 
-CHECKS = (Check(CALL, judge_call, (call, china_stack)),)
+CHECKS = (Check(CALL, judge_call, (call, paused_call, china_stack)),)

@@ -197,7 +197,6 @@ def test_of_many_builds_the_latest_hundred_are_looked_at(well: Operated) -> None
 
 
 @pytest.mark.usefixtures("well")
-@pytest.mark.usefixtures("well")
 def test_the_route_of_a_pause_is_called_too(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
@@ -211,6 +210,7 @@ def test_the_route_of_a_pause_is_called_too(monkeypatch: pytest.MonkeyPatch) -> 
     assert "404 on the route of paused" in result["found"]
 
 
+@pytest.mark.usefixtures("well")
 def test_doctor_never_sends_to_itself(refuse: Callable[..., None]) -> None:
     refuse("sqs", "GetQueueAttributes", "InternalFailure", "It broke")
     _, results = found()

@@ -48,7 +48,7 @@ def judged(
 ) -> CheckResult:
     outputs = {"CopiesPrefix": COPIES, "WebhookLogGroup": "webhook-log"}
     stack = Stack(Account("china", None, "cn-northwest-1"), "mirror", "UPDATE_COMPLETE", outputs, parameters or {})
-    [result] = judge_call(Call(REVIEW, reply, is_rewritten, paused), stack)
+    [result] = judge_call(Call(REVIEW, reply, is_rewritten), paused, stack)
     return result
 
 
