@@ -114,20 +114,37 @@ def test_an_allow_list_of_templates_sees_the_source_s_name(mirrored: Cluster) ->
 def test_the_policy_on_the_page_admits_copies_only(mirrored: Cluster) -> None:
     page = (ROOT / "docs" / "controllers.md").read_text(encoding="utf-8")
     [policy] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert policy.count("<CopiesPrefix>") == 1
+    policy, words = policy.replace("<CopiesPrefix>", f"{COPIES}/"), "this cluster runs copies only"
     opted_out = json.dumps(pod("opted-out", SOURCE, labels={"image-mirror/skip": "true"}))
 
     def refused() -> bool:
-        done = mirrored.try_kubectl("create", "--dry-run=server", "-f", "-", stdin=opted_out)
-        return "this cluster runs images of ECR in China only" in done.stderr
+        return words in mirrored.try_kubectl("create", "--dry-run=server", "-f", "-", stdin=opted_out).stderr
 
     mirrored.kubectl("apply", "-f", "-", stdin=policy)
     try:
         wait_for(refused, "the policy is in use")
         mirrored.apply(pod("rewritten", SOURCE))
-        elsewhere = pod("elsewhere", COPY, labels={"image-mirror/skip": "true"})
-        elsewhere["spec"]["initContainers"] = [{"name": "i", "image": SOURCE}]
-        done = mirrored.try_kubectl("create", "-f", "-", stdin=json.dumps(elsewhere))
-        assert "this cluster runs images of ECR in China only" in done.stderr, "init containers count too"
+        left = {"image-mirror/skip": "true"}
+        strangers = pod("strangers", COPY.replace(COPY[:12], "999999999999"), labels=left)
+        done = mirrored.try_kubectl("create", "-f", "-", stdin=json.dumps(strangers))
+        assert words in done.stderr, "a stranger's ECR is no copy"
+        elsewhere = pod("elsewhere", COPY, labels=left)
+        for more in (
+            {"initContainers": [{"name": "i", "image": SOURCE}]},
+            {"volumes": [{"name": "v", "image": {"reference": SOURCE}}]},
+        ):
+            named = json.dumps(elsewhere | {"spec": elsewhere["spec"] | more})
+            done = mirrored.try_kubectl("create", "--dry-run=server", "-f", "-", stdin=named)
+            assert words in done.stderr, f"{list(more)} count too"
+        mirrored.apply(
+            elsewhere | {"spec": elsewhere["spec"] | {"volumes": [{"name": "v", "image": {"reference": COPY}}]}}
+        )
+        debug = ("debug", "elsewhere", "--attach=false", "--container=d")
+        done = mirrored.try_kubectl(*debug, f"--image={SOURCE}")
+        assert words in done.stderr, "ephemeral containers count too"
+        done = mirrored.try_kubectl(*debug, f"--image={COPY}")
+        assert done.returncode == 0, done.stderr
     finally:
         mirrored.kubectl("delete", "-f", "-", stdin=policy)
         wait_for(lambda: not refused(), "the policy is no longer in use")
