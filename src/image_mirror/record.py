@@ -112,6 +112,11 @@ class Record:
         return self.status is not Status.FAILED
 
     @property
+    def is_under_way(self) -> bool:
+        """Whether the copy is requested or being made, for the first time or again."""
+        return self.status in (Status.REQUESTED, Status.COPYING)
+
+    @property
     def by_digest(self) -> bool:
         """Whether the source is named by digest, so that the copy can never be out of date."""
         return "@" in self.source

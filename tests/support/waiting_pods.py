@@ -67,7 +67,8 @@ class World(SimpleNamespace):
     """What kubectl answers: pods, namespaces, configurations and events; and what it was asked.
 
     `patched` has the patches that were accepted, by the pod's name; they change only the pod's version. `late` has
-    errors of a patch, the first of which is raised by the next one; a conflict is a change by somebody else.
+    errors of a patch, the first of which is raised by the next one; a conflict is a change by somebody else. `tried` is
+    the image that a dry run gives a new pod, None for the one that it names, and `warned` has the warnings.
     """
 
     pods: list[Json]
@@ -78,6 +79,8 @@ class World(SimpleNamespace):
     asked: list[tuple[str, ...]]
     patched: list[tuple[str, Json]]
     late: list[Exception]
+    tried: str | None
+    warned: list[str]
 
     def get(self, *what: str) -> Json:
         self.asked.append(what)
@@ -97,7 +100,9 @@ class World(SimpleNamespace):
         if "dry-run" in self.refused:
             raise NoAnswerError("the cluster: pods is forbidden")
         self.asked.append(("dry-run", json.dumps(new)))
-        return new | {"spec": {"containers": [{"name": "app", "image": "changed"}]}}, ["it is being copied"]
+        if self.tried is None:
+            return new, self.warned
+        return new | {"spec": {"containers": [{"name": "app", "image": self.tried}]}}, self.warned
 
     def patch_pod(self, namespace: str, name: str, patch: Json) -> None:
         metadata = self._pod(namespace, name)["metadata"]
@@ -130,6 +135,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
         asked=[],
         patched=[],
         late=[],
+        tried="changed",
+        warned=["it is being copied"],
     )
     monkeypatch.setattr(Cluster, "get", lambda _, *what: made.get(*what))
     monkeypatch.setattr(Cluster, "dry_run", lambda _, new: made.dry_run(new))

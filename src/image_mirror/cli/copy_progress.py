@@ -1,5 +1,6 @@
 """The progress of copies: from their records, and as a table, as blocks for a terminal, or counted."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,11 @@ def progress_of(destination: Destination, source: str, record: Record | None, wa
     state = str(Status.COPIED if record.digest is not None else record.status or Status.REQUESTED)
     error = None if state == Status.COPIED else record.error
     return CopyProgress(source, str(destination), state, record.attempts, record.build_id, error, int(waited))
+
+
+def shown(copies: Sequence[CopyProgress], *, wide: bool) -> Iterator[str]:
+    """Return the lines for standard output: blocks for a terminal, else a table."""
+    return (listing if sys.stdout.isatty() else table)(copies, wide=wide)
 
 
 def table(copies: Iterable[CopyProgress], *, wide: bool) -> Iterator[str]:

@@ -84,6 +84,18 @@ def describe_aws_error(error: Exception) -> str | None:
     return None
 
 
+def no_answer_errors() -> tuple[type[Exception], ...]:
+    """Return what is raised if AWS or the cluster gives no answer: for `except`, where a command goes on."""
+    from botocore.parsers import ResponseParserError  # noqa: PLC0415 - as above
+
+    return NoAnswerError, BotoCoreError, ClientError, ResponseParserError
+
+
+def why_no_answer(error: Exception) -> str:
+    """Return on one line what one of these errors was about, and what to do."""
+    return str(error) if isinstance(error, NoAnswerError) else describe_aws_error(error) or type(error).__name__
+
+
 def remedy(error: BotoCoreError | ClientError) -> str:
     """Return on one line what an error was about and what to do."""
     return "; ".join(filter(None, parted(error)))

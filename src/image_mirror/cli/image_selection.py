@@ -25,6 +25,10 @@ from image_mirror.table import Records
 _GLOB = frozenset("*?[")  # fnmatch's characters; a reference can only contain "[", and such a name is not in ECR
 
 
+MOST_RACES = 5
+"""How often a command tries to change a record that something else changes at the same time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """The records that were named, each once, and the names and globs for which there is no record."""

@@ -154,16 +154,25 @@ def utc(then: int | None) -> str | None:
 
 def moment(then: int, now: int) -> str:
     """Return a time in this machine's time zone, and how far away it is."""
-    date = date_of(then)
+    date = local_date(then)
     if date is None:
         return "-"
     distance = f"in {span(then - now)}" if then > now else f"{span(now - then)} ago"
-    return f"{date.astimezone().isoformat(timespec='seconds')} ({distance})"
+    return f"{date.isoformat(timespec='seconds')} ({distance})"
 
 
 def date_of(then: int) -> datetime | None:
     """Return the time; None if there is none, or if somebody has written a number that is not a time."""
     try:
         return datetime.fromtimestamp(then / 1000, UTC) if then else None
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def local_date(then: int) -> datetime | None:
+    """Return the time in this machine's time zone; None as `date_of`, or if it is not in the years 1 to 9999 there."""
+    try:
+        date = date_of(then)
+        return date.astimezone() if date else None
     except (OverflowError, ValueError, OSError):
         return None

@@ -6,15 +6,16 @@ Then, for a copy, its record, ECR, and the node's right to pull; for a source, w
 cannot be known is said as "probably". All times are milliseconds since the epoch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from image_mirror.admission import latest_result
 from image_mirror.cli.held_copies import Held
 from image_mirror.cli.kubelet import Said
-from image_mirror.cli.output import date_of, span
+from image_mirror.cli.output import local_date, span
 from image_mirror.cli.plan import Explanation
+from image_mirror.messages import printable
 from image_mirror.record import DAY, MINUTE, MOST_ATTEMPTS, Record, Status
 from image_mirror.swap_when import SwapWhen
 
@@ -25,6 +26,8 @@ SWAP_WHEN = "SwapWhen"
 """The stack's parameter, where it has chosen `Facts.swap_when`."""
 NUDGE = "image-mirror nudge"
 """Begins the command in `Cause.do` that patches pods; for one pod, its name follows."""
+_WARM = "image-mirror warm --cluster"
+_DOCTOR = "image-mirror doctor --kubeconfig FILE"
 IMAGE = "IMAGE"
 """Stands in `Cause.do` for the image, whose name is in the same row; `Cause.remedy` fills it in."""
 
@@ -60,6 +63,11 @@ class Code(StrEnum):
     OLDER_THAN_WEBHOOK = "older-than-webhook"
     TOO_MANY = "too-many"
     MISSED = "missed"
+    KEPT_NOW = "kept-now"
+
+
+_SAYS_WHY = frozenset((Code.NOT_SENT, Code.FAILED_BEFORE, Code.COPIED_LATER, Code.PAUSED, Code.TOO_MANY))
+"""The causes that explain also why a new pod would keep its source."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +85,8 @@ class Facts:
     `swap_when` is the value that holds for new pods like this one, and `chosen_by` what has chosen it.
     `too_many` says that the pod needs more copies than one pod may request. `nudge` has the options with which
     `image-mirror nudge` can change the image, each after a space; None if it cannot.
+    `kept_now` has the warnings of a dry run that has left the source as its author wrote it; None if there was no such
+    dry run.
     """
 
     image: str
@@ -99,6 +109,7 @@ class Facts:
     chosen_by: str = SWAP_WHEN
     too_many: bool = False
     nudge: str | None = None
+    kept_now: Sequence[str] | None = None
     now: int = 0
 
 
@@ -121,7 +132,31 @@ class Cause:
 
 def classify(facts: Facts) -> Cause:
     """Return the cause."""
-    return _of_the_kubelet(facts) or (_of_a_copy(facts) if facts.is_copy else _of_a_source(facts))
+    cause = _of_the_kubelet(facts) or (_of_a_copy(facts) if facts.is_copy else _of_a_source(facts))
+    return cause if facts.kept_now is None else _kept_now(facts, facts.kept_now, cause)
+
+
+def _kept_now(facts: Facts, warnings: Sequence[str], cause: Cause) -> Cause:
+    """Return the cause if a new pod would keep its source too, although a rule changes it: no new pod helps then.
+
+    A cause that says itself why it would keep it stays.
+    """
+    is_there = facts.record is not None and facts.record.digest is not None
+    by_mode = facts.swap_when != "always" and not is_there
+    is_for_new = cause.code in (Code.MISSED, Code.OLDER_THAN_WEBHOOK) or RECREATE in cause.do
+    if facts.explained.becomes == facts.source or by_mode or not is_for_new or cause.code in _SAYS_WHY:
+        return cause
+    look = f"{_DOCTOR} shows what is wrong"
+    if facts.is_copy:
+        do = _WARM if cause.do.startswith(_WARM) else f"{look}; then {RECREATE}"
+        return Cause(cause.code, f"{cause.why}; a new pod would get its source", do)
+    # The webhook's warnings begin with the image, whose middle may be cut, or count images.
+    ours = [each for each in warnings if each.startswith(printable(facts.source)[:14]) or " as written" in each]
+    why = f"a new pod would keep its source too: {ours[0] if ours else 'the webhook does not answer, or is not asked'}"
+    if facts.record is not None and facts.record.status is Status.FAILED:
+        return Cause(Code.KEPT_NOW, why, f"{_do_about(facts.record, ended=True)}, then {_swap(facts)}")
+    do = f"{'do what the warning says' if ours else look}, then {_swap_with_copy(facts)}"
+    return Cause(Code.KEPT_NOW, why, do)
 
 
 def _of_the_kubelet(facts: Facts) -> Cause | None:
@@ -369,7 +404,7 @@ def _next(record: Record, now: int) -> str:
 
 def clock(then: int, now: int) -> str:
     """Return a time of the day in this machine's time zone, with the date if it is not within twelve hours."""
-    date = date_of(then)
+    date = local_date(then)
     if date is None:
         return "at an unknown time"
-    return date.astimezone().strftime("%H:%M" if abs(then - now) < DAY // 2 else "%Y-%m-%d %H:%M")
+    return date.strftime("%H:%M" if abs(then - now) < DAY // 2 else "%Y-%m-%d %H:%M")

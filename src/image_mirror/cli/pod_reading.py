@@ -85,6 +85,8 @@ class CopiesView:
 
     Then `mirror` has the default rules, and where copies go as the pods' annotations show it.
 
+    `is_whole` is False if a part of it was asked for in vain.
+
     `required` is for a command that changes pods: ECR is asked about each copy, also if no record says that it is
     there, and an error of AWS is raised.
     """
@@ -95,6 +97,7 @@ class CopiesView:
     records: Mapping[Key, Record] | None = None
     held: Mapping[str, Held] = field(default_factory=dict)
     required: bool = False
+    is_whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +195,7 @@ def view_copies(account: Account, stack_name: str | None, pods: Iterable[Json], 
     def ask() -> CopiesView:
         return copies_of(china_stack(account, stack_name))
 
-    return notes.answer(unseen, ask, remedied=True) or CopiesView(guessed_mirror(pods))
+    return notes.answer(unseen, ask, remedied=True) or CopiesView(guessed_mirror(pods), is_whole=False)
 
 
 def copies_of(stack: Stack, *, required: bool = False) -> CopiesView:
@@ -305,7 +308,9 @@ def _read_copies(copies: CopiesView, named: Sequence[CopyNamed], notes: Notes) -
     def held() -> Mapping[str, Held]:
         return look_up(stack.account.client("ecr"), copies.mirror, asked.values()) if asked else {}
 
-    copies.held = held() if copies.required else notes.answer("what ECR holds is not known", held) or {}
+    answered = held() if copies.required else notes.answer("what ECR holds is not known", held)
+    copies.held = answered or {}
+    copies.is_whole = copies.is_whole and copies.records is not None and answered is not None
 
 
 def _found(

@@ -7,14 +7,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from types import FrameType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from image_mirror.cli.output import say
+from image_mirror.cli.output import Output, print_document, say
 from image_mirror.messages import printable
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 PARALLEL = 8
 Subject = TypeVar("Subject")
@@ -107,6 +110,30 @@ def again(
             if text is None:
                 raise
             cause = text
+
+
+def say_new(notes: Sequence[str], before: Sequence[str]) -> Sequence[str]:
+    """Print the notes of a reading that the reading before did not have, and return those of this one."""
+    for note in dict.fromkeys(notes):
+        if note not in before:
+            say(f"Note: {note}")
+    return notes
+
+
+def print_stream(
+    readings: Iterable[tuple[Reading, Sequence[str]]],
+    first: Reading,
+    changed: "Callable[[Reading, Reading], Iterable[DataclassInstance]]",
+    output: Output,
+) -> None:
+    """Print each row that `changed` finds between two readings as a document, and the notes; `first` has no row."""
+    known: Reading = first
+    noted: Sequence[str] = ()
+    for latest, notes in readings:
+        noted = say_new(notes, noted)
+        for row in changed(known, latest):
+            print_document(row, output)
+        known = latest
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Why a pod cannot pull an image, and what to do: each cause, from the facts that make it."""
 
 import re
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from image_mirror.cli.held_copies import Held, InECR
 from image_mirror.cli.kubelet import Said
+from image_mirror.cli.output import moment
 from image_mirror.cli.plan import explain
 from image_mirror.cli.pod_causes import Code, Facts, classify, clock
 from image_mirror.decisions import Mirror
@@ -44,6 +46,7 @@ def of_source(image: str = SOURCE, **changes: Any) -> Facts:
     return replace(facts, **{"reason": "ImagePullBackOff", "said": Said.TIMEOUT, **changes})
 
 
+LATE = replace(kept(Status.FAILED, error="DENIED: no"), updated_at=NOW)
 ROWS: list[Any] = [
     pytest.param(
         of_copy(record=kept(requested_at=NOW - MINUTE)), Code.REQUESTED, "the copy is requested", "wait", id="requested"
@@ -574,6 +577,69 @@ ROWS: list[Any] = [
         RECREATE,
         id="rewritten-by-an-earlier-rule",
     ),
+    pytest.param(
+        of_source(kept_now=()),
+        Code.KEPT_NOW,
+        "a new pod would keep its source too: the webhook does not answer, or is not asked",
+        f"image-mirror doctor --kubeconfig FILE shows what is wrong, then {RECREATE}",
+        id="kept-in-a-dry-run",
+    ),
+    pytest.param(
+        of_source(kept_now=("would violate PodSecurity", f"{SOURCE} stays as written: no"), nudge=""),
+        Code.KEPT_NOW,
+        f"a new pod would keep its source too: {SOURCE} stays as written: no",
+        f"do what the warning says, then image-mirror warm --cluster, then {NUDGE}",
+        id="kept-in-a-dry-run-with-the-webhooks-warning",
+    ),
+    pytest.param(
+        of_source(kept_now=(f"{SOURCE} stays as written, its copy failed: DENIED",), record=LATE, nudge=""),
+        Code.KEPT_NOW,
+        f"a new pod would keep its source too: {SOURCE} stays as written, its copy failed: DENIED",
+        f"set RegistryAuthSecretArn to a login for the source, then {RETRY}, then {NUDGE}",
+        id="kept-in-a-dry-run-because-its-copy-has-failed-since",
+    ),
+    pytest.param(
+        of_source("quay.io/a/b:1", kept_now=()),
+        Code.KEPT_NOW,
+        "a new pod would keep its source too: the webhook does not answer, or is not asked",
+        f"image-mirror doctor --kubeconfig FILE shows what is wrong, then {RECREATE}",
+        id="kept-in-a-dry-run-although-a-rule-gives-another-name",
+    ),
+    pytest.param(
+        of_source(kept_now=(), configured_at=NOW),
+        Code.KEPT_NOW,
+        "a new pod would keep its source too: the webhook does not answer, or is not asked",
+        f"image-mirror doctor --kubeconfig FILE shows what is wrong, then {RECREATE}",
+        id="kept-in-a-dry-run-and-older-than-the-webhook",
+    ),
+    pytest.param(
+        of_source(kept_now=(), too_many=True),
+        Code.TOO_MANY,
+        "probably one image too many for its pod (MaxNewImages)",
+        f"image-mirror warm --cluster, then {RECREATE}; or raise MaxNewImages",
+        id="kept-in-a-dry-run-for-a-cause-that-is-known",
+    ),
+    pytest.param(
+        of_source(kept_now=(), swap_when="copied"),
+        Code.MISSED,
+        "probably made while the webhook did not answer",
+        RECREATE,
+        id="kept-in-a-dry-run-because-swapwhen-waits-for-the-copy",
+    ),
+    pytest.param(
+        of_copy(kept_now=()),
+        Code.NO_RECORD,
+        "a copy that has no record: it was removed or forgotten; a new pod would get its source",
+        "image-mirror warm --cluster",
+        id="a-lost-copy-whose-source-a-dry-run-keeps",
+    ),
+    pytest.param(
+        of_copy(kept_now=(), served=False),
+        Code.NOT_SERVED,
+        "a copy below a prefix or registry that the stack no longer serves; a new pod would get its source",
+        f"image-mirror doctor --kubeconfig FILE shows what is wrong; then {RECREATE}",
+        id="an-unserved-copy-whose-source-a-dry-run-keeps",
+    ),
 ]
 
 
@@ -618,3 +684,16 @@ def test_a_time_of_another_day_has_its_date() -> None:
     assert len(clock(NOW + HOUR, NOW)) == len("12:34")
     assert len(clock(NOW + 13 * HOUR, NOW)) == len("2026-11-28 12:34")
     assert clock(2**53, NOW) == "at an unknown time", "somebody has written it by hand"
+
+
+def test_a_time_that_is_after_the_year_9999_in_the_machines_zone_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody has written it by hand; it is before the year 10000 in UTC."""
+    monkeypatch.setenv("TZ", "Asia/Shanghai")
+    time.tzset()
+    try:
+        assert clock(253_402_300_799_000, NOW) == "at an unknown time"
+        assert moment(253_402_300_799_000, NOW) == "-"
+        assert classify(of_copy(record=kept(Status.COPYING, updated_at=253_402_300_799_000))).why.startswith("being")
+    finally:
+        monkeypatch.undo()
+        time.tzset()

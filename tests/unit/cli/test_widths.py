@@ -173,7 +173,7 @@ def deployed(
         pytest.param(["retry", "*"], "", 0, "so the stack no longer serves it", id="retry"),
         pytest.param(["retry", "--dry-run", "*", "gcr.io/none:*"], "", 1, "a glob must match", id="retry-dry-run"),
         pytest.param(["retry", "--failed", "--wait"], "", 1, "1 image: 1 requested", id="retry-wait"),
-        pytest.param(["retry", "--failed", "--gone"], "", 2, "cannot be combined with images", id="retry-wrong"),
+        pytest.param(["retry", "--failed", "--gone"], "", 2, "cannot be combined with --gone", id="retry-wrong"),
         pytest.param(["forget", "*"], "", 1, "pods may be waiting for it", id="forget"),
         pytest.param(["forget", "--force", "*"], "", 1, "is not stopped", id="forget-by-force"),
         pytest.param(["prune", "--unused-days", "30"], "", 0, "no record: would be removed", id="prune"),

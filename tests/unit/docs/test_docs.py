@@ -106,6 +106,17 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
+def test_prometheus_has_an_expression_for_each_alarm() -> None:
+    page = (ROOT / "docs" / "operation.md").read_text(encoding="utf-8")
+    alarms = re.findall(r"^### (.*)$", page.partition("\n## Alarms\n")[2].partition("\n## ")[0], re.MULTILINE)
+    table = page.partition("| alarm | expression |\n")[2].partition("\n\n")[0]
+    rows = [re.split(r"[;|]", row)[1].strip() for row in table.splitlines()[1:]]
+    assert sorted(rows) == sorted(alarms)
+    assert len(rows) == sum(
+        each["Type"] == "AWS::CloudWatch::Alarm" for each in load_template("sam-template.yaml")["Resources"].values()
+    )
+
+
 def test_the_placeholder_and_the_commands_of_the_readme_are_those_of_the_files() -> None:
     assert "<WEB-HOOK-URL>" in (ROOT / "mutating-webhook.yaml").read_text()
     assert "sed 's|<WEB-HOOK-URL>|<APIGatewayURL>|' mutating-webhook.yaml | kubectl apply -f -" in BY_HAND

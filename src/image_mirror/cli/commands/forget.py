@@ -11,18 +11,15 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
-from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.cli import completion
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.errors import ExitCode, NoAnswerError, remedy
-from image_mirror.cli.image_selection import ImageResult, each_image, select
+from image_mirror.cli.errors import ExitCode, no_answer_errors, why_no_answer
+from image_mirror.cli.image_selection import MOST_RACES, ImageResult, each_image, select
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, GlobalProfile, GlobalRegion, StackName
 from image_mirror.cli.stacks import china_stack, mirror_of, records_of
 from image_mirror.record import Record, Status
 from image_mirror.table import Records
-
-_MOST_RACES = 5
 
 
 def forget(
@@ -55,19 +52,20 @@ def forget(
     A copy that is requested or being copied needs --force, because pods may be waiting for it. Nothing starts its build
     without its record. The waiting pods get the copy only if another pod requests it again.
 
-    With --force, a build that makes the copy now is stopped in the global account first, and no other build. Without a
-    profile for that account, or if it does not stop the build, the record is removed all the same. The build then goes
-    on, and its line says why. It can only push this image under its own name; `image-mirror prune` shows it later.
+    With --force, a build that makes the copy now is stopped in the global account first, and no other build. If the
+    account does not stop it, the record stays. Without a profile for that account, or with --global-profile '', the
+    record is removed and the build goes on. It can only push this image under its own name; `image-mirror prune` shows
+    it later.
 
     The next pod writes the record again. So the command acts at once, without --yes; --dry-run shows what it would do.
 
-    Prints a line for each image. Exits with 1 if an image has no record, if its record was not removed, or if the
-    global account was asked to stop a build and did not.
+    Prints a line for each image. Exits with 1 if an image has no record, if its record was not removed, or if its build
+    is that of another copy.
     """
     stack = china_stack(Account("china", china_profile, china_region), stack_name)
     records = records_of(stack)
     found = select(images, records, mirror_of(stack))
-    builds = _Builds(Account("global", global_profile, global_region)) if force else None
+    builds = _Builds(global_profile, global_region) if force else None
 
     def step(record: Record) -> ImageResult:
         return _preview(record, builds) if dry_run else _forget(records, record, builds)
@@ -78,29 +76,34 @@ def forget(
 
 @dataclass(frozen=True, slots=True)
 class _Stop:
-    """What was done with a running build, for people. `ok` is False if the global account was asked and it runs on."""
+    """What was done with a running build, for people. `may_run`: it was to be stopped, and may go on."""
 
     text: str
     ok: bool = True
+    may_run: bool = False
 
 
 class _Builds:
     """Stops the running builds of copies, in the global account. Several threads use it."""
 
-    def __init__(self, account: Account) -> None:
-        self._account = account
+    def __init__(self, profile: str | None, region: str | None) -> None:
+        self._account = Account("global", profile or None, region)
+        self._is_named = bool(profile)
         self._client: Any = None
-        self._missing = ""
+        self._missing = "no profile is given"
+        if profile == "":
+            return
         try:
-            self._client = account.client("codebuild")
-        except NoAnswerError as error:
-            self._missing = str(error)
-        except BotoCoreError as error:
-            self._missing = f"{account}: {remedy(error)}"
+            self._client = self._account.client("codebuild")
+        except no_answer_errors() as error:
+            text = why_no_answer(error)
+            self._missing = text if str(self._account) in text else f"{self._account}: {text}"
 
     def stop(self, record: Record, *, dry_run: bool = False) -> _Stop:
         """Stop the record's build if it runs and makes this copy. With `dry_run`, return what would be done."""
         its = f"its build {record.build_id}"
+        if self._client is None and self._is_named:
+            return _may_run(f"{its} may go on: {self._missing}")
         if self._client is None:
             return _Stop(f"{its} goes on, because nobody was asked to stop it: {self._missing}")
         try:
@@ -108,7 +111,7 @@ class _Builds:
             if not found:
                 region = self._account.region
                 cause = f"CodeBuild in {region} has no such build; is this the right account?"
-                return _Stop(f"{its} is not stopped: {self._account}: {cause}", ok=False)
+                return _may_run(f"{its} is not stopped: {self._account}: {cause}")
             if found[0].get("buildStatus") != "IN_PROGRESS":
                 return _Stop(f"{its} has already ended")
             # Somebody may have written the ID of another build by hand.
@@ -116,9 +119,14 @@ class _Builds:
                 return _Stop(f"{its} is not stopped, because its variables do not name this copy", ok=False)
             if not dry_run:
                 self._client.stop_build(id=record.build_id)
-        except (BotoCoreError, ClientError) as error:
-            return _Stop(f"{its} may go on: {remedy(error)}", ok=False)
+        except no_answer_errors() as error:
+            return _may_run(f"{its} may go on: {why_no_answer(error)}")
         return _Stop(f"{its} {'would be stopped' if dry_run else 'is stopped'}")
+
+
+def _may_run(text: str) -> _Stop:
+    remedy = "name the profile of its account, or give --global-profile '' to remove the record only"
+    return _Stop(f"{text}; {remedy}", ok=False, may_run=True)
 
 
 def _destination(build: Any) -> str | None:
@@ -133,6 +141,8 @@ def _preview(record: Record, builds: _Builds | None) -> ImageResult:
     if builds is None or not _has_build(record):
         return ImageResult("would be forgotten")
     stop = builds.stop(record, dry_run=True)
+    if stop.may_run:
+        return ImageResult(f"would be unchanged; {stop.text}", ok=False)
     return ImageResult(f"would be forgotten; {stop.text}", ok=stop.ok)
 
 
@@ -140,7 +150,7 @@ def _forget(records: Records, record: Record, builds: _Builds | None) -> ImageRe
     """Stop the running build, then remove the record, also if the reconciler changes it at the same time."""
     current: Record | None = record
     stops: dict[str | None, _Stop] = {}
-    for _ in range(_MOST_RACES):
+    for _ in range(MOST_RACES):
         if current is None:
             return _result("its record was already removed", stops)
         kept = _kept(current, force=builds is not None)
@@ -148,6 +158,8 @@ def _forget(records: Records, record: Record, builds: _Builds | None) -> ImageRe
             return kept
         if builds is not None and _has_build(current) and current.build_id not in stops:
             stops[current.build_id] = builds.stop(current)
+            if stops[current.build_id].may_run:
+                return _result("unchanged", stops, ok=False)
         if records.remove(current):
             return _result("forgotten", stops)
         current = records.get(record.repo, record.tag)

@@ -1,6 +1,5 @@
 """`image-mirror retry`: requests copies again: failed, waiting, gone from ECR, or pushed by another client."""
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated
@@ -9,10 +8,10 @@ import typer
 
 from image_mirror.cli import completion
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.copy_progress import WORDS, CopyProgress, counted, listing, progress_of, table
+from image_mirror.cli.copy_progress import WORDS, CopyProgress, counted, progress_of, shown
 from image_mirror.cli.errors import ExitCode
 from image_mirror.cli.held_copies import Held, look_up, look_up_one
-from image_mirror.cli.image_selection import ImageResult, Selection, all_records, each_image, select, title
+from image_mirror.cli.image_selection import MOST_RACES, ImageResult, Selection, all_records, each_image, select, title
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, StackName
 from image_mirror.cli.output import current_time, say
 from image_mirror.cli.stacks import china_stack, mirror_of, records_of
@@ -21,8 +20,6 @@ from image_mirror.record import Record, Status, asked_again
 from image_mirror.reference import Destination
 from image_mirror.state_item import StateItem
 from image_mirror.table import Records, UnusableRecordError
-
-_MOST_RACES = 5
 
 
 def retry(
@@ -34,7 +31,7 @@ def retry(
             autocompletion=completion.images,
         ),
     ] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="All copies that are FAILED.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Only copies that are FAILED; all, or of IMAGE.")] = False,
     gone: Annotated[
         bool, typer.Option("--gone", help="Only copies that are COPIED and that ECR no longer holds; all, or of IMAGE.")
     ] = False,
@@ -65,6 +62,7 @@ def retry(
     \b
     image-mirror retry gcr.io/google-samples/hello-app:1.0 'quay.io/*'
     image-mirror retry --failed --wait
+    image-mirror retry --failed 'docker.io/*'
     image-mirror retry --gone 'gcr.io/*'
     image-mirror retry --unexpected
 
@@ -90,8 +88,8 @@ def retry(
     was removed or changed again and again in the meantime; with --wait also if a copy has failed or is not ready in
     time.
     """
-    if failed and (gone or unexpected or images):
-        raise typer.BadParameter("cannot be combined with images, --gone or --unexpected", param_hint="--failed")
+    if failed and (gone or unexpected):
+        raise typer.BadParameter("cannot be combined with --gone or --unexpected", param_hint="--failed")
     if gone and unexpected:
         raise typer.BadParameter("cannot be combined with --gone", param_hint="--unexpected")
     if not (failed or gone or unexpected or images):
@@ -105,7 +103,7 @@ def retry(
     mirror = mirror_of(stack)
     found = select(images, records, mirror) if images else Selection(all_records(records), [])
     if failed:
-        found = Selection([record for record in found.records if record.status is Status.FAILED], [])
+        found = Selection([record for record in found.records if record.status is Status.FAILED], found.missing)
     if unexpected:
         found = Selection([record for record in found.records if record.unexpected_push], found.missing)
     ecr = stack.account.client("ecr")
@@ -142,17 +140,14 @@ def retry(
 
 def _wait(records: Records, after: Mapping[str, Record | None], minutes: int) -> bool:
     """Wait for the copies that are requested or being made, print how they ended, and return whether all were made."""
-    pending = {_key(record): record for record in after.values() if record and record.status in _PENDING}
+    pending = {_key(record): record for record in after.values() if record and record.is_under_way}
     if not pending:
         return True
     copies = wait_for(records, pending, lambda key, *latest: _progress(key, title(pending[key]), *latest), minutes)
-    for line in listing(copies, wide=False) if sys.stdout.isatty() else table(copies, wide=False):
+    for line in shown(copies, wide=False):
         typer.echo(line)
     say(f"{counted(copies, WORDS)}.")
     return all(copy.is_copied for copy in copies)
-
-
-_PENDING = (Status.REQUESTED, Status.COPYING)
 
 
 def _key(record: Record) -> Destination:
@@ -192,7 +187,7 @@ def _retry(
     `held` is what ECR holds of a copy whose record is COPIED; if the record has become COPIED since, `look` asks ECR.
     """
     current = record
-    for _ in range(_MOST_RACES):
+    for _ in range(MOST_RACES):
         again = asked_again(current, current_time(), lost=held is not None and held.lost)
         if again is None:
             return _unchanged(current, held), current

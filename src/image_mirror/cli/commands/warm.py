@@ -1,6 +1,5 @@
 """`image-mirror warm`: copies images before anyone deploys them, with the same records and builds as for pods."""
 
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,9 +10,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.admission import CopyRequest
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.copy_progress import WORDS, CopyProgress, counted, listing, progress_of, table
+from image_mirror.cli.copy_progress import WORDS, CopyProgress, counted, progress_of, shown
 from image_mirror.cli.errors import ExitCode, NoAnswerError
 from image_mirror.cli.held_copies import Held, look_up
+from image_mirror.cli.image_selection import MOST_RACES
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.manifests import Manifests, read_manifests, report
 from image_mirror.cli.nudging import Nudged, Wish, as_lines, nudge_pods
@@ -170,8 +170,7 @@ _PLANNED = {"NEW": "to copy", **WORDS}
 def _print(copies: Sequence[CopyProgress], found: ImagesToCopy, output: Output, words: Mapping[str, str]) -> None:
     for sentence in found.not_copied.values():
         say(sentence)
-    lines = listing if sys.stdout.isatty() else table
-    show(copies, output, name=lambda each: each.image, table=lambda: lines(copies, wide=output is Output.WIDE))
+    show(copies, output, name=lambda each: each.image, table=lambda: shown(copies, wide=output is Output.WIDE))
     if output.is_table:
         left = f", {len(found.not_copied):,} left unchanged" if found.not_copied else ""
         say(f"{counted(copies, words)}{left}." if copies else f"There is no image to copy{left}.")
@@ -189,7 +188,6 @@ def _asked(cluster: Cluster | None, stack: Stack) -> str:
 _BATCH = 100
 _BATCH_SECONDS = 60.0  # the longest time for recording a batch
 _PARALLEL = 8
-_MOST_RACES = 5
 # A pod waits before it requests a failed copy again. An operator does not have to.
 # The stack's VerifyHours is not known here, so no copy is checked too late.
 _POLICY = Policy(retry_failed=0, verify=100 * 365 * DAY)
@@ -252,7 +250,7 @@ def request_lost(records: Records, existing: Mapping[Destination, Record], look:
         record = existing[destination]
         again = asked_again(record, current_time(), lost=True) or record
         found: Record | None = record
-        for _ in range(_MOST_RACES):  # an equal record has changed only in what a record does not keep
+        for _ in range(MOST_RACES):  # an equal record has changed only in what a record does not keep
             if found is None or found != record:
                 break
             found = records.replace(found, again)

@@ -1,6 +1,7 @@
 """`image-mirror pods` with emulated AWS and a cluster of plain objects."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -253,7 +254,9 @@ def test_pods_are_asked_for_as_kubectl_does_and_without_one_nothing_else(
     assert world.asked == [("pods", "--field-selector=status.phase=Pending", *options)]
     assert (
         result.stderr
-        == "No pod waits for an image." + ("" if "-A" in arguments else " -A looks in all namespaces.") + "\n"
+        == "No Pending pod waits for an image; --all-phases looks at the others too."
+        + ("" if "-A" in arguments else " -A looks in all namespaces.")
+        + "\n"
     )
 
 
@@ -270,8 +273,14 @@ def test_a_pod_that_runs_is_looked_at_with_all_phases(world: World) -> None:
     made = pod("p", "my.example/x:1")
     made["status"]["phase"] = "Running"
     world.pods = [made]
-    assert listed() == []
+    result = run("pods", "-A")
+    assert (result.stdout, result.stderr) == (
+        "",
+        "No Pending pod waits for an image; --all-phases looks at the others too.\n",
+    )
     assert listed("--all-phases")[0]["pods"][0]["phase"] == "Running"
+    world.pods = []
+    assert run("pods", "-A", "--all-phases").stderr == "No pod waits for an image.\n"
 
 
 def test_a_container_that_has_run_before_is_found_with_all_phases_and_nudge_is_named(night: World) -> None:
@@ -590,6 +599,44 @@ def test_a_program_that_watches_gets_each_group_that_changed_and_count_0_for_one
     assert result.stderr.count("Note: the pods cannot be read now") == 1
 
 
+def test_a_round_without_aws_is_no_change_of_the_pods(
+    night: World, refuse: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(_: float) -> None:
+        turns.append(1)
+        if len(turns) == 1:
+            refuse("dynamodb", "BatchGetItem")
+        if len(turns) == 2:
+            refuse("dynamodb", "Nothing")
+            refuse("ecr", "DescribeImages")
+        if len(turns) == 3:
+            raise KeyboardInterrupt
+
+    turns: list[int] = []
+    monkeypatch.setattr(time, "sleep", sleep)
+    result = run("pods", "-A", "-w", "-o", "json")
+    assert [json.loads(line)["count"] for line in result.stdout.splitlines()] == [4, 4, 2, 1, 1]
+    assert "Note: the pods cannot be read now: the records are not known: china account" in result.stderr
+    assert night.pods
+
+
+def test_without_aws_from_the_beginning_a_watch_shows_what_it_can(
+    night: World, refuse: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(_: float) -> None:
+        if len(turns) == 2:
+            raise KeyboardInterrupt
+        turns.append(1)
+        night.pods.append(copied(f"svc-{len(turns) + 3}", SVC))
+
+    turns: list[int] = []
+    monkeypatch.setattr(time, "sleep", sleep)
+    refuse("cloudformation", "DescribeStacks")
+    result = run("pods", "-A", "-w", "-o", "json")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["count"] for row in rows if row["image"] == SVC] == [4, 5, 6]
+
+
 def documents(text: str) -> list[Json]:
     assert text.startswith("---\n")
     return list(yaml.safe_load_all(text))
@@ -632,7 +679,7 @@ INDEX = json.dumps(
 def test_one_pod_is_shown_in_full(
     night: World, answer: Callable[[str, str, Reply], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("COLUMNS", "40")
     answer("ecr", "BatchGetImage", lambda _: {"images": [{"imageManifest": INDEX}]})
     owner = {"kind": "ReplicaSet", "name": "svc-5d9c", "controller": True}
     named = {"ownerReferences": [owner], "labels": {"pod-template-hash": "5d9c"}}
@@ -641,13 +688,17 @@ def test_one_pod_is_shown_in_full(
     result = run("pods", "svc-1")
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
-    text = " ".join(result.stdout.split())
-    assert all(len(line) <= 80 or len(line.split()[-1]) > 60 for line in result.stdout.splitlines())
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert len(lines) == 19, "no line is folded in a pipe"
+    text = "\n".join(lines)
     for words in (
         "pod shop/svc-1, Pending on n1",
         "30m ago) by ReplicaSet/svc-5d9c",
         "webhook asked: image-mirror selects the pod; failurePolicy Ignore, 5 s; exists since",
         "conditions: not-a-mirror-pod, an-image-is-new",
+        "\nselects namespaces with image-mirror/skip NotIn true\n",
+        "\nselects pods with image-mirror/skip NotIn true\n",
+        "\nwarning it is being copied\n",
         f"containers/app: {SVC}",
         f"image {COPIES}/{SVC}",
         "rule ghcr.io",
@@ -663,6 +714,76 @@ def test_one_pod_is_shown_in_full(
         "do wait, or image-mirror nudge -n shop svc-1",
     ):
         assert words in text, text
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_one_pod_fits_a_terminal_and_each_value_stands_below_its_beginning(
+    night: World, width: int, answer: Callable[[str, str, Reply], None]
+) -> None:
+    answer("ecr", "BatchGetImage", lambda _: {"images": [{"imageManifest": INDEX}]})
+    night.warned = ["a warning of many words " * 8]
+    made = json.loads(run("pods", "svc-1", "-o", "json").stdout)
+    images = [
+        one.ImageOfPod(
+            **each | {"record": one.RecordOfCopy(**each["record"]), "in_ecr": one.CopyInECR(**each["in_ecr"])}
+        )
+        for each in made.pop("images")
+    ]
+    lines = list(one.full(one.OnePod(**made, images=images), NOON, width))
+    assert all(len(line) <= width or max(map(len, line.split())) > width for line in lines)
+    start = next(number for number, line in enumerate(lines) if line.startswith("warning  a warning"))
+    assert re.match(" {9}[^ ]", lines[start + 1])
+    policy = next(number for number, line in enumerate(lines) if line.startswith("  kubelet  Image"))
+    assert re.match(" {11}[^ ]", lines[policy + 1]) or len(lines[policy + 1].split()[0]) > width - 11
+
+
+@pytest.mark.parametrize(
+    ("warned", "why", "do"),
+    [
+        pytest.param(
+            ["gcr.io/lost/app:1 stays as written: no"],
+            "a new pod would keep its source too: gcr.io/lost/app:1 stays as written: no",
+            "do what the warning says, then image-mirror warm --cluster, then image-mirror nudge -n shop lost --missed",
+            id="the-webhook-says-why",
+        ),
+        pytest.param(
+            [],
+            "a new pod would keep its source too: the webhook does not answer, or is not asked",
+            "image-mirror doctor --kubeconfig FILE shows what is wrong, then image-mirror warm --cluster, then "
+            "image-mirror nudge -n shop lost --missed",
+            id="nothing-says-why",
+        ),
+    ],
+)
+def test_one_pod_is_not_to_be_recreated_if_a_new_one_would_keep_its_source_too(
+    night: World, warned: list[str], why: str, do: str
+) -> None:
+    night.tried, night.warned = None, warned
+    result = run("pods", "lost")
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert f"why {why}" in lines
+    assert f"do {do}" in lines
+    assert [line for line in lines if line.startswith("warning")] == [f"warning {each}" for each in warned]
+    assert "new pod would get the same" in lines
+
+
+def test_the_selectors_of_all_webhooks_are_shown_if_none_is_asked(world: World) -> None:
+    world.pods = [pod("p", "gcr.io/x:1")]
+    second = shipped_configuration(URL)
+    for each, name in ((world.configurations[0], "first"), (second, "second")):
+        each["webhooks"][0] |= {"name": f"{name}.{each['webhooks'][0]['name']}"}
+        each["webhooks"][0] |= {"namespaceSelector": {"matchLabels": {"mirror": name}}, "objectSelector": {}}
+    second["metadata"]["name"] = "second"
+    world.configurations.append(second)
+    named = [each["webhooks"][0]["name"] for each in world.configurations]
+    made = json.loads(run("pods", "p", "-o", "json").stdout)
+    assert made["webhook"].startswith("not asked: ")
+    assert made["selectors"] == [
+        f"{named[0]}: namespaces with mirror In first",
+        f"{named[0]}: pods with any labels",
+        f"{named[1]}: namespaces with mirror In second",
+        f"{named[1]}: pods with any labels",
+    ]
 
 
 def test_one_pod_as_json_is_an_object_with_its_images(night: World, answer: Callable[[str, str, Reply], None]) -> None:

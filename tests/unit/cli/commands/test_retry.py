@@ -4,11 +4,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import time_machine
+from botocore.parsers import ResponseParserError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -186,6 +188,27 @@ def test_each_image_is_requested_again_or_the_reason_is_printed(records: Records
         assert read(records, before) == before
 
 
+@pytest.mark.parametrize(
+    ("named", "code", "images"),
+    [
+        pytest.param(["gcr.io/*"], 0, ["gcr.io/broken:1"], id="a-pattern"),
+        pytest.param(["gcr.io/fine:1"], 0, [], id="one-that-has-not-failed"),
+        pytest.param(["gcr.io/broken:1", "gcr.io/no:1"], 1, ["gcr.io/broken:1"], id="one-without-a-record"),
+    ],
+)
+def test_failed_copies_can_be_named(
+    named: list[str], code: int, images: list[str], records: Records, operated: Operated
+) -> None:
+    write(operated.cloud.dynamodb, [record("quay.io/broken:1", Status.FAILED, at=NOON)])
+    result = run("retry", "--failed", *named)
+    assert result.exit_code == code
+    assert [line.split(": ")[0] for line in result.stdout.splitlines()] == images
+    assert ("No copy is FAILED." in result.stderr) is (not images)
+    still = read(records, record("quay.io/broken:1"))
+    assert still is not None
+    assert still.status is Status.FAILED
+
+
 def test_every_failed_copy_is_requested_again_and_no_other(records: Records, operated: Operated) -> None:
     write(operated.cloud.dynamodb, [record(f"gcr.io/broken:{number}", Status.FAILED) for number in range(40)])
     result = run("retry", "--failed")
@@ -246,10 +269,9 @@ def test_an_image_without_a_record_ends_with_1_and_the_others_are_done(command: 
     [
         pytest.param(["retry"], "give images, --failed, --gone or --unexpected", id="nothing"),
         pytest.param(
-            ["retry", "--failed", "gcr.io/x:1"], "--failed: cannot be combined with images, --gone", id="both"
-        ),
-        pytest.param(
-            ["retry", "--failed", "--gone"], "--failed: cannot be combined with images, --gone", id="both-options"
+            ["retry", "--failed", "--gone"],
+            "--failed: cannot be combined with --gone or --unexpected",
+            id="both-options",
         ),
         pytest.param(["retry", "--failed", "--unexpected"], "--gone or --unexpected", id="failed-with-unexpected"),
         pytest.param(
@@ -583,12 +605,6 @@ def test_without_force_no_build_is_looked_at(records: Records, codebuild: CodeBu
 @pytest.mark.parametrize(
     ("build", "code", "text"),
     [
-        pytest.param(
-            None,
-            1,
-            "is not stopped: global account (profile global): CodeBuild in us-west-2 has no such build",
-            id="unknown",
-        ),
         pytest.param((COPYING.destination, "SUCCEEDED"), 0, "has already ended", id="ended"),
         pytest.param(
             (COPIED.destination, "IN_PROGRESS"),
@@ -611,45 +627,96 @@ def test_what_is_not_the_running_build_of_this_copy_is_not_stopped_and_the_recor
 
 
 @pytest.mark.parametrize(
-    ("profile", "text"),
+    ("given", "text"),
     [
         pytest.param(
-            None,
-            "goes on, because nobody was asked to stop it: global account: cn-northwest-1 is not outside China; "
-            "give --global-profile or --global-region",
-            id="no-profile",
+            [],
+            "global account: cn-northwest-1 is not outside China; give --global-profile or --global-region",
+            id="none-is-set",
         ),
-        pytest.param(
-            "no-such",
-            "goes on, because nobody was asked to stop it: global account (profile no-such): "
-            "The config profile (no-such) could not be found; `aws configure list-profiles` prints the existing ones",
-            id="an-unknown-profile",
-        ),
+        pytest.param(["--global-profile", ""], "no profile is given", id="left-out-by-hand"),
     ],
 )
-def test_without_the_global_account_the_record_is_removed_and_what_is_missing_is_named(
-    profile: str | None, text: str, records: Records, codebuild: CodeBuild, monkeypatch: pytest.MonkeyPatch
+def test_without_a_profile_of_the_global_account_the_record_is_removed_and_the_build_that_goes_on_is_named(
+    given: list[str], text: str, records: Records, codebuild: CodeBuild, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("IMAGE_MIRROR_GLOBAL_PROFILE")
-    given = ["--global-profile", profile] if profile else []
+    if not given:
+        monkeypatch.delenv("IMAGE_MIRROR_GLOBAL_PROFILE")
     result = run("forget", "--force", *given, "nginx:1.27", "quay.io/due:1")
+    goes_on = f"its build {BUILD} goes on, because nobody was asked to stop it: {text}"
     assert (result.exit_code, result.stdout.splitlines()) == (
         0,
-        [f"docker.io/library/nginx:1.27: forgotten; its build {BUILD} {text}", "quay.io/due:1: forgotten"],
+        [f"docker.io/library/nginx:1.27: forgotten; {goes_on}", "quay.io/due:1: forgotten"],
     )
     assert (codebuild.asked, read(records, COPYING)) == ([], None)
 
 
+OR_LEAVE_IT_OUT = "; name the profile of its account, or give --global-profile '' to remove the record only\n"
+
+
+@pytest.mark.parametrize("way", ["option", "variable", "file"])
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]], ids=["written", "dry-run"])
+def test_a_profile_that_is_named_and_does_not_work_keeps_the_record_of_a_running_build(
+    way: str,
+    dry_run: list[str],
+    records: Records,
+    codebuild: CodeBuild,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.delenv("IMAGE_MIRROR_GLOBAL_PROFILE")
+    given = ["--global-profile", "no-such"] if way == "option" else []
+    if way == "variable":
+        monkeypatch.setenv("IMAGE_MIRROR_GLOBAL_PROFILE", "no-such")
+    if way == "file":
+        (tmp_path / "named.toml").write_text('global-profile = "no-such"\n')
+        monkeypatch.setenv("IMAGE_MIRROR_CONFIG", str(tmp_path / "named.toml"))
+    result = run("forget", "--force", *dry_run, *given, "nginx:1.27")
+    words = "would be unchanged" if dry_run else "unchanged"
+    missing = "global account (profile no-such): The config profile (no-such) could not be found; "
+    assert result.stdout == (
+        f"docker.io/library/nginx:1.27: {words}; its build {BUILD} may go on: {missing}"
+        + "`aws configure list-profiles` prints the existing ones"
+        + OR_LEAVE_IT_OUT
+    )
+    assert (result.exit_code, codebuild.asked, read(records, COPYING)) == (1, [], COPYING)
+
+
 @pytest.mark.parametrize("operation", ["BatchGetBuilds", "StopBuild"])
-def test_a_build_that_may_not_be_stopped_is_named_with_the_permission(
+def test_a_build_that_may_not_be_stopped_keeps_the_record_and_is_named_with_the_permission(
     operation: str, records: Records, codebuild: CodeBuild, refuse: Callable[..., None]
 ) -> None:
     refuse("codebuild", operation)
     result = run("forget", "--force", "nginx:1.27")
     assert result.exit_code == 1
-    assert f"forgotten; its build {BUILD} may go on: global account (profile global): {operation}: " in result.stdout
+    assert f"unchanged; its build {BUILD} may go on: global account (profile global): {operation}: " in result.stdout
     assert "ask for this permission" in result.stdout
-    assert (codebuild.stopped, read(records, COPYING)) == ([], None)
+    assert result.stdout.endswith(OR_LEAVE_IT_OUT)
+    assert (codebuild.stopped, read(records, COPYING)) == ([], COPYING)
+
+
+def test_a_build_that_the_account_does_not_know_keeps_the_record(records: Records, codebuild: CodeBuild) -> None:
+    codebuild.builds = {}
+    result = run("forget", "--force", "nginx:1.27")
+    assert result.exit_code == 1
+    unknown = "is not stopped: global account (profile global): CodeBuild in us-west-2 has no such build"
+    assert f"unchanged; its build {BUILD} {unknown}" in result.stdout
+    assert result.stdout.endswith(OR_LEAVE_IT_OUT)
+    assert read(records, COPYING) == COPYING
+
+
+@pytest.mark.usefixtures("codebuild")
+def test_a_page_of_a_proxy_in_place_of_codebuild_keeps_the_record(
+    records: Records, answer: Callable[[str, str, Reply], None]
+) -> None:
+    def page(_: dict[str, Any]) -> dict[str, Any]:
+        raise ResponseParserError("<html>")
+
+    answer("codebuild", "StopBuild", page)
+    result = run("forget", "--force", "nginx:1.27")
+    assert result.exit_code == 1
+    assert "may go on: the answer is not from AWS, perhaps from a proxy" in result.stdout
+    assert read(records, COPYING) == COPYING
 
 
 def test_if_the_reconciler_starts_the_copy_again_meanwhile_the_new_build_is_stopped_too(

@@ -29,6 +29,10 @@ COPIED = some(10, Status.COPIED, 12)
 RUNNING = some(5, Status.COPYING, 12)
 WAITING = some(7, Status.REQUESTED, 12)
 AGAIN = some(3, Status.REQUESTED, 12, error="RATE_LIMITED: slow")
+EARLIER = [
+    replace(each, requested_at=NOON - DAY - number * 3 * MINUTE, updated_at=NOON - DAY)
+    for number, each in enumerate(some(100, Status.COPIED, 24 * 60))
+]
 QUEUED = {f"P:{number}": number > 2 for number in range(5)}
 
 
@@ -117,7 +121,35 @@ QUEUED = {f"P:{number}": number > 2 for number in range(5)}
             id="a-burst-has-twelve-hours",
         ),
         pytest.param(
-            COPIED + WAITING, {}, NOON + 5 * MINUTE + 1, "17 requested: 10 copied, 7 waiting", id="nothing-moves"
+            COPIED + WAITING, {}, NOON + 15 * MINUTE + 1, "17 requested: 10 copied, 7 waiting", id="nothing-moves"
+        ),
+        pytest.param(
+            COPIED + RUNNING + WAITING,
+            QUEUED,
+            NOON + 6 * MINUTE,
+            "22 requested: 10 copied, 3 running, 2 queued, 7 waiting; 0.8 a minute, about 14 minutes left",
+            id="this-machines-clock-is-six-minutes-ahead",
+        ),
+        pytest.param(
+            some(1, Status.REQUESTED, 3 * 24 * 60) + EARLIER + some(1, Status.REQUESTED, 1),
+            {},
+            NOON,
+            "2 requested: 2 waiting",
+            id="a-copy-that-has-waited-for-days-does-not-bring-what-ended-since",
+        ),
+        pytest.param(
+            some(1, Status.REQUESTED, 20 * 60, error="UNREACHABLE: x") + some(100, Status.COPIED, 10 * 60),
+            {},
+            NOON,
+            "1 requested: 1 to be tried again",
+            id="a-copy-that-is-tried-for-hours-does-not-bring-another-burst",
+        ),
+        pytest.param(
+            some(1, Status.REQUESTED, 6 * 60) + some(9, Status.COPIED, 3 * 60) + COPIED + WAITING,
+            {},
+            NOON,
+            "18 requested: 10 copied, 8 waiting; 0.7 a minute, about 12 minutes left",
+            id="what-ended-between-two-bursts-is-of-neither",
         ),
         pytest.param(
             COPIED + WAITING,

@@ -13,6 +13,7 @@ from image_mirror.cli.accounts import Account
 from image_mirror.cli.commands.pods.groups import Group, grouped, shown, summary
 from image_mirror.cli.commands.pods.one import full, read_one
 from image_mirror.cli.commands.pods.watch import watch
+from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.options import (
     AllNamespaces,
@@ -84,9 +85,9 @@ def pods(
     answer or was not configured, or after their copy had failed. Those that run are shown too, because they cannot
     start on another node. Pods that are opted out are not shown.
 
-    One pod is shown with its rule, what the webhook does now with a pod like it (a dry run, for which you must be
-    allowed to create pods), the record of each copy, what ECR holds, and what the kubelet says. Its platforms are read
-    from ECR's manifest, which counts as a pull.
+    One pod is shown with the selectors that decide whether the webhook is asked, its rule, what the webhook does now
+    with a pod like it and its warnings (a dry run, for which you must be allowed to create pods), the record of each
+    copy, what ECR holds, and what the kubelet says. Its platforms are read from ECR's manifest, which counts as a pull.
 
     --output wide also names the pods. --output name prints pod/NAME, and with -A the namespace before it, as `xargs
     -L1 kubectl describe -n` reads it.
@@ -104,7 +105,7 @@ def pods(
     With --watch it prints an object on one line (with yaml: a document that begins with ---) for
     each image and cause that is new or has other pods; one that is gone has the count 0.
     For one pod it prints one object: pod, namespace, phase, node, made_at, owner, webhook (a
-    sentence), dry_run (images by field, or null), warnings, notes, and images: a list of
+    sentence), selectors, dry_run (images by field, or null), warnings, notes, and images: a list of
     objects with field, image, source, rule, pull_policy, cause, why, do, copy, record, in_ecr
     (state, digest, size, pushed_at, platforms), reason, message, tries, last_try, next_try
     """
@@ -123,23 +124,22 @@ def pods(
         elif not output.is_table:
             typer.echo(as_data(asdict(one), output))
         else:
-            typer.echo("\n".join(full(one, current_time())))
+            typer.echo("\n".join(full(one, current_time(), _width())))
         _note(one.notes)
         return
     read = _reader(cluster, account, stack_name, where, missed=missed, all_phases=all_phases)
     wide = output is Output.WIDE
     if watching:
-        watch(read, output, missed=missed)
+        watch(read, output, missed=missed, all_phases=all_phases)
     groups, notes = read()
     if output is Output.NAME:
         names = {(pod.namespace, pod.name) for group in groups for pod in group.pods}
         for space, name in sorted(names):
             typer.echo(f"{space} pod/{name}" if all_namespaces else f"pod/{name}")
     else:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        show(groups, output, name=lambda group: group.image, table=lambda: shown(groups, width, wide=wide))
+        show(groups, output, name=lambda group: group.image, table=lambda: shown(groups, _width(), wide=wide))
     _note(notes)
-    end = summary(groups, missed=missed)
+    end = summary(groups, missed=missed, all_phases=all_phases)
     if not groups and not all_namespaces:
         end += " -A looks in all namespaces."
     say(end)
@@ -151,8 +151,13 @@ Read = Callable[[], tuple[list[Group], list[str]]]
 def _reader(
     cluster: Cluster, account: Account, stack_name: str | None, where: Where, *, missed: bool, all_phases: bool
 ) -> Read:
-    """Return a function that reads everything, and returns the groups and the notes. The stack is read once."""
+    """Return a function that reads everything, and returns the groups and the notes. The stack is read once.
+
+    It raises NoAnswerError if the pods cannot be read; or AWS, after it has once answered: other causes without AWS are
+    no change of the pods.
+    """
     known: list[CopiesView] = []
+    answered: list[CopiesView] = []
 
     def read() -> tuple[list[Group], list[str]]:
         found = read_pods(cluster, where, LIVING if missed or all_phases else PENDING)
@@ -163,10 +168,20 @@ def _reader(
         copies = known[0] if known else view_copies(account, stack_name, found, notes)
         if copies.stack is not None:
             known[:] = [copies]
-        everything = find(view, replace(copies, records=None, held={}), notes, now, missed=missed)
+        copies = replace(copies, records=None, held={})
+        everything = find(view, copies, notes, now, missed=missed)
+        if copies.is_whole:
+            answered[:] = [copies]
+        elif answered:
+            raise NoAnswerError(notes.sentences[-1])
         return grouped(everything, now), notes.sentences
 
     return read
+
+
+def _width() -> int | None:
+    """Return how wide the terminal is, or None for a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def _note(notes: list[str]) -> None:

@@ -137,12 +137,16 @@ def shown(groups: Sequence[Group], width: int | None, *, wide: bool) -> list[str
     return list(blocks(groups, wide=wide))
 
 
-def summary(groups: Sequence[Group], *, missed: bool) -> str:
-    """Return the counts, on one line."""
+def summary(groups: Sequence[Group], *, missed: bool, all_phases: bool = False) -> str:
+    """Return the counts, on one line; if there is no pod, which ones were looked at."""
     count, causes = len({name for group in groups for name in group.names}), len({group.cause for group in groups})
     one, several = ("names a source", "name sources") if missed else ("cannot pull", "cannot pull")
     if not groups:
-        return "No pod names a source that a rule copies." if missed else "No pod waits for an image."
+        if missed:
+            return "No pod names a source that a rule copies."
+        if all_phases:
+            return "No pod waits for an image."
+        return "No Pending pod waits for an image; --all-phases looks at the others too."
     counted = f"1 pod {one}" if count == 1 else f"{count:,} pods {several}"
     counted += " that a rule copies" if missed else ""
     return f"{counted}: {causes} cause{'' if causes == 1 else 's'}"

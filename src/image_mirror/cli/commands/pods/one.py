@@ -1,8 +1,9 @@
 """One pod in full: what the webhook does with it, and for each image the rule, the record, ECR and the kubelet."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import typer
@@ -12,9 +13,9 @@ from image_mirror.cli.commands.pods.groups import pod_row, within
 from image_mirror.cli.held_copies import InECR
 from image_mirror.cli.kubelet import next_try, timestamp, waiting
 from image_mirror.cli.kubernetes import Cluster
-from image_mirror.cli.live_webhook import not_sent, our_webhooks
+from image_mirror.cli.live_webhook import expressions, not_sent, our_webhooks
 from image_mirror.cli.output import current_time, folded, milliseconds, moment, utc
-from image_mirror.cli.pod_causes import NUDGE, RECREATE, SWAP_WHEN
+from image_mirror.cli.pod_causes import NUDGE, RECREATE, SWAP_WHEN, classify
 from image_mirror.cli.pod_objects import owner, restart
 from image_mirror.cli.pod_reading import (
     ClusterView,
@@ -35,6 +36,7 @@ from image_mirror.review import Json
 
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 _UNIT = 1_000_000
+_NAME = 9  # columns of a field's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,10 @@ class ImageOfPod:
 
 @dataclass(frozen=True, slots=True)
 class OnePod:
-    """The pod. The fields are the keys of the JSON output; `dry_run` has the images that a new pod gets, by field."""
+    """The pod. The fields are the keys of the JSON output; `dry_run` has the images that a new pod gets, by field.
+
+    `selectors` are those of the webhook that is asked, or of all webhooks for this if none is; a line each.
+    """
 
     pod: str
     namespace: str
@@ -100,6 +105,7 @@ class OnePod:
     made_at: str | None
     owner: str | None
     webhook: str
+    selectors: list[str]
     dry_run: Mapping[str, str] | None
     warnings: list[str]
     images: list[ImageOfPod]
@@ -115,8 +121,12 @@ def read_one(cluster: Cluster, account: Account, stack_name: str | None, where: 
     waits = {each.field.key: each for each in waiting(pod)}
     found = found_of([(pod, each, waits.get(each.key)) for each in all_fields(pod)], view, copies, notes, now)
     unseen = "what the webhook does now with such a pod is not known"
-    made = notes.answer(unseen, lambda: cluster.dry_run(as_new(pod, copies.mirror)))
+    written = as_new(pod, copies.mirror)
+    made = notes.answer(unseen, lambda: cluster.dry_run(written))
+    if made is not None:
+        found = [_tried(each, written, made) for each in found]
     metadata = pod["metadata"]
+    webhook, selectors = _webhook(view, copies, found)
     return OnePod(
         pod=metadata["name"],
         namespace=metadata["namespace"],
@@ -124,7 +134,8 @@ def read_one(cluster: Cluster, account: Account, stack_name: str | None, where: 
         node=pod["spec"].get("nodeName"),
         made_at=metadata.get("creationTimestamp"),
         owner="/".join(filter(None, owner(pod))) or None,
-        webhook=_webhook(view, copies, found),
+        webhook=webhook,
+        selectors=selectors,
         dry_run=None if made is None else {each.key: each.image for each in image_fields(made[0])},
         warnings=[] if made is None else made[1],
         images=[_image(each, account, notes, now) for each in found],
@@ -132,25 +143,55 @@ def read_one(cluster: Cluster, account: Account, stack_name: str | None, where: 
     )
 
 
-def _webhook(view: ClusterView, copies: CopiesView, found: Sequence[Found]) -> str:
-    """Return a sentence about the live configuration and this pod."""
+def _tried(found: Found, written: Json, made: tuple[Json, list[str]]) -> Found:
+    """Return the image with its cause after a dry run of the pod as its author wrote it."""
+    new, warnings = made
+    before, after = ({each.key: each.image for each in image_fields(pod)} for pod in (written, new))
+    key = found.field.key
+    if before.get(key) != found.facts.source or after.get(key) != found.facts.source:
+        return found
+    facts = replace(found.facts, kept_now=warnings)
+    return replace(found, facts=facts, cause=classify(facts))
+
+
+def _webhook(view: ClusterView, copies: CopiesView, found: Sequence[Found]) -> tuple[str, list[str]]:
+    """Return a sentence about the live configuration and this pod, and the selectors that decide that."""
+    if view.configurations is None:
+        ours = []
+    else:
+        url = copies.stack.outputs.get("APIGatewayURL") if copies.stack else None
+        ours = our_webhooks(view.configurations, url)
+    asked = [each for each in ours if not (found and _leaves_out(each[1], found[0].pod, view))]
+    shown = asked[:1] or ours
+    selectors = [
+        line for _, webhook in shown for line in _selectors(webhook, "" if len(shown) == 1 else webhook["name"])
+    ]
     facts = found[0].facts if found else None
     if facts is not None and (facts.opted_out or facts.not_sent):
-        return f"not asked: {facts.opted_out or facts.not_sent}"
+        return f"not asked: {facts.opted_out or facts.not_sent}", selectors
     if view.configurations is None:
-        return "its configuration is not known"
-    url = copies.stack.outputs.get("APIGatewayURL") if copies.stack else None
-    for configuration, webhook in our_webhooks(view.configurations, url):
-        if found and _leaves_out(webhook, found[0].pod, view):
-            continue
-        policy, seconds = webhook.get("failurePolicy", "Fail"), webhook.get("timeoutSeconds", 10)
-        since = configuration["metadata"].get("creationTimestamp") or "an unknown time"
-        conditions = [each["name"] for each in webhook.get("matchConditions") or ()]
-        text = f"asked: {configuration['metadata']['name']} selects the pod; failurePolicy {policy}, {seconds} s"
-        if facts and (facts.swap_when, facts.chosen_by) != ("always", SWAP_WHEN):
-            text += f"; {facts.swap_when} by {facts.chosen_by}"
-        return text + f"; exists since {since}" + (f"; conditions: {', '.join(conditions)}" if conditions else "")
-    return "not asked: the cluster has no webhook configuration for this"
+        return "its configuration is not known", []
+    if not asked:
+        return "not asked: the cluster has no webhook configuration for this", selectors
+    configuration, webhook = asked[0]
+    policy, seconds = webhook.get("failurePolicy", "Fail"), webhook.get("timeoutSeconds", 10)
+    since = configuration["metadata"].get("creationTimestamp") or "an unknown time"
+    conditions = [each["name"] for each in webhook.get("matchConditions") or ()]
+    text = f"asked: {configuration['metadata']['name']} selects the pod; failurePolicy {policy}, {seconds} s"
+    if facts and (facts.swap_when, facts.chosen_by) != ("always", SWAP_WHEN):
+        text += f"; {facts.swap_when} by {facts.chosen_by}"
+    text += f"; exists since {since}" + (f"; conditions: {', '.join(conditions)}" if conditions else "")
+    return text, selectors
+
+
+def _selectors(webhook: Json, name: str) -> Iterator[str]:
+    """Yield a line for each selector of a webhook; `name` is the webhook's, "" if it is the only one."""
+    for what, key in (("namespaces", "namespaceSelector"), ("pods", "objectSelector")):
+        asked = [
+            " ".join(filter(None, (label, operator, ", ".join(values))))
+            for label, operator, values in expressions(webhook.get(key) or {})
+        ]
+        yield printable(f"{f'{name}: ' if name else ''}{what} with {'; '.join(asked) or 'any labels'}")
 
 
 def _leaves_out(webhook: Json, pod: Json, view: ClusterView) -> bool:
@@ -243,24 +284,40 @@ def _platforms(manifest: str) -> list[str]:
     return [text for text in texts if text and not text.startswith("unknown")]
 
 
-def full(one: OnePod, now: int) -> Iterator[str]:
-    """Yield the lines for people. No line is wider than the terminal, and no word is broken."""
+def full(one: OnePod, now: int, width: int | None) -> Iterator[str]:
+    """Yield the lines for people: for a terminal with `width` columns, no word broken; of any length if it is None."""
     head = {
         "pod": f"{one.namespace}/{one.pod}, {one.phase}" + (f" on {one.node}" if one.node else ""),
         "made": moment(timestamp(one.made_at), now) + (f" by {one.owner}" if one.owner else ""),
         "webhook": one.webhook,
     }
-    yield from _fields(head, "")
+    more = [("selects", line) for line in one.selectors] + [("warning", line) for line in one.warnings]
+    yield from _fields([*head.items(), *more], "", width)
     for each in one.images:
         yield ""
-        yield from (typer.style(line, bold=True) for line in folded(f"{each.field}: {each.source}"))
-        yield from _fields(_of_image(each, one, now), "  ")
+        title = f"{each.field}: {each.source}"
+        for line in [printable(title)] if width is None else folded(title, width=width):
+            yield typer.style(line, bold=True)
+        yield from _fields(_of_image(each, one, now).items(), "  ", width)
 
 
-def _fields(fields: Mapping[str, str], indent: str) -> Iterator[str]:
-    for name, value in fields.items():
-        if value:
-            yield from folded(f"{name:<9}{value}", indent)
+def _fields(fields: Iterable[tuple[str, str]], indent: str, width: int | None) -> Iterator[str]:
+    """Yield each value after its name; its further lines are below the value, unless a word fits only without that."""
+    below = len(indent) + _NAME
+    for name, value in fields:
+        if not value:
+            continue
+        first = f"{indent}{name:<{_NAME}}"
+        if width is None or " " not in value:
+            yield first + printable(value)
+            continue
+        lines = textwrap.wrap(printable(value), max(20, width - below), break_long_words=False, break_on_hyphens=False)
+        if below + len(lines[0]) > width:
+            yield first.rstrip()
+            first = ""
+        for number, line in enumerate(lines):
+            start = first if number == 0 else " " * below
+            yield start + line if below + len(line) <= width else line
 
 
 def _of_image(each: ImageOfPod, one: OnePod, now: int) -> dict[str, str]:

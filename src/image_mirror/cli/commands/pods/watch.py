@@ -10,8 +10,8 @@ import typer
 
 from image_mirror.cli.commands.pods.groups import Group, shown, summary
 from image_mirror.cli.errors import NoAnswerError
-from image_mirror.cli.output import Output, folded, print_document, say
-from image_mirror.cli.terminal import again
+from image_mirror.cli.output import Output, folded
+from image_mirror.cli.terminal import again, print_stream, say_new
 from image_mirror.messages import printable
 
 _EVERY = 10.0  # seconds: a reading runs kubectl four times
@@ -20,7 +20,7 @@ Reading = tuple[list[Group], list[str]]
 Readings = Iterator[Reading]
 
 
-def watch(read: Callable[[], Reading], output: Output, *, missed: bool) -> NoReturn:
+def watch(read: Callable[[], Reading], output: Output, *, missed: bool, all_phases: bool = False) -> NoReturn:
     """Show what `read` returns until Ctrl-C: groups and notes.
 
     Raises an error of the first reading; a later one, if the cluster gives no answer, is shown as a note.
@@ -28,9 +28,9 @@ def watch(read: Callable[[], Reading], output: Output, *, missed: bool) -> NoRet
     readings = ((groups, [trouble] if trouble else notes) for (groups, notes), trouble in again(read, _EVERY, _trouble))
     wide = output is Output.WIDE
     if not output.is_table:
-        _print_groups(readings, output)
+        print_stream(readings, [], changed_groups, output)
     elif sys.stdout.isatty():
-        _draw(readings, wide=wide, missed=missed)
+        _draw(readings, wide=wide, missed=missed, all_phases=all_phases)
     else:
         _print_changes(readings, wide=wide)
     raise AssertionError("the readings never end")
@@ -79,29 +79,11 @@ def _by_key(groups: Sequence[Group]) -> dict[tuple[str, str], Group]:
     return found
 
 
-def _print_groups(readings: Readings, output: Output) -> None:
-    known: list[Group] = []
-    noted: set[str] = set()
-    for groups, notes in readings:
-        _say_new(notes, noted)
-        for group in changed_groups(known, groups):
-            print_document(group, output)
-        known = groups
-
-
-def _say_new(notes: Sequence[str], noted: set[str]) -> None:
-    """Print the notes that have not been printed."""
-    for note in notes:
-        if note not in noted:
-            say(f"Note: {note}")
-    noted.update(notes)
-
-
 def _print_changes(readings: Readings, *, wide: bool) -> None:
     known: list[Group] | None = None
-    noted: set[str] = set()
+    noted: Sequence[str] = ()
     for groups, notes in readings:
-        _say_new(notes, noted)
+        noted = say_new(notes, noted)
         if known is None:
             for line in shown(groups, None, wide=wide):
                 typer.echo(line)
@@ -112,7 +94,7 @@ def _print_changes(readings: Readings, *, wide: bool) -> None:
         known = groups
 
 
-def _draw(readings: Readings, *, wide: bool, missed: bool) -> None:
+def _draw(readings: Readings, *, wide: bool, missed: bool, all_phases: bool = False) -> None:
     from rich.text import Text  # noqa: PLC0415 - only for a terminal
 
     from image_mirror.cli import drawing  # noqa: PLC0415
@@ -121,13 +103,19 @@ def _draw(readings: Readings, *, wide: bool, missed: bool) -> None:
     drawing.draw_again(
         readings,
         lambda reading, console: Text("\n").join(
-            Text.from_ansi(line) for line in frame(*reading, console.width, wide=wide, missed=missed)
+            Text.from_ansi(line)
+            for line in frame(*reading, console.width, wide=wide, missed=missed, all_phases=all_phases)
         ),
     )
 
 
-def frame(groups: Sequence[Group], notes: Sequence[str], width: int, *, wide: bool, missed: bool) -> list[str]:
+def frame(
+    groups: Sequence[Group], notes: Sequence[str], width: int, *, wide: bool, missed: bool, all_phases: bool = False
+) -> list[str]:
     """Return the lines that a terminal of this width shows: the time and the counts, the notes, the groups."""
     clock = datetime.now().astimezone().strftime("%H:%M:%S")
-    head = [f"{clock}  {summary(groups, missed=missed)}  (Ctrl-C ends)", *(f"Note: {each}" for each in notes)]
+    head = [
+        f"{clock}  {summary(groups, missed=missed, all_phases=all_phases)}  (Ctrl-C ends)",
+        *(f"Note: {each}" for each in notes),
+    ]
     return [line for text in head for line in folded(text)] + (shown(groups, width, wide=wide) if groups else [])

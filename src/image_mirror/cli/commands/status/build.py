@@ -6,12 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from image_mirror.build_result import read_build
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.commands.status.records import Queued
-from image_mirror.cli.errors import NoAnswerError, describe_aws_error, remedy
+from image_mirror.cli.errors import no_answer_errors, why_no_answer
 
 LOG_LINES = 20
 NO_LOG_YET = "the build has no log yet"
@@ -42,6 +40,12 @@ class BuildDetails:
     log_stream: str | None
     log: list[str]
 
+    @property
+    def is_queued(self) -> bool:
+        """Whether it waits in CodeBuild's queue."""
+        latest = self.phases[-1].phase if self.phases else "SUBMITTED"
+        return self.status == "IN_PROGRESS" and latest in ("SUBMITTED", "QUEUED")
+
 
 def read_details(build: Mapping[str, Any]) -> BuildDetails:
     """Read one entry of BatchGetBuilds' `builds`. It contains everything except the log's lines."""
@@ -67,7 +71,7 @@ class Builds:
         self._clients: dict[str, Any] = {}
 
     def look(self, build_id: str) -> tuple[BuildDetails | None, str | None]:
-        """Return the build or None, and what is missing and why; never raises.
+        """Return the build or None, and what is missing and why.
 
         `log` has the lines that are new since the last look at this build, at first the last LOG_LINES.
         """
@@ -76,8 +80,8 @@ class Builds:
         account = self._account
         try:
             answer = self._client("codebuild").batch_get_builds(ids=[build_id])
-        except (BotoCoreError, ClientError, NoAnswerError) as error:
-            return None, _why(error)
+        except no_answer_errors() as error:
+            return None, why_no_answer(error)
         if not answer["builds"]:
             return None, f"{account}: CodeBuild in {account.region} has no build {build_id}; is this the right account?"
         details = read_details(answer["builds"][0])
@@ -93,14 +97,14 @@ class Builds:
             where = {"nextToken": self._token, "startFromHead": True, "limit": _MOST_EVENTS}
         try:
             events = self._client("logs").get_log_events(**place, **where)
-        except (BotoCoreError, ClientError) as error:
-            return details, _why(error)
+        except no_answer_errors() as error:
+            return details, why_no_answer(error)
         self._token = events.get("nextForwardToken") or self._token
         lines = [line for event in events["events"] for line in event["message"].splitlines()]
         return replace(details, log=lines if "nextToken" in where else lines[-LOG_LINES:]), None
 
     def queued(self, build_ids: Iterable[str]) -> tuple[Queued, str | None]:
-        """Return which of the builds wait in CodeBuild's queue and which run, and why that is not known; never raises.
+        """Return which of the builds wait in CodeBuild's queue and which run, and why that is not known.
 
         It takes five seconds at most: a region that is lost must not hide the records.
         """
@@ -114,11 +118,8 @@ class Builds:
                 for some in _hundreds(wanted):
                     answer = self._client("codebuild").batch_get_builds(ids=some)
                     found.update({build["id"]: read_build(build).queued for build in answer["builds"]})
-            except Exception as error:
-                text = str(error) if isinstance(error, NoAnswerError) else describe_aws_error(error)
-                if text is None:
-                    raise
-                troubles.append(text)
+            except no_answer_errors() as error:
+                troubles.append(why_no_answer(error))
 
         if not wanted:
             return {}, None
@@ -148,7 +149,3 @@ def _phase(phase: Mapping[str, Any]) -> Phase:
         seconds=phase.get("durationInSeconds"),
         message=" ".join(filter(None, messages)) or None,
     )
-
-
-def _why(error: BotoCoreError | ClientError | NoAnswerError) -> str:
-    return str(error) if isinstance(error, NoAnswerError) else remedy(error)

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.cli import completion
 from image_mirror.cli.accounts import Account
@@ -21,6 +20,7 @@ from image_mirror.cli.commands.status.records import (
     record_row,
     summary,
     table,
+    unknown_builds,
 )
 from image_mirror.cli.commands.status.verification import (
     all_in_order,
@@ -28,8 +28,8 @@ from image_mirror.cli.commands.status.verification import (
     verified_summary,
     verified_table,
 )
-from image_mirror.cli.commands.status.watch import Reading, not_shown, split, unknown_builds, watch
-from image_mirror.cli.errors import ExitCode, NoAnswerError, remedy
+from image_mirror.cli.commands.status.watch import Reading, not_shown, split, watch
+from image_mirror.cli.errors import ExitCode, no_answer_errors, why_no_answer
 from image_mirror.cli.held_copies import Held, InECR, look_up, look_up_one
 from image_mirror.cli.image_selection import all_records, is_glob, matching, selected_destination, title
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, GlobalProfile, GlobalRegion, StackName
@@ -114,7 +114,8 @@ def status(
 
     One image is shown with the rule that decides about it now, what ECR holds, the phases of its build, the last 20
     lines of the log, and what to do. With --watch, each change of its record, each phase and each line of the log is
-    printed, until it is COPIED (the exit code is 0) or FAILED (1).
+    printed, until it is COPIED (the exit code is 0) or FAILED (1). A refresh that fails meanwhile ends with 1 too,
+    although pods still use the older copy, and so does a record that is removed.
 
     --verify compares all COPIED records, or those that match the pattern, with ECR. A copy is held; or it is gone; or
     it is archived in ECR, and cannot be pulled; or its tag has another digest than the record, because somebody has
@@ -278,15 +279,13 @@ def _verify(stack: Stack, copied: Sequence[Record], output: Output, *, everythin
 
 
 def _ask_ecr(account: Account, mirror: Mirror, record: Record) -> tuple[Held | None, str | None]:
-    """Return what ECR holds of a copy that has arrived by its record, or why that is not known; never raises."""
+    """Return what ECR holds of a copy that has arrived by its record, or why that is not known."""
     if record.digest is None:
         return None, None
     try:
         return look_up_one(account.client("ecr"), mirror, record), None
-    except NoAnswerError as error:
-        return None, str(error)
-    except (BotoCoreError, ClientError) as error:
-        return None, remedy(error)
+    except no_answer_errors() as error:
+        return None, why_no_answer(error)
 
 
 def _show_one(one: OneCopy, builds: Builds, output: Output) -> None:
@@ -295,7 +294,7 @@ def _show_one(one: OneCopy, builds: Builds, output: Output) -> None:
     if output is Output.NAME:
         typer.echo(title(record))
     elif not output.is_table:
-        shown = asdict(record_row(record, {}))
+        shown = asdict(record_row(record, {details.build: details.is_queued} if details else {}))
         shown |= {"rule": one.rule, "do": one.do, "in_ecr": held and held.state}
         typer.echo(as_data(shown | {"build_details": asdict(details) if details else None}, output))
     else:

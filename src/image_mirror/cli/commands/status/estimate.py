@@ -15,10 +15,12 @@ from image_mirror.record import HOUR, MINUTE, Record, Status
 _PAUSE = 10 * MINUTE
 """Two requests that are further apart belong to two bursts."""
 _LONGEST = 12 * HOUR
+"""A copy that was requested longer before the latest one is of another burst, for example one that nobody can make."""
 _WINDOW = 15 * MINUTE
 """The rate is that of the last minutes."""
-_STALE = 5 * MINUTE
-"""Records of running builds are written each minute. If none was written for so long, nothing moves."""
+_STALE = _WINDOW
+"""If no record was written for so long, nothing moves. Shorter, and a clock of this machine that is some minutes ahead
+would end the estimate: the records of running builds are written each minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +83,11 @@ def under_way(records: Iterable[Record], queued: Mapping[str, bool], now: int) -
     machine's time: it only tells whether the records are still being written.
     """
     known = [record for record in records if record.status is not None]
-    pending = [record for record in known if record.status in (Status.REQUESTED, Status.COPYING)]
+    pending = [record for record in known if record.is_under_way]
     if not pending:
         return None
-    first = _beginning(known, [record for record in pending if record.error is None] or pending)
-    ended = [each for each in known if each.status in (Status.COPIED, Status.FAILED) and each.requested_at >= first]
+    first, times = _bursts(known, [record for record in pending if record.error is None] or pending)
+    ended = [each for each in known if not each.is_under_way and each.requested_at in times]
     builds = [record.build_id or "" for record in pending if record.status is Status.COPYING]
     requested = [record for record in pending if record.status is Status.REQUESTED]
     again = sum(record.error is not None for record in requested)
@@ -106,15 +108,25 @@ def under_way(records: Iterable[Record], queued: Mapping[str, bool], now: int) -
     )
 
 
-def _beginning(known: Iterable[Record], pending: Iterable[Record]) -> int:
-    """Return when the first copy of the burst was requested that the oldest of `pending` belongs to."""
-    times = [record.requested_at for record in pending]
-    first, earliest = min(times), max(times) - _LONGEST
-    for then in sorted((record.requested_at for record in known if record.requested_at < first), reverse=True):
-        if first - then > _PAUSE or then < earliest:
-            break
-        first = then
-    return first
+def _bursts(known: Iterable[Record], pending: Iterable[Record]) -> tuple[int, set[int]]:
+    """Return when the first copy was requested of the bursts that those of `pending` belong to, and all their times.
+
+    A copy that was requested more than twelve hours before the latest of `pending` is of no burst.
+    """
+    times = {record.requested_at for record in pending}
+    latest = max(times)
+    within = sorted({each.requested_at for each in known if abs(latest - each.requested_at) <= _LONGEST})
+    found: set[int] = set()
+    burst: list[int] = []
+    for then in within:
+        if burst and then - burst[-1] > _PAUSE:
+            burst = []
+        burst.append(then)
+        if then in times:
+            found.update(burst)
+        elif burst[0] in found:
+            found.add(then)
+    return min(found), found
 
 
 def _per_minute(ended: Iterable[Record], latest: int, first: int, now: int) -> float | None:

@@ -1,43 +1,54 @@
 """Follows one copy to its end: the changes of its record, and the phases and the log of its builds, a line each."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import NoReturn
 
 import typer
 
 from image_mirror.cli.commands.status.build import NO_LOG_YET, BuildDetails, Builds
-from image_mirror.cli.commands.status.records import RecordRow, change, changed_rows, record_row
+from image_mirror.cli.commands.status.records import RecordRow, change, changed_rows, record_row, unknown_builds
 from image_mirror.cli.errors import ExitCode, describe_aws_error
 from image_mirror.cli.output import Output, print_document, say
-from image_mirror.cli.terminal import again
+from image_mirror.cli.terminal import again, say_new
 from image_mirror.record import Record, Status
 
 _EVERY = 5.0  # seconds
 
 
 def follow(read: Callable[[], Record | None], builds: Builds, output: Output) -> NoReturn:
-    """Print what changes until the copy is COPIED or FAILED; then end the command, with 1 if it is FAILED.
+    """Print what changes until the copy is made or has failed; then end the command.
 
+    It ends with 1 if the copy is FAILED, if a refresh has failed that was under way, or if the record was removed.
     Raises an error of the first reading; later errors of AWS are notes. Programs get a row for each change.
     """
     readings = again(read, _EVERY, describe_aws_error)
-    for record in _rows(readings, output) if not output.is_table else _lines(readings, builds):
+    before: Record | None = None
+    for record in _rows(readings, builds, output) if not output.is_table else _lines(readings, builds):
+        if record is None and before is not None:
+            raise typer.Exit(ExitCode.NOT_WELL)
         if record is not None and record.status is Status.COPIED:
-            raise typer.Exit
+            has_failed = before is not None and record.error is not None
+            raise typer.Exit(ExitCode.NOT_WELL if has_failed else 0)
         if record is not None and record.status is Status.FAILED:
             raise typer.Exit(ExitCode.NOT_WELL)
+        before = record
     raise AssertionError("the readings never end")
 
 
 Readings = Iterator[tuple[Record | None, str]]
 
 
-def _rows(readings: Readings, output: Output) -> Iterator[Record | None]:
+def _rows(readings: Readings, builds: Builds, output: Output) -> Iterator[Record | None]:
     known: dict[str, RecordRow] = {}
+    queued: dict[str, bool] = {}
+    noted: Sequence[str] = ()
     for record, trouble in readings:
-        _note(trouble)
-        latest = {record.destination: record_row(record, {})} if record else {}
+        copying = [record.build_id] if record and record.status is Status.COPYING and record.build_id else []
+        found, missing = builds.queued(copying)
+        queued |= found  # without an answer it is as before
+        noted = say_new([*_notes(trouble), *([unknown_builds(missing)] if missing else [])], noted)
+        latest = {record.destination: record_row(record, queued)} if record else {}
         for row in changed_rows(known, latest):
             print_document(row, output)
         known = latest
@@ -47,9 +58,8 @@ def _rows(readings: Readings, output: Output) -> Iterator[Record | None]:
 def _lines(readings: Readings, builds: Builds) -> Iterator[Record | None]:
     before: Record | None = None
     phases: dict[tuple[str, str], str] = {}
-    troubles: set[str] = set()
+    noted: Sequence[str] = ()
     for record, trouble in readings:
-        _note(trouble)
         changed = change(before, record)
         # A build whose end has changed the record is looked at once more, for the end of its log.
         running = [each for each in (record, before) if each is not None and each.status is Status.COPYING]
@@ -61,9 +71,7 @@ def _lines(readings: Readings, builds: Builds) -> Iterator[Record | None]:
         clock = datetime.now().astimezone().isoformat(timespec="seconds")
         for line in filter(None, lines):
             say(f"{clock}  {line}", err=False)
-        if missing and missing not in troubles and missing != NO_LOG_YET:
-            troubles.add(missing)
-            say(f"Note: {missing}")
+        noted = say_new([*_notes(trouble), *([missing] if missing and missing != NO_LOG_YET else [])], noted)
         before = record
         yield record
 
@@ -79,6 +87,5 @@ def _news(details: BuildDetails, phases: dict[tuple[str, str], str]) -> Iterator
     yield from (f"| {line}" for line in details.log)
 
 
-def _note(trouble: str) -> None:
-    if trouble:
-        say(f"Note: the record cannot be read now: {trouble}")
+def _notes(trouble: str) -> list[str]:
+    return [f"the record cannot be read now: {trouble}"] if trouble else []

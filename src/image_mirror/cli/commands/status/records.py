@@ -92,7 +92,7 @@ def by_attention(records: Iterable[Record]) -> list[Record]:
     """
 
     def key(record: Record) -> tuple[int, int, str]:
-        is_running = record.status in (Status.REQUESTED, Status.COPYING)
+        is_running = record.is_under_way
         conditions = (
             record.unexpected_push is not None,
             record.status is Status.FAILED,
@@ -118,8 +118,13 @@ def needs_attention(record: Record, now: int) -> bool:
     """Return whether somebody has to do something, as far as the record says; `--exit-code` is for this."""
     if record.status is Status.FAILED or record.unexpected_push is not None:
         return True
-    waits = record.status in (Status.REQUESTED, Status.COPYING) and record.digest is None
+    waits = record.is_under_way and record.digest is None
     return waits and (record.attempts > 0 or now - record.requested_at > _LONG)
+
+
+def unknown_builds(why: str) -> str:
+    """Return the note about builds of which it is not known whether they run."""
+    return f"it is not known which builds run and which wait: {why}"
 
 
 def summary(records: Sequence[Record]) -> str:
@@ -186,7 +191,7 @@ def change(before: Record | None, after: Record | None) -> str | None:
 def _cells(record: Record, queued: Queued, now: int, wide: bool) -> tuple[str, ...]:
     is_queued = record.status is Status.COPYING and queued.get(record.build_id or "")
     waits = record.status is Status.REQUESTED
-    counted = record.status in (Status.REQUESTED, Status.COPYING, Status.FAILED)
+    counted = record.is_under_way or record.status is Status.FAILED
     due = record.due_at or 0
     cells = (
         QUEUED if is_queued else record.status or "-",

@@ -1,7 +1,7 @@
 """Reads the records every five seconds. A terminal is drawn again; in a pipe each change is a line or a document."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, NoReturn
@@ -20,18 +20,20 @@ from image_mirror.cli.commands.status.records import (
     record_row,
     summary,
     table,
+    unknown_builds,
 )
 from image_mirror.cli.errors import describe_aws_error
-from image_mirror.cli.output import Output, current_time, print_document, say
-from image_mirror.cli.terminal import again
+from image_mirror.cli.output import Output, current_time, say
+from image_mirror.cli.terminal import again, print_stream, say_new
 from image_mirror.messages import printable
-from image_mirror.record import Record
+from image_mirror.record import Record, Status
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
 _EVERY = 5.0  # seconds
+_LEAST = 3  # lines of the entry that needs attention most
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def watch(read: Callable[[], Reading], output: Output, *, everything: bool) -> N
     """
     readings, wide = again(read, _EVERY, describe_aws_error), output is Output.WIDE
     if not output.is_table:
-        _print_rows(readings, output)
+        print_stream(_rows(_remembered(readings)), {}, changed_rows, output)
     elif sys.stdout.isatty():
         from image_mirror.cli import drawing  # noqa: PLC0415 - only for a terminal
 
@@ -70,7 +72,7 @@ def watch(read: Callable[[], Reading], output: Output, *, everything: bool) -> N
 
         drawing.draw_again(readings, drawn)
     else:
-        _print_changes(readings, wide=wide)
+        _print_changes(_remembered(readings), wide=wide)
     raise AssertionError("the readings never end")
 
 
@@ -97,36 +99,53 @@ def frame(
     clock = datetime.fromtimestamp(now / 1000).astimezone().strftime("%H:%M:%S")
     records, rest = split(reading.records, everything=everything)
     head = [Text(f"{clock}  {summary(reading.records)}  (Ctrl-C ends)")]
+    head += [Text(f"the records cannot be read now: {trouble}", style="red")] if trouble else []
     head += [Text(str(progress))] if (progress := reading.progress(now)) else []
     head += [Text(not_shown(rest), style="dim")] if rest else []
     head += [Text(printable(unknown_builds(reading.note)), style="dim")] if reading.note else []
-    head += [Text(f"the records cannot be read now: {trouble}", style="red")] if trouble else []
     heading, *entries = listing(records, reading.queued, now, console.width, wide=wide)
     head += [Text.from_ansi(line) for line in heading] if entries else []
-    room = console.height - 1 - sum(len(line.wrap(console, console.width)) for line in head)
+
+    def wrapped(lines: Iterable[Text]) -> list[Text]:
+        return [part for line in lines for part in line.wrap(console, console.width)]
+
+    blocks = [wrapped(Text.from_ansi(line, overflow="fold") for line in entry) for entry in entries]
+    # One line is for the number of the others. The lines above give way to the entry that needs attention most.
+    least = min(_LEAST, len(blocks[-1])) if blocks else 0
+    while len(head) > 1 and console.height - 1 - len(wrapped(head)) < least:
+        head.pop()
+    room = console.height - 1 - len(wrapped(head))
     shown: list[Text] = []
-    left = len(entries)
-    for entry in reversed(entries):
-        lines = [Text.from_ansi(line, overflow="fold") for line in entry]
-        room -= sum(len(line.wrap(console, console.width)) for line in lines)
-        if room < 1:  # one line is for the number of the others
+    left = len(blocks)
+    for block in reversed(blocks):
+        lines = block
+        if not shown and len(block) > room >= 1:
+            lines = block[:room]
+            lines[-1].truncate(console.width - 3)
+            lines[-1].append("...")
+        if len(lines) > room:
             break
+        room -= len(lines)
         shown, left = lines + shown, left - 1
     head += [Text(f"and {left:,} more, which need attention less", style="dim")] if left else []
     return Text("\n", overflow="fold").join([*head, *shown])
 
 
-def unknown_builds(why: str) -> str:
-    """Return the note about builds of which it is not known whether they run."""
-    return f"it is not known which builds run and which wait: {why}"
+def _remembered(readings: Readings) -> Readings:
+    """Yield the readings; a build of which it is not known now whether it runs is as it was before."""
+    queued: dict[str, bool] = {}
+    for reading, trouble in readings:
+        copying = {record.build_id for record in reading.records if record.status is Status.COPYING}
+        queued = {build: value for build, value in queued.items() if build in copying} | dict(reading.queued)
+        yield replace(reading, queued=queued), trouble
 
 
 def _print_changes(readings: Readings, *, wide: bool) -> None:
     known: dict[str, Record] | None = None
-    noted: set[str] = set()
+    noted: Sequence[str] = ()
     told: UnderWay | None = None
     for reading, trouble in readings:
-        _note(reading, trouble, noted)
+        noted = say_new(_notes(reading, trouble), noted)
         records, now = reading.records, current_time()
         latest = {record.destination: record for record in records}
         if known is None:
@@ -146,21 +165,13 @@ def _print_changes(readings: Readings, *, wide: bool) -> None:
         known, told = latest, counts
 
 
-def _print_rows(readings: Readings, output: Output) -> None:
-    known: dict[str, RecordRow] = {}
-    noted: set[str] = set()
+def _rows(readings: Readings) -> Iterator[tuple[dict[str, RecordRow], list[str]]]:
     for reading, trouble in readings:
-        _note(reading, trouble, noted)
-        latest = {each.destination: record_row(each, reading.queued) for each in by_attention(reading.records)}
-        for row in changed_rows(known, latest):
-            print_document(row, output)
-        known = latest
+        records = by_attention(reading.records)
+        yield {each.destination: record_row(each, reading.queued) for each in records}, _notes(reading, trouble)
 
 
-def _note(reading: Reading, trouble: str, noted: set[str]) -> None:
-    """Print why something is not known: the records each time, the builds once."""
-    if trouble:
-        say(f"Note: the records cannot be read now: {trouble}")
-    if reading.note and reading.note not in noted:
-        noted.add(reading.note)
-        say(f"Note: {unknown_builds(reading.note)}")
+def _notes(reading: Reading, trouble: str) -> list[str]:
+    """Return why something is not known."""
+    notes = [f"the records cannot be read now: {trouble}"] if trouble else []
+    return notes + ([unknown_builds(reading.note)] if reading.note else [])
