@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from image_mirror.aws import AccessKey
 from image_mirror.aws_errors import ABSENT, code_of
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.errors import remedy
+from image_mirror.cli.errors import no_answer_errors, why_no_answer
 from image_mirror.cli.keys.plan import KeySource, NeedsAttentionError, NoRoomError, Plan, UserKey, plan, shown
 from image_mirror.cli.keys.probe import NO_OTHER_KEY, ProbeResult, Verdict, can_copy, can_push, retry_until_it_works
 from image_mirror.cli.keys.secret import CHINA_NAMES, GLOBAL_NAMES, KeySecret, SecretContent
@@ -321,10 +321,10 @@ def _delete_again(setup: KeySetup, key: AccessKey) -> None:
     name = shown(key.access_key_id)
     try:
         setup.iam.delete_access_key(UserName=setup.user, AccessKeyId=key.access_key_id)
-    except (ClientError, BotoCoreError) as error:
+    except no_answer_errors() as error:
         text = (
-            f"key {name} of {setup.user_label} was created, could not be stored, and still exists ({remedy(error)}); "
-            f"run {setup.delete_command(key.access_key_id)}"
+            f"key {name} of {setup.user_label} was created, could not be stored, and still exists "
+            f"({why_no_answer(error)}); run {setup.delete_command(key.access_key_id)}"
         )
     else:
         text = f"{setup.user_label}: key {name} was created, could not be stored, and is deleted again"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
+from botocore.parsers import ResponseParserError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -473,6 +474,23 @@ def test_records_that_cannot_be_put_back_are_reported(
     result = run("prune", "--unused-days", 30, "--yes", "--no-cluster")
     assert result.exit_code == 130
     assert result.stdout.count("kept, without its record, which was not put back (AccessDeniedException)") == 2
+    assert len(store.tags()) == 4
+
+
+def test_records_are_reported_that_a_page_of_a_proxy_keeps_from_being_put_back(
+    store: Registry, waited: Waited, answer: Callable[[str, str, Reply], None]
+) -> None:
+    def page(_: dict[str, Any]) -> dict[str, Any]:
+        raise ResponseParserError("<html>")
+
+    def interrupt() -> None:
+        answer("dynamodb", "PutItem", page)
+        raise KeyboardInterrupt
+
+    waited.meanwhile = interrupt
+    result = run("prune", "--unused-days", 30, "--yes", "--no-cluster")
+    assert result.exit_code == 130
+    assert result.stdout.count("kept, without its record, which was not put back (ResponseParserError)") == 2
     assert len(store.tags()) == 4
 
 

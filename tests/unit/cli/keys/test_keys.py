@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.parsers import ResponseParserError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -392,21 +393,32 @@ def test_an_unused_key_from_before_the_secret_was_written_by_hand_is_deleted() -
     assert side.works()
 
 
-def test_a_key_that_could_neither_be_stored_nor_deleted_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        pytest.param(
+            ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "DeleteAccessKey"),
+            "(AWS: Delete",
+            id="refused",
+        ),
+        pytest.param(ResponseParserError("<html>"), "(the answer is not from AWS", id="a-page-of-a-proxy"),
+    ],
+)
+def test_a_key_that_could_neither_be_stored_nor_deleted_is_named(
+    error: Exception, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     side = both(0)[0]
     side.cut, side.kills, side.error = 2, False, ERRORS[3]  # its third change, after the placeholder and the key
     state = examine(side.setup(), rotate=False)
 
     def refuse(**_: str) -> None:
-        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "DeleteAccessKey")
+        raise error
 
     state.setup.iam.delete_access_key = refuse
     with pytest.raises(ClientError):
         rotation.prepare(state, lambda _: None)
     [name] = side.keys
     printed = capsys.readouterr().err
-    assert (
-        f"key ...{name[-4:]} of user (china) was created, could not be stored, and still exists (AWS: Delete" in printed
-    )
+    assert f"key ...{name[-4:]} of user (china) was created, could not be stored, and still exists {words}" in printed
     assert f"--user-name user --access-key-id '<the one that ends in {name[-4:]}>'" in printed
     assert "secret of" not in printed

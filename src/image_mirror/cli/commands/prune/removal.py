@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from image_mirror.aws_errors import code_of
 from image_mirror.cli.commands.prune.selection import (
@@ -24,6 +24,7 @@ from image_mirror.cli.commands.prune.selection import (
     tags,
     unused_untagged,
 )
+from image_mirror.cli.errors import no_answer_errors
 from image_mirror.cli.image_selection import ImageResult
 from image_mirror.cli.terminal import each
 from image_mirror.expiry import Details, signed_digest
@@ -202,7 +203,7 @@ class Pruning:
     def _put_back(self, key: Key, now: int) -> None:
         try:
             self._records.create(replace(self._removed_records[key], due_at=now))
-        except (ClientError, BotoCoreError) as error:
+        except no_answer_errors() as error:
             code = code_of(error) if isinstance(error, ClientError) else type(error).__name__
             self.outcomes[key] = _not_put_back(code)
         else:
