@@ -150,6 +150,12 @@ def _print_changes(readings: Readings, *, wide: bool) -> None:
         latest = {record.destination: record for record in records}
         if known is None:
             say(summary(records))
+        # Before the changes: who has read a change finds the counts on standard error.
+        progress = reading.progress(now)
+        counts = progress and replace(progress, per_minute=None, minutes_left=None)
+        if progress and counts != told:
+            say(str(progress))
+        if known is None:
             for line in table(by_attention(records)[::-1], reading.queued, now, wide=wide):
                 typer.echo(line)
         else:
@@ -158,10 +164,6 @@ def _print_changes(readings: Readings, *, wide: bool) -> None:
                 changed = change(known.get(name), latest.get(name))
                 if changed:
                     typer.echo(f"{clock}  {changed}")
-        progress = reading.progress(now)
-        counts = progress and replace(progress, per_minute=None, minutes_left=None)
-        if progress and counts != told:
-            say(str(progress))
         known, told = latest, counts
 
 
