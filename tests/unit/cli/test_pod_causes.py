@@ -623,7 +623,7 @@ ROWS: list[Any] = [
         of_source(kept_now=(), swap_when="copied"),
         Code.MISSED,
         "probably made while the webhook did not answer",
-        RECREATE,
+        f"image-mirror warm --cluster, then {RECREATE}",
         id="kept-in-a-dry-run-because-swapwhen-waits-for-the-copy",
     ),
     pytest.param(
