@@ -6,6 +6,7 @@ terminal would show.
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -17,11 +18,13 @@ from e2e.harness.control_plane import Cluster
 from e2e.harness.copies import arrive, change
 from e2e.harness.kubelet import failing, not_pulled
 from e2e.harness.pods import COPIES, images, pod
+from e2e.harness.processes import wait_for
 from e2e.harness.stage import silent
 from image_mirror.cli.emulation import Emulation
 from image_mirror.lifecycle import delayed, refused
 from image_mirror.record import MINUTE
 from support.recorded import now, run
+from support.templates import ROOT
 
 pytest_plugins = ["e2e.harness.operator"]
 WRONG, LIMITED, THERE, MISSED, LOST = (
@@ -78,7 +81,7 @@ def test_pods_says_of_two_hundred_pods_which_cause_each_has(
             (WRONG, "1 of 5 attempts refused: NOT_FOUND", "correct the name"),
             (LIMITED, "delayed 1 time: RATE_LIMITED, next try ", "RegistryAuthSecretArn"),
             (THERE, "the copy is there; the kubelet tries within ", "image-mirror nudge"),
-            (MISSED, "probably made while the webhook did not answer", "image-mirror nudge --missed"),
+            (MISSED, "probably made while the webhook did not answer", "image-mirror nudge -A --missed"),
         ):
             assert cause in rows[image]
             assert remedy in rows[image]
@@ -133,3 +136,25 @@ def test_a_developer_without_aws_permissions_gets_the_causes_that_the_cluster_sh
     assert WRONG in shown
     assert "Note: " in shown
     assert json.loads(run("pods", "-o", "json").stdout)[0]["count"] == 1
+
+
+def test_pods_are_created_again_although_the_webhook_does_not_answer(mirrored: Cluster, gate: Gateway) -> None:
+    section = (ROOT / "docs" / "operation.md").read_text(encoding="utf-8").partition("## No pod can be created")[2]
+    command = section.partition("```console\n")[2].partition("image-mirror")[0] + "image-mirror"
+    command += section.partition("mutatingwebhookconfiguration image-mirror")[2].partition("image-mirror doctor")[0]
+    words = shlex.split(command.replace("\\\n", " "))
+    assert words[:2] == ["kubectl", "patch"]
+    back = [word.replace("Ignore", "Fail") for word in words[1:]]
+    mirrored.kubectl(*back)
+    try:
+        with silent(gate):
+            refused = mirrored.try_kubectl("apply", "-f", "-", stdin=json.dumps(pod("web", WRONG)))
+            assert "failed calling webhook" in refused.stderr
+            mirrored.kubectl(*words[1:])
+            wait_for(
+                lambda: mirrored.try_kubectl("apply", "-f", "-", stdin=json.dumps(pod("web", WRONG))).returncode == 0,
+                "a pod",
+            )
+            assert images(mirrored.get("pod", "web")) == {"c0": WRONG}
+    finally:
+        mirrored.kubectl(*words[1:])

@@ -65,6 +65,11 @@ class Where:
             return ["--all-namespaces"]
         return [f"--namespace={self.namespace}"] if self.namespace else []
 
+    def typed(self, command: str) -> str:
+        """Return a command of image-mirror that looks at the same namespaces, as an operator types it."""
+        flags = " -A" if self.namespace is None else f" -n {self.namespace}" if self.namespace else ""
+        return command + flags
+
 
 @dataclass(slots=True)
 class ClusterView:

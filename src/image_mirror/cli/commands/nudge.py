@@ -107,7 +107,8 @@ def nudge(
     show(done.rows, output, name=name, table=lambda: shown(done.rows))
     for note in done.notes:
         say(f"Note: {note}")
-    say(summary(done, missed=missed))
+    elsewhere = "" if done.rows or all_namespaces or pod else "; -A looks in all namespaces"
+    say(summary(done, missed=missed) + elsewhere)
     done.require_all()
     if not done.is_well and not dry_run:
         raise typer.Exit(ExitCode.NOT_WELL)

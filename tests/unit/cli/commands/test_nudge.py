@@ -181,11 +181,13 @@ def test_a_namespace_that_is_opted_out_or_not_known_is_not_touched(night: World)
 
 
 def test_nothing_to_do_is_said(world: World) -> None:
-    assert (run("nudge").stdout, run("nudge").stderr) == ("", "No pod waits for a copy that is in ECR\n")
+    elsewhere = "; -A looks in all namespaces"
+    assert (run("nudge").stdout, run("nudge").stderr) == ("", f"No pod waits for a copy that is in ECR{elsewhere}\n")
     world.pods = [copied("redis", REDIS)]
-    said = "No pod waits for a copy that is in ECR; 1 other image waits: image-mirror pods says for what\n"
-    assert run("nudge").stderr == said
-    assert run("nudge", "--missed").stderr == "No pod names a source that a rule copies\n"
+    said = "No pod waits for a copy that is in ECR; 1 other image waits: image-mirror pods says for what"
+    assert run("nudge").stderr == f"{said}{elsewhere}\n"
+    assert run("nudge", "-A").stderr == f"{said}\n"
+    assert run("nudge", "--missed").stderr == f"No pod names a source that a rule copies{elsewhere}\n"
     assert run("nudge").exit_code == 0
 
 

@@ -75,13 +75,13 @@ def test_pods_are_grouped_by_image_and_cause_the_most_first(night: World) -> Non
             f"requested, 2 of 5 attempts refused: NOT_FOUND, next try {soon}",
             "correct the name in the manifest",
         ],
-        ["4", SVC, "the copy is there; the kubelet tries within 5 minutes", "wait, or image-mirror nudge"],
+        ["4", SVC, "the copy is there; the kubelet tries within 5 minutes", "wait, or image-mirror nudge -A"],
         ["2", REDIS, f"delayed 3 times: RATE_LIMITED, next try {later}", "wait, or set RegistryAuthSecretArn"],
         [
             "1",
             "gcr.io/lost/app:1",
             "probably made while the webhook did not answer",
-            "image-mirror warm --cluster, then image-mirror nudge --missed",
+            "image-mirror warm --cluster, then image-mirror nudge -A --missed",
         ],
         ["1", "gcr.io/off/app:1", "opted out by the pod's label; its registry does not have it", "-"],
     ]
@@ -415,6 +415,14 @@ def test_nudge_is_named_where_it_helps(night: World, image: str, spec: Json, do:
     made["spec"] |= spec
     night.pods = [made]
     assert [(row["cause"], row["do"]) for row in listed()] == [("copied", do)]
+
+
+@pytest.mark.parametrize(("flags", "typed"), [((), ""), (("-A",), " -A"), (("-n", "shop"), " -n shop")])
+def test_a_command_to_type_looks_where_the_pods_were_looked_for(
+    night: World, flags: tuple[str, ...], typed: str
+) -> None:
+    night.pods = [copied("svc-1", SVC)]
+    assert [row["do"] for row in listed(*flags)] == [f"wait, or image-mirror nudge{typed}"]
 
 
 def test_nudge_is_not_named_for_a_digest_that_the_author_has_chosen(night: World) -> None:

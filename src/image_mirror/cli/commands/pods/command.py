@@ -174,7 +174,7 @@ def _reader(
             answered[:] = [copies]
         elif answered:
             raise NoAnswerError(notes.sentences[-1])
-        return grouped(everything, now), notes.sentences
+        return grouped(everything, now, where), notes.sentences
 
     return read
 

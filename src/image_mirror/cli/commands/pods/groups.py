@@ -7,8 +7,8 @@ import typer
 
 from image_mirror.cli.kubelet import next_try
 from image_mirror.cli.output import aligned, folded, utc
-from image_mirror.cli.pod_causes import Code
-from image_mirror.cli.pod_reading import Found
+from image_mirror.cli.pod_causes import NUDGE, Code
+from image_mirror.cli.pod_reading import Found, Where
 from image_mirror.record import MINUTE
 
 _MOST_NAMES = 3
@@ -53,17 +53,20 @@ def title(found: Found) -> str:
     return found.facts.source if found.facts.is_copy else found.facts.image
 
 
-def grouped(everything: Iterable[Found], now: int) -> list[Group]:
-    """Group the images by name and cause. The group with the most pods is first."""
+def grouped(everything: Iterable[Found], now: int, where: Where) -> list[Group]:
+    """Group the images by name and cause. The group with the most pods is first.
+
+    Commands in the remedies look `where` the pods were looked for.
+    """
     groups: dict[tuple[str, ...], list[Found]] = {}
     for found in everything:
         key = (title(found), found.cause.code, found.cause.why, found.cause.do)
         groups.setdefault(key, []).append(found)
-    made = [_group(some, now) for some in groups.values()]
+    made = [_group(some, now, where) for some in groups.values()]
     return sorted(made, key=lambda group: (-group.count, group.image, group.cause))
 
 
-def _group(some: Sequence[Found], now: int) -> Group:
+def _group(some: Sequence[Found], now: int, where: Where) -> Group:
     first = some[0]
     # The latest, so that it is true of all pods.
     due = max((next_try(each.tries, now) for each in some if each.waiting), default=None) if first.cause.tries else None
@@ -72,7 +75,7 @@ def _group(some: Sequence[Found], now: int) -> Group:
         image=image,
         cause=first.cause.code,
         why=first.cause.why + (f"; the kubelet tries {within(due, now)}" if due else ""),
-        do=first.cause.remedy(image),
+        do=first.cause.remedy(image).replace(NUDGE, where.typed(NUDGE)),
         copy=str(first.copy) if first.copy else None,
         next_try=utc(due),
         count=len({each.name for each in some}),
