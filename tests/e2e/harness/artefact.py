@@ -4,6 +4,7 @@ import json
 import os
 import select
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,11 +41,12 @@ for line in sys.stdin:
 
 
 class Function:
-    """A function's process."""
+    """A function's process. Like an instance of Lambda it is given one event at a time."""
 
     def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
         self._process = process
         self._log = log
+        self._busy = threading.Lock()
 
     @property
     def log(self) -> str:
@@ -54,9 +56,10 @@ class Function:
     def __call__(self, event: Mapping[str, Any]) -> Json:
         """Pass an event to the handler, and return its result."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(event) + "\n")
-        self._process.stdin.flush()
-        answered: Json = json.loads(self.read())
+        with self._busy:
+            self._process.stdin.write(json.dumps(event) + "\n")
+            self._process.stdin.flush()
+            answered: Json = json.loads(self.read())
         return answered
 
     def read(self) -> str:
