@@ -22,7 +22,6 @@ from image_mirror.reference import Destination
 from image_mirror.review import (
     BadReviewError,
     Response,
-    Review,
     answer,
     parse_review,
     refuse,
@@ -64,7 +63,7 @@ class Webhook:
         now, left = int(seconds * 1000), seconds_left(event, seconds)
         requests, requested_by = copy_requests(decisions), requester(review)
         if swap_when == "paused":
-            records = self._existing(review, requests, now, left)
+            records = self._existing(requests, now, left)
         else:
             records = self._recorder.record(
                 requests,
@@ -87,18 +86,17 @@ class Webhook:
         return answer(review, patch, at_most_ten([*warned, *warnings]), audit_annotations(named, omitted))
 
     def _existing(
-        self, review: Review, requests: Sequence[CopyRequest], now: int, left: float
+        self, requests: Sequence[CopyRequest], now: int, left: float
     ) -> Mapping[Destination, Record | Missing]:
         """Return the records that there are during a pause.
 
-        A new pod starts as written if they cannot be read: the pause may have been made because of the table, and with
-        failurePolicy Fail no pod would start. An updated pod runs, and is not given another image so.
+        New images stay as written if they cannot be read: the pause may have been made because of the table, and with
+        failurePolicy Fail no pod would start. A pod that is updated keeps its other images, which need no record. With
+        a 503 and Ignore, all its images would change to those of the request, and their containers restart.
         """
         try:
             return self._recorder.existing(requests, now=now, seconds=left)
         except NotRecordedError as error:
-            if review.operation != "CREATE":
-                raise
             _not_recorded(error)
             _counts.add(Metric.NOT_RECORDED)
             return {request.copy.destination: Missing.UNREAD for request in requests}

@@ -190,14 +190,32 @@ def test_during_a_pause_a_new_pod_starts_as_written_if_the_table_fails(
     assert [line["message"] for line in lines if "message" in line] == ["not recorded"]
 
 
-def test_during_a_pause_an_update_is_answered_503_if_the_table_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_during_a_pause_an_update_changes_only_what_it_names_if_the_table_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(webhook, "connect", lambda *_: Failing())
+    sources = {"a": "ghcr.io/acme/svc:1", "b": "gcr.io/team/app:1"}
+    originals = json.dumps({f"containers/{name}": each for name, each in sources.items()})
+    old: Json = {
+        "metadata": {
+            "name": "p",
+            "namespace": "default",
+            "annotations": {"image-mirror/original-images": originals},
+        },
+        "spec": {"containers": [{"name": n, "image": f"{REGISTRY}/mirror/{each}"} for n, each in sources.items()]},
+    }
+    new = copy.deepcopy(old)
+    for container, image in zip(new["spec"]["containers"], (sources["a"], "gcr.io/team/app:2"), strict=True):
+        container["image"] = image
     sent = review("create-pod")
-    old = copy.deepcopy(sent["request"]["object"])
-    for container in old["spec"]["containers"]:
-        container["image"] = "gcr.io/before:1"
-    sent["request"] |= {"operation": "UPDATE", "oldObject": old}
-    assert call(event(sent) | {"routeKey": "POST /token/paused"})[0] == 503
+    sent["request"] |= {"operation": "UPDATE", "object": new, "oldObject": old}
+    status, answer, _ = call(event(sent) | {"routeKey": "POST /token/paused"})
+    assert status == 200
+    patched = jsonpatch.apply_patch(new, json.loads(base64.b64decode(answer["response"]["patch"])))
+    assert images(patched) == [f"{REGISTRY}/mirror/{sources['a']}", "gcr.io/team/app:2"]
+    assert json.loads(patched["metadata"]["annotations"]["image-mirror/original-images"]) == {
+        "containers/a": sources["a"]
+    }
 
 
 def test_a_request_that_is_late_already_is_answered_at_once_without_a_call(cloud: Cloud) -> None:

@@ -37,7 +37,7 @@ def defaults(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """
     path, is_named = _path(os.environ if environ is None else environ)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError) as error:
         if not is_named:
             return {}
@@ -58,7 +58,7 @@ def parsed(text: str, path: Path) -> dict[str, str]:
 
     try:
         entries = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise _wrong(path, f"it is not TOML: {error}") from error
     for key, value in entries.items():
         if key not in KEYS:
@@ -71,7 +71,7 @@ def parsed(text: str, path: Path) -> dict[str, str]:
             raise _wrong(path, f"{key} must be a region {where}; it is {value!r}")
     values = {KEYS[key]: value for key, value in entries.items()}
     if "kubeconfig" in values:
-        values["kubeconfig"] = str(Path(values["kubeconfig"]).expanduser())
+        values["kubeconfig"] = os.path.expanduser(values["kubeconfig"])
     return values
 
 
@@ -80,7 +80,8 @@ def _path(environ: Mapping[str, str]) -> tuple[Path, bool]:
     if named := environ.get("IMAGE_MIRROR_CONFIG"):
         return Path(named), True
     directory = environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(directory).expanduser() / "image-mirror" / "config.toml", False
+    # Path's own method raises an error if there is no such user, or no home directory, as in a container.
+    return Path(os.path.expanduser(directory)) / "image-mirror" / "config.toml", False
 
 
 def _wrong(path: Path, cause: str) -> typer.BadParameter:

@@ -27,6 +27,8 @@ REASONS = frozenset(
         "SignatureValidationFailed",
     )
 )
+PULLS = frozenset(("ErrImagePull", "ImagePullBackOff"))
+"""The reasons of a container whose image is pulled again."""
 LONGEST_WAIT = 5 * MINUTE
 """The longest time between two tries (pkg/kubelet/kubelet.go)."""
 _FIRST_WAIT = 10_000

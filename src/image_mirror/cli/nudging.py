@@ -13,7 +13,7 @@ from enum import StrEnum
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.kubelet import waiting
 from image_mirror.cli.kubernetes import Cluster, NotFoundError, Refusal, RefusedError
-from image_mirror.cli.output import aligned, current_time, folded
+from image_mirror.cli.output import aligned, columns_of, current_time, folded
 from image_mirror.cli.pod_patches import Choice, Kept, PodPatch, choose
 from image_mirror.cli.pod_reading import (
     LIVING,
@@ -203,7 +203,7 @@ def shown(rows: Sequence[Row]) -> list[str]:
     cells = [(row.result, f"{row.namespace}/{row.pod}", row.field, row.image, *_reason(row)) for row in rows]
     lines = list(aligned([head, *cells]))
     width = shutil.get_terminal_size().columns
-    if not sys.stdout.isatty() or max(map(len, lines), default=0) <= width:
+    if not sys.stdout.isatty() or max(map(columns_of, lines), default=0) <= width:
         return lines
     return [line for row in rows for line in _block(row)]
 

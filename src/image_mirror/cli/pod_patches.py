@@ -8,7 +8,7 @@ written: the copy's name, and the annotation with the original.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from image_mirror.cli.kubelet import waiting
+from image_mirror.cli.kubelet import PULLS, waiting
 from image_mirror.cli.pod_causes import Code
 from image_mirror.cli.pod_objects import (
     cannot_be_patched,
@@ -24,7 +24,6 @@ from image_mirror.record import Status
 from image_mirror.reference import parse_reference
 from image_mirror.review import Json
 
-_PULLS = frozenset(("ErrImagePull", "ImagePullBackOff"))
 # With these, the node cannot pull the copy either, as far as its last try says.
 _OF_THE_NODE = frozenset((Code.NO_SPACE, Code.NO_PLATFORM, Code.UNAUTHORIZED, Code.TIMEOUT))
 
@@ -72,7 +71,7 @@ class PodPatch:
         metadata = pod["metadata"]
         if metadata.get("uid") != self.pod["metadata"].get("uid") or metadata.get("deletionTimestamp"):
             return None
-        waits = {(each.field.key, each.field.image) for each in waiting(pod) if each.reason in _PULLS}
+        waits = {(each.field.key, each.field.image) for each in waiting(pod) if each.reason in PULLS}
         changes = [change for change in self.changes if (change.key, change.image) in waits]
         return replace(self, pod=pod, changes=changes) if changes else None
 
@@ -119,7 +118,7 @@ def _chosen(found: Found, *, jobs: bool, named: bool) -> Change | Kept | None:
     facts, copy = found.facts, found.copy
     if copy is None or not facts.served or found.pod["metadata"].get("deletionTimestamp"):
         return None
-    waits = found.waiting is not None and found.waiting.reason in _PULLS
+    waits = found.waiting is not None and found.waiting.reason in PULLS
     if facts.is_copy:
         digest = _digest(found)
         # During the pull after a patch, the status still has the reason of the last failure.

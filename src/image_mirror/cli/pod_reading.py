@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.errors import NoAnswerError, describe_aws_error
 from image_mirror.cli.held_copies import Held, look_up
-from image_mirror.cli.kubelet import Tries, Waiting, said, timestamp, tries, waiting
+from image_mirror.cli.kubelet import PULLS, Tries, Waiting, said, timestamp, tries, waiting
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.live_webhook import Labels, label_values, not_sent, our_webhooks, route_of
 from image_mirror.cli.plan import explain, pods_as_written
@@ -277,7 +277,8 @@ def _copy_named(pod: Json, each: ImageField, mirror: Mirror) -> CopyNamed | None
     except InvalidReferenceError:
         return None
     original = original_images(pod).get(each.key)
-    if original is not None and not mirror.may_be_copy_of(each.image, original):
+    # An apply while the webhook does not answer puts the source back, and leaves the annotation.
+    if original is not None and (original == each.image or not mirror.may_be_copy_of(each.image, original)):
         original = None
     if reference.registry == mirror.registry:
         try:
@@ -359,17 +360,19 @@ def _found(
         too_many=not is_copy and _copied_count(pod, mirror) > _most_new(copies.stack),
         swap_when=swap_when,
         chosen_by=chosen_by,
-        nudge=_nudge(pod, each, held.digest if held and is_copy else None),
+        nudge=_nudge(pod, each, wait, held.digest if held and is_copy else None),
         now=now,
     )
     return Found(pod, each, facts, classify(facts), destination, wait, done)
 
 
-def _nudge(pod: Json, each: ImageField, digest: str | None) -> str | None:
+def _nudge(pod: Json, each: ImageField, wait: Waiting | None, digest: str | None) -> str | None:
     """Return the options with which `image-mirror nudge` can change this image, None if it cannot.
 
     `digest` is what ECR holds under the name of the copy that the pod names.
     """
+    if wait is None or wait.reason not in PULLS or pod["metadata"].get("deletionTimestamp"):
+        return None
     if cannot_be_patched(pod, each):
         return None
     if digest is not None and (names_tag_and(digest, each.image) or other_digest(pod, each, digest)):

@@ -85,6 +85,36 @@ def test_the_file_is_found_where_programs_keep_theirs(
     assert config_file.defaults(environ) == {"context": "prod"}
 
 
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        pytest.param('\ufeffcontext = "prod"', {"context": "prod"}, id="byte-order-mark"),
+        pytest.param('kubeconfig = "~no-such-user/x"', {"kubeconfig": "~no-such-user/x"}, id="no-such-user"),
+    ],
+)
+def test_a_file_as_editors_write_it_is_read(text: str, values: dict[str, str], written: Path) -> None:
+    written.write_text(text, encoding="utf-8")
+    assert config_file.defaults() == values
+
+
+def test_without_a_home_directory_there_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    assert config_file.defaults({}) == {}
+    assert config_file.defaults({"XDG_CONFIG_HOME": "~no-such-user"}) == {}
+
+
+def test_a_file_of_nested_lists_is_an_error_for_people(written: Path) -> None:
+    written.write_text("a = " + "[" * 5_000)
+    result = run("status")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Error: Invalid value for {written}: it is not TOML")
+
+
 def test_a_file_that_is_named_must_exist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("IMAGE_MIRROR_CONFIG", str(tmp_path / "none"))
     result = run("status")

@@ -425,6 +425,38 @@ def test_a_command_to_type_looks_where_the_pods_were_looked_for(
     assert [row["do"] for row in listed(*flags)] == [f"wait, or image-mirror nudge{typed}"]
 
 
+@pytest.mark.parametrize("reason", ["SignatureValidationFailed", "ImageInspectError", "RegistryUnavailable"])
+def test_nudge_is_not_named_for_a_container_that_waits_for_something_else(night: World, reason: str) -> None:
+    night.pods = [copied("svc-1", SVC)]
+    night.pods[0]["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] = reason
+    assert [row["do"] for row in listed() if "nudge" in row["do"]] == []
+
+
+def test_nudge_is_not_named_for_a_pod_that_is_being_deleted(night: World) -> None:
+    night.pods = [copied("svc-1", SVC)]
+    night.pods[0]["metadata"]["deletionTimestamp"] = at(0)
+    assert [row["do"] for row in listed()] == ["wait"]
+
+
+def test_a_pod_that_an_apply_gave_its_source_back_is_missed_although_its_annotation_stayed(night: World) -> None:
+    plain, kept = pod("lost-1", "gcr.io/lost/app:1"), pod("lost-2", "gcr.io/lost/app:1", "gcr.io/lost/app:1")
+    night.pods = [plain, kept]
+    [row] = listed("--missed")
+    assert (row["count"], row["cause"]) == (2, "missed")
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    ['{"manifests": [1]}', '{"manifests": [{"platform": "x"}]}', '{"manifests": 5}', "[" * 100_000, "[]", "{"],
+)
+def test_a_manifest_of_any_text_has_no_platforms(manifest: str) -> None:
+    assert one._platforms(manifest) == []
+
+
+def test_a_field_of_blanks_is_not_shown() -> None:
+    assert list(one._fields([("warning", " ")], "", 80)) == []
+
+
 def test_nudge_is_not_named_for_a_digest_that_the_author_has_chosen(night: World) -> None:
     night.pods = [pod("svc-1", f"{COPIES}/{SVC}@sha256:{'b' * 64}")]
     assert [row["do"] for row in listed()] == ["wait"]

@@ -31,7 +31,7 @@ from image_mirror.cli.commands.status.records import RecordRow, change, listing,
 from image_mirror.cli.commands.status.verification import VerifiedRow
 from image_mirror.cli.commands.status.watch import Reading
 from image_mirror.cli.held_copies import InECR, look_up
-from image_mirror.cli.output import moment, span, utc
+from image_mirror.cli.output import columns_of, moment, span, utc
 from image_mirror.decisions import Mirror
 from image_mirror.record import HOUR, MINUTE, Record, Status
 from image_mirror.rules import parse_rules
@@ -1242,3 +1242,12 @@ def test_moments_say_how_far_away_they_are(monkeypatch: pytest.MonkeyPatch) -> N
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+@pytest.mark.parametrize("width", [80, 90, 100, 120])
+def test_a_reason_in_chinese_makes_no_line_wider_than_the_terminal(width: int) -> None:
+    reason = "DENIED: " + "\u955c\u50cf\u4e0d\u5b58\u5728\uff0c\u8bf7\u68c0\u67e5\u540d\u79f0" * 3
+    shown = listing([record("gcr.io/a:1", Status.FAILED, error=reason)], {}, now(), width, wide=False)
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for entry in shown for line in entry]
+    assert max(map(columns_of, lines)) <= width
+    assert "\u540d\u79f0" in "".join(lines)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import typer
 
 from image_mirror.cli.kubelet import next_try
-from image_mirror.cli.output import aligned, folded, utc
+from image_mirror.cli.output import aligned, columns_of, folded, utc
 from image_mirror.cli.pod_causes import NUDGE, Code
 from image_mirror.cli.pod_reading import Found, Where
 from image_mirror.record import MINUTE
@@ -135,7 +135,7 @@ def blocks(groups: Iterable[Group], *, wide: bool) -> Iterator[str]:
 def shown(groups: Sequence[Group], width: int | None, *, wide: bool) -> list[str]:
     """Return the groups as lines for a terminal with `width` columns, or of any length if it is None."""
     lines = table(groups, wide=wide)
-    if width is None or max(map(len, lines)) <= width:
+    if width is None or max(map(columns_of, lines)) <= width:
         return lines
     return list(blocks(groups, wide=wide))
 

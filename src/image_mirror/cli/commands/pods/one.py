@@ -275,12 +275,11 @@ def _in_ecr(ecr: Any, found: Found, state: str) -> CopyInECR | None:
 def _platforms(manifest: str) -> list[str]:
     """Return the platforms that an index names; attestations have the platform unknown/unknown."""
     try:
-        entries = json.loads(manifest).get("manifests") or ()
-    except (ValueError, AttributeError):
+        platforms = [each.get("platform") or {} for each in json.loads(manifest).get("manifests") or ()]
+        parts = [(each.get("os"), each.get("architecture"), each.get("variant")) for each in platforms]
+        texts = dict.fromkeys("/".join(filter(None, each)) for each in parts)
+    except (ValueError, AttributeError, TypeError, RecursionError):  # whoever pushes may push any text
         return []
-    platforms = [each.get("platform") or {} for each in entries]
-    parts = [(each.get("os"), each.get("architecture"), each.get("variant")) for each in platforms]
-    texts = dict.fromkeys("/".join(filter(None, each)) for each in parts)
     return [text for text in texts if text and not text.startswith("unknown")]
 
 
@@ -305,7 +304,7 @@ def _fields(fields: Iterable[tuple[str, str]], indent: str, width: int | None) -
     """Yield each value after its name; its further lines are below the value, unless a word fits only without that."""
     below = len(indent) + _NAME
     for name, value in fields:
-        if not value:
+        if not value.strip():
             continue
         first = f"{indent}{name:<{_NAME}}"
         if width is None or " " not in value:

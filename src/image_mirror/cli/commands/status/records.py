@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import typer
 
 from image_mirror.cli.image_selection import title
-from image_mirror.cli.output import aligned, folded, span, utc
+from image_mirror.cli.output import aligned, columns_of, folded, span, utc
 from image_mirror.messages import printable
 from image_mirror.record import HOUR, MOST_ATTEMPTS, Record, Status
 
@@ -150,7 +150,7 @@ def listing(records: Iterable[Record], queued: Queued, now: int, width: int, *, 
     """
     shown = list(records)
     lines = list(table(shown, queued, now, wide=wide))
-    fits = max(map(len, lines)) <= width
+    fits = max(map(columns_of, lines)) <= width
     if not fits:
         cells = [_cells(record, queued, now, wide=True) for record in shown]
         lines = list(aligned([_HEAD[:5], *(each[:5] for each in cells)]))
@@ -167,7 +167,7 @@ def _entry(record: Record, line: str, cells: Sequence[str], width: int, wide: bo
     below = [reason] if reason != "-" else []
     below += [f"changed {changed}", f"build {build}", f"copy {copy}"] if wide else []
     first = [line]
-    if len(line) > width:
+    if columns_of(line) > width:
         first = [line.removesuffix(image).rstrip(), *folded(image, _BELOW, width)]
     dim = (typer.style(each, dim=True) for text in below for each in folded(text, _BELOW, width))
     return [_coloured(first[0], record), *first[1:], *dim]
