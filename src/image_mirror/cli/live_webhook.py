@@ -38,7 +38,7 @@ def route_of(webhook: Json) -> SwapWhen | None:
 
 
 def label_values(webhook: Json) -> frozenset[SwapWhen | None]:
-    """Return the values of a namespace's label for SwapWhen that a webhook is for; None stands for all others."""
+    """Return the values of a namespace's label for SwapWhen that a webhook is for; None if it is for all others."""
     asked = [each for each in expressions(webhook.get("namespaceSelector") or {}) if each[0] == LABEL]
     return frozenset(
         value for value in (None, *VALUES) if all(_matches(value, operator, values) for _, operator, values in asked)
