@@ -22,7 +22,7 @@ from image_mirror.cli.options import (
     StackName,
     require_one_scope,
 )
-from image_mirror.cli.output import Output, OutputOption, say, show
+from image_mirror.cli.output import Output, OutputOption, print_document, say, show
 from image_mirror.cli.pod_reading import Where
 from image_mirror.cli.stacks import Stack, china_stack
 from image_mirror.cli.terminal import again
@@ -84,6 +84,8 @@ def nudge(
       image      the source
       becomes    the new image, or null
       why, do    why it was not patched and what to do, or null
+    With --watch it prints an object on one line (with yaml: a document that begins with ---) for
+    each result that is new.
 
     Exits with 1 if something that waits to be pulled was not patched, and with 3 if you may not patch pods. Ctrl-C
     stops it, and what was done until then is printed.
@@ -91,14 +93,14 @@ def nudge(
     require_one_scope(namespace, all_namespaces=all_namespaces)
     if pod is not None and (all_namespaces or selector):
         raise typer.BadParameter("cannot be combined with -A or -l", param_hint="POD")
-    if watching and not output.is_table:
+    if watching and output is Output.NAME:
         raise typer.BadParameter("cannot be combined with --watch", param_hint=f"--output {output}")
     cluster = Cluster(kubeconfig, context)
     where = Where(None if all_namespaces else namespace or "", selector)
     wish = Wish(where=where, pod=pod, missed=missed, jobs=jobs, dry_run=dry_run)
     stack = china_stack(Account("china", china_profile, china_region), stack_name)
     if watching:
-        _watch(cluster, stack, wish)
+        _watch(cluster, stack, wish, output)
     done = nudge_pods(cluster, stack, wish)
 
     def name(row: Row) -> str:
@@ -114,13 +116,16 @@ def nudge(
         raise typer.Exit(ExitCode.NOT_WELL)
 
 
-def _watch(cluster: Cluster, stack: Stack, wish: Wish) -> NoReturn:
+def _watch(cluster: Cluster, stack: Stack, wish: Wish, output: Output) -> NoReturn:
     """Patch again and again, and print each result once.
 
     Raises an error of the first round, and of a missing permission.
     """
-    for line in _new_lines(again(lambda: nudge_pods(cluster, stack, wish), _EVERY, _trouble)):
-        typer.echo(f"{time.strftime('%H:%M:%S')}  {line}")
+    for row in _new_rows(again(lambda: nudge_pods(cluster, stack, wish), _EVERY, _trouble)):
+        if output.is_table:
+            typer.echo(f"{time.strftime('%H:%M:%S')}  {sentence(row)}")
+        else:
+            print_document(row, output)
     raise AssertionError("the rounds never end")
 
 
@@ -128,8 +133,8 @@ def _trouble(error: Exception) -> str | None:
     return f"no answer now: {error}" if isinstance(error, NoAnswerError) else describe_aws_error(error)
 
 
-def _new_lines(rounds: Iterator[tuple[Nudged, str]]) -> Iterator[str]:
-    """Yield a line for each row that the round before does not have. Raises NoAnswerError for a missing permission."""
+def _new_rows(rounds: Iterator[tuple[Nudged, str]]) -> Iterator[Row]:
+    """Yield each row that the round before does not have. Raises NoAnswerError for a missing permission."""
     before: set[Row] = set()
     noted: set[str] = set()
     for done, cause in rounds:
@@ -137,6 +142,6 @@ def _new_lines(rounds: Iterator[tuple[Nudged, str]]) -> Iterator[str]:
             if note and note not in noted:
                 noted.add(note)
                 say(f"Note: {note}")
-        yield from (sentence(row) for row in done.rows if row not in before)
+        yield from (row for row in done.rows if row not in before)
         before = set(done.rows)
         done.require_all()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import yaml
 
 from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.kubernetes import NotFoundError, Refusal, RefusedError
@@ -344,7 +345,7 @@ def test_without_a_permission_of_aws_nothing_is_patched(
         pytest.param(("-n", "a", "-A"), "--all-namespaces: cannot be combined with --namespace", id="two-scopes"),
         pytest.param(("p", "-A"), "POD: cannot be combined with -A or -l", id="a-pod-and-all-namespaces"),
         pytest.param(("p", "-l", "a=b"), "POD: cannot be combined with -A or -l", id="a-pod-and-labels"),
-        pytest.param(("-w", "-o", "json"), "--output json: cannot be combined with --watch", id="json-and-watch"),
+        pytest.param(("-w", "-o", "name"), "--output name: cannot be combined with --watch", id="name-and-watch"),
     ],
 )
 def test_wrong_input_is_named_and_ends_with_2(world: World, arguments: tuple[str, ...], words: str) -> None:
@@ -373,6 +374,29 @@ def test_watching_patches_each_pod_when_its_copy_arrives_and_prints_each_result_
         f"shop/job-0 containers/app {SVC}: not patched: a pod that runs once, such as a Job's; add --jobs",
         f"shop/redis containers/app {REDIS}: patched",
     ]
+
+
+@pytest.mark.parametrize(
+    ("output", "read"),
+    [
+        pytest.param("json", lambda text: [json.loads(line) for line in text.splitlines()], id="json"),
+        pytest.param("yaml", lambda text: list(yaml.safe_load_all(text)), id="yaml"),
+    ],
+)
+def test_watching_prints_each_new_result_as_a_document(
+    night: World, monkeypatch: pytest.MonkeyPatch, output: str, read: Callable[[str], list[Json]]
+) -> None:
+    def pause(_: float) -> None:
+        if len([each for each in night.asked if each[0] == "pods"]) == 2:
+            raise KeyboardInterrupt
+
+    once = run("nudge", "--dry-run", "-o", "json").stdout
+    night.asked.clear()
+    monkeypatch.setattr(time, "sleep", pause)
+    result = run("nudge", "--dry-run", "-w", "-o", output)
+    assert result.exit_code == 130
+    assert json.loads(once)
+    assert read(result.stdout) == json.loads(once)
 
 
 def test_watching_ends_if_the_permission_is_missing(night: World, monkeypatch: pytest.MonkeyPatch) -> None:
