@@ -302,7 +302,8 @@ class Reconciler:
                 after = replace(after, refusal=refusal, repaired_at=after.repaired_at if refusal else now)
         if self._has_fast:
             unanswered = len(invocation.fast_unanswered)
-            after = after_fast_builds(after, (), now, stuck=invocation.fast_stuck, unanswered=unanswered)
+            stuck = invocation.fast_stuck and not invocation.key_refused
+            after = after_fast_builds(after, (), now, stuck=stuck, unanswered=unanswered)
         if after.fast_is_off(now) and not before.fast_is_off(now):
             _logger.warning("fast lane switched off for an hour", extra={"until": after.fast_off_until})
         if invocation.key_refused:
@@ -386,13 +387,12 @@ class Reconciler:
                     return
             build_id = self._builds.start(claim)
         except DelayedError as error:
-            after, wait = self._not_started(record, claim, error, invocation), _wait(error)
-            if next_step(after, None, now, self._policy) is Step.START:
-                invocation.waiting[each.key] = waiting(after, now)
+            step, wait = Save(self._not_started(record, claim, error, invocation)), _wait(error)
         else:
             invocation.started.append((each, lane, build_id))
-            after = started(claim, build_id, self._now(), repaired_at)
-        self._write(claim, Save(after), invocation, wait)
+            step = Save(started(claim, build_id, self._now(), repaired_at))
+        self._write(claim, step, invocation, wait)
+        self._go_on(step, invocation)
 
     def _not_started(self, record: Record, claim: Record, error: DelayedError, invocation: Invocation) -> Record:
         """Return the record after a start that failed; `claim` is `record` itself if it failed before the claim.
@@ -540,8 +540,9 @@ class Reconciler:
             invocation.out[lane].append(namespace_of(record))
             invocation.builds[build_id] = None
             if is_due(record, now):
-                after = lookup_failed(record, str(build), now, self._policy, key=build.key)
-                self._write(record, Save(after), invocation, _wait(build))
+                step: NextStep = Save(lookup_failed(record, str(build), now, self._policy, key=build.key))
+                self._write(record, step, invocation, _wait(build))
+                self._go_on(step, invocation)
         elif build is not None:
             invocation.builds[build_id] = build
             if build.result is BuildResult.COPIED:
@@ -552,7 +553,15 @@ class Reconciler:
                 (invocation.queued if is_queued else invocation.running)[lane].append(build_id)
                 if record.status is Status.COPYING and is_overdue(record, now):
                     invocation.fast_stuck = True
-            self._take(record, next_step(record, build, now, self._policy), build, invocation)
+            step = next_step(record, build, now, self._policy)
+            self._take(record, step, build, invocation)
+            self._go_on(step, invocation)
+
+    def _go_on(self, step: NextStep, invocation: Invocation) -> None:
+        """Let a record that may start again at once, in the main lane, wait for a build in this run."""
+        now = self._now()
+        if isinstance(step, Save) and next_step(step.record, None, now, self._policy) is Step.START:
+            invocation.waiting[step.record.repo, step.record.tag] = waiting(step.record, now)
 
     def _take(self, record: Record, step: NextStep, build: Build | None, invocation: Invocation) -> None:
         """Do the record's next step, and write the result."""
