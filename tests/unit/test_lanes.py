@@ -45,6 +45,8 @@ RUNNING = Build(BuildResult.RUNNING)
         pytest.param({"lane": Lane.FAST, "build_id": "fast:1"}, "fast main", id="an earlier build ran there"),
         pytest.param({"lane": Lane.FAST, "claimed_at": NOW - 5 * MINUTE + 1}, "fast", id="its token is known"),
         pytest.param({"lane": Lane.MAIN, "claimed_at": NOW - 1}, "main", id="a start in the main lane may have worked"),
+        pytest.param({"lane": Lane.FAST, "claimed_at": NOW + 59_000}, "fast", id="the clock of another run is ahead"),
+        pytest.param({"lane": Lane.MAIN, "claimed_at": NOW + 61_000}, "fast main", id="claimed by hand"),
         pytest.param({"lane": Lane.FAST, "claimed_at": NOW - 5 * MINUTE}, "main fast", id="no answer for five minutes"),
         pytest.param({"lane": Lane.MAIN, "claimed_at": NOW - 5 * MINUTE}, "fast main", id="the same of the main lane"),
         pytest.param(
