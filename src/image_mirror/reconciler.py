@@ -204,6 +204,9 @@ class Reconciler:
             failed += self._start(chosen, state.repaired_at if state else 0, invocation)
             if not invocation.full:
                 break
+        if invocation.fast_stuck and not invocation.key_refused and (state := self._state.read()):
+            # The next batch need not try the lane. If another run writes meanwhile, the next one that tries it says so.
+            self._state.write(after_fast_builds(state, (), self._now(), stuck=True), state)
         return failed
 
     def run_early(self, invocation: Invocation) -> None:
@@ -387,7 +390,8 @@ class Reconciler:
                     return
             build_id = self._builds.start(claim)
         except DelayedError as error:
-            step, wait = Save(self._not_started(record, claim, error, invocation)), _wait(error)
+            answer = _without_key(error) if claim is not record and lane is Lane.FAST else error
+            step, wait = Save(self._not_started(record, claim, answer, invocation)), _wait(answer)
         else:
             invocation.started.append((each, lane, build_id))
             step = Save(started(claim, build_id, self._now(), repaired_at))
@@ -406,6 +410,7 @@ class Reconciler:
             if error.uncertain:
                 invocation.fast_unanswered.append(claim)
             else:
+                _logger.warning("not started in the fast lane", extra={"reason": str(error)})
                 invocation.full.add(Lane.FAST)
                 invocation.fast_stuck = invocation.fast_stuck or not error.no_capacity
             return not_started(claim, now) if is_certain else delayed(claim, str(error), now, soon=True)
@@ -512,7 +517,7 @@ class Reconciler:
             refused = any(isinstance(each, DelayedError) and each.key for each in main.values())
             if not refused and (main or self._main_answers()):
                 invocation.fast_stuck = True
-        return main | {name: _without_key(each) for name, each in fast.items()}
+        return main | {name: _of_fast_lane(each) for name, each in fast.items()}
 
     def _look_up(self, ids: Sequence[str], invocation: Invocation) -> dict[str, Build | DelayedError]:
         builds: dict[str, Build | DelayedError] = {}
@@ -704,11 +709,14 @@ def _wait(cause: DelayedError | Build | None) -> Metric:
     return Metric.BUSY if isinstance(cause, DelayedError) and cause.no_capacity else Metric.WAITS
 
 
-def _without_key(answer: Build | DelayedError) -> Build | DelayedError:
+def _of_fast_lane(answer: Build | DelayedError) -> Build | DelayedError:
     """Return what CodeBuild says of a build of the fast lane: only the main lane says that a key is refused."""
-    if isinstance(answer, Build):
-        return replace(answer, key=False)
-    return DelayedError(str(answer), no_capacity=answer.no_capacity, uncertain=answer.uncertain)
+    return replace(answer, key=False) if isinstance(answer, Build) else _without_key(answer)
+
+
+def _without_key(error: DelayedError) -> DelayedError:
+    busy, unknown = error.no_capacity, error.uncertain
+    return DelayedError(str(error), no_capacity=busy, uncertain=unknown, refusal=error.refusal)
 
 
 def _is_unarrived(record: Record) -> bool:

@@ -1,5 +1,6 @@
 """The reconciler with a fast and a main lane: which builds start where, and what happens if either lane fails."""
 
+import io
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -234,6 +235,21 @@ def test_the_same_from_the_stream(records: Records, codebuild: TwoProjects) -> N
     codebuild.start_fails[Lane.FAST] = BUSY
     stream(request(records, "a/1"), request(records, "b/1"))
     assert codebuild.in_lanes() == "main main"
+    assert state(records).fast_off_until == 0
+
+
+def test_a_batch_of_the_stream_switches_a_lane_off_that_refuses_builds(
+    records: Records, codebuild: TwoProjects, logged: io.StringIO, published: Callable[[], dict[str, list[float]]]
+) -> None:
+    run()
+    published()
+    codebuild.start_fails[Lane.FAST] = DENIED
+    stream(request(records, "a/1", error="an older reason"))
+    assert state(records).fast_is_off(now())
+    stream(request(records, "b/1"))
+    assert codebuild.calls == ["start fast", "start main", "start main"]
+    assert published() == {"SentToMain": [1], "BuildsStarted": [1, 1]}, "no key is refused"
+    assert "AccessDenied" in logged.getvalue()
 
 
 def test_a_full_main_lane_does_not_stop_the_fast_one(records: Records, codebuild: TwoProjects) -> None:
