@@ -41,6 +41,7 @@ _BOTO3 = """
 import boto3
 for name in ("dynamodb", "secretsmanager", "codebuild"): boto3.client(name)
 """
+_CLIENT = "from botocore.session import get_session; get_session().create_client('dynamodb')"
 _CLIENTS = "boto3 with clients of DynamoDB, Secrets Manager, CodeBuild"
 
 
@@ -63,13 +64,17 @@ def cold(rounds: int) -> Iterator[Row]:
                 partial(there, _FIRST_ANSWER, folder / "artefact"), partial(there, _BOTO3, folder / reference), rounds
             )
             yield Row("the same, from what sam build makes", f"{_CLIENTS}, {how}", ratios, reach)
+        ratios = compare(
+            partial(there, _CLIENT, folder / "artefact"), partial(there, _BOTO3, folder / "compiled"), rounds
+        )
+        yield Row("botocore's client of DynamoDB alone, there", f"{_CLIENTS}, compiled for Lambda", ratios, 0.7)
         with table_over_tls(folder) as address:
             ratios = compare(
                 partial(_cpu, {**address, **IN_LAMBDA}, isolated, _FIRST_ADMISSION, folder / "artefact"),
                 partial(_cpu, address, isolated, _FIRST_ADMISSION, folder / "artefact"),
                 rounds,
             )
-        yield Row("CPU of an instance's first admission", "the same, if its import makes nothing", ratios, 0.25)
+        yield Row("CPU of an instance's first admission", "the same, with nothing made before it", ratios, 0.25)
 
 
 def build(python: Path, folder: Path) -> None:

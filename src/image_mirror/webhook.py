@@ -160,7 +160,7 @@ def handler(event: Mapping[str, Any], context: object) -> Response:  # noqa: ARG
     return response
 
 
-# Lambda sets this variable, and gives a function a whole CPU while it is imported, but only the share that belongs to
-# its memory afterwards. So what the first admission would wait for is done here.
+# Lambda sets this variable. While it imports a function it gives it a whole CPU, and afterwards only the share that
+# belongs to its memory. So what the first admission would wait for is done here.
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
     prepare()
