@@ -25,8 +25,10 @@ from image_mirror.cli.terminal import delayed_interrupt, waiting
 
 if TYPE_CHECKING:
     from types_boto3_codebuild import CodeBuildClient
+    from types_boto3_codebuild.type_defs import EnvironmentVariableTypeDef
 
-_PROBE = {"name": "COPY_PROBE", "value": "login", "type": "PLAINTEXT"}  # buildspec/copy.py
+_PROBE: "EnvironmentVariableTypeDef" = {"name": "COPY_PROBE", "value": "login", "type": "PLAINTEXT"}
+"""With this variable, buildspec/copy.py logs in to ECR and ends."""
 _PROBED = "PROBED"
 _PAUSE = 3.0  # seconds between two looks
 _LONGEST_PROBE = 300.0  # seconds: a build there starts in seconds, and installs for less than a minute
@@ -47,7 +49,7 @@ class NotSwitchedOnError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LanePlan:
-    """What to do: use `project` as the fast lane, None for nothing. `note` says what an operator should know, or None."""
+    """What to do: use `project` as the fast lane, None for nothing. `note` says what does not fit, None for nothing."""
 
     project: str | None = None
     note: str | None = None
@@ -112,9 +114,7 @@ def _probe(project: str, global_side: Stack, report: Callable[[str], None]) -> N
     report("fast lane: the probe has logged in to ECR")
 
 
-def _ended(
-    codebuild: "CodeBuildClient", build: Mapping[str, Any], report: Callable[[str], None]
-) -> Mapping[str, Any]:
+def _ended(codebuild: "CodeBuildClient", build: Mapping[str, Any], report: Callable[[str], None]) -> Mapping[str, Any]:
     """Wait until the build has ended, or its time is over, and return it as it is then."""
     deadline, phase = time.monotonic() + _LONGEST_PROBE, None
     while build["buildStatus"] == "IN_PROGRESS" and time.monotonic() < deadline:
@@ -168,7 +168,7 @@ def _update(project: str, china: Stack, report: Callable[[str], None]) -> None:
         )
     except no_answer_errors() as error:
         # Somebody else may have made the same change while the probe ran.
-        if not (_NOTHING_TO_DO in str(error) and _used_now(china) == project):
+        if _NOTHING_TO_DO not in str(error) or not _is_used_now(project, china):
             cause = f"the stack {china.name} is not updated: {why_no_answer(error)}"
             raise NotSwitchedOnError(f"{cause}; {_after_refusal(error, china.account)}") from error
     else:
@@ -209,5 +209,8 @@ def why_not_updated(china: Stack, project: str) -> str | None:
     return f"the update has failed: the stack {china.name} is {china.status}"
 
 
-def _used_now(china: Stack) -> str | None:
-    return used_fast_project(stacks.china_stack(china.account, china.name))
+def _is_used_now(project: str, china: Stack) -> bool:
+    try:
+        return used_fast_project(stacks.china_stack(china.account, china.name)) == project
+    except no_answer_errors():
+        return False

@@ -77,7 +77,7 @@ def offered_fast_project(global_side: Stack) -> str | None:
 
 
 def used_fast_project(china: Stack) -> str | None:
-    """Return the project that the reconciler uses as its fast lane, "" for none; None in a stack of an older release."""
+    """Return the project that China's stack uses as the fast lane, "" for none; None in a stack of an older release."""
     return china.parameters.get(FAST_PARAMETER)
 
 

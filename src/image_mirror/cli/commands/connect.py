@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.cli import agreement, fast_lane, stacks
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.errors import ExitCode, NoAnswerError, no_answer_errors, why_no_answer
+from image_mirror.cli.errors import ExitCode, NoAnswerError
 from image_mirror.cli.fast_lane import NotSwitchedOnError
 from image_mirror.cli.keys.plan import KeySource, NeedsAttentionError
 from image_mirror.cli.keys.rotation import KeyState, carry_out, examine, for_copying, for_pushing, one_rotation
@@ -128,9 +128,8 @@ def _use(project: str, china: Stack, global_stack: Stack) -> None:
     except KeyboardInterrupt:
         say("Both accounts are connected. To continue with the fast lane, run the same command.")
         raise
-    except (NotSwitchedOnError, *no_answer_errors()) as error:
-        cause = str(error) if isinstance(error, NotSwitchedOnError) else why_no_answer(error)
-        say(f"Note: copies are made in one lane, and the fast lane is not used: {cause}")
+    except NotSwitchedOnError as error:
+        say(f"Note: copies are made in one lane, and the fast lane is not used: {error}")
 
 
 def _examine_both(china: Stack, global_stack: Stack, *, rotate: bool) -> list[KeyState]:

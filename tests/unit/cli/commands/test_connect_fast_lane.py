@@ -1,6 +1,6 @@
 """`image-mirror connect` where the global stack has a fast lane that China's stack does not use yet."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -66,7 +66,7 @@ class Lane:
 
 
 @pytest.fixture
-def lane(operated: Operated, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lane]:
+def lane(operated: Operated, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> Lane:
     """Both stacks and no keys; the clock of the fast lane is advanced only by the command's own pauses."""
     arn = operated.global_secrets.describe_secret(SecretId="ImagePullSecret")["ARN"]
     outputs = GLOBAL_OUTPUTS | {"ImagePullSecretArn": arn, "FastProjectName": FAST_PROJECT}
@@ -131,8 +131,8 @@ def test_a_dry_run_says_what_would_be_done_and_starts_no_build(lane: Lane) -> No
     planned = lane.connect("--dry-run").stdout.splitlines()
     expected = [
         f"  fast lane: start a build of {FAST_PROJECT} that only logs in to ECR, as a probe (at most 5 minutes)",
-        f"  fast lane: when it has succeeded, set GlobalFastProjectName={FAST_PROJECT} in the stack image-mirror (china), "
-        "and change nothing else there",
+        f"  fast lane: when it has succeeded, set GlobalFastProjectName={FAST_PROJECT} in the stack image-mirror "
+        "(china), and change nothing else there",
     ]
     assert planned[-2:] == expected
     assert any("create a key" in line for line in planned)
