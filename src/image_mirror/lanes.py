@@ -21,6 +21,7 @@ _TOKEN_KNOWN = 5 * MINUTE
 _CLOCK_SKEW = MINUTE  # far above the difference of two clocks; a time that is later was written by hand
 _CLAIM_LASTS = MINUTE  # far above the time of StartBuild's two tries; after a crash the record is due then
 # How a fast build can end that says nothing about the copy. The main lane may make it, or say that a key is refused.
+_SENT = "fast lane: "  # what the reason of a record begins with that goes on in the main lane
 _UNEXPLAINED = ("", UNEXPLAINED, "TARGET_LOGIN")
 
 
@@ -77,7 +78,12 @@ def sent_to_main(record: Record, build: Build, now: int) -> Record | None:
         return None
     error = build.reason or "the build in the fast lane has not ended"
     after = replace(record, status=Status.REQUESTED, lane=None, claimed_at=None, not_fast=reason or record.not_fast)
-    return replace(after, error=f"fast lane: {error}", updated_at=now, due_at=now)
+    return replace(after, error=f"{_SENT}{error}", updated_at=now, due_at=now)
+
+
+def is_sent_to_main(record: Record) -> bool:
+    """Return whether a copy waits for a build in the main lane after one in the fast lane, which is no failure."""
+    return record.status is Status.REQUESTED and (record.error or "").startswith(_SENT)
 
 
 def is_overdue(record: Record, now: int) -> bool:

@@ -16,6 +16,8 @@ from image_mirror.cli.doctor.keys import Absent
 from image_mirror.cli.doctor.triggers import RATE, STREAM_FILTER, ecr_pattern
 from image_mirror.cli.stacks import Stack
 from image_mirror.review import Json
+from image_mirror.slots import State
+from image_mirror.state_item import state_item
 from support.lifecycle_policies import RELEASED
 from support.operators import (
     AUTH_SECRET,
@@ -179,6 +181,7 @@ class Answers:
     fast_quota: float | None = 1
     table: Json | None = field(default_factory=_table)
     due: list[tuple[str, str, int]] = field(default_factory=list)
+    state: State | None = field(default_factory=lambda: State(at=0))
     statuses: Counter[str] = field(default_factory=Counter)
     functions: dict[str, Json | None] = field(default_factory=_functions)
     policy: Json = field(default_factory=_policy)
@@ -261,6 +264,8 @@ class Answers:
                 [name] = asked["RequestItems"]
                 states = zip(asked["RequestItems"][name]["Keys"], self.statuses.elements(), strict=False)
                 return {"Responses": {name: [{**key, "status": {"S": state}} for key, state in states]}}
+            case "get_item":
+                return {"Item": state_item(self.state)} if self.state else {}
             case "get_function":
                 return self.functions[asked["FunctionName"]]
             case "get_policy":

@@ -4,6 +4,7 @@ Copies are also made without it. So nothing here has failed, and where the lane 
 """
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 from image_mirror.cli.doctor.codebuild import (
     RESTORE,
@@ -15,12 +16,15 @@ from image_mirror.cli.doctor.codebuild import (
     variables_of,
 )
 from image_mirror.cli.doctor.dynamodb import States, due_states
-from image_mirror.cli.doctor.runner import Check, CheckResult, Context, State, fetch, fine, unless, warn
+from image_mirror.cli.doctor.runner import Check, CheckResult, Context, State, fetch, fine, now, unless, warn
 from image_mirror.cli.doctor.stacks import china_stack, global_stack
-from image_mirror.cli.remedies import FAST_QUOTA, AwsCommand, raise_quota
+from image_mirror.cli.output import milliseconds, moment
+from image_mirror.cli.remedies import FAST_QUOTA, AwsCommand, log_of, raise_quota
 from image_mirror.cli.stacks import Stack, offered_fast_project, used_fast_project
 from image_mirror.record import Status
 from image_mirror.review import Json
+from image_mirror.slots import State as LaneState
+from image_mirror.state_item import StateItem
 
 LANE, PROJECT, QUOTA = "fast lane", "fast project", "fast build quota"
 
@@ -35,7 +39,16 @@ def _in_use(china: Stack, global_side: Stack) -> str | None:
     return used if used and used == offered_fast_project(global_side) else None
 
 
-def judge_lane(china: Stack, global_side: Stack) -> Sequence[CheckResult]:
+@fetch(LANE)
+def lane_state(context: Context) -> LaneState | None:
+    """Return the reconciler's state, None if there is none or the lane is not used."""
+    stack = context.answer(china_stack)
+    if _in_use(stack, context.answer(global_stack)) is None:
+        return None
+    return StateItem(stack.account.client("dynamodb"), stack.output("ImageListTableName")).read()
+
+
+def judge_lane(state: LaneState | None, china: Stack, global_side: Stack, now: datetime) -> Sequence[CheckResult]:
     """Say whether the lane is used. Stacks that differ are the subject of another check."""
     offered, used = offered_fast_project(global_side), used_fast_project(china)
     if used and used != offered:
@@ -46,6 +59,17 @@ def judge_lane(china: Stack, global_side: Stack) -> Sequence[CheckResult]:
         return [fine(LANE, f"not used: the stack {china.name} is of an older release")]
     if not used:
         return [fine(LANE, f"not used, although {offered} is there: `image-mirror connect` switches it on")]
+    clock = milliseconds(now)
+    if state and state.fast_is_off(clock):
+        return [
+            warn(
+                LANE,
+                f"off until {moment(state.fast_off_until, clock)}, because CodeBuild refused calls for {used}, or "
+                "builds failed there without a reason; until then all copies are made in the other lane",
+                "if it happens again, deploy both stacks again, and look for the reason in the log: "
+                f"{log_of(china, 'ReconcilerLogGroup')}",
+            )
+        ]
     return [fine(LANE, f"copies are also made in {used}")]
 
 
@@ -114,7 +138,7 @@ def judge_quota(
 
 
 CHECKS = (
-    Check(LANE, judge_lane, (china_stack, global_stack)),
+    Check(LANE, judge_lane, (lane_state, china_stack, global_stack, now)),
     Check(PROJECT, judge_project, (fast_project, china_stack, global_stack)),
     Check(QUOTA, judge_quota, (fast_quota, global_aws, china_stack, global_stack), helps=(due_states,)),
 )

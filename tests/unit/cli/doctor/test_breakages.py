@@ -17,6 +17,7 @@ from image_mirror.cli.doctor.keys import Absent
 from image_mirror.cli.doctor.runner import CheckResult, Context, State
 from image_mirror.cli.doctor.webhook import Reply
 from image_mirror.record import MINUTE, Status
+from image_mirror.slots import State as LaneState
 from support.cloud import REGISTRY
 from support.healthy import API, HINTS, RECONCILER, SCHEDULE, Answers, key
 from support.lifecycle_policies import RELEASED
@@ -87,6 +88,16 @@ def due(minutes: int, status: Status, count: int = 1) -> Callable[[Answers], Non
         due_at = int(time.time() * 1000) + minutes * MINUTE - 1000
         found.due = [(f"{REGISTRY}/mirror/gcr.io/x", str(number), due_at) for number in range(count)]
         found.statuses = Counter({status: count})
+
+    return change
+
+
+def lane_off(minutes: int) -> Callable[[Answers], None]:
+    """Switch the fast lane off for so many minutes and a bit."""
+
+    def change(found: Answers) -> None:
+        until = int(time.time() * 1000) + minutes * MINUTE + 50_000
+        found.set(state=LaneState(at=0, fast_off_until=until))
 
     return change
 
@@ -593,6 +604,14 @@ BREAKAGES = [
         id="a-fast-lane-that-is-no-longer-there",
     ),
     pytest.param(
+        lane_off(30),
+        "fast lane",
+        "warning",
+        f"(in 30m), because CodeBuild refused calls for {FAST_PROJECT}, or builds failed there without a reason",
+        "aws logs tail --profile china --region cn-northwest-1 --since 1h image-mirror-ReconcilerLogs-1A2B3C",
+        id="a-fast-lane-that-is-off",
+    ),
+    pytest.param(
         lambda found: found.set(fast_project=None),
         "fast project",
         "warning",
@@ -1078,6 +1097,23 @@ BREAKAGES = [
         id="very-many-lifecycle-policies",
     ),
 ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lane_off(-1), id="on-again"),
+        pytest.param(lane_off(200), id="written-by-hand"),
+        pytest.param(lambda found: found.set(state=None), id="no-state"),
+    ],
+)
+def test_a_fast_lane_that_is_not_off_now_is_in_order(
+    change: Callable[[Answers], None], examine: Callable[[Answers], list[CheckResult]]
+) -> None:
+    found = Answers()
+    change(found)
+    [lane] = [each for each in examine(found) if each.topic == "fast lane"]
+    assert (lane.state, lane.found) == (State.OK, f"copies are also made in {FAST_PROJECT}")
 
 
 def lane_not_used(found: Answers) -> None:

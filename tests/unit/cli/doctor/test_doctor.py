@@ -233,6 +233,7 @@ def test_doctor_never_sends_to_itself(refuse: Callable[..., None]) -> None:
                 ("service-quotas", "GetServiceQuota"): "build quota",
                 ("dynamodb", "DescribeTable"): "table",
                 ("dynamodb", "Query"): "due records",
+                ("dynamodb", "GetItem"): "fast lane",
                 ("lambda", "ListEventSourceMappings"): "stream mapping",
                 ("lambda", "GetAccountSettings"): "Lambda concurrency",
                 ("events", "DescribeRule"): "schedule",
