@@ -8,6 +8,7 @@ from multiprocessing import Pool
 
 from simulation.batches import seconds_to_copied
 from simulation.burst import run_burst
+from simulation.lanes import Setup
 from simulation.prices import DATE
 from simulation.report import write_adversaries
 from simulation.seed import run_seed
@@ -30,14 +31,15 @@ def main() -> int:
     parser.add_argument("--admissions", type=int, default=1_000_000, help="pods in --week (1,000,000)")
     parser.add_argument("--images", type=int, default=5_000, help="distinct images in --week (5,000)")
     parser.add_argument("--quota", type=int, default=20, help="CodeBuild's concurrent builds in --week (20)")
+    parser.add_argument("--fast-quota", type=int, default=0, help="those of the fast lane in --week (0: no such lane)")
     options = parser.parse_args()
     if options.seed is not None:
         return _replay(options.seed)
     if options.burst:
         print(run_burst())
     elif options.week:
-        began = time.monotonic()
-        _print(run_week(admissions=options.admissions, images=options.images, quota=options.quota))
+        began, setup = time.monotonic(), Setup(quota=options.quota, fast_quota=options.fast_quota)
+        _print(run_week(setup, admissions=options.admissions, images=options.images))
         print(f"  simulated in {time.monotonic() - began:.0f} s")
     elif options.adversaries:
         write_adversaries(options.seeds)
@@ -74,11 +76,12 @@ def _replay(seed: int) -> int:
 
 
 def _print(week: Week) -> None:
-    print(f"{week.admissions:,} admissions, {week.images:,} images, CodeBuild quota {week.quota}")
-    for times, which in ((week.times, "all images"), (week.later_times, "those first used after a day")):
+    print(f"{week.admissions:,} admissions, {week.images:,} images, {week.setup}")
+    for times, which in ((week.times, "all images"), (week.later.copied, "those first used after a day")):
         print(f"  first admission to COPIED, {which}: p50 {_span(times.median)}, p99 {_span(times.p99)}")
     print(f"  not yet COPIED: {week.waiting:,}")
     print(f"  builds: {week.builds:,}, {week.refreshes:,} of them refreshes of a tag or repeated copies")
+    print(f"  builds in the fast lane: {week.fast_builds:,}")
     print(f"  DynamoDB's units: {week.write_units:,} written, {week.read_units:,} read")
     for name, count in week.calls.items():
         print(f"  {name:<32}{count:>12,}")

@@ -110,7 +110,7 @@ def _wait_until_idle(fleet: Fleet) -> None:
 
 
 def _under_way(fleet: Fleet) -> bool:
-    return bool(_unfinished(fleet) or fleet.project.busy or not fleet.stream.idle)
+    return bool(_unfinished(fleet) or fleet.codebuild.busy or not fleet.stream.idle)
 
 
 def _unfinished(fleet: Fleet) -> list[Key]:
@@ -138,13 +138,13 @@ def check_images(fleet: Fleet, when: str, *, after_next_pod: bool = False) -> No
         if record.status is Status.FAILED:
             real = [
                 build
-                for build in fleet.project.by_target.get((repository, key[1]), [])
+                for build in fleet.codebuild.by_target.get((repository, key[1]), [])
                 if build.submitted >= record.requested_at / 1000 - fleet.world.clocks_differ
                 and (build.charges_an_attempt or (build.pushed and fleet.ledger.deleted[key]))
             ]
             needed = 1 if record.failures > 1 else MOST_ATTEMPTS
             if needed == 1:
-                real = fleet.project.by_target.get((repository, key[1]), [])[-1:]
+                real = fleet.codebuild.by_target.get((repository, key[1]), [])[-1:]
             if not record.error or record.attempts < needed or len(real) < needed:
                 fleet.world.violated(
                     f"{_name(key)}: {when} FAILED after {len(real)} attempts of {record.attempts}: {record.error}"
@@ -157,10 +157,10 @@ def check_images(fleet: Fleet, when: str, *, after_next_pod: bool = False) -> No
 
 def _figures(fleet: Fleet) -> Counter[str]:
     counts = fleet.world.counts
-    counts["builds"] = len(fleet.project.builds)
+    counts["builds"] = len(fleet.codebuild.builds)
     counts["pods sent to a copy"] = len(fleet.ledger.sent_pods)
     counts["builds the table never knew"] = sum(
-        each not in fleet.ledger.recorded_builds for each in fleet.project.builds
+        each not in fleet.ledger.recorded_builds for each in fleet.codebuild.builds
     )
     counts["dead letters"] = fleet.stream.dead_letters
     counts["seeds with two reconcilers at once"] = int(fleet.reconciler.most_at_once > 1)
