@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from image_mirror.record import Build, BuildResult
+from image_mirror.record import OUT_OF_TIME, Build, BuildResult
 
 EXIT_CODES = {
     1: "UNEXPLAINED",
@@ -21,6 +21,7 @@ EXIT_CODES = {
     46: "TOO_LARGE",
     50: "UNREACHABLE",
     51: "STALLED",
+    52: OUT_OF_TIME,
 }
 """The buildspec's exit codes and the COPY_RESULT that each one means, if the result is not exported.
 
@@ -29,7 +30,7 @@ earlier releases know these codes.
 """
 
 _COSTS = {
-    **dict.fromkeys(("NOT_FOUND", "DENIED", "BAD_INPUT"), BuildResult.REFUSED),
+    **dict.fromkeys(("NOT_FOUND", "DENIED", "BAD_INPUT", OUT_OF_TIME), BuildResult.REFUSED),
     **dict.fromkeys(
         (
             "RATE_LIMITED",
@@ -75,7 +76,9 @@ def read_build(build: Mapping[str, Any]) -> Build:
         key = "secrets manager" in message.lower() or "secretsmanager" in message.lower()
         return _delay(f"the build {_VERBS.get(str(status), 'failed')} in phase {phase}: {message}", key=key)
     if status == "TIMED_OUT":
-        return _refusal("the build ran out of time; BuildTimeoutMinutes allows more")
+        return Build(
+            BuildResult.REFUSED, "the build ran out of time; BuildTimeoutMinutes allows more", code=OUT_OF_TIME
+        )
     if status == "STOPPED":
         return _refusal("the build was stopped by hand")
     result = exported.get("COPY_RESULT")

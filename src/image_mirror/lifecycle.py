@@ -8,8 +8,9 @@
                         '--------- pod, later ------------------------'                 |
                         '--------- pod with imagePullPolicy Always (refresh) -----------'
 
-record.py says when pods and operators request a copy again; operators also remove records. If a copy is gone from ECR,
-its record is removed, so that the next pod requests it again. expiry.py says when a copy expires that nobody uses. A
+A build of the fast lane can also end with the copy going on in the main lane, free and at once (lanes.py). record.py
+says when pods and operators request a copy again; operators also remove records. If a copy is gone from ECR, its record
+is removed, so that the next pod requests it again. expiry.py says when a copy expires that nobody uses. A
 record with a digest has its copy in ECR: it keeps the digest through a refresh and never becomes FAILED. Every record
 except a FAILED one has `due_at`, the time at which it is checked even without an event. All times are milliseconds
 since the epoch.
@@ -19,8 +20,9 @@ import zlib
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from image_mirror.lanes import sent_to_main
 from image_mirror.metrics import Metric
-from image_mirror.record import HOUR, MINUTE, MOST_ATTEMPTS, Build, BuildResult, Policy, Record, Status
+from image_mirror.record import HOUR, MINUTE, MOST_ATTEMPTS, Build, BuildResult, Lane, Policy, Record, Status
 from image_mirror.reference import no_longer_copied
 
 BACKOFF = (1 * MINUTE, 5 * MINUTE, 15 * MINUTE, 60 * MINUTE)
@@ -30,6 +32,7 @@ POLL = 50_000
 """How long a build runs between two looks: just under the schedule's minute, so that each of its runs finds it due."""
 _CLOCK_SKEW = 5_000  # the clocks of two functions; far below the shortest back-off
 _JITTER = 0.1
+_STILL_RUNNING = Build(BuildResult.RUNNING)
 # How many builds in a row with this code end the request, or cost an attempt each.
 _ENDS_IN_A_ROW = {"STALLED": 2}
 _COSTS_IN_A_ROW = {"UNEXPLAINED": 4}
@@ -75,9 +78,11 @@ def next_step(record: Record, build: Build | None, now: int, policy: Policy) -> 
     if record.status is Status.COPIED:
         return Step.VERIFY if record.open_build is None else _of_open_build(record, build, now)
     if record.build_id is None:
-        return Save(delayed(record, "the build's ID is missing; it is started again", now))
+        return Save(delayed(replace(record, claimed_at=None), "the build's ID is missing; it is started again", now))
     if build is None:
         return Step.INSPECT
+    if goes_on := sent_to_main(record, build, now):
+        return Save(goes_on)
     if build.result is BuildResult.RUNNING:
         return Save(replace(record, error=None, updated_at=now, due_at=now + POLL))
     if build.result is BuildResult.COPIED:
@@ -107,7 +112,7 @@ def without_copy(record: Record, build: Build, now: int, policy: Policy) -> Reco
     """
     last, _, count = (record.same_result or "").partition(" ")
     in_a_row = 1 + (int(count) if build.code and last == build.code and count.isdecimal() else 0)
-    record = replace(record, same_result=f"{build.code} {in_a_row}" if build.code else None)
+    record = replace(record, same_result=f"{build.code} {in_a_row}" if build.code else None, claimed_at=None)
     if build.key:
         return key_refused(record, build.reason, now)
     record = replace(record, failing_since=record.failing_since or now)
@@ -239,8 +244,11 @@ def after_push_event(record: Record, held: str | None, now: int, policy: Policy)
 def lookup_failed(record: Record, reason: str, now: int, policy: Policy, *, key: bool = False) -> Record:
     """Return the record of a copy whose build may still run, because CodeBuild does not answer about it.
 
-    `key` says that it refuses the key. Then the end of a build whose copy has arrived is not waited for.
+    `key` says that it refuses the key. Then the end of a build whose copy has arrived is not waited for. Nor is that of
+    a fast build that must have ended: the fast lane's project may have been deleted.
     """
+    if record.status is Status.COPYING and (goes_on := sent_to_main(record, _STILL_RUNNING, now)):
+        return goes_on
     if record.status is Status.COPIED:
         if key:
             return replace(record, open_build=None, updated_at=now, due_at=_next_check(record, now, policy))
@@ -278,6 +286,8 @@ def of_change(before: Record, after: Record | None, wait: Metric) -> dict[Metric
     became_copying = became is Status.COPYING
     if became_copying:
         added[Metric.BUILDS_STARTED] = 1
+        if after.lane is Lane.FAST:
+            added[Metric.FAST_BUILDS_STARTED] = 1
     elif became is Status.FAILED:
         added[Metric.COPIES_FAILED] = 1
     elif became is Status.COPIED and after.error is None:
@@ -287,6 +297,8 @@ def of_change(before: Record, after: Record | None, wait: Metric) -> dict[Metric
     # The last attempt of a refresh leaves the older copy in use, with the reason and no count of attempts.
     if after.attempts > before.attempts or (became is Status.COPIED and after.error is not None):
         added[Metric.ATTEMPTS_REFUSED] = 1
+    elif before.status is Status.COPYING and before.lane is Lane.FAST and after.lane is None:
+        added[Metric.SENT_TO_MAIN] = 1
     elif after.error is not None and after.status in (Status.REQUESTED, Status.COPYING) and not became_copying:
         added[wait] = 1
     return added
@@ -298,6 +310,7 @@ def _copied(record: Record, held: str | None, now: int, policy: Policy) -> Recor
         record,
         status=Status.COPIED,
         digest=held,
+        claimed_at=None,
         attempts=0,
         waits=0,
         error=None,

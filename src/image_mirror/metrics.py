@@ -29,7 +29,13 @@ class Metric(Enum):
         "Count",
         "copies requested, by the table's stream: new ones, refreshes, and failed ones requested again",
     )
-    BUILDS_STARTED = ("BuildsStarted", "Count", "copies that went from REQUESTED to COPYING")
+    BUILDS_STARTED = ("BuildsStarted", "Count", "copies that went from REQUESTED to COPYING, in either lane")
+    FAST_BUILDS_STARTED = ("FastBuildsStarted", "Count", "of these, the copies in the fast lane")
+    SENT_TO_MAIN = (
+        "SentToMain",
+        "Count",
+        "copies that go on in the main lane because the fast lane was too slow or too small for them, or failed",
+    )
     COPIES_ARRIVED = (
         "CopiesArrived",
         "Count",

@@ -25,6 +25,7 @@ from image_mirror.counts import Counts
 from image_mirror.ecr import Repositories
 from image_mirror.expiry import Details, has_expired, last_use
 from image_mirror.global_access import GlobalAccount
+from image_mirror.lanes import claimed, is_kept, is_overdue, lanes_of, not_started
 from image_mirror.lifecycle import (
     POLL,
     Discard,
@@ -45,7 +46,7 @@ from image_mirror.lifecycle import (
     without_copy,
 )
 from image_mirror.metrics import Metric
-from image_mirror.record import MINUTE, Build, BuildResult, Record, Status
+from image_mirror.record import MINUTE, Build, BuildResult, Lane, Record, Status
 from image_mirror.reference import source_of
 from image_mirror.repair import DAMAGED, REFUSED, latest_due, repaired
 from image_mirror.settings import Settings
@@ -53,9 +54,11 @@ from image_mirror.slots import (
     FIRST_RUNS,
     MOST_OLDEST,
     Key,
+    Slots,
     State,
     Waiting,
     after_builds,
+    after_fast_builds,
     after_race,
     build_of,
     choose,
@@ -101,35 +104,39 @@ class Context(Protocol):
 class Invocation:
     """One invocation: its time limit, its counts, and what it has seen of the builds and of what waits for one.
 
-    `no_capacity` and `key_refused` say that CodeBuild takes no build now. `builds` has each build that CodeBuild was
-    asked of, by ID, None where it did not answer; `out` the namespace of each that has not ended, `queued` and
-    `running` which of these are what. `unarrived` has the requests without any copy: their keys, and when they were
-    made. `due_at` says when each record that has been read is due.
+    `key_refused` says that CodeBuild takes no build now, `full` in which lanes it takes none. `fast_stuck` says that
+    a build of the fast lane has not ended in time, or that CodeBuild refuses calls about that lane alone. `builds` has
+    each build that CodeBuild was asked of, by ID, None where it did not answer; `out` the namespace of each that has
+    not ended, by lane, `queued` and `running` which of these are what. `unarrived` has the requests without any copy:
+    their keys, and when they were made. `due_at` says when each record that has been read is due.
     """
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self.kept = 0.0  # seconds that the present work leaves for what follows it
-        self.no_capacity = False
         self.key_refused = False
+        self.fast_stuck = False
+        self.full: set[Lane] = set()
+        self.fast_unanswered: list[Record] = []  # starts in the fast lane that may have succeeded
         self.counts = Counts()
         # Threads add to these, each by one operation that needs no lock.
         self.waiting: dict[Key, Waiting] = {}
         self.unarrived: dict[Key, int] = {}
         self.due_at: dict[Key, int] = {}
         self.builds: dict[str, Build | None] = {}
-        self.out: list[str] = []
-        self.running: list[str] = []
-        self.queued: list[str] = []
+        self.out: dict[Lane, list[str]] = {lane: [] for lane in Lane}
+        self.running: dict[Lane, list[str]] = {lane: [] for lane in Lane}
+        self.queued: dict[Lane, list[str]] = {lane: [] for lane in Lane}
         self.copied: list[str] = []  # the namespaces of builds that ended with a copy
-        self.started: list[tuple[str, str]] = []  # the namespace and the build's ID
+        self.started: list[tuple[Waiting, Lane, str]] = []  # what waited, its lane and the build's ID
         self.failed: list[Key] = []  # starts that ended in an exception
 
     @property
     def one_namespace_goes_on(self) -> bool:
         """Whether one namespace alone has copies to make, and some of them have been made since the last look."""
         waiting = {each.namespace for each in self.waiting.values()}
-        return len(waiting) == 1 and waiting == {*waiting, *self.out} and not waiting.isdisjoint(self.copied)
+        out = {namespace for names in self.out.values() for namespace in names}
+        return len(waiting) == 1 and out <= waiting and not waiting.isdisjoint(self.copied)
 
     @property
     def over(self) -> bool:
@@ -156,7 +163,9 @@ class Reconciler:
         self._repositories = repositories
         self._policy = settings.policy
         self._mirror = settings.mirror
-        self._quota = settings.build_quota
+        quotas = {Lane.MAIN: settings.build_quota, Lane.FAST: settings.fast_quota}
+        self._quotas = {lane: quotas[lane] for lane in builds.lanes}
+        self._has_fast = Lane.FAST in self._quotas
         self._clock = clock
         # What waited for a build after the last run of the schedule. Any step changes a record's due_at.
         self._waiting: dict[Key, Waiting] = {}
@@ -179,18 +188,23 @@ class Reconciler:
 
         The others stay due: the schedule starts them.
         """
-        if not invocation.waiting:
-            return []
-        for _ in range(_MOST_RACES):
+        failed: list[Key] = []
+        races = 0
+        while invocation.waiting and races < _MOST_RACES and not (invocation.over or invocation.key_refused):
             now, state = self._now(), self._state.read()
-            out, most, share = for_stream(state, self._quota, now)
-            chosen, _ = choose(list(invocation.waiting.values()), out, most, share, state.turn if state else 0)
+            slots = for_stream(state, self._quotas, now)
+            usable = {lane: each for lane, each in slots.items() if lane not in invocation.full}
+            chosen, _ = choose(list(invocation.waiting.values()), usable, state.turn if state else 0)
             if not chosen:
                 break
             # Before they start: the batches of several shards come at the same time.
-            if self._state.write(with_more_out(state, chosen), state):
-                return self._start(chosen, state.repaired_at if state else 0, invocation)
-        return []
+            if not self._state.write(with_more_out(state, chosen), state):
+                races += 1
+                continue
+            failed += self._start(chosen, state.repaired_at if state else 0, invocation)
+            if not invocation.full:
+                break
+        return failed
 
     def run_early(self, invocation: Invocation) -> None:
         """Do what the schedule does, if records wait for the slots that builds have left since its last run."""
@@ -209,7 +223,7 @@ class Reconciler:
         read = self._state.read()
         due = {(repo, tag): due_at for repo, tag, due_at in self._records.due(now + _AHEAD)}
         invocation.counts.add(Metric.DUE, sum(due_at <= now for due_at in due.values()))
-        known = {key: each for key, each in self._waiting.items() if due.get(key) == each.due_at}
+        known = {key: each for key, each in self._waiting.items() if due.get(key) == each.due_at and not each.kept}
         # The latest first: those are the builds that run, whose ends make slots free.
         unknown = [key for key in sorted(due, key=lambda key: due[key], reverse=True) if key not in known]
         complete = True
@@ -253,34 +267,28 @@ class Reconciler:
         before = read or State(at=now)
         refusal = after_builds(before.refusal, invocation.builds, now)
         repaired_at = now if before.refusal is not None and refusal is None else min(before.repaired_at, now)
-        # A state that a batch of the stream has begun says nothing about the quota.
-        known = before.runs or min(self._quota, FIRST_RUNS)
-        running, queued = len(invocation.running), len(invocation.queued)
-        runs = runs_at_once(self._quota, known, running, queued, may_grow=invocation.one_namespace_goes_on)
-        most, share = limits(self._quota, runs)
-        out = Counter(invocation.out)
-        if not complete:
-            out |= Counter(before.out)  # the larger count of each namespace
-        after = State(
+        after = replace(
+            before,
             at=now,
-            runs=runs,
-            most=most,
-            share=share,
-            out=out,
-            turn=before.turn,
+            main=self._slots(Lane.MAIN, before, invocation, complete=complete),
+            fast=self._slots(Lane.FAST, before, invocation, complete=complete) if self._has_fast else Slots(),
             refusal=refusal,
             repaired_at=repaired_at,
         )
+        if self._has_fast:
+            fast = [
+                each for name, each in invocation.builds.items() if each and self._builds.lane_of(name) is Lane.FAST
+            ]
+            after = after_fast_builds(after, fast, now, stuck=invocation.fast_stuck)
         races = 0
-        while races < _MOST_RACES and not (invocation.over or invocation.no_capacity or invocation.key_refused):
+        while races < _MOST_RACES and not (invocation.over or invocation.key_refused):
             if after.refusal is not None and not may_try(after.refusal, invocation.builds, now):
                 break
-            busy = Counter(after.out)
-            room = most if after.refusal is None else min(most, busy.total() + 1)
-            chosen, turn = choose(list(invocation.waiting.values()), busy, room, share, after.turn)
+            chosen, turn = choose(list(invocation.waiting.values()), self._usable(after, invocation, now), after.turn)
             if not chosen:
                 break
-            reserved = self._state.write(with_more_out(replace(read or after, out=after.out), chosen), read)
+            written = replace(read or after, main=after.main, fast=after.fast)
+            reserved = self._state.write(with_more_out(written, chosen), read)
             if reserved is None:
                 found = self._state.read()
                 after, read, races = after_race(after, read, found), found, races + 1
@@ -288,16 +296,42 @@ class Reconciler:
             read = reserved
             invocation.started.clear()
             invocation.failed += self._start(chosen, after.repaired_at, invocation)
-            busy.update(namespace for namespace, _ in invocation.started)
-            after = replace(after, out=busy, turn=turn)
+            after = with_more_out(replace(after, turn=turn), [(each, lane) for each, lane, _ in invocation.started])
             if after.refusal is not None and invocation.started:
-                refusal = tried(after.refusal, invocation.started[0][1], now)
+                refusal = tried(after.refusal, invocation.started[0][2], now)
                 after = replace(after, refusal=refusal, repaired_at=after.repaired_at if refusal else now)
+        if self._has_fast:
+            unanswered = len(invocation.fast_unanswered)
+            after = after_fast_builds(after, (), now, stuck=invocation.fast_stuck, unanswered=unanswered)
+        if after.fast_is_off(now) and not before.fast_is_off(now):
+            _logger.warning("fast lane switched off for an hour", extra={"until": after.fast_off_until})
         if invocation.key_refused:
             after = replace(after, refusal=refused_again(after.refusal, now, in_build=False))
         if after.refusal is not None and invocation.waiting:
             invocation.counts.add(Metric.KEY_REFUSED)
         return after, read
+
+    def _slots(self, lane: Lane, before: State, invocation: Invocation, *, complete: bool) -> Slots:
+        """Return the slots of a lane after the builds that are out have been looked up."""
+        known, quota = before.of(lane), self._quotas[lane]
+        running, queued = len(invocation.running[lane]), len(invocation.queued[lane])
+        # A state that a batch of the stream has begun says nothing about the quota.
+        runs_before = known.runs or min(quota, FIRST_RUNS)
+        runs = runs_at_once(quota, runs_before, running, queued, may_grow=invocation.one_namespace_goes_on)
+        most, share = limits(quota, runs)
+        out = Counter(invocation.out[lane])
+        if not complete:
+            out |= Counter(known.out)  # the larger count of each namespace
+        return Slots(runs=runs, most=most, share=share, out=out)
+
+    def _usable(self, state: State, invocation: Invocation, now: int) -> dict[Lane, Slots]:
+        """Return the slots of the lanes in which builds may start now."""
+        if state.refusal is not None:
+            # One record tries the key, in the main lane: only that one says whether the key is refused.
+            one = replace(state.main, most=min(state.main.most, sum(state.main.out.values()) + 1))
+            return {Lane.MAIN: one} if Lane.MAIN not in invocation.full else {}
+        off = {*invocation.full, *([Lane.FAST] if state.fast_is_off(now) or invocation.fast_stuck else [])}
+        return {lane: state.of(lane) for lane in self._quotas if lane not in off}
 
     def _oldest(self, before: Sequence[Key], invocation: Invocation) -> tuple[Key, ...]:
         """Return the records that have waited longest for their first copy, and count how long the first has.
@@ -319,43 +353,71 @@ class Reconciler:
         if record is not None and _is_unarrived(record):
             waits[key] = record.requested_at
 
-    def _start(self, chosen: Sequence[Waiting], repaired_at: int, invocation: Invocation) -> list[Key]:
+    def _start(self, chosen: Sequence[tuple[Waiting, Lane]], repaired_at: int, invocation: Invocation) -> list[Key]:
         """Start a build for each of these records, if that is still its next step. Return the keys that failed."""
-        for each in chosen:
+        for each, _ in chosen:
             del invocation.waiting[each.key]
         with ThreadPoolExecutor(PARALLEL) as threads:
-            failed = _each(threads, lambda each: self._start_one(each, repaired_at, invocation), chosen, invocation)
-        return [each.key for each in failed]
+            failed = _each(threads, lambda each: self._start_one(*each, repaired_at, invocation), chosen, invocation)
+        return [each.key for each, _ in failed]
 
-    def _start_one(self, each: Waiting, repaired_at: int, invocation: Invocation) -> None:
-        if invocation.no_capacity or invocation.key_refused:
+    def _start_one(self, each: Waiting, lane: Lane, repaired_at: int, invocation: Invocation) -> None:
+        if lane in invocation.full or invocation.key_refused:
             invocation.waiting[each.key] = each
             return
         # Read again: a record that waits may have been read by an earlier run.
         record = self._records.get(*each.key)
         record = record and self._in_order(record, invocation)
-        if record is None or next_step(record, None, self._now(), self._policy) is not Step.START:
+        now = self._now()
+        if record is None or next_step(record, None, now, self._policy) is not Step.START:
             return
         if _is_unarrived(record):
             invocation.unarrived[each.key] = record.requested_at
-        wait = Metric.WAITS
+        if lane not in lanes_of(record, now):
+            invocation.waiting[each.key] = waiting(record, now)
+            return
+        wait, claim = Metric.WAITS, record
         try:
             self._repositories.ensure(record)
-            build_id = self._builds.start(record)
+            # With one lane no other build can be started, so a claim would only cost a write.
+            if self._has_fast or record.lane is Lane.FAST:
+                claim = claimed(record, lane, self._now())
+                if not self._replace(record, claim, invocation):
+                    return
+            build_id = self._builds.start(claim)
         except DelayedError as error:
-            invocation.no_capacity = invocation.no_capacity or error.no_capacity
-            invocation.key_refused = invocation.key_refused or error.key
-            soon, wait = error.no_capacity or error.uncertain, _wait(error)
-            if error.key:
-                after = key_refused(record, str(error), self._now())
-            elif error.refusal is None:
-                after = delayed(record, str(error), self._now(), soon=soon)
-            else:
-                after = without_copy(record, Build(error.refusal, str(error)), self._now(), self._policy)
+            after, wait = self._not_started(record, claim, error, invocation), _wait(error)
+            if next_step(after, None, now, self._policy) is Step.START:
+                invocation.waiting[each.key] = waiting(after, now)
         else:
-            invocation.started.append((namespace_of(record), build_id))
-            after = started(record, build_id, self._now(), repaired_at)
-        self._write(record, Save(after), invocation, wait)
+            invocation.started.append((each, lane, build_id))
+            after = started(claim, build_id, self._now(), repaired_at)
+        self._write(claim, Save(after), invocation, wait)
+
+    def _not_started(self, record: Record, claim: Record, error: DelayedError, invocation: Invocation) -> Record:
+        """Return the record after a start that failed; `claim` is `record` itself if it failed before the claim.
+
+        What the fast lane answers says nothing about the image or a key: the record may start in the main lane at once.
+        """
+        now = self._now()
+        # A build that an earlier call may have started is still possible, whatever this call was answered.
+        is_certain = claim is not record and not error.uncertain and not is_kept(record, now)
+        if claim is not record and claim.lane is Lane.FAST and error.refusal is None:
+            if error.uncertain:
+                invocation.fast_unanswered.append(claim)
+            else:
+                invocation.full.add(Lane.FAST)
+                invocation.fast_stuck = invocation.fast_stuck or not error.no_capacity
+            return not_started(claim, now) if is_certain else delayed(claim, str(error), now, soon=True)
+        if error.no_capacity:
+            invocation.full |= set(Lane) if claim is record else {claim.lane or Lane.MAIN}
+        invocation.key_refused = invocation.key_refused or error.key
+        claim = replace(claim, claimed_at=None) if is_certain else claim
+        if error.key:
+            return key_refused(claim, str(error), now)
+        if error.refusal is None:
+            return delayed(claim, str(error), now, soon=error.no_capacity or error.uncertain)
+        return without_copy(claim, Build(error.refusal, str(error)), now, self._policy)
 
     def check_pushed(self, repository: str, tag: str, invocation: Invocation) -> None:
         """Look up the tag that an ECR event named, and update its record, if there is one."""
@@ -389,7 +451,7 @@ class Reconciler:
             invocation.unarrived[key] = record.requested_at
         step = next_step(record, None, self._now(), self._policy)
         if step is Step.START:
-            invocation.waiting[key] = waiting(record)
+            invocation.waiting[key] = waiting(record, self._now())
         elif step is Step.INSPECT or (step is Step.WAIT and build_of(record) is not None):
             building.append(record)
         else:
@@ -435,8 +497,24 @@ class Reconciler:
         return False
 
     def _inspect(self, building: Sequence[Record], invocation: Invocation) -> dict[str, Build | DelayedError]:
-        """Return the state of each build, or the error if CodeBuild does not answer."""
+        """Return the state of each build, or the error if CodeBuild does not answer.
+
+        CodeBuild refuses a call as a whole, so each lane's builds are asked for apart. If it refuses only the fast
+        lane's, its project or the right to use it is gone, and no key is wrong.
+        """
         ids = list(dict.fromkeys(record.build_id for record in building if record.build_id))
+        of_lane = {
+            lane: [each for each in ids if self._builds.lane_of(each) is lane] for lane in (Lane.MAIN, Lane.FAST)
+        }
+        main = self._look_up(of_lane[Lane.MAIN], invocation)
+        fast = self._look_up(of_lane[Lane.FAST], invocation)
+        if any(isinstance(each, DelayedError) and each.key for each in fast.values()):
+            refused = any(isinstance(each, DelayedError) and each.key for each in main.values())
+            if not refused and (main or self._main_answers()):
+                invocation.fast_stuck = True
+        return main | {name: _without_key(each) for name, each in fast.items()}
+
+    def _look_up(self, ids: Sequence[str], invocation: Invocation) -> dict[str, Build | DelayedError]:
         builds: dict[str, Build | DelayedError] = {}
         for start in range(0, 0 if invocation.over else len(ids), MOST_BUILDS):
             some = ids[start : start + MOST_BUILDS]
@@ -447,11 +525,19 @@ class Reconciler:
                 builds |= dict.fromkeys(some, error)
         return builds
 
+    def _main_answers(self) -> bool:
+        """Return whether CodeBuild answers a call about the main lane with the present key."""
+        try:
+            self._builds.check()
+        except DelayedError:
+            return False
+        return True
+
     def _conclude(self, record: Record, builds: Mapping[str, Build | DelayedError], invocation: Invocation) -> None:
         build_id, now = record.build_id or "", self._now()
-        build = builds.get(build_id)
+        build, lane = builds.get(build_id), self._builds.lane_of(build_id)
         if isinstance(build, DelayedError):
-            invocation.out.append(namespace_of(record))
+            invocation.out[lane].append(namespace_of(record))
             invocation.builds[build_id] = None
             if is_due(record, now):
                 after = lookup_failed(record, str(build), now, self._policy, key=build.key)
@@ -461,9 +547,11 @@ class Reconciler:
             if build.result is BuildResult.COPIED:
                 invocation.copied.append(namespace_of(record))
             elif build.result is BuildResult.RUNNING:
-                invocation.out.append(namespace_of(record))
+                invocation.out[lane].append(namespace_of(record))
                 is_queued = build.queued and now - build.started_at >= _SETTLED
-                (invocation.queued if is_queued else invocation.running).append(build_id)
+                (invocation.queued if is_queued else invocation.running)[lane].append(build_id)
+                if record.status is Status.COPYING and is_overdue(record, now):
+                    invocation.fast_stuck = True
             self._take(record, next_step(record, build, now, self._policy), build, invocation)
 
     def _take(self, record: Record, step: NextStep, build: Build | None, invocation: Invocation) -> None:
@@ -540,7 +628,7 @@ def load() -> Reconciler:
     return Reconciler(
         Records(dynamodb, settings.table),
         StateItem(dynamodb, settings.table),
-        Builds(account, settings.project),
+        Builds(account, settings.project, settings.fast_project),
         Repositories(connect("ecr", _LIMITS), settings),
         settings,
         time.time,
@@ -605,6 +693,13 @@ def _wait(cause: DelayedError | Build | None) -> Metric:
     if cause is not None and (cause.key or (isinstance(cause, Build) and cause.code == "AUTH_FILE")):
         return Metric.KEY_REFUSED
     return Metric.BUSY if isinstance(cause, DelayedError) and cause.no_capacity else Metric.WAITS
+
+
+def _without_key(answer: Build | DelayedError) -> Build | DelayedError:
+    """Return what CodeBuild says of a build of the fast lane: only the main lane says that a key is refused."""
+    if isinstance(answer, Build):
+        return replace(answer, key=False)
+    return DelayedError(str(answer), no_capacity=answer.no_capacity, uncertain=answer.uncertain)
 
 
 def _is_unarrived(record: Record) -> bool:

@@ -18,7 +18,10 @@ DAY = 24 * HOUR
 MOST_ATTEMPTS = 5
 """How often a source may refuse a copy; with the last time the request ends."""
 WEEK = 7 * DAY
-_LONG_BUILDS = ("STALLED", "TOO_LARGE")
+OUT_OF_TIME, TOO_LARGE, UNEXPLAINED = "OUT_OF_TIME", "TOO_LARGE", "UNEXPLAINED"
+NOT_FAST = (OUT_OF_TIME, TOO_LARGE, UNEXPLAINED)
+"""The values of `Record.not_fast`: results of a build in the fast lane that make the main lane the better one."""
+_LONG_BUILDS = ("STALLED", TOO_LARGE)
 _DIGEST = "sha256:[0-9a-f]{64}"
 _UNEXPECTED = re.compile(f"({_DIGEST}) ({_DIGEST}) ([0-9]{{1,15}})")
 
@@ -30,6 +33,13 @@ class Status(StrEnum):
     COPYING = "COPYING"
     COPIED = "COPIED"
     FAILED = "FAILED"
+
+
+class Lane(StrEnum):
+    """Where a build runs: the two CodeBuild projects (lanes.py)."""
+
+    FAST = "fast"
+    MAIN = "main"
 
 
 class Missing(StrEnum):
@@ -80,6 +90,9 @@ class Record:
     none of our builds made, as text, until one of them makes the copy again. `requested_by` is the pod that made the
     present request, as `audit.requester` names it; None if an operator or an older release made it.
 
+    `lane` is where the latest build runs or ran; None if only the main lane was used so far. `claimed_at` is when the
+    build that runs, or may run, was claimed (lanes.py). `not_fast` is why the image is not copied in the fast lane.
+
     `raw` is the item that a damaged record was read from: one that has other values than this record would be written
     with. It belongs to what was read, so `replace` does not copy it.
     """
@@ -104,6 +117,9 @@ class Record:
     failing_since: int | None = None
     failures: int = 0
     unexpected: str | None = None
+    lane: Lane | None = None
+    claimed_at: int | None = None
+    not_fast: str | None = None
     raw: Mapping[str, Any] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -213,7 +229,12 @@ def renew(record: Record, fresh: Record, *, pull_always: bool, policy: Policy) -
         return None
     failures = max(record.failures, 1) if record.status is Status.FAILED else 0
     kept = replace(fresh, digest=record.digest, pushed=record.pushed, signatures=record.signatures, failures=failures)
-    return replace(kept, unexpected=record.unexpected)
+    return replace(kept, unexpected=record.unexpected, lane=record.lane, not_fast=_known_of_image(record))
+
+
+def _known_of_image(record: Record) -> str | None:
+    """Return the reason of `not_fast` that a new request keeps. An unexplained failure may have been the lane's."""
+    return None if record.not_fast == UNEXPLAINED else record.not_fast
 
 
 def asked_again(record: Record, now: int, *, lost: bool = False) -> Record | None:
@@ -232,6 +253,7 @@ def asked_again(record: Record, now: int, *, lost: bool = False) -> Record | Non
     made_again = lost or record.unexpected_push is not None
     if record.status is Status.FAILED or (made_again and record.status is Status.COPIED):
         again = replace(before, status=Status.REQUESTED, requested_at=now, requested_by=None, open_build=None)
+        again = replace(again, claimed_at=None, not_fast=_known_of_image(record))
     elif record.status is Status.REQUESTED and (record.due_at or 0) > now:
         again = before
     else:
@@ -254,7 +276,10 @@ def idempotency_token(record: Record) -> str:
 
     The token stays the same until that build is known to have ended, so that a crash between StartBuild and the write
     does not start a second build. It changes after each ended build and with each new request, because CodeBuild
-    remembers a token for five minutes.
+    remembers a token for five minutes. A token of the fast lane is another one, because CodeBuild refuses a token that
+    was used with other parameters.
     """
-    parts = (record.repo, record.tag, str(record.requested_at), str(record.attempts), record.build_id or "")
+    parts = [record.repo, record.tag, str(record.requested_at), str(record.attempts), record.build_id or ""]
+    if record.lane is Lane.FAST:  # the tokens of the main lane are those of earlier releases
+        parts.append(record.lane)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

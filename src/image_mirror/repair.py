@@ -7,7 +7,7 @@ each minute, or in a copy of another image.
 import re
 from dataclasses import replace
 
-from image_mirror.record import DAY, HOUR, Policy, Record, Status
+from image_mirror.record import DAY, HOUR, NOT_FAST, Policy, Record, Status
 
 DAMAGED = "its item was damaged"
 REFUSED = "a write failed although nothing had changed"
@@ -49,6 +49,8 @@ def repaired(record: Record, source: str | None, now: int, policy: Policy) -> Re
         digest=record.digest if record.digest and _DIGEST.fullmatch(record.digest) and not is_other else None,
         error=record.error and record.error[:_LONGEST_ERROR],
         unexpected=record.unexpected if record.unexpected_push and not is_other else None,
+        claimed_at=None if record.claimed_at is None else _past(record.claimed_at, now),
+        not_fast=record.not_fast if record.not_fast in NOT_FAST and not is_other else None,
         same_result=record.same_result if _SAME_RESULT.fullmatch(record.same_result or "") else None,
     )
     if sound.status is Status.FAILED:

@@ -27,7 +27,8 @@ class Settings:
     `table` is DDB_TABLE_NAME; `secret` is GLOBAL_AKSK, the name of the secret with the global key; `project` is
     G_PROJECT_NAME, the CodeBuild project there. `kms_key_id` is the key of new repositories, "" for ECR's own
     encryption; `max_new_images` is how many copies one pod may request; `build_quota` is how many builds CodeBuild runs
-    at once; `pull_accounts` are account IDs that may pull the copies.
+    at once. `fast_project` is G_FAST_PROJECT_NAME, the project of the fast lane, "" for one lane only; `fast_quota` is
+    how many builds that one runs at once. `pull_accounts` are account IDs that may pull the copies.
     """
 
     table: str
@@ -38,6 +39,8 @@ class Settings:
     policy: Policy
     max_new_images: int
     build_quota: int
+    fast_project: str
+    fast_quota: int
     scan_on_push: bool
     kms_key_id: str
     pull_accounts: tuple[str, ...]
@@ -74,6 +77,8 @@ class Settings:
             ),
             max_new_images=values["MAX_NEW_IMAGES"],
             build_quota=values["BUILD_QUOTA"],
+            fast_project=values["G_FAST_PROJECT_NAME"],
+            fast_quota=values["FAST_BUILD_QUOTA"],
             scan_on_push=values["SCAN_ON_PUSH"],
             kms_key_id=values["REPOSITORY_KMS_KEY_ID"],
             pull_accounts=values["PULL_ACCOUNTS"],
@@ -135,6 +140,8 @@ _VARIABLES: Mapping[str, tuple[Callable[[str], Any], str | None]] = {
     "SWAP_WHEN": (parse_swap_when, "always"),
     "MAX_NEW_IMAGES": (_positive, "50"),
     "BUILD_QUOTA": (_positive, "20"),
+    "G_FAST_PROJECT_NAME": (str, ""),
+    "FAST_BUILD_QUOTA": (_positive, "1"),
     "RETRY_FAILED_MINUTES": (_count, "60"),
     "REFRESH_HOURS": (_count, "24"),
     "VERIFY_HOURS": (_positive, "24"),

@@ -2,17 +2,19 @@
 
 Builds are bounded, because CodeBuild has a quota and pods have none: a namespace that requests very many copies, or
 copies that hang, must leave builds for the others. A build holds a slot from its start until its end has been read.
-Several invocations can run at once, so each one reserves slots in the state before it starts builds.
+Several invocations can run at once, so each one reserves slots in the state before it starts builds. Each lane has its
+own slots (lanes.py).
 
 What one run of the schedule has to tell the next, and the batches of the stream between them, is `State`: one item in
 the table, beside the records. All times are milliseconds since the epoch.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from image_mirror.record import MINUTE, Build, BuildResult, Record, Status
+from image_mirror.lanes import is_kept, is_unexplained, lanes_of
+from image_mirror.record import HOUR, MINUTE, Build, BuildResult, Lane, Record, Status
 
 Key = tuple[str, str]
 """A record's repo and tag."""
@@ -29,6 +31,8 @@ _LOGIN_WORKED = 10 * MINUTE  # a build has tried to log in by then, for at most 
 # Results of a build that only come after its login to ECR.
 _AFTER_LOGIN = frozenset(("NOT_FOUND", "DENIED", "RATE_LIMITED", "REFUSED", "TOO_LARGE", "STALLED", "TARGET_DENIED"))
 _CLOCK_SKEW = MINUTE  # far above the difference of two clocks; a time that is later was written by hand
+_FAST_OFF = HOUR
+_MOST_FAST_FAILURES = 3
 _LONGEST_NAMESPACE = 63  # characters, in Kubernetes; another value was written by hand
 
 
@@ -38,6 +42,7 @@ class Waiting:
 
     `namespace` is that of the pod which requested it; copies that operators or older releases requested have "".
     `repeats` is set if this request has failed before, or the one before it. `arrived` says that ECR holds a copy.
+    `lanes` are those that the build may use, the preferred one first; `kept` says that this depends on the time.
     """
 
     key: Key
@@ -46,6 +51,8 @@ class Waiting:
     namespace: str
     repeats: bool
     arrived: bool
+    lanes: tuple[Lane, ...] = (Lane.MAIN,)
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,27 +71,53 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """What a run of the schedule found `at` its time.
+class Slots:
+    """The builds of one lane.
 
     `runs` is how many builds CodeBuild is known to run at once, 0 if that is not known. `most` is how many may be
     out (running or in its queue), and `share` how many of one namespace. `out` is how many are out, by namespace.
-    `waits` is how many records still waited for a build. `turn` counts the first tries that started since the last
-    repeat. `repaired_at` is when a refused key was last accepted again. `oldest` are the records that have waited
-    longest for a first copy. `version` grows with each write, so that a write can ask for the state that was read.
     """
 
-    at: int
     runs: int = 0
     most: int = 0
     share: int = 0
     out: Mapping[str, int] = field(default_factory=dict)
+
+    def with_out(self, out: Mapping[str, int]) -> "Slots":
+        """Return the same slots with other builds out."""
+        return replace(self, out=out)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What a run of the schedule found `at` its time.
+
+    `main` and `fast` are the slots of the two lanes. `fast_failures` counts the builds in a row that the fast lane
+    could not explain, and until `fast_off_until` none is started there. `waits` is how many records still waited for a
+    build. `turn` counts the first tries that started since the last repeat. `repaired_at` is when a refused key was
+    last accepted again. `oldest` are the records that have waited longest for a first copy. `version` grows with each
+    write, so that a write can ask for the state that was read.
+    """
+
+    at: int
+    main: Slots = Slots()
+    fast: Slots = Slots()
+    fast_failures: int = 0
+    fast_off_until: int = 0
     waits: int = 0
     turn: int = 0
     refusal: Refusal | None = None
     repaired_at: int = 0
     oldest: tuple[Key, ...] = ()
     version: int = 0
+
+    def of(self, lane: Lane) -> Slots:
+        """Return the slots of a lane."""
+        return self.fast if lane is Lane.FAST else self.main
+
+    def fast_is_off(self, now: int) -> bool:
+        """Return whether no build is started in the fast lane now."""
+        return 0 < self.fast_off_until - now <= _FAST_OFF  # a later time was written by hand
 
 
 def namespace_of(record: Record) -> str:
@@ -93,7 +126,7 @@ def namespace_of(record: Record) -> str:
     return namespace if len(namespace) <= _LONGEST_NAMESPACE else ""
 
 
-def waiting(record: Record) -> Waiting:
+def waiting(record: Record, now: int) -> Waiting:
     """Return the entry of a record whose next step is to start a build."""
     return Waiting(
         key=(record.repo, record.tag),
@@ -102,6 +135,8 @@ def waiting(record: Record) -> Waiting:
         namespace=namespace_of(record),
         repeats=bool(record.attempts or record.waits or record.failures),
         arrived=record.digest is not None,
+        lanes=lanes_of(record, now),
+        kept=is_kept(record, now),
     )
 
 
@@ -132,68 +167,105 @@ def limits(quota: int, runs: int) -> tuple[int, int]:
 
 
 def choose(
-    candidates: Sequence[Waiting], out: Mapping[str, int], most: int, share: int, turn: int
-) -> tuple[list[Waiting], int]:
-    """Return the candidates to start now, in this order, and the next `turn`.
+    candidates: Sequence[Waiting], slots: Mapping[Lane, Slots], turn: int
+) -> tuple[list[tuple[Waiting, Lane]], int]:
+    """Return the candidates to start now, in this order, each with its lane, and the next `turn`.
 
     The namespace with the fewest builds out is first, and in it the record that has been due longest. Where first tries
-    and repeats both wait, every fourth start is a repeat's.
+    and repeats both wait, every fourth start is a repeat's. A record takes the first of its lanes with a free slot, or
+    else a place in the queue of the first that has one.
     """
-    busy = Counter(out)
-    queues: dict[bool, dict[str, list[Waiting]]] = {False: {}, True: {}}
+    busy = {lane: Counter(each.out) for lane, each in slots.items()}
+    out = {lane: each.total() for lane, each in busy.items()}
+    of_namespace = sum(busy.values(), Counter[str]())
+    # A record that may use one lane only must not keep the records behind it from the other one.
+    queues: dict[bool, dict[tuple[str, tuple[Lane, ...]], list[Waiting]]] = {False: {}, True: {}}
     for each in sorted(candidates, key=lambda each: (each.due_at, each.key), reverse=True):
-        queues[each.repeats].setdefault(each.namespace, []).append(each)
+        queues[each.repeats].setdefault((each.namespace, each.lanes), []).append(each)
+
+    def lane_for(namespace: str, lanes: Sequence[Lane]) -> Lane | None:
+        usable = [
+            lane
+            for lane in lanes
+            if lane in slots and out[lane] < slots[lane].most and busy[lane][namespace] < slots[lane].share
+        ]
+        free = (lane for lane in usable if out[lane] < slots[lane].runs)
+        return next(free, usable[0] if usable else None)
 
     def first(repeats: bool) -> Waiting | None:
-        nexts = [queue[-1] for name, queue in queues[repeats].items() if queue and busy[name] < share]
-        return min(nexts, key=lambda each: (busy[each.namespace], each.due_at, each.key), default=None)
+        nexts = [queue[-1] for name, queue in queues[repeats].items() if queue and lane_for(*name)]
+        return min(nexts, key=lambda each: (of_namespace[each.namespace], each.due_at, each.key), default=None)
 
-    chosen: list[Waiting] = []
-    for _ in range(most - busy.total()):
+    chosen: list[tuple[Waiting, Lane]] = []
+    while True:
         new, repeat = first(False), first(True)
         if new is not None and repeat is not None:
             turn = (turn + 1) % 4
             new = new if turn else None
         pick = new or repeat
-        if pick is None:
-            break
-        queues[pick.repeats][pick.namespace].pop()
-        busy[pick.namespace] += 1
-        chosen.append(pick)
-    return chosen, turn
+        lane = lane_for(pick.namespace, pick.lanes) if pick else None
+        if pick is None or lane is None:
+            return chosen, turn
+        queues[pick.repeats][pick.namespace, pick.lanes].pop()
+        busy[lane][pick.namespace] += 1
+        of_namespace[pick.namespace] += 1
+        out[lane] += 1
+        chosen.append((pick, lane))
 
 
-def for_stream(state: State | None, quota: int, now: int) -> tuple[Mapping[str, int], int, int]:
-    """Return what is out, how many builds may be, and the share of a namespace, for a batch of the table's stream.
+def for_stream(state: State | None, quotas: Mapping[Lane, int], now: int) -> dict[Lane, Slots]:
+    """Return the slots of each lane for a batch of the table's stream; `quotas` has the setting of each lane.
 
     A batch knows only what the schedule found, so it uses half of the slots; none if the schedule does not run, or if a
     key is refused. If there is no state at all, nothing has been started.
     """
     if state is None:
-        most, share = limits(quota, min(quota, FIRST_RUNS))
-        return {}, (most + 1) // 2, share
+        return {lane: _half(first_slots(quota)) for lane, quota in quotas.items()}
     usable = -_CLOCK_SKEW < now - state.at < _STATE_LASTS and state.refusal is None
-    most, share = limits(quota, min(quota, state.runs))  # of an item written by hand too
-    return state.out, (min(most, state.most) + 1) // 2 if usable else 0, min(share, state.share)
+    return {
+        lane: _half(_within(state.of(lane), quota))
+        for lane, quota in quotas.items()
+        if usable and not (lane is Lane.FAST and state.fast_is_off(now))
+    }
 
 
-def with_more_out(state: State | None, chosen: Sequence[Waiting]) -> State:
+def first_slots(quota: int) -> Slots:
+    """Return the slots of a lane of which nothing is known but its setting."""
+    runs = min(quota, FIRST_RUNS)
+    most, share = limits(quota, runs)
+    return Slots(runs=runs, most=most, share=share)
+
+
+def _half(slots: Slots) -> Slots:
+    return replace(slots, most=(slots.most + 1) // 2)
+
+
+def _within(slots: Slots, quota: int) -> Slots:
+    """Return slots as they can be with this setting; an item written by hand can have any numbers."""
+    runs = min(quota, slots.runs)
+    most, share = limits(quota, runs)
+    return replace(slots, runs=runs, most=min(most, slots.most), share=min(share, slots.share))
+
+
+def with_more_out(state: State | None, chosen: Sequence[tuple[Waiting, Lane]]) -> State:
     """Return the state that reserves slots for the chosen records."""
     state = state or State(at=0)
-    return replace(state, out=Counter(state.out) + Counter(each.namespace for each in chosen))
+    more = {lane: Counter(each.namespace for each, its in chosen if its is lane) for lane in Lane}
+    main = state.main.with_out(Counter(state.main.out) + more[Lane.MAIN])
+    return replace(state, main=main, fast=state.fast.with_out(Counter(state.fast.out) + more[Lane.FAST]))
 
 
-def out_of_both(out: Mapping[str, int], read: State | None, found: State | None) -> Counter[str]:
-    """Return how many builds are out after another run has written the state `found` in place of `read`.
+def out_of_both(mine: State, read: State | None, found: State | None, lane: Lane) -> Slots:
+    """Return the slots of `mine` after another run has written the state `found` in place of `read`.
 
-    `out` is what this run has counted since. A batch of the stream adds what it reserves, and another run of the
-    schedule has counted too.
+    A batch of the stream adds what it reserves, and another run of the schedule has counted too.
     """
-    if found is None:
-        return Counter(out)
-    if read is not None and found.at == read.at:
-        return Counter(out) + (Counter(found.out) - Counter(read.out))
-    return Counter(out) | Counter(found.out)
+    out = Counter(mine.of(lane).out)
+    if found is not None and read is not None and found.at == read.at:
+        out += Counter(found.of(lane).out) - Counter(read.of(lane).out)
+    elif found is not None:
+        out |= Counter(found.of(lane).out)
+    return mine.of(lane).with_out(out)
 
 
 def after_race(mine: State, read: State | None, found: State | None) -> State:
@@ -201,10 +273,27 @@ def after_race(mine: State, read: State | None, found: State | None) -> State:
 
     What the other one has learned of a refused key is later: another run, or an operator who has replaced the key.
     """
-    mine = replace(mine, out=out_of_both(mine.out, read, found))
+    main, fast = (out_of_both(mine, read, found, lane) for lane in (Lane.MAIN, Lane.FAST))
+    off_until = max(mine.fast_off_until, found.fast_off_until if found else 0)
+    mine = replace(mine, main=main, fast=fast, fast_off_until=off_until)
     if found is None or found.refusal == (read.refusal if read else None):
         return mine
     return replace(mine, refusal=found.refusal, repaired_at=max(mine.repaired_at, found.repaired_at))
+
+
+def after_fast_builds(state: State, builds: Iterable[Build], now: int, *, stuck: bool, unanswered: int = 0) -> State:
+    """Return the state after CodeBuild was asked of these builds of the fast lane.
+
+    `unanswered` is how many starts of builds got no answer. After three of both in a row without an explanation, or if
+    one is `stuck`, nothing is started there for an hour. So a lane that fails for good costs at most three builds an
+    hour, and those that were out.
+    """
+    ended = [build for build in builds if build.result is not BuildResult.RUNNING]
+    unexplained = sum(map(is_unexplained, ended))
+    failures = unanswered + unexplained + (0 if len(ended) > unexplained else state.fast_failures)
+    if stuck or failures >= _MOST_FAST_FAILURES:
+        return replace(state, fast_failures=0, fast_off_until=now + _FAST_OFF)
+    return replace(state, fast_failures=failures)
 
 
 def may_run_early(state: State | None, now: int) -> bool:

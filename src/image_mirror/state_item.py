@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from image_mirror.aws_errors import code_of
-from image_mirror.slots import MOST_OLDEST, Key, Refusal, State
+from image_mirror.slots import MOST_OLDEST, Key, Refusal, Slots, State
 from image_mirror.table import STATE_REPO, Item, whole_number
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _KEY = {"repo": {"S": STATE_REPO}, "tag": {"S": "builds"}}
 _OUT = "out "  # what follows is a namespace
+_FAST = "fast "  # what follows is as for the main lane; earlier releases do not read it
 _LONGEST_KEY = 1024  # bytes, of a range key; DynamoDB refuses each call with a longer one
 
 
@@ -74,14 +75,14 @@ def state_item(state: State) -> Item:
     refusal, oldest = state.refusal, state.oldest
     values: dict[str, Any] = {
         "at": state.at,
-        "runs": state.runs,
-        "most": state.most,
-        "share": state.share,
+        **_slots_values(state.main, ""),
+        **(_slots_values(state.fast, _FAST) if state.fast != Slots() else {}),
+        **({"fast_failures": state.fast_failures} if state.fast_failures else {}),
+        **({"fast_off_until": state.fast_off_until} if state.fast_off_until else {}),
         "waits": state.waits,
         "turn": state.turn,
         "repaired_at": state.repaired_at,
         "version": state.version,
-        **{_OUT + namespace: count for namespace, count in state.out.items()},
     }
     if refusal is not None:
         values |= {"refused_at": refusal.at, "refused_times": refusal.times, "refused_in_build": int(refusal.in_build)}
@@ -90,6 +91,13 @@ def state_item(state: State) -> Item:
         values["oldest"] = json.dumps(oldest)
     item = {name: {"N" if isinstance(value, int) else "S": str(value)} for name, value in values.items() if value != ""}
     return item | _KEY
+
+
+def _slots_values(slots: Slots, prefix: str) -> dict[str, int]:
+    numbers = {"runs": slots.runs, "most": slots.most, "share": slots.share}
+    return {
+        prefix + name: count for name, count in (numbers | {_OUT + name: n for name, n in slots.out.items()}).items()
+    }
 
 
 def to_state(item: Item) -> State:
@@ -101,6 +109,15 @@ def to_state(item: Item) -> State:
     def text(name: str) -> str:
         return str(item.get(name, {}).get("S", ""))
 
+    def slots(prefix: str) -> Slots:
+        out = prefix + _OUT
+        return Slots(
+            runs=number(f"{prefix}runs"),
+            most=number(f"{prefix}most"),
+            share=number(f"{prefix}share"),
+            out={name.removeprefix(out): number(name) for name in item if name.startswith(out)},
+        )
+
     refusal = Refusal(
         at=number("refused_at"),
         times=max(1, number("refused_times")),
@@ -110,10 +127,10 @@ def to_state(item: Item) -> State:
     )
     return State(
         at=number("at"),
-        runs=number("runs"),
-        most=number("most"),
-        share=number("share"),
-        out={name.removeprefix(_OUT): number(name) for name in item if name.startswith(_OUT)},
+        main=slots(""),
+        fast=slots(_FAST),
+        fast_failures=number("fast_failures"),
+        fast_off_until=number("fast_off_until"),
         waits=number("waits"),
         turn=number("turn"),
         refusal=refusal if "refused_at" in item else None,

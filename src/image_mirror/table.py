@@ -14,18 +14,21 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from image_mirror.aws_errors import code_of
-from image_mirror.record import Record, Status
+from image_mirror.record import Lane, Record, Status
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
 
 DUE_INDEX = "DueIndex"
 _DUE = "DUE"  # the only hash value in the index; a record without it is not in the index
-_NUMBERS = frozenset(("requested_at", "updated_at", "attempts", "waits", "due_at", "failing_since", "failures"))
+_NUMBERS = frozenset(
+    ("requested_at", "updated_at", "attempts", "waits", "due_at", "failing_since", "failures", "claimed_at")
+)
 # DynamoDB's types.
 _TYPES = {field.name: "N" if field.name in _NUMBERS else "S" for field in fields(Record) if field.init}
 _OURS = (*_TYPES, "due")
-_COMPARED = ("status", "requested_at", "updated_at", "attempts", "build_id", "digest")
+_COMPARED = ("status", "requested_at", "updated_at", "attempts", "build_id", "digest", "claimed_at")
+_LANES = frozenset(Lane)
 _MOST = 10**15  # above all numbers that a record can have: as milliseconds the year 33658
 STATE_REPO = "#state"
 """The hash key of the item that is no record. No image's copy has such a name."""
@@ -185,7 +188,7 @@ def to_item(record: Record) -> Item:
 
 
 def to_record(item: Item) -> Record:
-    """Read a record from typed attributes. Another type or an unknown status is read as missing, a number as the
+    """Read a record from typed attributes. Another type, an unknown status or lane is read as missing, a number as the
     nearest one that a record can have.
 
     If the record would be written with other values than the item has, the record keeps the item in `raw`.
@@ -200,6 +203,9 @@ def to_record(item: Item) -> Record:
     status = known.pop("status", "")
     if status in Status.__members__:
         known["status"] = Status(status)
+    lane = known.pop("lane", "")
+    if lane in _LANES:
+        known["lane"] = Lane(lane)
     record = Record(**known)
     written = to_item(record)
     ours = {name: item[name] for name in _OURS if name in item}

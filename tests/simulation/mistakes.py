@@ -9,7 +9,7 @@ from unittest.mock import patch
 from image_mirror import expiry, lifecycle, recorder, slots
 from image_mirror import record as record_module
 from image_mirror.aws_errors import DelayedError
-from image_mirror.record import HOUR, Build, Policy, Record, Status
+from image_mirror.record import HOUR, Build, Lane, Policy, Record, Status
 from image_mirror.recorder import KnownRecords, Recorder
 from image_mirror.state_item import StateItem
 from image_mirror.table import Records
@@ -233,13 +233,15 @@ def the_longest_due_first() -> Iterator[None]:
     choose = slots.choose
 
     def in_order(
-        candidates: Sequence[slots.Waiting], out: Mapping[str, int], most: int, share: int, turn: int
-    ) -> tuple[list[slots.Waiting], int]:
-        del share
+        candidates: Sequence[slots.Waiting], of_lanes: Mapping[Lane, slots.Slots], turn: int
+    ) -> tuple[list[tuple[slots.Waiting, Lane]], int]:
         of_one = {each.key: replace(each, namespace="") for each in candidates}
-        chosen, turn = choose(list(of_one.values()), {"": sum(out.values())}, most, most, turn)
+        all_one = {
+            lane: replace(each, share=each.most, out={"": sum(each.out.values())}) for lane, each in of_lanes.items()
+        }
+        chosen, turn = choose(list(of_one.values()), all_one, turn)
         given = {each.key: each for each in candidates}
-        return [given[each.key] for each in chosen], turn
+        return [(given[each.key], lane) for each, lane in chosen], turn
 
     with patch("image_mirror.reconciler.choose", in_order):
         yield

@@ -19,7 +19,7 @@ from image_mirror.codebuild import Builds
 from image_mirror.reconciler import Reconciler
 from image_mirror.record import HOUR, MINUTE, Build, BuildResult, Record, Status, idempotency_token, new_record
 from image_mirror.reference import destination_of, parse_reference
-from image_mirror.slots import Refusal, State
+from image_mirror.slots import Refusal, Slots, State
 from image_mirror.state_item import StateItem
 from image_mirror.table import Records, to_item
 from support.clock import NOON
@@ -983,7 +983,7 @@ def test_a_smaller_real_quota_is_found_by_the_queue(
         run(SCHEDULE)
         state = state_in(records).read()
     assert state is not None
-    assert (state.runs, state.most, state.share) == (2, 4, 1)
+    assert (state.main.runs, state.main.most, state.main.share) == (2, 4, 1)
     assert len(started) == 30
 
 
@@ -1001,7 +1001,7 @@ def test_a_build_that_has_just_been_started_is_not_taken_for_one_that_waits_in_t
     run(SCHEDULE)
     state = state_in(records).read()
     assert state is not None
-    assert state.runs == 20
+    assert state.main.runs == 20
 
 
 def test_batches_of_the_stream_share_half_of_the_slots_until_the_next_run_of_the_schedule(
@@ -1016,7 +1016,7 @@ def test_batches_of_the_stream_share_half_of_the_slots_until_the_next_run_of_the
     assert namespaces(started) == {"a": 9, "b": 6}, "fifteen of thirty"
     state = state_in(records).read()
     assert state is not None
-    assert state.out == {"a": 9, "b": 6}
+    assert state.main.out == {"a": 9, "b": 6}
     run(SCHEDULE)
     assert namespaces(started) == {"a": 9, "b": 15}
 
@@ -1061,7 +1061,7 @@ def test_a_batch_and_a_run_of_the_schedule_at_once_keep_to_the_slots(
     assert namespaces(started) == {"a": 15}
     state = state_in(records).read()
     assert state is not None
-    assert state.out == {"a": 15}
+    assert state.main.out == {"a": 15}
 
 
 def test_what_a_batch_reserves_while_the_schedule_ends_counts_in_the_next_minute(
@@ -1080,7 +1080,7 @@ def test_what_a_batch_reserves_while_the_schedule_ends_counts_in_the_next_minute
     run(SCHEDULE)
     state = state_in(records).read()
     assert state is not None
-    assert (state.out, state.most) == ({"a": 10}, 30)
+    assert (state.main.out, state.main.most) == ({"a": 10}, 30)
     assert namespaces(started) == {"a": 10}
 
 
@@ -1127,13 +1127,13 @@ def test_a_run_that_had_no_time_for_all_builds_counts_those_of_the_run_before(
     run(SCHEDULE)
     state = state_in(records).read()
     assert state is not None
-    assert state.out == {"a": 15}
+    assert state.main.out == {"a": 15}
     with monkeypatch.context() as patched:
         patched.setattr(Reconciler, "advance", lambda *_: [])  # nothing is reached
         run(SCHEDULE, seconds=44)
     after = state_in(records).read()
     assert after is not None
-    assert after.out == {"a": 15}
+    assert after.main.out == {"a": 15}
     run(SCHEDULE)
     assert namespaces(started) == {"a": 15}
 
@@ -1305,7 +1305,7 @@ def test_an_operator_who_has_replaced_a_key_need_not_wait_for_the_next_try(
     records: Records, started: list[str]
 ) -> None:
     refusal = Refusal(at=now(), times=9, in_build=True)
-    assert state_in(records).write(State(at=now(), runs=20, refusal=refusal), state_in(records).read())
+    assert state_in(records).write(State(at=now(), refusal=refusal, main=Slots(runs=20)), state_in(records).read())
     create(records, of_namespace("a", 1))
     run(SCHEDULE)
     assert started == []
@@ -1321,7 +1321,7 @@ def test_a_run_does_not_write_back_a_refusal_that_an_operator_has_ended_meanwhil
     records: Records, started: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusal = Refusal(at=now(), times=9, in_build=True)
-    assert state_in(records).write(State(at=now(), runs=20, refusal=refusal), state_in(records).read())
+    assert state_in(records).write(State(at=now(), refusal=refusal, main=Slots(runs=20)), state_in(records).read())
     create(records, of_namespace("a", 1))
     original = Reconciler.advance
 
@@ -1363,7 +1363,7 @@ def test_of_several_events_at_once_one_fills_the_slots(
 ) -> None:
     create(records, of_namespace("a", 1))
     assert state_in(records).write(
-        State(at=now() - MINUTE, runs=20, most=30, share=15, waits=1), state_in(records).read()
+        State(at=now() - MINUTE, waits=1, main=Slots(runs=20, most=30, share=15)), state_in(records).read()
     )
     runs: list[str] = []
     original = Reconciler.run_schedule

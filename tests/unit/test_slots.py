@@ -1,16 +1,18 @@
 """Which waiting copies get the next builds: the limits, the order, and the refused key."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from image_mirror.record import HOUR, MINUTE, Build, BuildResult, Status, new_record
+from image_mirror.record import HOUR, MINUTE, Build, BuildResult, Lane, Status, new_record
 from image_mirror.reference import destination_of, parse_reference
 from image_mirror.slots import (
     Refusal,
+    Slots,
     State,
     Waiting,
     after_builds,
@@ -45,8 +47,13 @@ def waits(text: str) -> list[Waiting]:
     ]
 
 
-def names(chosen: list[Waiting]) -> str:
-    return " ".join(each.key[0] for each in chosen)
+def names(chosen: list[tuple[Waiting, Lane]]) -> str:
+    return " ".join(each.key[0] for each, _ in chosen)
+
+
+def main(most: int, share: int, out: Mapping[str, int]) -> dict[Lane, Slots]:
+    """Return the slots of the main lane alone."""
+    return {Lane.MAIN: Slots(runs=most, most=most, share=share, out=out)}
 
 
 # ---- how many ----
@@ -116,7 +123,7 @@ def test_a_raised_quota_is_found_within_a_few_looks(alone: bool) -> None:
 def test_the_namespace_with_the_fewest_builds_out_is_first(
     candidates: str, out: dict[str, int], most: int, share: int, chosen: str
 ) -> None:
-    assert names(choose(waits(candidates), out, most, share, 0)[0]) == chosen
+    assert names(choose(waits(candidates), main(most, share, out), 0)[0]) == chosen
 
 
 @pytest.mark.parametrize(
@@ -132,7 +139,7 @@ def test_the_namespace_with_the_fewest_builds_out_is_first(
 def test_every_fourth_start_is_a_repeat_where_both_wait(
     candidates: str, turn: int, chosen: str, turn_after: int
 ) -> None:
-    picked, after = choose(waits(candidates), {}, 99, 99, turn)
+    picked, after = choose(waits(candidates), main(99, 99, {}), turn)
     assert (names(picked), after) == (chosen, turn_after)
 
 
@@ -158,7 +165,8 @@ entries = st.lists(
 def test_no_slot_stays_free_that_a_candidate_could_use_and_none_is_used_twice(
     candidates: list[Waiting], out: dict[str, int], most: int, share: int, turn: int
 ) -> None:
-    chosen, after = choose(candidates, out, most, share, turn)
+    picked, after = choose(candidates, main(most, share, out), turn)
+    chosen = [each for each, _ in picked]
     busy = Counter(out) + Counter(each.namespace for each in chosen)
     assert len({each.key for each in chosen}) == len(chosen)
     assert len(chosen) <= max(0, most - Counter(out).total())
@@ -197,7 +205,7 @@ def test_the_namespace_is_that_of_the_pod_that_requested_the_copy(requested_by: 
 def test_a_record_repeats_if_its_request_or_the_one_before_has_failed(
     changes: dict[str, int | str], repeats: bool
 ) -> None:
-    assert waiting(replace(REQUESTED, **changes)).repeats is repeats  # type: ignore[arg-type]
+    assert waiting(replace(REQUESTED, **changes), NOW).repeats is repeats  # type: ignore[arg-type]
 
 
 def test_a_build_holds_a_slot_until_its_end_has_been_read() -> None:
@@ -211,7 +219,7 @@ def test_a_build_holds_a_slot_until_its_end_has_been_read() -> None:
 # ---- between the runs ----
 
 TRIED, LATEST = Refusal(at=NOW, times=3, in_build=True), Refusal(at=NOW, times=4, in_build=True)
-FULL = State(at=NOW - MINUTE, runs=20, most=30, share=15)
+FULL = State(at=NOW - MINUTE, main=Slots(runs=20, most=30, share=15))
 
 
 @pytest.mark.parametrize(
@@ -219,40 +227,59 @@ FULL = State(at=NOW - MINUTE, runs=20, most=30, share=15)
     [
         pytest.param(None, 4, id="nothing has ever run"),
         pytest.param(FULL, 15, id="half of the slots"),
-        pytest.param(replace(FULL, out={"a": 9, "b": 3}), 3, id="what is out counts"),
-        pytest.param(replace(FULL, runs=1, most=2, share=1), 1, id="of two slots one"),
+        pytest.param(replace(FULL, main=FULL.main.with_out({"a": 9, "b": 3})), 3, id="what is out counts"),
+        pytest.param(replace(FULL, main=Slots(runs=1, most=2, share=1)), 1, id="of two slots one"),
         pytest.param(replace(FULL, at=NOW - 3 * MINUTE), 0, id="the schedule has not run for three minutes"),
         pytest.param(replace(FULL, at=NOW + 1), 15, id="the clock of another instance is ahead"),
         pytest.param(replace(FULL, at=NOW + 2 * MINUTE), 0, id="written by hand, in the future"),
-        pytest.param(replace(FULL, most=10**15, share=10**15), 15, id="written by hand, very many"),
-        pytest.param(State(at=0, out={"a": 2}), 0, id="the first batch of all added its starts"),
+        pytest.param(
+            replace(FULL, main=replace(FULL.main, most=10**15, share=10**15)), 15, id="written by hand, very many"
+        ),
+        pytest.param(State(at=0, main=Slots(out={"a": 2})), 0, id="the first batch of all added its starts"),
         pytest.param(replace(FULL, refusal=Refusal(at=NOW)), 0, id="a key is refused"),
     ],
 )
 def test_a_batch_of_the_stream_starts_builds_while_fewer_than_half_are_out(state: State | None, free: int) -> None:
-    out, most, share = for_stream(state, 20, NOW)
-    assert len(choose(waits("x y z " * 20), out, most, share, 0)[0]) == free
+    slots = for_stream(state, {Lane.MAIN: 20}, NOW)
+    assert len(choose(waits("x y z " * 20), slots, 0)[0]) == free
 
 
 @pytest.mark.parametrize(
     ("read", "found", "out"),
     [
         pytest.param(None, None, {"x": 3}, id="somebody has deleted it"),
-        pytest.param(State(at=1, out={"x": 5}), State(at=1, out={"x": 7, "y": 1}), {"x": 5, "y": 1}, id="two batches"),
-        pytest.param(State(at=1, out={"x": 5}), State(at=2, out={"x": 1, "y": 1}), {"x": 3, "y": 1}, id="another run"),
-        pytest.param(None, State(at=2, out={"x": 4}), {"x": 4}, id="the first run"),
+        pytest.param(
+            State(at=1, main=Slots(out={"x": 5})),
+            State(at=1, main=Slots(out={"x": 7, "y": 1})),
+            {"x": 5, "y": 1},
+            id="two batches",
+        ),
+        pytest.param(
+            State(at=1, main=Slots(out={"x": 5})),
+            State(at=2, main=Slots(out={"x": 1, "y": 1})),
+            {"x": 3, "y": 1},
+            id="another run",
+        ),
+        pytest.param(None, State(at=2, main=Slots(out={"x": 4})), {"x": 4}, id="the first run"),
     ],
 )
 def test_what_others_have_started_since_the_state_was_read_is_out_too(
     read: State | None, found: State | None, out: dict[str, int]
 ) -> None:
-    assert out_of_both({"x": 3}, read, found) == out
+    mine = State(at=3, main=Slots(most=9, out={"x": 3}))
+    assert out_of_both(mine, read, found, Lane.MAIN) == Slots(most=9, out=out)
+    assert after_race(mine, read, found).main.out == out
+    assert after_race(mine, read, found).fast == Slots()
+
+
+def in_main(text: str) -> list[tuple[Waiting, Lane]]:
+    return [(each, Lane.MAIN) for each in waits(text)]
 
 
 def test_a_state_reserves_a_slot_for_each_record_that_is_chosen() -> None:
-    state = with_more_out(State(at=NOW, most=9, out={"x": 1}), waits("x y x"))
-    assert state == State(at=NOW, most=9, out={"x": 3, "y": 1})
-    assert with_more_out(None, waits("x")) == State(at=0, out={"x": 1})
+    state = with_more_out(State(at=NOW, main=Slots(most=9, out={"x": 1})), in_main("x y x"))
+    assert state == State(at=NOW, main=Slots(most=9, out={"x": 3, "y": 1}))
+    assert with_more_out(None, in_main("x")) == State(at=0, main=Slots(out={"x": 1}))
 
 
 @pytest.mark.parametrize(
@@ -277,13 +304,20 @@ refusals = st.builds(
     build=st.sampled_from(("", "p:1")),
     runs_since=st.integers(0, 10**14),
 )
-states = st.builds(
-    State,
-    at=st.integers(0, 10**14),
+slots_of_a_lane = st.builds(
+    Slots,
     runs=st.integers(0, 99),
     most=st.integers(0, 99),
     share=st.integers(0, 99),
     out=st.dictionaries(st.text("ab-", max_size=3), st.integers(0, 99)),
+)
+states = st.builds(
+    State,
+    at=st.integers(0, 10**14),
+    main=slots_of_a_lane,
+    fast=slots_of_a_lane,
+    fast_failures=st.integers(0, 9),
+    fast_off_until=st.integers(0, 10**14),
     waits=st.integers(0, 99),
     turn=st.integers(0, 3),
     refusal=st.none() | refusals,
@@ -303,7 +337,7 @@ anything = st.one_of(
     st.builds(lambda text: {"S": text}, st.text()),
     st.just({"BOOL": True}),
 )
-WHOLE = State(at=1, out={"a": 1}, refusal=Refusal(at=1, build="p:1"), oldest=(("r", "t"),))
+WHOLE = State(at=1, refusal=Refusal(at=1, build="p:1"), oldest=(("r", "t"),), main=Slots(out={"a": 1}))
 
 
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(state_item(WHOLE), anything)), st.sampled_from((None, "p:1")))
@@ -312,13 +346,13 @@ def test_a_state_that_was_written_by_hand_ends_in_no_error_and_delays_a_refused_
 ) -> None:
     state = to_state(item)
     assert to_state(state_item(state)) == state
-    out, most, share = for_stream(state, 20, NOW)
-    assert len(choose(waits("x y z " * 20), out, most, share, state.turn)[0]) <= 15
+    slots = for_stream(state, {Lane.MAIN: 20}, NOW)
+    assert len(choose(waits("x y z " * 20), slots, state.turn)[0]) <= 15
     may_run_early(state, NOW)
     if state.refusal is not None:
         assert may_try(state.refusal, {}, NOW + HOUR) or may_try(state.refusal, {}, NOW - HOUR)
         after_builds(state.refusal, {build: RUNNING} if build else {}, NOW)
-    limits(20, runs_at_once(20, state.runs or 1, 0, 0, may_grow=True))
+    limits(20, runs_at_once(20, state.main.runs or 1, 0, 0, may_grow=True))
 
 
 @pytest.mark.parametrize(

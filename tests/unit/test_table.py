@@ -7,8 +7,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from image_mirror import table
-from image_mirror.record import Record, Status
-from image_mirror.slots import Refusal, State
+from image_mirror.record import Lane, Record, Status
+from image_mirror.slots import Refusal, Slots, State
 from image_mirror.state_item import state_item
 from image_mirror.table import Item, Records, UnusableRecordError, to_item, to_record
 from support.cloud import REGISTRY, Cloud
@@ -35,6 +35,9 @@ FULL = Record(
     failing_since=1_800_000_000_789,
     failures=2,
     unexpected=f"sha256:{'c' * 64} sha256:{'a' * 64} 2000",
+    lane=Lane.FAST,
+    claimed_at=1900,
+    not_fast="OUT_OF_TIME",
 )
 
 
@@ -359,6 +362,8 @@ def test_an_older_release_finds_each_record_and_each_attribute_that_it_needs(sta
 
 def test_an_older_release_takes_the_state_for_no_record() -> None:
     """It reads an item that the index has, that the stream's filter passes (a status), or that an image is named by."""
-    item = state_item(State(at=1, out={"shop": 3}, refusal=Refusal(at=1, build="p:1"), oldest=(("r", "t"),)))
+    item = state_item(
+        State(at=1, refusal=Refusal(at=1, build="p:1"), oldest=(("r", "t"),), main=Slots(out={"shop": 3}))
+    )
     assert not item.keys() & {"status", "source", "due", "due_at"}
     assert "/" not in item["repo"]["S"], "each copy has a registry and a repository"

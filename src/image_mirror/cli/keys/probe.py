@@ -11,6 +11,7 @@ from image_mirror.aws import AccessKey
 from image_mirror.aws_errors import DENIED, KEY_REFUSED, code_of
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.remedies import REVERT
+from image_mirror.codebuild import NO_BUILD
 from image_mirror.messages import printable
 
 NO_OTHER_KEY = (
@@ -19,7 +20,6 @@ NO_OTHER_KEY = (
 )
 """What to do about a key whose user may not make the call that the key exists for."""
 _PAUSE = 3.0  # seconds between two tries
-_NO_BUILD = "00000000-0000-0000-0000-000000000000"
 
 
 class ProbeResult(Enum):
@@ -44,7 +44,7 @@ def can_push(china: Account, key: AccessKey) -> Verdict:
 
 def can_copy(global_account: Account, key: AccessKey, project: str) -> Verdict:
     """Ask for a build of `project` that does not exist. Raises as `can_push`."""
-    builds = [f"{project}:{_NO_BUILD}"]
+    builds = [f"{project}:{NO_BUILD}"]
     what = f"BatchGetBuilds of {project} in {key.region}"
     return _test(what, lambda: global_account.client("codebuild", key).batch_get_builds(ids=builds))
 
