@@ -171,11 +171,8 @@ class CodeBuild:
         destination, _, tag = variables["NEW_DOCKER_IMAGE"].rpartition(":")
         repository = destination.partition("/")[2]
         build = Build(f"{project}:{len(self.builds):06}", project, variables["DOCKER_IMAGE"], repository, tag, now)
-        siblings = self.by_target.setdefault((repository, tag), [])
-        if any(sibling.ended is None for sibling in siblings):
-            world.counts["duplicate builds"] += 1
-            world.note("DUPLICATE", build.build_id, repository, tag)
-        siblings.append(build)
+        self._count_duplicate(build)
+        self.by_target.setdefault((repository, tag), []).append(build)
         self.builds[build.build_id] = build
         self._tokens[token] = now, (project, variables), build
         lane.queue.append(build)
@@ -202,9 +199,23 @@ class CodeBuild:
 
     def fail(self, project: str, fault: LaneFault | None) -> None:
         """Let a project fail in this way from now on, or repair it. Builds that run already end as they would."""
+        lane = self.lanes[project]
         self._world.note("lane", project, "works again" if fault is None else fault.value)
-        self.lanes[project].fault = fault
-        self._fill(self.lanes[project])
+        freed = lane.queue if lane.fault is LaneFault.STUCK is not fault else ()
+        lane.fault = fault
+        for build in freed:
+            self._count_duplicate(build)
+        self._fill(lane)
+
+    def _count_duplicate(self, build: Build) -> None:
+        """Count a build that will run while another one of the same copy runs, or waits in a queue that moves."""
+        siblings = self.by_target.get((build.repository, build.tag), ())
+        if any(each is not build and each.ended is None and not self._is_stuck(each) for each in siblings):
+            self._world.counts["duplicate builds"] += 1
+            self._world.note("DUPLICATE", build.build_id, build.repository, build.tag)
+
+    def _is_stuck(self, build: Build) -> bool:
+        return build.began is None and self.lanes[build.lane].fault is LaneFault.STUCK
 
     def _lane(self, project: str, operation: str) -> Lane:
         lane = self.lanes.get(project)

@@ -83,7 +83,7 @@ class ReconcilerInstance(Instance):
             lambda: world.clock.now,
         )
         repositories = Repositories(_client(ECR(world, services.registry, limits)), settings)
-        builds = Builds(account, settings.project)
+        builds = Builds(account, settings.project, settings.fast_project)
         self.loaded = Reconciler(records, state, builds, repositories, settings, self.time)
 
 
