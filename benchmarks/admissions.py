@@ -27,6 +27,7 @@ ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "bench",
     "AWS_SECRET_ACCESS_KEY": "bench",
 }
+METRICS = {"POWERTOOLS_METRICS_NAMESPACE": "ImageMirror", "POWERTOOLS_SERVICE_NAME": "image-mirror"}
 SIZES = {"2.4 kB": "create-pod-from-deployment", "3.8 kB": "create-pod", "9.4 kB": "image-update"}
 """The captured reviews that are measured, by their size as an API server sends them."""
 _REVIEWS = Path(__file__).parents[1] / "tests" / "reviews"
@@ -43,9 +44,8 @@ def review_text(size: str) -> str:
 @contextmanager
 def deployed() -> Iterator[None]:
     """Count metrics as in the template's setting, but discard them: standard output is for the results."""
-    namespace = {"POWERTOOLS_METRICS_NAMESPACE": "ImageMirror", "POWERTOOLS_SERVICE_NAME": "image-mirror"}
     with (
-        mock.patch.dict(os.environ, namespace),
+        mock.patch.dict(os.environ, METRICS),
         open(os.devnull, "w", encoding="utf-8") as nowhere,
         redirect_stdout(nowhere),
     ):

@@ -6,10 +6,11 @@ import shutil
 import statistics
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.admissions import ENVIRONMENT, review_text
-from benchmarks.cold import answering_table, build, run
+from benchmarks.admissions import ENVIRONMENT, METRICS, review_text
+from benchmarks.cold import build, run, table_over_tls
 from e2e.harness.sam import python_program
 from image_mirror.cli.emulation import http_event
 from support.templates import ROOT
@@ -20,21 +21,23 @@ _PARTS = {
     "Powertools": "import aws_lambda_powertools, aws_lambda_powertools.metrics",
     "this package": "from image_mirror import webhook",
     "the DynamoDB client": "webhook.load()",
-    "the first answer, without TLS": "import json; webhook.handler(json.load(sys.stdin), None)",
+    "its first call, over TLS": "webhook.prepare()",
+    "the first answer": "import json; webhook.handler(json.load(sys.stdin), None)",
 }
 _ROUNDS = 7
 
 
 def parts_table() -> str:
     """Return a table of the milliseconds of CPU of each part of a cold start; medians, with a plain Python 3.13."""
-    with answering_table() as endpoint, tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as made:
         python, folder = python_program(), Path(made)
         build(python, folder)
         pip = (python, "-m", "pip", "install", "--quiet", "--no-compile", "--target", folder / "installed")
         run(*pip, "--requirement", "requirements.txt", python=python)
         unwanted = shutil.ignore_patterns("__pycache__", "cli")
         shutil.copytree(ROOT / "src" / "image_mirror", folder / "installed" / "image_mirror", ignore=unwanted)
-        columns = [_measure(endpoint, python, folder / name) for name in ("installed", "artefact")]
+        with table_over_tls(folder) as address:
+            columns = [_measure(address, python, folder / name) for name in ("installed", "artefact")]
         sizes = [_zipped(folder / name) for name in ("installed", "artefact")]
     lines = ["| part | as pip installs it | as it is built here |", "| --- | --- | --- |"]
     for part, installed, built in zip(_PARTS, *columns, strict=True):
@@ -43,7 +46,7 @@ def parts_table() -> str:
     return "\n".join(lines)
 
 
-def _measure(endpoint: str, python: Path, folder: Path) -> list[float]:
+def _measure(address: Mapping[str, str], python: Path, folder: Path) -> list[float]:
     """Return the CPU seconds of each part, the median of several new processes."""
     stages = "".join(f"{code}\ntimes.append(time.process_time())\n" for code in _PARTS.values())
     show = "print(json.dumps(times), file=sys.stderr)"
@@ -53,7 +56,7 @@ def _measure(endpoint: str, python: Path, folder: Path) -> list[float]:
     for _ in range(_ROUNDS):
         done = subprocess.run(
             [python, "-I", "-S", "-B", "-c", script],
-            env={**os.environ, **ENVIRONMENT, "AWS_ENDPOINT_URL": endpoint},
+            env={**os.environ, **ENVIRONMENT, **METRICS, **address},
             input=json.dumps(event),
             capture_output=True,
             text=True,

@@ -1,4 +1,4 @@
-"""The copy of one image: the program that the build in image-pulling.yaml runs. Python 3.9 and its library only.
+"""The copy of one image: the program that the builds in image-pulling.yaml run. Python 3.9 and its library only.
 
 `make templates` puts it into the template, with the modules of image_mirror that it imports. It reads the environment
 of the build and writes its result, a reason for people, the digest and what it says of signatures as four lines into
@@ -28,6 +28,7 @@ from image_mirror.registry_login import DOCKER_HUB, LoginError, login_of, shown_
 # attempt. So results that cost no attempt share a code that it knows.
 EXIT_CODES = {
     "COPIED": 0,
+    "PROBED": 0,
     "UNEXPLAINED": 1,
     "RATE_LIMITED": 29,
     "BAD_INPUT": 40,
@@ -41,8 +42,11 @@ EXIT_CODES = {
     "TARGET_BUSY": 50,
     "TARGET_DENIED": 50,
     "STALLED": 51,
+    "OUT_OF_TIME": 52,
 }
 REPEATED = ("UNREACHABLE", "TARGET_BUSY")
+# The results of a program that was ended at a deadline before a layer arrived.
+NO_TIME = ("STALLED", "OUT_OF_TIME")
 # Layers at the same time: a connection across the border is slow, several are not.
 JOBS = "12"
 DIGEST_SECONDS = 600.0
@@ -287,11 +291,16 @@ class Build:
         self.stall = float(environment["COPY_STALL_SECONDS"])
         self.interval = float(environment["COPY_WATCH_SECONDS"])
         self.most_bytes = float(environment["MAX_IMAGE_GIGABYTES"]) * 1e9
+        self.is_fast = environment.get("FAST_LANE") == "true"
         started = environment.get("CODEBUILD_START_TIME", "")
         elapsed = time.time() - int(started) / 1000 if started.isdigit() else 0.0
         minutes = float(environment["BUILD_TIMEOUT_MINUTES"])
         # Two minutes are left for the result, or a tenth of a short build.
-        self.deadline = self.began + max(minutes * 60 - min(120.0, minutes * 6) - max(elapsed, 0.0), 0.0)
+        left = min(120.0, minutes * 6)
+        if self.is_fast:
+            # CodeBuild's start may be the submission, so it is not known how long the build has run.
+            left, elapsed = 120.0, min(elapsed, MOST_ELAPSED)
+        self.deadline = self.began + max(minutes * 60 - left - max(elapsed, 0.0), 0.0)
 
     def hide(self, *secrets: str) -> None:
         """Mask these texts in all output."""
@@ -316,8 +325,9 @@ class Build:
         return text
 
     def limited(self, seconds: float, most_bytes: float) -> Build:
-        """Return this build with less time, and with another limit for what one program reads."""
+        """Return this build with less time, with another limit for what one program reads, and no layer arrived."""
         other = copy.copy(self)
+        other.arrived = 0
         other.deadline = min(self.deadline, time.monotonic() + seconds)
         other.most_bytes = most_bytes
         return other
@@ -367,23 +377,28 @@ class Build:
             ended = None
             if self.read > self.most_bytes:
                 most = self.environment["MAX_IMAGE_GIGABYTES"]
-                ended = Ended("TOO_LARGE", f"more than {most} GB were read; MaxImageGigabytes allows more")
+                parameter = "FastLaneGigabytes" if self.is_fast else "MaxImageGigabytes"
+                ended = Ended("TOO_LARGE", f"more than {most} GB were read; {parameter} allows more")
             elif now - quiet_since > self.stall:
                 ended = Ended("STALLED", f"nothing was read for {self.stall:g} s")
             elif now > self.deadline:
-                reason = "the time of the build is over (BuildTimeoutMinutes)"
-                if self.arrived:
-                    ended = Ended(
-                        "UNREACHABLE", f"{reason}; {self.arrived} layers arrived, and the next build continues"
-                    )
-                else:
-                    ended = Ended("STALLED", f"{reason}, and no layer arrived")
+                ended = self.out_of_time()
             if ended:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 return ended
 
+    def out_of_time(self) -> Ended:
+        """Return the result of a build whose time is over. In the fast lane, that says nothing about the image."""
+        reason = "the time of the build is over" + ("" if self.is_fast else " (BuildTimeoutMinutes)")
+        if self.arrived:
+            result = "OUT_OF_TIME" if self.is_fast else "UNREACHABLE"
+            return Ended(result, f"{reason}; {self.arrived} layers arrived, and the next build continues")
+        return Ended("OUT_OF_TIME" if self.is_fast else "STALLED", f"{reason}, and no layer arrived")
 
+
+# Seconds of a fast build that can have passed before this program begins; what is more was time in CodeBuild's queue.
+MOST_ELAPSED = 60.0
 # A program that waits reads a few bytes each minute: Go's runtime looks at the limits of its cgroup, HTTP/2 has pings.
 LEAST_PROGRESS = 10_000
 LONGEST_PAUSE = 0.05  # seconds in which the end of a program is not seen
@@ -422,6 +437,8 @@ def copy_image(build: Build) -> None:
     build.hide(
         environment.get("CHINA_ACCESS_KEY_ID", "").strip(), environment.get("CHINA_SECRET_ACCESS_KEY", "").strip()
     )
+    if environment.get("COPY_PROBE") == "login":
+        probe(build)
     source = checked_names(
         environment.get("DOCKER_IMAGE", ""),
         environment.get("NEW_DOCKER_IMAGE", ""),
@@ -432,16 +449,7 @@ def copy_image(build: Build) -> None:
     hosts = environment.get("SOURCE_REGISTRIES", "*").split()
     if not any(fnmatch.fnmatchcase(source.host, pattern) for pattern in hosts):
         raise Ended("BAD_INPUT", "the host of DOCKER_IMAGE is not in the parameter SourceRegistries")
-    for name, entry in (("CHINA_ACCESS_KEY_ID", "AccessKey"), ("CHINA_SECRET_ACCESS_KEY", "AccessSecretKey")):
-        if not environment.get(name, "").strip():
-            raise Ended(
-                "TARGET_LOGIN", f"{entry} in the secret ImagePullSecret is empty; `image-mirror connect` fills it in"
-            )
-    crane = environment.get("CRANE", "")
-    if not crane:
-        problem = environment.get("CRANE_PROBLEM") or "UNEXPLAINED the command that installs crane did not run"
-        raise Ended(*problem.split(" ", 1))
-
+    crane = checked_tools(environment)
     registry_auth = environment.get("REGISTRY_AUTH", "")
     login = login_for(source, registry_auth)
     build.hide(*secrets_of(login and login[1]))
@@ -480,6 +488,32 @@ def copy_image(build: Build) -> None:
         time.sleep(pause)
 
 
+def checked_tools(environment: Mapping[str, str]) -> str:
+    """Return the path of crane. Raises Ended if there is none, or no key for ECR in China."""
+    for name, entry in (("CHINA_ACCESS_KEY_ID", "AccessKey"), ("CHINA_SECRET_ACCESS_KEY", "AccessSecretKey")):
+        if not environment.get(name, "").strip():
+            raise Ended(
+                "TARGET_LOGIN", f"{entry} in the secret ImagePullSecret is empty; `image-mirror connect` fills it in"
+            )
+    crane = environment.get("CRANE", "")
+    if not crane:
+        problem = environment.get("CRANE_PROBLEM") or "UNEXPLAINED the command that installs crane did not run"
+        raise Ended(*problem.split(" ", 1))
+    return crane
+
+
+def probe(build: Build) -> None:
+    """Try what a copy needs of its project: the key, crane, the login to ECR, and the watch. Raises Ended, always."""
+    crane = checked_tools(build.environment)
+    build.hide(ecr_password(build))
+    status, _, errors = build.run(crane, "version")
+    if status:
+        raise Ended("UNEXPLAINED", f"crane does not run: {errors}")
+    if bytes_read(os.getpid()) <= 0:
+        raise Ended("UNEXPLAINED", "how much a program has read cannot be seen (/proc/PID/io)")
+    raise Ended("PROBED", "crane runs, and the login to ECR in China succeeds; nothing was copied")
+
+
 def digest_of_source(build: Build, crane: str, source: Source, failed: Callable[[str], tuple[str, str]]) -> str:
     """Return the digest of the tag: a HEAD, which registries do not count as a pull."""
     # crane follows redirects without end.
@@ -487,7 +521,7 @@ def digest_of_source(build: Build, crane: str, source: Source, failed: Callable[
     try:
         status, output, errors = limited.run(crane, "digest", source.name + source.version)
     except Ended as ended:
-        if ended.result == "STALLED" and limited.deadline < time.monotonic() < build.deadline:
+        if ended.result in NO_TIME and limited.deadline < time.monotonic() < build.deadline:
             raise Ended("STALLED", f"the source has not said the digest in {DIGEST_SECONDS:g} s") from None
         raise
     if status:
@@ -596,7 +630,8 @@ def copied_signatures(
         if len(found) > MOST_ARTIFACTS:
             problem = problem or f"at most {MOST_ARTIFACTS} are copied"
     except Ended as ended:
-        limits = {"STALLED": f"not copied in {SIGNATURE_SECONDS:g} s", "TOO_LARGE": "they have more than 100 MB"}
+        limits = dict.fromkeys(NO_TIME, f"not copied in {SIGNATURE_SECONDS:g} s")
+        limits["TOO_LARGE"] = "they have more than 100 MB"
         problem = limits.get(ended.result, ended.reason)
     except Exception as error:
         problem = f"a bug of the build: {type(error).__name__}"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The second command of the build in image-pulling.yaml: it runs copy.py, which copies one image.
+# The second command of a build in image-pulling.yaml: it runs copy.py, which copies one image.
 # `make templates` puts what follows the first empty line into the template, with an archive of copy.py and the modules
 # that it imports in the place of its name.
 #

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The first command of the build in image-pulling.yaml: it downloads crane, the program that copies.
+# The first command of a build in image-pulling.yaml: it downloads crane, the program that copies.
 # `make templates` puts what follows the first empty line into the template; copy.sh says how CodeBuild runs it.
 
 # copy.py ends the build with CRANE_PROBLEM: only there is a result code for a failure. Nothing here sees a key.
@@ -24,5 +24,6 @@ if download; then
     CRANE_PROBLEM='UNEXPLAINED the archive at CraneUrl cannot be unpacked'
   fi
 fi
+[[ -n $CRANE ]] || rm -rf "$folder"
 printf '%s\n' "${CRANE_PROBLEM:-crane 0.21.9 is at $CRANE}"
 export CRANE CRANE_PROBLEM

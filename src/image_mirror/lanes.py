@@ -18,6 +18,7 @@ LONGEST_FAST = 20 * MINUTE
 """A fast build ends 15 minutes after its start, and at most half of the builds that run wait for one of them. So one
 that has not ended by then is not waited for any longer."""
 _TOKEN_KNOWN = 5 * MINUTE
+_CLOCK_SKEW = MINUTE  # far above the difference of two clocks; a time that is later was written by hand
 _CLAIM_LASTS = MINUTE  # far above the time of StartBuild's two tries; after a crash the record is due then
 # How a fast build can end that says nothing about the copy. The main lane may make it, or say that a key is refused.
 _UNEXPLAINED = ("", UNEXPLAINED, "TARGET_LOGIN")
@@ -25,7 +26,7 @@ _UNEXPLAINED = ("", UNEXPLAINED, "TARGET_LOGIN")
 
 def is_kept(record: Record, now: int) -> bool:
     """Return whether the record's latest claim may have started a build whose token CodeBuild still knows."""
-    return record.claimed_at is not None and now - record.claimed_at < _TOKEN_KNOWN
+    return record.claimed_at is not None and -_CLOCK_SKEW <= now - record.claimed_at < _TOKEN_KNOWN
 
 
 def lanes_of(record: Record, now: int) -> tuple[Lane, ...]:

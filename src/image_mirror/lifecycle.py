@@ -297,7 +297,7 @@ def of_change(before: Record, after: Record | None, wait: Metric) -> dict[Metric
     # The last attempt of a refresh leaves the older copy in use, with the reason and no count of attempts.
     if after.attempts > before.attempts or (became is Status.COPIED and after.error is not None):
         added[Metric.ATTEMPTS_REFUSED] = 1
-    elif before.status is Status.COPYING and before.lane is Lane.FAST and after.lane is None:
+    elif after.status is Status.REQUESTED and before.lane is Lane.FAST and after.lane is None:
         added[Metric.SENT_TO_MAIN] = 1
     elif after.error is not None and after.status in (Status.REQUESTED, Status.COPYING) and not became_copying:
         added[wait] = 1

@@ -204,6 +204,9 @@ class Reconciler:
             failed += self._start(chosen, state.repaired_at if state else 0, invocation)
             if not invocation.full:
                 break
+        if invocation.fast_stuck and not invocation.key_refused and (state := self._state.read()):
+            # The next batch need not try the lane. If another run writes meanwhile, the next one that tries it says so.
+            self._state.write(after_fast_builds(state, (), self._now(), stuck=True), state)
         return failed
 
     def run_early(self, invocation: Invocation) -> None:
@@ -302,7 +305,8 @@ class Reconciler:
                 after = replace(after, refusal=refusal, repaired_at=after.repaired_at if refusal else now)
         if self._has_fast:
             unanswered = len(invocation.fast_unanswered)
-            after = after_fast_builds(after, (), now, stuck=invocation.fast_stuck, unanswered=unanswered)
+            stuck = invocation.fast_stuck and not invocation.key_refused
+            after = after_fast_builds(after, (), now, stuck=stuck, unanswered=unanswered)
         if after.fast_is_off(now) and not before.fast_is_off(now):
             _logger.warning("fast lane switched off for an hour", extra={"until": after.fast_off_until})
         if invocation.key_refused:
@@ -386,13 +390,13 @@ class Reconciler:
                     return
             build_id = self._builds.start(claim)
         except DelayedError as error:
-            after, wait = self._not_started(record, claim, error, invocation), _wait(error)
-            if next_step(after, None, now, self._policy) is Step.START:
-                invocation.waiting[each.key] = waiting(after, now)
+            answer = _without_key(error) if claim is not record and lane is Lane.FAST else error
+            step, wait = Save(self._not_started(record, claim, answer, invocation)), _wait(answer)
         else:
             invocation.started.append((each, lane, build_id))
-            after = started(claim, build_id, self._now(), repaired_at)
-        self._write(claim, Save(after), invocation, wait)
+            step = Save(started(claim, build_id, self._now(), repaired_at))
+        self._write(claim, step, invocation, wait)
+        self._go_on(step, invocation)
 
     def _not_started(self, record: Record, claim: Record, error: DelayedError, invocation: Invocation) -> Record:
         """Return the record after a start that failed; `claim` is `record` itself if it failed before the claim.
@@ -406,6 +410,7 @@ class Reconciler:
             if error.uncertain:
                 invocation.fast_unanswered.append(claim)
             else:
+                _logger.warning("not started in the fast lane", extra={"reason": str(error)})
                 invocation.full.add(Lane.FAST)
                 invocation.fast_stuck = invocation.fast_stuck or not error.no_capacity
             return not_started(claim, now) if is_certain else delayed(claim, str(error), now, soon=True)
@@ -512,7 +517,7 @@ class Reconciler:
             refused = any(isinstance(each, DelayedError) and each.key for each in main.values())
             if not refused and (main or self._main_answers()):
                 invocation.fast_stuck = True
-        return main | {name: _without_key(each) for name, each in fast.items()}
+        return main | {name: _of_fast_lane(each) for name, each in fast.items()}
 
     def _look_up(self, ids: Sequence[str], invocation: Invocation) -> dict[str, Build | DelayedError]:
         builds: dict[str, Build | DelayedError] = {}
@@ -540,8 +545,9 @@ class Reconciler:
             invocation.out[lane].append(namespace_of(record))
             invocation.builds[build_id] = None
             if is_due(record, now):
-                after = lookup_failed(record, str(build), now, self._policy, key=build.key)
-                self._write(record, Save(after), invocation, _wait(build))
+                step: NextStep = Save(lookup_failed(record, str(build), now, self._policy, key=build.key))
+                self._write(record, step, invocation, _wait(build))
+                self._go_on(step, invocation)
         elif build is not None:
             invocation.builds[build_id] = build
             if build.result is BuildResult.COPIED:
@@ -552,7 +558,15 @@ class Reconciler:
                 (invocation.queued if is_queued else invocation.running)[lane].append(build_id)
                 if record.status is Status.COPYING and is_overdue(record, now):
                     invocation.fast_stuck = True
-            self._take(record, next_step(record, build, now, self._policy), build, invocation)
+            step = next_step(record, build, now, self._policy)
+            self._take(record, step, build, invocation)
+            self._go_on(step, invocation)
+
+    def _go_on(self, step: NextStep, invocation: Invocation) -> None:
+        """Let a record that may start again at once, in the main lane, wait for a build in this run."""
+        now = self._now()
+        if isinstance(step, Save) and next_step(step.record, None, now, self._policy) is Step.START:
+            invocation.waiting[step.record.repo, step.record.tag] = waiting(step.record, now)
 
     def _take(self, record: Record, step: NextStep, build: Build | None, invocation: Invocation) -> None:
         """Do the record's next step, and write the result."""
@@ -695,11 +709,14 @@ def _wait(cause: DelayedError | Build | None) -> Metric:
     return Metric.BUSY if isinstance(cause, DelayedError) and cause.no_capacity else Metric.WAITS
 
 
-def _without_key(answer: Build | DelayedError) -> Build | DelayedError:
+def _of_fast_lane(answer: Build | DelayedError) -> Build | DelayedError:
     """Return what CodeBuild says of a build of the fast lane: only the main lane says that a key is refused."""
-    if isinstance(answer, Build):
-        return replace(answer, key=False)
-    return DelayedError(str(answer), no_capacity=answer.no_capacity, uncertain=answer.uncertain)
+    return replace(answer, key=False) if isinstance(answer, Build) else _without_key(answer)
+
+
+def _without_key(error: DelayedError) -> DelayedError:
+    busy, unknown = error.no_capacity, error.uncertain
+    return DelayedError(str(error), no_capacity=busy, uncertain=unknown, refusal=error.refusal)
 
 
 def _is_unarrived(record: Record) -> bool:

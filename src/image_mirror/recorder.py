@@ -18,7 +18,7 @@ from image_mirror.metrics import Metric
 from image_mirror.record import MINUTE, Missing, Policy, Record, Status, needs_renewal, new_record, renew
 from image_mirror.reference import Destination
 from image_mirror.repair import DAMAGED, REFUSED, repaired
-from image_mirror.table import Records, UnusableRecordError
+from image_mirror.table import STATE_REPO, Records, UnusableRecordError
 
 _KNOWN_FOR = MINUTE
 _MOST_KNOWN = 10_000  # records of about 1 kB each
@@ -82,6 +82,14 @@ class Recorder:
         self._max_new = max_new
         self._report = report
         self._threads = ThreadPoolExecutor(max_workers=_PARALLEL, thread_name_prefix="record")
+
+    def open_connection(self, seconds: float) -> None:
+        """Read an item that is never there, within `seconds`, so that the next call finds its connection and thread.
+
+        Raises ClientError, BotoCoreError, TimeoutError.
+        """
+        # In a thread, because a client's limits do not bound everything: a name server may not answer for longer.
+        self._threads.submit(self._records.get, STATE_REPO, "none").result(seconds)
 
     def record(
         self,

@@ -60,7 +60,9 @@ def repaired(record: Record, source: str | None, now: int, policy: Policy) -> Re
         sound = replace(sound, status=Status.FAILED, error=error, updated_at=now, due_at=None)
     elif sound.status is None or is_other:
         sound = replace(sound, status=Status.REQUESTED, attempts=0, waits=0, error=None, same_result=None)
-        sound = replace(sound, failing_since=None, failures=0, requested_at=now, updated_at=now, due_at=now)
+        sound = replace(
+            sound, claimed_at=None, failing_since=None, failures=0, requested_at=now, updated_at=now, due_at=now
+        )
     else:
         due_at = sound.due_at
         is_wrong = due_at is None or due_at > now + _ahead(sound.status, policy)

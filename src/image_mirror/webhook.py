@@ -40,6 +40,8 @@ _PUBLISH_EVERY = 1.0
 # With timeoutSeconds 5 there are 1.25 s for an answer: a call that hangs ends early enough for a second try, and its
 # thread is free again for the API server's next attempt.
 _LIMITS = CallLimits(connect=0.3, read=0.5, attempts=2, connections=32)
+# The first pod waits for the initialisation too. A table that needs longer than one try delays it no further.
+_PREPARE_SECONDS = _LIMITS.connect + _LIMITS.read
 
 
 class Webhook:
@@ -85,6 +87,10 @@ class Webhook:
         patch = make_patch(review, decisions, changes, mirror)
         return answer(review, patch, at_most_ten([*warned, *warnings]), audit_annotations(named, omitted))
 
+    def open_connection(self) -> None:
+        """Call the table once, for 0.8 seconds at most. Raises what a client raises, and TimeoutError."""
+        self._recorder.open_connection(_PREPARE_SECONDS)
+
     def _existing(
         self, requests: Sequence[CopyRequest], now: int, left: float
     ) -> Mapping[Destination, Record | Missing]:
@@ -109,6 +115,17 @@ def load() -> Webhook:
     records = Records(connect("dynamodb", _LIMITS), settings.table)
     recorder = Recorder(records, settings.policy, KnownRecords(), settings.max_new_images, _report)
     return Webhook(settings, recorder, time.time)
+
+
+def prepare() -> None:
+    """Make the webhook, and open its connection to the table. Raises nothing.
+
+    If it fails, the log says why, and each admission tries again: after a SettingsError each is answered 503.
+    """
+    try:
+        load().open_connection()
+    except Exception:  # if an initialisation fails, Lambda answers no request
+        _logger.exception("not prepared")
 
 
 def _report(metric: Metric, copy: str, reason: str) -> None:
@@ -141,3 +158,9 @@ def handler(event: Mapping[str, Any], context: object) -> Response:  # noqa: ARG
     went_wrong = counted in (Metric.NOT_RECORDED, Metric.BUGS)
     _counts.publish(every=0.0 if went_wrong else _PUBLISH_EVERY)
     return response
+
+
+# Lambda sets this variable. While it imports a function it gives it a whole CPU, and afterwards only the share that
+# belongs to its memory. So what the first admission would wait for is done here.
+if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
+    prepare()

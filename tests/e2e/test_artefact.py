@@ -75,6 +75,7 @@ def test_the_artefact_holds_nothing_that_no_function_uses(artefact: Path) -> Non
 
 def test_both_functions_run_from_the_artefact_alone(built: Checkout, china: Region, global_region: Region) -> None:
     with built.start(china, "ApiFunction") as webhook:
+        assert webhook.log == "", "it has reached the table while it was imported"
         assert admit(webhook, f"POST /{TOKEN}", REVIEW) == expected_images(china)
         assert TOKEN not in webhook.log
     assert {item["source"]["S"]: (item["repo"]["S"], item["tag"]["S"]) for item in china.items()} == {

@@ -56,8 +56,8 @@ EXPIRY = "!If [CopiesExpire, ecr:BatchDeleteImage, !Ref AWS::NoValue]"
 PULLING = "!If [OtherAccountsPull, ecr:SetRepositoryPolicy, !Ref AWS::NoValue]"
 ANY_COPY = "????????????.dkr.ecr.${Region}.amazonaws.com.cn/${RepositoryPrefix}/*"
 STARTING = "Action: [codebuild:StartBuild, codebuild:BatchGetBuilds]"
-PROJECT = "Resource: !GetAtt CodeBuildProject.Arn"
-OTHER_PROJECT = "Resource: !Sub arn:${AWS::Partition}:codebuild:${AWS::Region}:${AWS::AccountId}:project/Other"
+PROJECT = "- !GetAtt CodeBuildProject.Arn"
+OTHER_PROJECT = "- !Sub arn:${AWS::Partition}:codebuild:${AWS::Region}:${AWS::AccountId}:project/Other"
 
 
 def slip(resource: str, old: str, new: str, problem: str, id: str, case: str = EVERYTHING) -> Any:  # noqa: A002
@@ -114,7 +114,7 @@ def slip(resource: str, old: str, new: str, problem: str, id: str, case: str = E
             "all",
         ),
         slip("StartCopies", PROJECT, OTHER_PROJECT, NOT_ALLOWED, "another project"),
-        slip("StartCopies", PROJECT, 'Resource: "*"', WIDE, "every project"),
+        slip("StartCopies", PROJECT, '- "*"', WIDE, "every project"),
         slip("StartCopies", STARTING, "Action: codebuild:StartBuild", NOT_ALLOWED, "no BatchGetBuilds"),
         slip("StartCopies", STARTING, STARTING[:-1] + ", codebuild:UpdateProject]", IDLE, "changes of the project"),
         slip("StartCopies", "[DOCKER_IMAGE, ", "[", DENIED, "a variable less"),

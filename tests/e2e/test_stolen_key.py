@@ -1,15 +1,17 @@
 """With a stolen key of China's secret one can only have images copied to their own destinations."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from e2e.fakes.policies import Decision, Request, evaluate
 from e2e.harness.authorization import actions, condition_keys, resource_of
+from e2e.harness.principals import globally
 from e2e.harness.stacks import GLOBAL
 from e2e.harness.start_build import PARTS, SET_BY_THE_RECONCILER, WHOLES, example, overrides
-from e2e.harness.stolen_key import POLICY, POLICY_OF_ONE_ACCOUNT, PROJECT, START, Json, request, variables
+from e2e.harness.stolen_key import POLICY, POLICY_OF_ONE_ACCOUNT, PROJECTS, START, Json, request, variables
 from support.buildspec_runner import IMAGE, REGISTRY, TARGET
 from support.templates import ROOT
 
@@ -57,15 +59,15 @@ FORBIDDEN = {
 
 
 def holes(policy: list[Json]) -> list[str]:
-    """What the policy should deny and does not: overrides, condition keys of AWS's list, variables."""
+    """What the policy should deny for each project and does not: overrides, condition keys of AWS's list, variables."""
 
     def denied(asked: Request) -> bool:
-        return evaluate(policy, asked) is Decision.DENIED
+        return all(evaluate(policy, replace(asked, resource=each)) is Decision.DENIED for each in PROJECTS)
 
     def key_denied(key: str) -> bool:
         # A key of a part comes with that of the whole: codebuild:cache.type with codebuild:cache.
         wholes = [key[: match.start()] for match in re.finditer(r"[./]", key)]
-        return any(denied(Request(START, PROJECT, {**request().context, each: "x"})) for each in (key, *wholes))
+        return any(denied(Request(START, PROJECTS[0], {**request().context, each: "x"})) for each in (key, *wholes))
 
     listed = documented()
     return [
@@ -83,7 +85,7 @@ def holes(policy: list[Json]) -> list[str]:
 def test_what_the_reconciler_asks_for_is_allowed_and_every_other_override_is_denied_or_documented(
     policy: list[Json],
 ) -> None:
-    assert evaluate(policy, request()) is Decision.ALLOWED
+    assert [evaluate(policy, request(project)) for project in PROJECTS] == [Decision.ALLOWED] * 2
     assert holes(policy) == []
 
 
@@ -120,6 +122,17 @@ def test_no_denial_can_be_omitted(number: int) -> None:
     assert holes([{**POLICY[0], "Statement": rest}])
 
 
+@pytest.mark.parametrize("project", PROJECTS, ids=["main", "fast"])
+def test_a_denial_for_one_project_alone_would_be_noticed(project: str) -> None:
+    others = [each for each in POLICY[0]["Statement"] if each is not DENIALS[0]]
+    assert holes([{**POLICY[0], "Statement": [*others, DENIALS[0] | {"Resource": project}]}])
+
+
+def test_without_the_fast_lane_its_project_is_not_named() -> None:
+    policy = globally("as shipped", FastLane="false").policies("ImagePullUser")
+    assert [evaluate(policy, request(project)) for project in PROJECTS] == [Decision.ALLOWED, Decision.NOT_ALLOWED]
+
+
 def test_a_denial_of_several_keys_at_once_would_be_noticed() -> None:
     keys = {key: "false" for each in DENIALS for key in each["Condition"].get("Null", ())}
     others = [each for each in POLICY[0]["Statement"] if "Null" not in each.get("Condition", {})]
@@ -135,7 +148,7 @@ def test_a_new_override_in_botocore_is_noticed(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_key_may_do_nothing_else() -> None:
     for action in set(actions("codebuild")) - {START, "codebuild:BatchGetBuilds"}:
-        for resource in (PROJECT, "*"):
+        for resource in (*PROJECTS, "*"):
             assert evaluate(POLICY, Request(action, resource)) is Decision.NOT_ALLOWED
     other = resource_of(START, GLOBAL, ProjectName="Other")
     assert evaluate(POLICY, Request("codebuild:BatchGetBuilds", other)) is Decision.NOT_ALLOWED

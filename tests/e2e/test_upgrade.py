@@ -102,7 +102,18 @@ def test_an_older_global_stack_is_updated_in_place_and_keeps_its_rotated_key(bui
     assert "copy.pyz" in project["source"]["buildspec"]
     names = {each["name"] for each in project["environment"]["environmentVariables"]}
     assert {"CRANE_URL", "CRANE_SHA256", "WITH_SIGNATURES"} <= names
-    assert region.outputs(GLOBAL_STACK)["ImagePullUserName"] == user
+    outputs = region.outputs(GLOBAL_STACK)
+    assert outputs["ImagePullUserName"] == user
+    assert (outputs["ProjectName"], outputs["FastProjectName"]) == ("ImagePullProject", "ImagePullProjectFast")
+    names = [outputs["FastProjectName"]]
+    [fast] = region.client("codebuild").batch_get_projects(names=names)["projects"]
+    assert fast["environment"]["type"] == "LINUX_LAMBDA_CONTAINER"
+    assert fast["source"]["buildspec"] == project["source"]["buildspec"]
+
+    deploy("image-pulling.yaml", "AccessKey=AKIAOLD", "AccessKeySK=old", "FastLane=false")
+    assert region.client("codebuild").batch_get_projects(names=names)["projects"] == []
+    assert "FastProjectName" not in region.outputs(GLOBAL_STACK)
+    assert secrets.get_secret_value(SecretId="ImagePullSecret")["SecretString"] == rotated
 
 
 def test_an_older_stack_is_upgraded_in_place_and_its_items_are_kept(built: Checkout, global_region: Region) -> None:

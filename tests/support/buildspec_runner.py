@@ -22,6 +22,7 @@ TEMPLATE = ROOT / "image-pulling.yaml"
 ACCESS_KEY_ID = "AKIAIOSFODNN7EXAMPLE"
 SECRET_ACCESS_KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 PASSWORD = "eyJwYXlsb2FkIjoiZWNyLXBhc3N3b3JkIn0="
+MAIN, FAST = PROJECTS = ("CodeBuildProject", "FastCodeBuildProject")
 IMAGE = "gcr.io/google-samples/hello-app:1.0"
 REGISTRY = "123456789012.dkr.ecr.cn-northwest-1.amazonaws.com.cn"
 TARGET = f"{REGISTRY}/mirror/{IMAGE}"
@@ -84,18 +85,17 @@ def template() -> Any:
 
 @cache
 def buildspec() -> Any:
-    """Return the buildspec of the project. Its commands must run one after the other and stop at the first failure.
+    """Return the buildspec of the projects. Its commands must run one after the other and stop at the first failure.
 
     By CodeBuild's reference this is so if there is no `finally` (it always runs), no phase post_build (it runs after a
-    failed build too), and no setting that a build continues after a failure.
+    failed build too), and no `on-failure` (it would let a build continue, and Lambda compute does not know it).
     """
-    found = yaml.safe_load(resolve(template()["Resources"]["CodeBuildProject"]["Properties"]["Source"]["BuildSpec"]))
-    phases = found["phases"]
-    assert list(phases) == ["install", "build"]
-    assert phases["build"]["on-failure"] == "ABORT"
-    for name, phase in phases.items():
-        assert phase.keys() <= {"commands", "on-failure"}, name
-        assert phase.get("on-failure", "ABORT") == "ABORT", name
+    texts = [resolve(template()["Resources"][name]["Properties"]["Source"]["BuildSpec"]) for name in PROJECTS]
+    assert len(set(texts)) == 1, "a project for each lane, and one build"
+    found = yaml.safe_load(texts[0])
+    assert list(found["phases"]) == ["install", "build"]
+    for name, phase in found["phases"].items():
+        assert phase.keys() == {"commands"}, name
     return found
 
 
@@ -151,12 +151,13 @@ class Run:
 
 @dataclass
 class CodeBuild:
-    """The template's project with `parameters`; it works in `directory`, which must be empty.
+    """The template's `project` with `parameters`; it works in `directory`, which must be empty.
 
     `secret` is the content of ImagePullSecret, `registry_auth` the text of the secret of RegistryAuthSecretArn.
     `replies` has the answers of stub programs, by program and subcommand; `archive` is
     downloaded instead of crane's. With `path`, a PATH, the programs there run
-    instead of stubs.
+    instead of stubs. `prefix` is a program with its arguments that runs the shell of each command, `start` the folder
+    in which the first one begins.
     """
 
     directory: Path
@@ -172,6 +173,9 @@ class CodeBuild:
     replies: Mapping[str, Reply] = field(default_factory=dict)
     path: str | None = None
     archive: bytes | None = None
+    project: str = MAIN
+    prefix: tuple[str, ...] = ()
+    start: str = ""
 
     def run(self, image: str = IMAGE, target: str = TARGET, **environment: str | None) -> Run:
         """Run a build of `image` to `target`; `environment` replaces variables, or removes them (None)."""
@@ -187,7 +191,7 @@ class CodeBuild:
         variables |= environment
         lines = (f"export {name}={shlex.quote(value)}\n" for name, value in variables.items() if value is not None)
         (state / "env.sh").write_text("".join(lines))
-        (state / "dir.txt").write_text(str(state))
+        (state / "dir.txt").write_text(self.start or str(state))
         (state / "exported").write_text("")
         return self._run_phases()
 
@@ -222,7 +226,7 @@ class CodeBuild:
         parameters = dict(self.parameters)
         if self.registry_auth is not None:
             parameters["RegistryAuthSecretArn"] = "arn:aws:secretsmanager:us-west-2:210987654321:secret:auth-AbCdEf"
-        project = resolve(template()["Resources"]["CodeBuildProject"]["Properties"], **parameters)
+        project = resolve(template()["Resources"][self.project]["Properties"], **parameters)
         variables: dict[str, str | None] = {
             "PATH": self.path or str(self.directory / "bin"),
             "AWS_REGION": "us-west-2",
@@ -245,7 +249,7 @@ class CodeBuild:
             script = self.directory / "script.sh"
             names = " ".join(buildspec()["env"]["exported-variables"])
             script.write_text(_COMMAND.format(state=self.directory, command=command, exported=names))
-            status, text = run_script(script)
+            status, text = run_script(script, prefix=self.prefix)
             output += text
             if status:
                 failed = command
@@ -266,13 +270,14 @@ def sha256_of(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def run_script(script: Path, seconds: float = 60) -> tuple[int, str]:
+def run_script(script: Path, seconds: float = 60, prefix: tuple[str, ...] = ()) -> tuple[int, str]:
     """Run a script in bash without an environment, and return its exit code and its output.
 
-    After `seconds` it kills bash and every process that bash started, and raises TimeoutExpired.
+    With `prefix`, this program is run, and bash with the script are its last arguments. After `seconds` this kills bash
+    and every process that bash started, and raises TimeoutExpired.
     """
     with subprocess.Popen(
-        ["/bin/bash", script],
+        [*prefix, "/bin/bash", script],
         env={},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

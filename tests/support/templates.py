@@ -105,6 +105,12 @@ def carry_out(
                 return left == right
             case [("Fn::Not", [condition])]:
                 return not resolve(condition)
+            case [("Fn::And", conditions)]:
+                return all(map(resolve, conditions))
+            case [("Fn::Or", conditions)]:
+                return any(map(resolve, conditions))
+            case [("Condition", str(condition))]:
+                return resolve(template["Conditions"][condition])
             case [("Fn::If", [condition, then, otherwise])]:
                 return resolve(then if resolve(template["Conditions"][condition]) else otherwise)
             case [(str(name), _)] if name.startswith("Fn::"):

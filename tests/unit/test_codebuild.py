@@ -10,7 +10,7 @@ from image_mirror.build_result import UNKNOWN
 from image_mirror.codebuild import Builds
 from image_mirror.global_access import GlobalAccount
 from image_mirror.lifecycle import delayed
-from image_mirror.record import Build, BuildResult, Record, idempotency_token, new_record
+from image_mirror.record import Build, BuildResult, Lane, Record, idempotency_token, new_record
 from image_mirror.reference import destination_of, parse_reference
 from image_mirror.settings import Settings
 from support.cloud import LIMITS, REGISTRY, Cloud
@@ -69,6 +69,38 @@ def test_a_build_gets_the_two_variables_and_no_other_override(settings: Settings
     ]
 
 
+FAST_PROJECT = "ImagePullProjectFast"
+
+
+def test_a_build_of_the_fast_lane_starts_in_its_project_under_another_token(settings: Settings) -> None:
+    account = RecordingAccount()
+    builds = Builds(account, settings.project, FAST_PROJECT)  # type: ignore[arg-type]
+    fast, main = replace(fresh(), lane=Lane.FAST), replace(fresh(), lane=Lane.MAIN)
+    for each in (fast, main, fresh()):
+        builds.start(each)
+    first, second, third = account.requests
+    assert first == {**second, "projectName": FAST_PROJECT, "idempotencyToken": idempotency_token(fast)}
+    assert second == third
+    assert first["idempotencyToken"] != second["idempotencyToken"]
+
+
+@pytest.mark.parametrize(
+    ("fast_project", "build_id", "lane"),
+    [
+        pytest.param(FAST_PROJECT, "ImagePullProjectFast:1", Lane.FAST, id="the fast project"),
+        pytest.param(FAST_PROJECT, "ImagePullProject:1", Lane.MAIN, id="its name begins with the main one's"),
+        pytest.param("", "ImagePullProjectFast:1", Lane.MAIN, id="one lane: CodeBuild is not asked of it"),
+        pytest.param(FAST_PROJECT, "Other:1", Lane.MAIN, id="another project"),
+    ],
+)
+def test_a_build_belongs_to_the_lane_of_its_project(
+    settings: Settings, fast_project: str, build_id: str, lane: Lane
+) -> None:
+    builds = Builds(RecordingAccount(), settings.project, fast_project)  # type: ignore[arg-type]
+    assert builds.lane_of(build_id) is lane
+    assert builds.lanes == ([Lane.MAIN, Lane.FAST] if fast_project else [Lane.MAIN])
+
+
 def test_a_build_starts_in_the_region_and_project_that_secret_and_settings_name(cloud: Cloud, builds: Builds) -> None:
     build_id = builds.start(fresh())
     [build] = cloud.codebuild.batch_get_builds(ids=[build_id])["builds"]
@@ -98,9 +130,12 @@ def test_a_text_that_is_no_build_s_id_is_not_asked_for_because_codebuild_would_r
             return {"builds": []}
 
     account = Account()
+    builds = Builds(account, settings.project, FAST_PROJECT)  # type: ignore[arg-type]
+    assert builds.look_up([f"{FAST_PROJECT}:1"]) == {f"{FAST_PROJECT}:1": UNKNOWN}
+    assert account.requests.pop() == {"ids": [f"{FAST_PROJECT}:1"]}
     project = "ImagePullProject"
     odd = [f"{project}:", f"{project}:a b", f"{project}:1\n", f"{project}:{'1' * 300}", "x", "", f"{project}2:1"]
-    known = Builds(account, settings.project).look_up([*odd, f"{project}:c697cf04-b1c0"])  # type: ignore[arg-type]
+    known = builds.look_up([*odd, f"{project}:c697cf04-b1c0"])
     assert account.requests == [{"ids": [f"{project}:c697cf04-b1c0"]}]
     assert known == dict.fromkeys([*odd, f"{project}:c697cf04-b1c0"], UNKNOWN)
 

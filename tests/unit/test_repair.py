@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from image_mirror.record import DAY, HOUR, MINUTE, Policy, Record, Status, new_record
+from image_mirror.record import DAY, HOUR, MINUTE, Lane, Policy, Record, Status, new_record
 from image_mirror.reference import destination_of, parse_reference
 from image_mirror.repair import latest_due, repaired
 from image_mirror.table import to_item, to_record
@@ -45,6 +45,9 @@ def made(status: Status | None, **changes: Any) -> Record:
             made(REQUESTED, digest=DIGEST, error="x", same_result="UNREACHABLE 12"), id="a refresh that waits"
         ),
         pytest.param(made(COPYING, due_at=NOW - HOUR), id="copying, overdue"),
+        pytest.param(
+            made(COPYING, lane=Lane.FAST, claimed_at=NOW - MINUTE, not_fast="TOO_LARGE"), id="copying in the fast lane"
+        ),
         pytest.param(made(COPYING, build_id=None), id="copying, without its build: the next step starts it again"),
         pytest.param(made(COPIED, due_at=NOW + 11 * DAY), id="copied, checked as late as the setting allows"),
         pytest.param(made(COPIED, updated_at=NOW + MINUTE), id="the other clock is ahead"),
@@ -86,6 +89,13 @@ AGAIN: dict[str, Any] = {"status": REQUESTED, "requested_at": NOW, "updated_at":
             made(COPIED, open_build="ImagePullProject:1", build_id=None),
             {"open_build": None},
             id="an open build that cannot be looked up",
+        ),
+        pytest.param(made(COPYING, claimed_at=NOW + DAY), {"claimed_at": NOW}, id="claimed tomorrow"),
+        pytest.param(made(COPYING, not_fast="SLOW"), {"not_fast": None}, id="an unknown reason against the fast lane"),
+        pytest.param(
+            made(COPYING, source="gcr.io/b:1", claimed_at=NOW - 1, not_fast="TOO_LARGE"),
+            {**AGAIN, "source": SOURCE, "claimed_at": None, "not_fast": None},
+            id="claimed for another image's copy",
         ),
         pytest.param(made(COPIED, unexpected="x"), {"unexpected": None}, id="an unexpected push of nothing"),
         pytest.param(

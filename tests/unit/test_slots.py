@@ -16,6 +16,7 @@ from image_mirror.slots import (
     State,
     Waiting,
     after_builds,
+    after_fast_builds,
     after_race,
     build_of,
     choose,
@@ -480,3 +481,105 @@ def test_only_the_build_that_tries_a_refused_key_says_whether_it_is_accepted(
     refusal: Refusal | None, builds: dict[str, Build | None], after: Refusal | None
 ) -> None:
     assert after_builds(refusal, builds, LATER) == after
+
+
+# ---- two lanes ----
+
+BOTH, ONLY_MAIN, MAIN_FIRST = (Lane.FAST, Lane.MAIN), (Lane.MAIN,), (Lane.MAIN, Lane.FAST)
+
+
+def one_of(namespace: str, number: int, lanes: tuple[Lane, ...] = BOTH) -> Waiting:
+    return replace(waits(namespace)[0], key=(namespace, str(number)), due_at=NOW + number, lanes=lanes)
+
+
+@pytest.mark.parametrize(
+    ("fast", "main", "candidates", "lanes"),
+    [
+        pytest.param(Slots(runs=1, most=2, share=2), Slots(runs=2, most=3, share=3), [BOTH] * 6,
+                     "fast main main fast main", id="free slots before places in a queue, the preferred lane first"),
+        pytest.param(Slots(runs=2, most=3, share=3), Slots(runs=2, most=3, share=3), [MAIN_FIRST] * 3,
+                     "main main fast", id="another preference"),
+        pytest.param(Slots(runs=2, most=3, share=1), Slots(runs=2, most=3, share=1), [BOTH] * 4,
+                     "fast main", id="a namespace has its share of each lane"),
+        pytest.param(Slots(runs=2, most=2, share=2), Slots(runs=1, most=1, share=1), [ONLY_MAIN] * 3 + [BOTH] * 3,
+                     "main fast fast", id="what cannot use the fast lane does not keep others from it"),
+        pytest.param(None, Slots(runs=2, most=2, share=2), [BOTH] * 4, "main main", id="the fast lane is off"),
+        pytest.param(Slots(runs=2, most=2, share=2), None, [BOTH, ONLY_MAIN], "fast", id="the main lane is full"),
+    ],
+)  # fmt: skip
+def test_the_record_that_is_next_takes_the_first_free_slot_of_its_lanes(
+    fast: Slots | None, main: Slots | None, candidates: list[tuple[Lane, ...]], lanes: str
+) -> None:
+    slots = {lane: each for lane, each in ((Lane.MAIN, main), (Lane.FAST, fast)) if each is not None}
+    chosen, _ = choose([one_of("a", number, each) for number, each in enumerate(candidates)], slots, 0)
+    assert " ".join(lane for _, lane in chosen) == lanes
+
+
+def test_the_namespace_with_the_fewest_builds_in_both_lanes_is_first() -> None:
+    slots = {Lane.MAIN: Slots(runs=9, most=9, share=9, out={"a": 1}), Lane.FAST: Slots(runs=1, most=1, share=1)}
+    chosen, _ = choose([one_of("a", 1), one_of("a", 2), one_of("b", 3)], slots, 0)
+    assert [(each.namespace, lane) for each, lane in chosen] == [
+        ("b", Lane.FAST), ("a", Lane.MAIN), ("a", Lane.MAIN),
+    ]  # fmt: skip
+
+
+lane_slots = st.builds(
+    Slots,
+    runs=st.integers(0, 9),
+    most=st.integers(0, 9),
+    share=st.integers(0, 5),
+    out=st.dictionaries(st.sampled_from("abc"), st.integers(0, 4)),
+)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([BOTH, ONLY_MAIN, MAIN_FIRST])), max_size=30),
+    st.dictionaries(st.sampled_from(Lane), lane_slots),
+)  # fmt: skip
+def test_no_slot_of_either_lane_stays_free_that_a_candidate_could_use_and_none_is_used_twice(
+    wanted: list[tuple[str, tuple[Lane, ...]]], slots: dict[Lane, Slots]
+) -> None:
+    candidates = [one_of(namespace, number, lanes) for number, (namespace, lanes) in enumerate(wanted)]
+    chosen, _ = choose(candidates, slots, 0)
+    assert len({each.key for each, _ in chosen}) == len(chosen)
+    left = [each for each in candidates if each.key not in {one.key for one, _ in chosen}]
+    for lane, its in slots.items():
+        added = Counter(each.namespace for each, taken in chosen if taken is lane)
+        out = Counter(its.out) + added
+        assert not added or out.total() <= its.most
+        assert all(out[name] <= its.share for name in added)
+        could = [each for each in left if lane in each.lanes and out[each.namespace] < its.share]
+        assert not could or out.total() >= its.most
+    assert all(lane in each.lanes and lane in slots for each, lane in chosen)
+
+
+@pytest.mark.parametrize(
+    ("builds", "stuck", "unanswered", "failures", "off"),
+    [
+        pytest.param("", False, 0, 2, False, id="nothing new"),
+        pytest.param("?", False, 0, 0, True, id="the third failure in a row"),
+        pytest.param("+", False, 0, 0, False, id="a copy"),
+        pytest.param("+?", False, 0, 1, False, id="a copy and a failure"),
+        pytest.param("!", False, 0, 0, False, id="the source's answer shows that the lane works"),
+        pytest.param("...", False, 0, 2, False, id="builds that run say nothing"),
+        pytest.param("", False, 1, 0, True, id="a start without an answer"),
+        pytest.param("+++", True, 0, 0, True, id="a build that does not end"),
+    ],
+)
+def test_the_fast_lane_is_off_for_an_hour_after_three_failures_in_a_row(
+    builds: str, stuck: bool, unanswered: int, failures: int, off: bool
+) -> None:
+    meaning = {
+        "?": Build(BuildResult.DELAYED, code="UNEXPLAINED"),
+        "+": Build(BuildResult.COPIED),
+        "!": Build(BuildResult.REFUSED, code="NOT_FOUND"),
+        ".": RUNNING,
+    }
+    before = State(at=NOW, fast_failures=2)
+    after = after_fast_builds(before, [meaning[each] for each in builds], NOW, stuck=stuck, unanswered=unanswered)
+    assert (after.fast_failures, after.fast_is_off(NOW)) == (failures, off)
+    assert not after.fast_is_off(NOW + HOUR)
+    assert after.fast_is_off(NOW + HOUR - 1) is off
+    if off:
+        assert for_stream(after, {Lane.MAIN: 1, Lane.FAST: 1}, NOW).keys() == {Lane.MAIN}
+        assert after_race(before, before, after).fast_off_until == after.fast_off_until

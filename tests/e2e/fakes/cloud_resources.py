@@ -15,6 +15,8 @@ from moto.core.common_models import CloudFormationModel
 from moto.secretsmanager.models import secretsmanager_backends
 from moto.sns.models import sns_backends
 
+from e2e.fakes.lambda_compute import refusal
+
 Json = dict[str, Any]
 
 
@@ -135,6 +137,8 @@ def secret(properties: Json, account: str, region: str) -> Made:
 def project(properties: Json, account: str, region: str) -> Made:
     """Make a CodeBuild project; Ref gives its name, and GetAtt its ARN."""
     backend = codebuild_backends[account][region]
+    if refused := refusal(properties):
+        raise ValueError(refused)
     settings = lower(properties)
     # The API's names of properties with other names in CloudFormation. moto's API requires a location for NO_SOURCE.
     settings["source"]["buildspec"] = settings["source"].pop("buildSpec")
@@ -147,8 +151,8 @@ def project(properties: Json, account: str, region: str) -> Made:
         service_role=settings["serviceRole"],
         tags=None,
         cache=None,
-        timeout=settings["timeoutInMinutes"],
-        queued_timeout=settings["queuedTimeoutInMinutes"],
+        timeout=settings.get("timeoutInMinutes"),
+        queued_timeout=settings.get("queuedTimeoutInMinutes"),
         source_version=None,
         logs_config=settings["logsConfig"],
         vpc_config=None,

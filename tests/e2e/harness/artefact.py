@@ -83,6 +83,7 @@ def function(python: Path, code: Path, configuration: Json, region: Region, log:
     """
     variables = configuration["Environment"]["Variables"] | {
         **KEY,
+        "AWS_LAMBDA_FUNCTION_NAME": configuration["FunctionName"],
         "AWS_ENDPOINT_URL": region.endpoint,
         "AWS_DEFAULT_REGION": region.name,
         "AWS_REGION": region.name,

@@ -46,9 +46,13 @@ def china(case: str = EVERYTHING, template: str = "sam-template.yaml") -> Stack:
 
 
 def globally(case: str = EVERYTHING, template: str = "image-pulling.yaml", **parameters: str) -> Stack:
-    """Return the global stack that belongs to China's stack in one of CASES, with these further parameters."""
-    prefix = CASES[case].get("RepositoryPrefix", "mirror")
-    return Stack(template, GLOBAL, RepositoryPrefix=prefix, Region=CHINA.region, **parameters)
+    """Return the global stack that belongs to China's stack in one of CASES, with these further parameters.
+
+    It has the project of the fast lane if China's stack uses it.
+    """
+    given = {"RepositoryPrefix": CASES[case].get("RepositoryPrefix", "mirror"), "Region": CHINA.region}
+    given["FastLane"] = "true" if CASES[case].get("GlobalFastProjectName") else "false"
+    return Stack(template, GLOBAL, **given | parameters)
 
 
 @cache

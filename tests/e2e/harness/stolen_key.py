@@ -11,9 +11,10 @@ from support.buildspec_runner import IMAGE, TARGET
 
 Json = dict[str, Any]
 START = "codebuild:StartBuild"
-PROJECT = resource_of(START, GLOBAL, ProjectName="ImagePullProject")
-POLICY = globally("as shipped").policies("ImagePullUser")
-POLICY_OF_ONE_ACCOUNT = globally("as shipped", ChinaAccountId=CHINA.account).policies("ImagePullUser")
+PROJECTS = tuple(resource_of(START, GLOBAL, ProjectName=name) for name in ("ImagePullProject", "ImagePullProjectFast"))
+_STACK = {"FastLane": "true"}
+POLICY = globally("as shipped", **_STACK).policies("ImagePullUser")
+POLICY_OF_ONE_ACCOUNT = globally("as shipped", ChinaAccountId=CHINA.account, **_STACK).policies("ImagePullUser")
 
 
 def variables(**given: str) -> list[Json]:
@@ -21,8 +22,8 @@ def variables(**given: str) -> list[Json]:
     return [{"name": name, "value": value, "type": "PLAINTEXT"} for name, value in given.items()]
 
 
-def request(**members: Any) -> Request:
-    """Return the reconciler's request of StartBuild with `members` added or replaced."""
+def request(project: str = PROJECTS[0], **members: Any) -> Request:
+    """Return the reconciler's request of StartBuild for one of PROJECTS, with `members` added or replaced."""
     both = variables(DOCKER_IMAGE=IMAGE, NEW_DOCKER_IMAGE=TARGET)
-    given = {"projectName": "ImagePullProject", "environmentVariablesOverride": both, "idempotencyToken": "t" * 64}
-    return Request(START, PROJECT, start_build_context(given | members))
+    given = {"environmentVariablesOverride": both, "idempotencyToken": "t" * 64}
+    return Request(START, project, start_build_context(given | members))

@@ -17,8 +17,10 @@ from image_mirror.record import BuildResult
 from image_mirror.reference import InvalidReferenceError, NoDestinationError, destination_of, parse_reference
 from support.buildspec_runner import (
     ACCESS_KEY_ID,
+    FAST,
     IMAGE,
     PASSWORD,
+    PROJECTS,
     REGISTRY,
     SECRET_ACCESS_KEY,
     SOURCE_DIGEST,
@@ -29,6 +31,7 @@ from support.buildspec_runner import (
     buildspec,
     run_script,
 )
+from support.confined import confined
 from support.copy_program import PROGRAM
 
 HEX = "0123456789abcdef" * 4
@@ -525,6 +528,101 @@ def test_nothing_of_a_build_stays_on_its_disk(tmp_path: Path) -> None:
     archive = download.arguments[download.arguments.index("--output") + 1]
     for path in (copy.environment["HOME"], copy.environment["DOCKER_CONFIG"], archive):
         assert not Path(path).parent.exists()
+
+
+@pytest.mark.parametrize("project", PROJECTS)
+def test_a_build_of_each_project_copies_an_image(tmp_path: Path, project: str) -> None:
+    run = CodeBuild(tmp_path, project=project).run()
+    assert_ended(run, "COPIED", "the copy is in ECR")
+    assert run.exported["COPY_DIGEST"] == SOURCE_DIGEST
+
+
+@pytest.mark.parametrize(
+    ("replies", "image", "result"),
+    [
+        pytest.param({}, IMAGE, "COPIED", id="copied"),
+        pytest.param({}, "nginx", "BAD_INPUT", id="refused"),
+        pytest.param({"curl --fail": Reply(status=6)}, IMAGE, "UNREACHABLE", id="without crane"),
+        pytest.param({"crane copy": Reply(status=1)}, IMAGE, "UNEXPLAINED", id="failed"),
+    ],
+)
+def test_a_build_needs_no_root_and_writes_only_into_the_temporary_folder(
+    tmp_path: Path, replies: dict[str, Reply], image: str, result: str
+) -> None:
+    """As on Lambda compute: an ordinary user, HOME in the temporary folder, and read-only all else."""
+    prefix = confined(tmp_path)
+    if prefix is None:
+        pytest.skip("this machine allows no user namespaces")
+    (temporary := tmp_path / "tmp").mkdir()
+    (script := tmp_path / "who.sh").write_text('id -u; touch /written "$HOME/written" /tmp/written\n')
+    assert run_script(script, prefix=prefix)[1].startswith("1000\n")
+    assert not Path("/tmp/written").exists()
+
+    build = CodeBuild(tmp_path, project=FAST, replies=replies, prefix=prefix, start="/")
+    run = build.run(image, TMPDIR=str(temporary), HOME=str(temporary))
+    assert_ended(run, result)
+    assert list(temporary.iterdir()) == [], "nothing is left there"
+
+
+# ---- a test of a project, which an operator starts ----
+
+
+@pytest.mark.parametrize("project", PROJECTS)
+def test_a_probe_logs_in_and_copies_nothing(tmp_path: Path, project: str) -> None:
+    run = CodeBuild(tmp_path, project=project).run("", "", COPY_PROBE="login")
+    assert_ended(run, "PROBED", "the login to ECR in China succeeds")
+    assert run.exit_code == 0
+    assert (run.exported["COPY_DIGEST"], run.exported["COPY_SIGNATURES"]) == ("", "")
+    assert [call.program for call in run.calls] == ["curl --fail", "aws ecr", "crane version"]
+    assert not any(secret in run.output + str(run.exported) for secret in SECRETS)
+
+
+def test_a_probe_copies_nothing_whatever_image_it_is_given(tmp_path: Path) -> None:
+    run = CodeBuild(tmp_path).run(COPY_PROBE="login")
+    assert_ended(run, "PROBED")
+    assert "crane copy" not in {call.program for call in run.calls}
+
+
+@pytest.mark.parametrize(
+    ("codebuild", "result", "reason"),
+    [
+        pytest.param({"secret": {"AccessKey": "", "AccessSecretKey": "x"}}, "TARGET_LOGIN", "AccessKey", id="no key"),
+        pytest.param(
+            {"replies": {"aws ecr": Reply(stderr="An error occurred (UnrecognizedClientException)", status=254)}},
+            *("TARGET_LOGIN", "UnrecognizedClientException"),
+            id="a key that AWS refuses",
+        ),
+        pytest.param({"archive": b"no archive"}, "UNEXPLAINED", "cannot be unpacked", id="no crane"),
+        pytest.param(
+            {"replies": {"crane version": Reply(stderr="exec format error", status=126)}},
+            *("UNEXPLAINED", "crane does not run: exec format error"),
+            id="a crane that does not run",
+        ),
+    ],
+)
+def test_a_probe_says_what_a_copy_would_lack(
+    tmp_path: Path, codebuild: dict[str, Any], result: str, reason: str
+) -> None:
+    run = CodeBuild(tmp_path, project=FAST, **codebuild).run("", "", COPY_PROBE="login")
+    assert_ended(run, result, reason)
+
+
+def test_a_probe_finds_that_the_watch_sees_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where /proc/PID/io cannot be read, each copy of more than ten minutes would count as stalled."""
+    monkeypatch.setattr(PROGRAM, "ecr_password", lambda _: PASSWORD)
+    monkeypatch.setattr(PROGRAM, "bytes_read", lambda _: -1)
+    keys = {"CHINA_ACCESS_KEY_ID": ACCESS_KEY_ID, "CHINA_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY}
+    limits = {"COPY_PAUSES": "", "COPY_STALL_SECONDS": "9", "COPY_WATCH_SECONDS": "1", "MAX_IMAGE_GIGABYTES": "1"}
+    environment = keys | limits | {"BUILD_TIMEOUT_MINUTES": "15", "CRANE": "/bin/true"}
+    with pytest.raises(PROGRAM.Ended) as raised:
+        PROGRAM.probe(PROGRAM.Build(environment, tmp_path))
+    assert raised.value.result == "UNEXPLAINED"
+    assert "/proc/PID/io" in raised.value.reason
+
+
+@pytest.mark.parametrize("value", ["", "LOGIN", "true"])
+def test_another_value_asks_for_no_probe(tmp_path: Path, value: str) -> None:
+    assert_ended(CodeBuild(tmp_path).run(COPY_PROBE=value), "COPIED")
 
 
 def test_the_package_reads_the_exit_code_where_the_export_is_missing(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from support.buildspec_runner import buildspec
+from support.buildspec_runner import PROJECTS, buildspec
 from support.templates import load_template
 from tools import put_buildspec_into_template as generator
 
@@ -32,11 +32,12 @@ def test_the_committed_template_holds_the_buildspec() -> None:
     assert generator.generated() == TEXT, "run: make templates"
 
 
-def test_the_project_runs_the_text_as_it_stands() -> None:
+def test_the_projects_run_the_text_as_it_stands() -> None:
     """The text is not in a !Sub, so ${NAME} is expanded by bash."""
     template = load_template(generator.TEMPLATE.name)
-    source = template["Resources"]["CodeBuildProject"]["Properties"]["Source"]
-    assert source["BuildSpec"] == {"Fn::FindInMap": ["Build", "Spec", "Text"]}
+    for name in PROJECTS:
+        source = template["Resources"][name]["Properties"]["Source"]
+        assert source["BuildSpec"] == {"Fn::FindInMap": ["Build", "Spec", "Text"]}
     assert template["Mappings"] == {"Build": {"Spec": {"Text": text_of(TEXT)}}}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.buildspec_runner import CodeBuild, resolve, template
+from support.buildspec_runner import FAST, MAIN, CodeBuild, resolve, template
 from support.copy_program import PROGRAM
 
 SETTINGS = {
@@ -18,6 +18,9 @@ SETTINGS = {
     "MAX_IMAGE_GIGABYTES": "40",
     "BUILD_TIMEOUT_MINUTES": "1",
 }
+
+
+FAST_LANE = {"FAST_LANE": "true"}
 
 
 def build(folder: Path, **settings: str) -> Any:
@@ -52,15 +55,27 @@ def test_a_few_bytes_now_and_then_are_no_progress(tmp_path: Path, monkeypatch: p
     assert raised.value.reason.startswith("nothing was read")
 
 
-def test_layers_of_an_earlier_try_count_if_the_time_is_over(tmp_path: Path) -> None:
-    running = build(tmp_path)
+@pytest.mark.parametrize(("lane", "expected"), [({}, "UNREACHABLE"), (FAST_LANE, "OUT_OF_TIME")], ids=["main", "fast"])
+def test_layers_of_an_earlier_try_count_if_the_time_is_over(
+    tmp_path: Path, lane: dict[str, str], expected: str
+) -> None:
+    running = build(tmp_path, **lane)
     script = "echo '2026/11/29 pushed blob: sha256:a' >&2"
     assert running.run("bash", "-c", f"{script}; exit 1", sends_layers=True)[0] == 1
     running.deadline = 0.0
     with pytest.raises(PROGRAM.Ended) as raised:
         running.run("sleep", "30", sends_layers=True)
-    assert raised.value.result == "UNREACHABLE"
+    assert raised.value.result == expected
     assert "1 layers arrived" in raised.value.reason
+
+
+def test_layers_of_the_image_do_not_count_for_what_has_a_limit_of_its_own(tmp_path: Path) -> None:
+    running = build(tmp_path)
+    running.arrived = 3
+    with pytest.raises(PROGRAM.Ended) as raised:
+        running.limited(0.0, 1e9).run("sleep", "30")
+    assert raised.value.result == "STALLED"
+    assert running.arrived == 3
 
 
 def test_what_a_program_has_read_is_known_after_its_end(tmp_path: Path) -> None:
@@ -84,9 +99,25 @@ def test_a_program_that_reads_too_much_is_ended(tmp_path: Path) -> None:
     assert (result, reason) == ("TOO_LARGE", "more than 0.05 GB were read; MaxImageGigabytes allows more")
 
 
+def test_what_is_too_large_for_the_fast_lane_names_its_parameter(tmp_path: Path) -> None:
+    command = ("dd", "if=/dev/zero", "of=/dev/null", "bs=1M", "count=50000")
+    result, reason = ended(tmp_path, *command, MAX_IMAGE_GIGABYTES="0.05", **FAST_LANE)
+    assert (result, reason) == ("TOO_LARGE", "more than 0.05 GB were read; FastLaneGigabytes allows more")
+
+
 def test_a_build_without_time_left_is_stalled_if_no_layer_arrived(tmp_path: Path) -> None:
     result, reason = ended(tmp_path, "sleep", "30", BUILD_TIMEOUT_MINUTES="0.0001")
     assert (result, reason) == ("STALLED", "the time of the build is over (BuildTimeoutMinutes), and no layer arrived")
+
+
+def test_a_build_of_the_fast_lane_without_time_left_says_nothing_about_the_image(tmp_path: Path) -> None:
+    result, reason = ended(tmp_path, "sleep", "30", BUILD_TIMEOUT_MINUTES="0.0001", **FAST_LANE)
+    assert (result, reason) == ("OUT_OF_TIME", "the time of the build is over, and no layer arrived")
+
+
+def test_a_build_of_the_fast_lane_that_reads_nothing_is_stalled(tmp_path: Path) -> None:
+    result, reason = ended(tmp_path, "sleep", "30", COPY_STALL_SECONDS="0.05", BUILD_TIMEOUT_MINUTES="15", **FAST_LANE)
+    assert (result, reason) == ("STALLED", "nothing was read for 0.05 s")
 
 
 def test_a_build_without_time_left_waits_if_a_layer_arrived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,8 +160,9 @@ def test_all_processes_of_a_program_that_is_ended_are_killed(tmp_path: Path, mon
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize("lane", [{}, FAST_LANE | {"BUILD_TIMEOUT_MINUTES": "15"}], ids=["main", "fast"])
 def test_a_source_that_never_says_the_digest_is_stalled_long_before_the_build_is_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lane: dict[str, str]
 ) -> None:
     """crane follows a loop of redirects without end, and reads bytes all the time."""
     monkeypatch.setattr(PROGRAM, "DIGEST_SECONDS", 0.05)
@@ -139,7 +171,7 @@ def test_a_source_that_never_says_the_digest_is_stalled_long_before_the_build_is
     crane.chmod(0o755)
     source = PROGRAM.Source("gcr.io", "a", ":1")
     with pytest.raises(PROGRAM.Ended) as raised:
-        PROGRAM.digest_of_source(build(tmp_path), str(crane), source, lambda errors: ("UNEXPLAINED", errors))
+        PROGRAM.digest_of_source(build(tmp_path, **lane), str(crane), source, lambda errors: ("UNEXPLAINED", errors))
     assert (raised.value.result, raised.value.reason) == ("STALLED", "the source has not said the digest in 0.05 s")
 
 
@@ -152,8 +184,30 @@ def test_the_time_that_the_build_has_used_already_counts(tmp_path: Path) -> None
     assert build(tmp_path, BUILD_TIMEOUT_MINUTES="5").deadline > time.monotonic() + 4 * 60
 
 
-def test_the_template_has_the_limits_of_a_real_build() -> None:
-    project = resolve(template()["Resources"]["CodeBuildProject"]["Properties"])
+@pytest.mark.parametrize(
+    ("seconds", "left"),
+    [
+        pytest.param(20, 13 * 60 - 20, id="what crane's download takes"),
+        pytest.param(59, 13 * 60 - 59, id="up to a minute"),
+        pytest.param(3 * 3600, 12 * 60, id="hours in the queue"),
+        pytest.param(-3600, 13 * 60, id="a clock that is behind"),
+    ],
+)
+def test_time_in_the_queue_does_not_count_in_the_fast_lane(tmp_path: Path, seconds: int, left: int) -> None:
+    """Where CODEBUILD_START_TIME is the submission, the build has its time all the same."""
+    began = str(int((time.time() - seconds) * 1000))
+    running = build(tmp_path, CODEBUILD_START_TIME=began, BUILD_TIMEOUT_MINUTES="15", **FAST_LANE)
+    assert running.deadline - running.began == pytest.approx(left, abs=5)
+
+
+def test_a_build_of_the_fast_lane_ends_itself_two_minutes_before_the_end(tmp_path: Path) -> None:
+    running = build(tmp_path, BUILD_TIMEOUT_MINUTES="15", **FAST_LANE)
+    assert running.deadline - running.began == pytest.approx(13 * 60)
+
+
+@pytest.mark.parametrize(("name", "limits"), [(MAIN, ("40", "240")), (FAST, ("3", "15"))])
+def test_the_template_has_the_limits_of_a_real_build(name: str, limits: tuple[str, str]) -> None:
+    project = resolve(template()["Resources"][name]["Properties"])
     variables = {each["Name"]: each["Value"] for each in project["Environment"]["EnvironmentVariables"]}
     assert {
         name: variables[name]
@@ -166,7 +220,7 @@ def test_the_template_has_the_limits_of_a_real_build() -> None:
         "CRANE_SHA256": "5c16d8ddb971cb1d5e6ed8b1e743da8224414eeba2c2762d8f1a61b2f095699e",
     }
     assert variables["CRANE_URL"].endswith("/v0.21.9/go-containerregistry_Linux_x86_64.tar.gz")
-    assert (variables["MAX_IMAGE_GIGABYTES"], variables["BUILD_TIMEOUT_MINUTES"]) == ("40", "240")
+    assert (variables["MAX_IMAGE_GIGABYTES"], variables["BUILD_TIMEOUT_MINUTES"]) == limits
 
 
 @pytest.mark.parametrize(

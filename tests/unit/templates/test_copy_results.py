@@ -272,7 +272,9 @@ def test_every_text_has_a_result(text: str, start: str) -> None:
 
 def test_each_result_of_the_table_is_there() -> None:
     named = {result for _, _, result, _ in CASES}
-    assert named | {"COPIED", "AUTH_FILE", "TARGET_LOGIN", "TOO_LARGE", "STALLED"} == set(PROGRAM.EXIT_CODES)
+    assert named | {"COPIED", "AUTH_FILE", "TARGET_LOGIN", "TOO_LARGE", "STALLED", "OUT_OF_TIME", "PROBED"} == set(
+        PROGRAM.EXIT_CODES
+    )
     assert all(re.fullmatch("[A-Z_]+", name) for name in named)
     assert len({error for *_, error in CASES}) == len(CASES), "each line once"
     assert list(itertools.chain(PROGRAM.REPEATED)) == ["UNREACHABLE", "TARGET_BUSY"]

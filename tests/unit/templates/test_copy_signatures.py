@@ -349,6 +349,12 @@ def answers(*results: Any) -> Callable[..., Any]:
             [ONE, TWO], [(0, ""), PROGRAM.Ended("STALLED", "x")], "1 of 2: not copied in 60 s", id="time over"
         ),
         pytest.param(
+            [ONE, TWO],
+            [(0, ""), PROGRAM.Ended("OUT_OF_TIME", "x")],
+            "1 of 2: not copied in 60 s",
+            id="time over in the fast lane",
+        ),
+        pytest.param(
             [ONE, TWO], [PROGRAM.Ended("TOO_LARGE", "x")], "0 of 2: they have more than 100 MB", id="too large"
         ),
         pytest.param(PROGRAM.Ended("UNREACHABLE", "curl: (6) x"), [], "curl: (6) x", id="no answer"),

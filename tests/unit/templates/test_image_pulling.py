@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from image_mirror.reference import PREFIX
-from support.buildspec_runner import REGISTRY, resolve, template
-from support.templates import ROOT
+from support.buildspec_runner import FAST, MAIN, PROJECTS, REGISTRY, resolve, template
+from support.templates import ROOT, carry_out, parameters_of
 
 RESOURCES: dict[str, Any] = template()["Resources"]
 PARAMETERS: dict[str, Any] = template()["Parameters"]
@@ -59,8 +59,23 @@ def denials(**parameters: str) -> list[Any]:
     return [statement for statement in user_policy(**parameters)["Statement"] if statement["Effect"] == "Deny"]
 
 
-def project() -> Any:
-    return resolve(RESOURCES["CodeBuildProject"]["Properties"])
+def project(name: str = MAIN, **parameters: str) -> Any:
+    return resolve(RESOURCES[name]["Properties"], **parameters)
+
+
+def variables(name: str, **parameters: str) -> dict[str, Any]:
+    """Return the variables of a project, each without its name."""
+    listed = project(name, **parameters)["Environment"]["EnvironmentVariables"]
+    found = {each.pop("Name"): each for each in listed}
+    assert len(found) == len(listed), "each once"
+    return found
+
+
+def has_fast_lane(**values: str) -> bool:
+    """Return whether the stack makes the second project; a value can also be that of AWS::Region."""
+    given = parameters_of(template()) | {"AWS::Region": "us-west-2"} | values
+    found: bool = carry_out({"Condition": RESOURCES[FAST]["Condition"]}, template(), given, lambda *_: "")
+    return found
 
 
 def fits(parameter: str, value: str) -> bool:
@@ -180,6 +195,74 @@ def test_the_build_has_time_for_large_images() -> None:
     assert "ConcurrentBuildLimit" not in project()  # with it, StartBuild errs instead of queueing
 
 
+# CodeBuild's user guide, "Run builds on AWS Lambda compute".
+LAMBDA_REGIONS = {
+    *("ap-northeast-1", "ap-south-1", "ap-southeast-1", "ap-southeast-2", "eu-central-1", "eu-west-1"),
+    *("sa-east-1", "us-east-1", "us-east-2", "us-west-2"),
+}
+
+
+def test_the_second_project_is_in_the_regions_with_lambda_compute_and_in_no_other() -> None:
+    regions = {*LAMBDA_REGIONS, "us-west-1", "ap-northeast-2", "ap-east-1", "eu-west-2", "ca-central-1", "cn-north-1"}
+    assert {each for each in regions if has_fast_lane(**{"AWS::Region": each})} == LAMBDA_REGIONS
+    assert len(template()["Conditions"]["HasLambdaCompute"]["Fn::Or"]) == 10, "CloudFormation takes no more"
+
+
+def test_the_second_project_can_be_left_out() -> None:
+    assert PARAMETERS["FastLane"] == PARAMETERS["FastLane"] | {"Default": "true", "AllowedValues": ["true", "false"]}
+    assert has_fast_lane()
+    assert not has_fast_lane(FastLane="false")
+    assert template()["Outputs"]["FastProjectName"]["Condition"] == RESOURCES[FAST]["Condition"] == "HasFastLane"
+
+
+def test_the_second_project_has_what_lambda_compute_takes_and_no_more() -> None:
+    """CodeBuild refuses time-outs, privileged mode, a cache and a VPC there."""
+    fast, environment = project(FAST), project(FAST)["Environment"]
+    assert fast["Name"] == "ImagePullProjectFast"
+    assert set(project(MAIN)) - set(fast) == {"TimeoutInMinutes", "QueuedTimeoutInMinutes"}
+    assert set(fast) <= set(project(MAIN))
+    assert {name: value for name, value in environment.items() if name != "EnvironmentVariables"} == {
+        "Type": "LINUX_LAMBDA_CONTAINER",
+        "ComputeType": "BUILD_LAMBDA_2GB",
+        "Image": "aws/codebuild/amazonlinux-x86_64-lambda-standard:python3.13",
+    }
+
+
+def test_both_projects_run_the_same_build_with_the_same_role_and_log() -> None:
+    for name in ("ServiceRole", "Artifacts", "LogsConfig", "Source"):
+        assert project(FAST)[name] == project(MAIN)[name], name
+
+
+OTHERS = {
+    "ChinaAccountId": "123456789012",
+    "Region": "cn-north-1",
+    "RepositoryPrefix": "p",
+    "RegistryAuthSecretArn": AUTH_ARN,
+    "SourceRegistries": "gcr.io",
+    "MaxImageGigabytes": "7",
+    "BuildTimeoutMinutes": "77",
+    "CopySignatures": "false",
+    "CraneUrl": "https://x.example/c",
+    "FastLaneGigabytes": "2",
+}
+
+
+@pytest.mark.parametrize(("parameters", "gigabytes"), [({}, "3"), (OTHERS, "2")], ids=["as shipped", "other values"])
+def test_both_projects_have_the_same_variables_but_for_the_limits(parameters: dict[str, str], gigabytes: str) -> None:
+    main, fast = variables(MAIN, **parameters), variables(FAST, **parameters)
+    assert {name: value for name, value in fast.items() if main.get(name) != value} == {
+        "MAX_IMAGE_GIGABYTES": {"Value": gigabytes},
+        "BUILD_TIMEOUT_MINUTES": {"Value": "15"},
+        "FAST_LANE": {"Value": "true"},
+    }
+    assert main.keys() == fast.keys() - {"FAST_LANE"}
+
+
+def test_the_second_project_takes_small_images() -> None:
+    limit = PARAMETERS["FastLaneGigabytes"]
+    assert (limit["MinValue"], limit["Default"], limit["MaxValue"]) == (1, 3, 10)
+
+
 def test_the_build_has_no_privileges_and_no_source() -> None:
     environment = project()["Environment"]
     assert environment["PrivilegedMode"] is False
@@ -187,6 +270,7 @@ def test_the_build_has_no_privileges_and_no_source() -> None:
     assert project()["Source"]["Type"] == "NO_SOURCE"
 
 
+@pytest.mark.parametrize("name", PROJECTS)
 @pytest.mark.parametrize(
     ("account", "registry"),
     [
@@ -194,9 +278,8 @@ def test_the_build_has_no_privileges_and_no_source() -> None:
         pytest.param("", "????????????.dkr.ecr.cn-northwest-1.amazonaws.com.cn", id="any account"),
     ],
 )
-def test_the_project_and_the_user_are_limited_to_the_same_target(account: str, registry: str) -> None:
-    variables = resolve(RESOURCES["CodeBuildProject"]["Properties"]["Environment"], ChinaAccountId=account)
-    values = {variable["Name"]: variable["Value"] for variable in variables["EnvironmentVariables"]}
+def test_a_project_and_the_user_are_limited_to_the_same_target(name: str, account: str, registry: str) -> None:
+    values = {each: variable["Value"] for each, variable in variables(name, ChinaAccountId=account).items()}
     assert values["TARGET_REGISTRY"] == registry
     (denial,) = (d for d in denials(ChinaAccountId=account) if "StringNotLike" in d["Condition"])
     key = "codebuild:environment.environmentVariables/NEW_DOCKER_IMAGE.value"
@@ -204,14 +287,10 @@ def test_the_project_and_the_user_are_limited_to_the_same_target(account: str, r
 
 
 def test_the_auth_file_is_a_variable_only_where_there_is_one() -> None:
-    def auth(**parameters: str) -> list[Any]:
-        environment = resolve(RESOURCES["CodeBuildProject"]["Properties"]["Environment"], **parameters)
-        return [variable for variable in environment["EnvironmentVariables"] if variable["Name"] == "REGISTRY_AUTH"]
-
-    assert auth() == []
-    assert auth(RegistryAuthSecretArn=AUTH_ARN) == [
-        {"Name": "REGISTRY_AUTH", "Type": "SECRETS_MANAGER", "Value": AUTH_ARN}
-    ]
+    for name in PROJECTS:
+        assert "REGISTRY_AUTH" not in variables(name)
+        with_file = variables(name, RegistryAuthSecretArn=AUTH_ARN)
+        assert with_file["REGISTRY_AUTH"] == {"Type": "SECRETS_MANAGER", "Value": AUTH_ARN}
 
 
 def test_logs_are_kept_for_a_while_in_a_group_of_the_stack_own_making() -> None:
@@ -239,10 +318,23 @@ def test_only_codebuild_in_this_account_takes_the_role() -> None:
     assert trust["Condition"] == {"StringEquals": {"aws:SourceAccount": "210987654321"}}
 
 
-def test_the_user_may_start_and_watch_the_builds_of_this_project() -> None:
-    allowed = [statement for statement in user_policy()["Statement"] if statement["Effect"] == "Allow"]
+@pytest.mark.parametrize(
+    ("fast_lane", "projects"),
+    [
+        ("true", ["<CodeBuildProject.Arn>", "<FastCodeBuildProject.Arn>"]),
+        ("false", ["<CodeBuildProject.Arn>"]),
+    ],
+)
+def test_the_user_may_start_and_watch_the_builds_of_the_projects_that_there_are(
+    fast_lane: str, projects: list[str]
+) -> None:
+    listed = user_policy(FastLane=fast_lane)["Statement"]
+    allowed = [statement for statement in listed if statement["Effect"] == "Allow"]
     actions = ["codebuild:StartBuild", "codebuild:BatchGetBuilds"]
-    assert allowed == [{"Effect": "Allow", "Action": actions, "Resource": "<CodeBuildProject.Arn>"}]
+    assert allowed == [{"Effect": "Allow", "Action": actions, "Resource": projects}]
+    # An update that changed the description would replace the policy.
+    described = "Start and watch the copies of ImagePullProject, and change nothing about them."
+    assert RESOURCES["StartCopies"]["Properties"]["Description"] == described
     assert RESOURCES["ImagePullUser"]["Properties"] == {"ManagedPolicyArns": [{"Ref": "StartCopies"}]}
 
 
@@ -308,7 +400,8 @@ def test_the_policies_stay_within_the_limits_of_iam() -> None:
         "SourceRegistries": " ".join(["gcr.io"] * (PARAMETERS["SourceRegistries"]["MaxLength"] // 7)),
     }
     policy = json.dumps(user_policy(**longest), separators=(",", ":"))
-    assert len(policy) + 100 < 6_144  # a managed policy without white space; 100 for the project's ARN
+    assert "<FastCodeBuildProject.Arn>" in policy
+    assert len(policy) + 200 < 6_144  # a managed policy without white space; 200 for the ARNs of both projects
     assert len(policy) > 2_048  # what all inline policies of a user share: why it is a managed one
     role = json.dumps(role_statements(RegistryAuthSecretArn=AUTH_ARN), separators=(",", ":"))
     assert len(role) + 1_000 < 10_240  # all inline policies of a role

@@ -240,7 +240,7 @@ def test_the_stream_brings_requests_alone_and_loses_none() -> None:
     [pattern] = stream["FilterCriteria"]["Filters"]
     assert json.loads(pattern["Pattern"]) == {
         "eventName": ["INSERT", "MODIFY"],
-        "dynamodb": {"NewImage": {"status": {"S": ["REQUESTED"]}}},
+        "dynamodb": {"NewImage": {"status": {"S": ["REQUESTED"]}, "claimed_at": {"N": [{"exists": False}]}}},
     }
     assert stream["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     assert stream["BisectBatchOnFunctionError"] is True

@@ -14,7 +14,10 @@ from support.operators import URL
 from support.templates import ROOT, carry_out, load_template, parameters_of, sam_template
 
 # Outputs for people, which no command reads. A stack may lack them.
-UNREAD = {"sam-template.yaml": {"AccessLogGroup", "DashboardName"}, "image-pulling.yaml": {"BuildLogGroup"}}
+UNREAD = {
+    "sam-template.yaml": {"AccessLogGroup", "DashboardName"},
+    "image-pulling.yaml": {"BuildLogGroup", "FastProjectName"},
+}
 
 
 def in_china(*path: str) -> Any:
