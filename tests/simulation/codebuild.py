@@ -85,6 +85,7 @@ class LaneFault(Enum):
     FULL = "StartBuild is refused, as if the queue were full"
     THROTTLED = "StartBuild is throttled"
     DENIED = "the key may not use this project"
+    SILENT = "StartBuild takes effect, and its answer is lost"
     STUCK = "builds stay in the queue"
     FAULTS = "every build ends as FAULT"
     UNEXPLAINED = "every build ends without a result"
@@ -165,7 +166,7 @@ class CodeBuild:
             if known[1] != (project, variables):
                 world.counts["tokens used with other parameters"] += 1
                 raise refusal("InvalidInputException", "StartBuild", "the token was used with other parameters")
-            return known[2]
+            return self._answered(lane, known[2])
         if lane.is_full:
             raise refusal("AccountLimitExceededException", "StartBuild", "cannot have more builds in queue")
         destination, _, tag = variables["NEW_DOCKER_IMAGE"].rpartition(":")
@@ -176,10 +177,11 @@ class CodeBuild:
         self.builds[build.build_id] = build
         self._tokens[token] = now, (project, variables), build
         lane.queue.append(build)
+        world.counts[f"{project}: {LaneFault.STUCK.name}"] += lane.fault is LaneFault.STUCK
         if lane.compute.queue_timeout is not None:
             world.clock.after(lane.compute.queue_timeout, lambda: self._leave_queue(lane, build))
         self._fill(lane)
-        return build
+        return self._answered(lane, build)
 
     @property
     def busy(self) -> bool:
@@ -206,6 +208,12 @@ class CodeBuild:
         for build in freed:
             self._count_duplicate(build)
         self._fill(lane)
+
+    def _answered(self, lane: Lane, build: Build) -> Build:
+        if lane.fault is LaneFault.SILENT:
+            self._world.counts[f"{build.lane}: {LaneFault.SILENT.name}"] += 1
+            raise refusal("InternalServerError", "StartBuild", "after", status=500)
+        return build
 
     def _count_duplicate(self, build: Build) -> None:
         """Count a build that will run while another one of the same copy runs, or waits in a queue that moves."""
@@ -262,7 +270,7 @@ class CodeBuild:
             seconds, pushes = copied, result == "COPIED"
             if pushes and world.happens(faults.build_fails_after_push):
                 result = "UNREACHABLE"
-        if lane.fault is not None:
+        if lane.fault in (LaneFault.FAULTS, LaneFault.UNEXPLAINED, LaneFault.HANGS):
             world.counts[f"{compute.project}: {lane.fault.name}"] += 1
         self._end(lane, build, seconds, result, pushes=pushes, vanishes=vanishes)
 

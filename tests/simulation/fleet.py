@@ -116,9 +116,12 @@ class Fleet:
 
     def _tick(self) -> None:
         """Deliver the schedule's event, and plan the next one."""
-        event = {"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}
-        self.world.deliver("schedule", lambda: self._invoke(event, self._retries), delay=0.0)
+        self.world.deliver("schedule", self.run_schedule, delay=0.0)
         self.world.clock.after(self._every, self._tick)
+
+    def run_schedule(self) -> None:
+        """Invoke the reconciler as the schedule does."""
+        self._invoke({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}, self._retries)
 
     def _hint(self, event: dict[str, Any]) -> None:
         if matches(self._hints, event):

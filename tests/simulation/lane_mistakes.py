@@ -7,7 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 from image_mirror import lanes, lifecycle, table
-from image_mirror import record as record_module
+from image_mirror.build_result import UNKNOWN, read_build
 from image_mirror.codebuild import Builds
 from image_mirror.record import Build, BuildResult, Lane, Record, Status
 from image_mirror.table import Records
@@ -47,14 +47,6 @@ def claims_that_forget_their_lane() -> Iterator[None]:
 
 
 @contextmanager
-def tokens_without_the_lane() -> Iterator[None]:
-    """The token of StartBuild is the same in both lanes."""
-    token = record_module.idempotency_token
-    with patch("image_mirror.codebuild.idempotency_token", lambda record: token(replace(record, lane=None))):
-        yield
-
-
-@contextmanager
 def failures_of_the_fast_lane_that_count() -> Iterator[None]:
     """A build of the fast lane that was too slow, too large or failed counts like one of the main lane."""
     sent_to_main = lanes.sent_to_main
@@ -81,8 +73,6 @@ def one_call_for_the_builds_of_both_lanes() -> Iterator[None]:
     """BatchGetBuilds is asked for the builds of both projects in one call, which is refused as a whole."""
 
     def look_up(self: Builds, build_ids: Sequence[str]) -> dict[str, Build]:
-        from image_mirror.build_result import UNKNOWN, read_build
-
         answer = self._ask(build_ids)
         return dict.fromkeys(build_ids, UNKNOWN) | {build["id"]: read_build(build) for build in answer["builds"]}
 

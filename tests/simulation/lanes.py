@@ -36,9 +36,9 @@ class Setup:
     pace: float = 1.0
 
     @contextmanager
-    def running(self) -> Iterator[Fleet]:
+    def running(self, seed: int = 0) -> Iterator[Fleet]:
         """Yield a fleet without faults that is set up like this."""
-        with running(0, NO_FAULTS, quota=self.quota, BUILD_QUOTA=str(self.quota)) as fleet:
+        with running(seed, NO_FAULTS, quota=self.quota, BUILD_QUOTA=str(self.quota)) as fleet:
             if self.fast_quota:
                 fleet.configure(**TWO_LANES, FAST_BUILD_QUOTA=str(self.fast_quota))
                 fleet.fast.quota = self.fast_quota
@@ -90,31 +90,47 @@ def waits(fleet: Fleet, since: float = 0.0) -> Waits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rush:
-    """The result of a rush: the waits, the builds of each lane, and what CodeBuild costs."""
+    """The result of two rushes: the waits in a new stack, and in one that knows how many builds run at once.
 
-    waits: Waits
+    `builds` are those of the second rush, `fast_builds` those of them in the fast lane, and `usd` what they cost.
+    """
+
+    new: Waits
+    known: Waits
     builds: int
     fast_builds: int
     usd: float
 
 
-def run_rush(setup: Setup, *, images: int = 500) -> Rush:
-    """Create pods of `images` new images at once, in ten namespaces, in a new stack, and let all copies arrive."""
-    with setup.running() as fleet:
-        clock, dice = fleet.world.clock, fleet.world.dice
-        clock.run(5 * MINUTE)
-        for number in range(images):
-            pod = Pod((f"gcr.io/team/app{number}:1",), namespace=f"team{number % NAMESPACES}")
-            clock.after(dice.uniform(0, _AT_ONCE), lambda pod=pod: fleet.cluster.create(pod))  # type: ignore[misc]
-        end = clock.now + _LONGEST_RUSH
-        clock.run(MINUTE)
-        while fleet.ledger.waiting and clock.now < end:
-            clock.run(MINUTE)
-        assert not fleet.world.violations, fleet.world.violations[:5]
-        assert len(fleet.ledger.expected_copies) == images
+def run_rush(setup: Setup, *, images: int = 500, seed: int = 0) -> Rush:
+    """Create pods of `images` new images at once, in ten namespaces, and the same again when all have arrived."""
+    with setup.running(seed) as fleet:
+        builds = fleet.codebuild.builds
+        new = _rush(fleet, "a", images)
+        before, usd = len(builds), _usd(fleet)
+        known = _rush(fleet, "b", images)
         return Rush(
-            waits=waits(fleet),
-            builds=len(fleet.codebuild.builds),
-            fast_builds=sum(build.lane == LAMBDA.project for build in fleet.codebuild.builds.values()),
-            usd=cost(fleet.usage())["CodeBuild"],
+            new=new,
+            known=known,
+            builds=len(builds) - before,
+            fast_builds=sum(build.lane == LAMBDA.project for build in list(builds.values())[before:]),
+            usd=_usd(fleet) - usd,
         )
+
+
+def _rush(fleet: Fleet, name: str, images: int) -> Waits:
+    clock, dice = fleet.world.clock, fleet.world.dice
+    clock.run(5 * MINUTE)
+    began, end = clock.now, clock.now + _LONGEST_RUSH
+    for number in range(images):
+        pod = Pod((f"gcr.io/team/{name}{number}:1",), namespace=f"team{number % NAMESPACES}")
+        clock.after(dice.uniform(0, _AT_ONCE), lambda pod=pod: fleet.cluster.create(pod))  # type: ignore[misc]
+    clock.run(MINUTE)
+    while fleet.ledger.waiting and clock.now < end:
+        clock.run(MINUTE)
+    assert not fleet.world.violations, fleet.world.violations[:5]
+    return waits(fleet, began)
+
+
+def _usd(fleet: Fleet) -> float:
+    return cost(fleet.usage())["CodeBuild"]

@@ -165,7 +165,8 @@ def _push_as_a_stranger(fleet: Fleet, image: str) -> None:
 
 def _wait_until_idle(fleet: Fleet) -> None:
     """Let time pass until nothing is under way; it is a violation if that takes too long."""
-    end = fleet.world.clock.now + _LONGEST_CALM
+    is_stuck = fleet.main.fault is LaneFault.STUCK  # then each build waits for eight hours
+    end = fleet.world.clock.now + _LONGEST_CALM * (4 if is_stuck else 1)
     while _under_way(fleet):
         if fleet.world.clock.now > end:
             for key in _unfinished(fleet):

@@ -1,6 +1,5 @@
 """CodeBuild's two projects and the kubelet are modelled as they are known, and two lanes make copies start sooner."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from random import Random
@@ -47,7 +46,7 @@ class Account:
 
 
 @pytest.fixture
-def account() -> Iterator[Account]:
+def account() -> Account:
     return Account()
 
 

@@ -39,15 +39,15 @@ class Week:
     usd: dict[str, float]
 
 
-def run_week(setup: Setup, *, admissions: int, images: int, per_rollout: int = 10) -> Week:
+def run_week(setup: Setup, *, admissions: int, images: int, per_rollout: int = 10, days: int = 7) -> Week:
     """Run a week of `admissions` pods of `images` distinct images, with `per_rollout` pods in each rollout.
 
-    With one pod in each rollout, a tenth of the admissions makes as many builds.
+    With one pod in each rollout, a tenth of the admissions makes as many builds. The week can end after some `days`.
     """
     with setup.running() as fleet:
         _rollouts(fleet, admissions, images, per_rollout)
         began = fleet.world.clock.now
-        fleet.world.clock.run(_WEEK)
+        fleet.world.clock.run(days * 24 * HOUR)
         counts, ledger = fleet.world.counts, fleet.ledger
         assert not fleet.world.violations, fleet.world.violations[:5]
         return Week(
