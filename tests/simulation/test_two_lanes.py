@@ -191,7 +191,9 @@ def test_two_lanes_make_copies_arrive_sooner_at_a_lower_price() -> None:
 
 
 def test_a_small_week_with_two_lanes_copies_new_images_in_half_the_time() -> None:
-    one, two = (run_week(Setup(quota=5, fast_quota=fast), admissions=600, images=50, per_rollout=1) for fast in (0, 5))
+    one, two = (
+        run_week(Setup(quota=5, fast_quota=fast), admissions=600, images=50, per_rollout=1, days=3) for fast in (0, 5)
+    )
     assert (one.waiting, two.waiting) == (0, 0)
     assert two.later.copied.median < one.later.copied.median * 0.6
     assert two.later.nudged.median < two.later.running.median < one.later.running.median
