@@ -20,8 +20,8 @@ that has not ended by then is not waited for any longer."""
 _TOKEN_KNOWN = 5 * MINUTE
 _CLOCK_SKEW = MINUTE  # far above the difference of two clocks; a time that is later was written by hand
 _CLAIM_LASTS = MINUTE  # far above the time of StartBuild's two tries; after a crash the record is due then
-# How a fast build can end that says nothing about the copy. The main lane may make it, or say that a key is refused.
 _SENT = "fast lane: "  # what the reason of a record begins with that goes on in the main lane
+# How a fast build can end that says nothing about the copy. The main lane may make it, or say that a key is refused.
 _UNEXPLAINED = ("", UNEXPLAINED, "TARGET_LOGIN")
 
 
