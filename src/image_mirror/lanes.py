@@ -20,8 +20,8 @@ that has not ended by then is not waited for any longer."""
 _TOKEN_KNOWN = 5 * MINUTE
 _CLOCK_SKEW = MINUTE  # far above the difference of two clocks; a time that is later was written by hand
 _CLAIM_LASTS = MINUTE  # far above the time of StartBuild's two tries; after a crash the record is due then
-# How a fast build can end that says nothing about the copy. The main lane may make it, or say that a key is refused.
 _SENT = "fast lane: "  # what the reason of a record begins with that goes on in the main lane
+# How a fast build can end that says nothing about the copy. The main lane may make it, or say that a key is refused.
 _UNEXPLAINED = ("", UNEXPLAINED, "TARGET_LOGIN")
 
 
@@ -34,14 +34,17 @@ def lanes_of(record: Record, now: int) -> tuple[Lane, ...]:
     """Return the lanes that the record's next build may use, the preferred one first.
 
     The fast lane is for first copies, which pods wait for. A refresh prefers the main one, and so does a record whose
-    starts in the fast lane got no answer.
+    starts in the fast lane got no answer. After a failure in the main lane both prefer the fast one again, because that
+    lane may fail for good; also where nobody could explain a failure in the fast lane before.
     """
     if is_kept(record, now):
         return (record.lane or Lane.MAIN,)
-    if record.not_fast is not None:
+    main_failed = record.lane is Lane.MAIN and record.error is not None
+    if record.not_fast is not None and not (main_failed and record.not_fast == UNEXPLAINED):
         return (Lane.MAIN,)
     got_no_answer = record.lane is Lane.FAST and record.claimed_at is not None
-    return (Lane.MAIN, Lane.FAST) if got_no_answer or record.digest is not None else (Lane.FAST, Lane.MAIN)
+    prefers_main = got_no_answer or (record.digest is not None and not main_failed)
+    return (Lane.MAIN, Lane.FAST) if prefers_main else (Lane.FAST, Lane.MAIN)
 
 
 def claimed(record: Record, lane: Lane, now: int) -> Record:

@@ -330,11 +330,16 @@ class Reconciler:
 
     def _usable(self, state: State, invocation: Invocation, now: int) -> dict[Lane, Slots]:
         """Return the slots of the lanes in which builds may start now."""
-        if state.refusal is not None:
-            # One record tries the key, in the main lane: only that one says whether the key is refused.
-            one = replace(state.main, most=min(state.main.most, sum(state.main.out.values()) + 1))
-            return {Lane.MAIN: one} if Lane.MAIN not in invocation.full else {}
         off = {*invocation.full, *([Lane.FAST] if state.fast_is_off(now) or invocation.fast_stuck else [])}
+        if state.refusal is not None:
+            # One record tries the key: every second time in the fast lane, because builds of the main one may fail
+            # before they say anything about the key. A login that works in the fast lane proves the key too.
+            lanes = (Lane.MAIN, Lane.FAST) if state.refusal.times % 2 else (Lane.FAST, Lane.MAIN)
+            lane = next((lane for lane in lanes if lane in self._quotas and lane not in off), None)
+            if lane is None:
+                return {}
+            one = replace(state.of(lane), most=min(state.of(lane).most, sum(state.of(lane).out.values()) + 1))
+            return {lane: one}
         return {lane: state.of(lane) for lane in self._quotas if lane not in off}
 
     def _oldest(self, before: Sequence[Key], invocation: Invocation) -> tuple[Key, ...]:

@@ -13,9 +13,9 @@ from simulation.world import World
 class Account:
     """The key that AWS accepts, and the one in the secret, which is older during a rotation."""
 
-    def __init__(self, world: World, project: CodeBuild) -> None:
+    def __init__(self, world: World, codebuild: CodeBuild) -> None:
         self._world = world
-        self.project = project
+        self.codebuild = codebuild
         self.valid = "key-0"
         self.announced = "key-0"
 
@@ -46,7 +46,7 @@ class Secrets(Client):
         return self.call("GetSecretValue", self._account.secret)
 
 
-class Project(Client):
+class CodeBuildClient(Client):
     """The client of CodeBuild across the Pacific, with one key."""
 
     def __init__(self, world: World, account: Account, limits: CallLimits, key: AccessKey) -> None:
@@ -59,14 +59,15 @@ class Project(Client):
         token = request["idempotencyToken"]
 
         def start() -> dict[str, Any]:
-            return {"build": {"id": self._account.project.start(variables, token).build_id}}
+            build = self._account.codebuild.start(request["projectName"], variables, token)
+            return {"build": {"id": build.build_id}}
 
         return self._authorized("StartBuild", start)
 
     def batch_get_builds(self, *, ids: list[str]) -> dict[str, Any]:
         if not 1 <= len(ids) <= 100:
             raise refusal("InvalidInputException", "BatchGetBuilds", "1 to 100 ids")
-        return self._authorized("BatchGetBuilds", lambda: self._account.project.describe(ids))
+        return self._authorized("BatchGetBuilds", lambda: self._account.codebuild.describe(ids))
 
     def _authorized(self, operation: str, effect: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         def authorized() -> dict[str, Any]:

@@ -163,7 +163,7 @@ def _idle_usd_an_hour() -> float:
 
 def _result(fleet: Fleet, attack: Attack, size: Size, seed: int, waits: tuple[float, ...]) -> Result:
     rings = rung(fleet.world.metrics, int((_QUIET + _RING_WITHIN) // MINUTE))
-    hostile = {key: builds for key, builds in fleet.project.by_target.items() if _FAIR not in key[0]}
+    hostile = {key: builds for key, builds in fleet.codebuild.by_target.items() if _FAIR not in key[0]}
     statuses: dict[str, int] = {}
     for key, item in fleet.table.items.items():
         record = to_record(item)
@@ -302,12 +302,12 @@ def _restore_our_key(fleet: Fleet) -> None:
 
 def _revoke_push_key(fleet: Fleet, size: Size) -> None:
     """Have ECR refuse the key that the builds log in with, while pods ask for images."""
-    fleet.project.login_refused = True
+    fleet.codebuild.login_refused = True
     _ending(GOOD, fleet, size)
 
 
 def _restore_push_key(fleet: Fleet) -> None:
-    fleet.project.login_refused = False
+    fleet.codebuild.login_refused = False
 
 
 def _thief(fleet: Fleet, size: Size) -> None:

@@ -27,7 +27,7 @@ def run_big_pod(images: int, faults: Faults, *, seed: int = 0) -> Caused:
         return Caused(
             violations=tuple(fleet.world.violations),
             records=len(fleet.table.items),
-            builds=len(fleet.project.builds),
+            builds=len(fleet.codebuild.builds),
             sent=len(fleet.ledger.sent_pods),
             repeated_calls=fleet.world.counts["answers 503"],
         )

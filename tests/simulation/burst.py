@@ -40,7 +40,7 @@ def run_burst(*, pods: int = 10_000, images: int = 500, bursts: int = 10, quota:
         return Figures(
             violations=tuple(fleet.world.violations),
             statuses=Counter(item["status"]["S"] for item in fleet.table.items.values()),
-            builds=len(fleet.project.builds),
+            builds=len(fleet.codebuild.builds),
             duplicate_builds=fleet.world.counts["duplicate builds"],
             admitted=len(fleet.ledger.sent_pods),
             calls=fleet.webhook.calls["DynamoDB"] / pods,

@@ -70,7 +70,7 @@ class ApiServer:
         self._world.note("admitted", number, *images)
         for before, after in zip(pod.images, images, strict=True):
             if before != after:
-                self._ledger.sent(self.key(before))
+                self._ledger.sent(self.key(before), began)
             else:
                 self._ledger.left_unchanged(self.key(before), began)
 

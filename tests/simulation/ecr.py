@@ -54,8 +54,9 @@ class Image:
 class Registry:
     """What ECR holds: a digest for each tag, and its images by repository and digest.
 
-    `send` is called with each event when the event arrives. It is a violation if the product deletes an image that was
-    pushed or pulled in the last `kept_for` seconds, or any, if this is 0.
+    `send` is called with each event when the event arrives. `sent` is for how many seconds builds have sent layers of a
+    tag, and `present_since` is when a tag has become present. It is a violation if the product deletes an image that
+    was pushed or pulled in the last `kept_for` seconds, or any, if this is 0.
     """
 
     def __init__(self, world: World, send: Callable[[Event], None]) -> None:
@@ -63,8 +64,9 @@ class Registry:
         self._send = send
         self.repositories: dict[str, dict[str, str]] = {}
         self.images: dict[tuple[str, str], Image] = {}
+        self.sent: dict[tuple[str, str], float] = {}
+        self.present_since: dict[tuple[str, str], float] = {}
         self.kept_for = 0.0
-        self._absent_until: dict[tuple[str, str], float] = {}
 
     def held(self, repository: str, tag: str) -> str | None:
         """Return the digest under a tag."""
@@ -74,14 +76,14 @@ class Registry:
         """Return whether ECR had no image under the tag at any moment of the last `seconds`."""
         if self.held(repository, tag) is None:
             return True
-        return self._absent_until.get((repository, tag), 0.0) >= self._world.clock.now - seconds
+        return self.present_since.get((repository, tag), 0.0) >= self._world.clock.now - seconds
 
     def push(self, repository: str, tag: str, digest: str) -> bool:
         """Put an image, and return whether there is a repository for it."""
         if repository not in self.repositories:
             return False
         if tag not in self.repositories[repository]:
-            self._absent_until[repository, tag] = self._world.clock.now
+            self.present_since[repository, tag] = self._world.clock.now
         self.repositories[repository][tag] = digest
         self.images.setdefault((repository, digest), Image(self._world.clock.now))
         self._send_event("PUSH", repository, tag, digest)

@@ -12,7 +12,7 @@ from image_mirror.settings import Settings
 from simulation.account import Account
 from simulation.clock import MINUTE
 from simulation.cluster import ApiServer
-from simulation.codebuild import CodeBuild
+from simulation.codebuild import EC2, LAMBDA, CodeBuild, Lane
 from simulation.ecr import Registry
 from simulation.expressions import Item
 from simulation.faults import NO_FAULTS, Faults
@@ -28,10 +28,16 @@ from simulation.world import World
 from support.templates import sam_template
 
 REGISTRY = "123456789012.dkr.ecr.cn-northwest-1.amazonaws.com.cn"
+ONE_LANE = {"G_FAST_PROJECT_NAME": ""}
+TWO_LANES = {"G_FAST_PROJECT_NAME": LAMBDA.project}
 
 
 class Fleet:
-    """All parts, connected with each other."""
+    """All parts, connected with each other.
+
+    CodeBuild runs `quota` builds of the main lane's project at once. It always has the fast lane's project too, with a
+    quota of 1; settings make the product use it.
+    """
 
     def __init__(self, world: World, *, quota: int, **settings: str) -> None:
         template = deepcopy(_resources())
@@ -39,21 +45,21 @@ class Fleet:
         self._retries = int(template["ReconcilerFunction"]["Properties"]["EventInvokeConfig"]["MaximumRetryAttempts"])
         self._hints = events["EcrHints"]["Properties"]["Pattern"]
         self.world = world
-        self.settings = Settings.from_env(
-            {
-                "DDB_TABLE_NAME": "ImageListTable",
-                "GLOBAL_AKSK": "GlobalAKSK",
-                "G_PROJECT_NAME": "ImagePullProject",
-                "ECR_REGISTRY": REGISTRY,
-                **settings,
-            }
-        )
+        self._environment = {
+            "DDB_TABLE_NAME": "ImageListTable",
+            "GLOBAL_AKSK": "GlobalAKSK",
+            "G_PROJECT_NAME": EC2.project,
+            "ECR_REGISTRY": REGISTRY,
+            **settings,
+        }
+        self.settings = Settings.from_env(self._environment)
         _give(self._hints, self.settings.mirror.prefix)
         self.table = Table(world)
         self.registry = Registry(world, self._hint)
         self.sources = Sources(world)
-        self.project = CodeBuild(world, self.registry, self.sources, quota=quota)
-        self.account = Account(world, self.project)
+        self.main, self.fast = Lane(EC2, quota), Lane(LAMBDA, 1)
+        self.codebuild = CodeBuild(world, self.registry, self.sources, self.main, self.fast)
+        self.account = Account(world, self.codebuild)
         self.services = services = Services(world, self.table, self.registry, self.account, self.settings)
         self.webhook, self.reconciler = (
             Function(services, kind, handler, float(template[name]["Properties"]["Timeout"]))
@@ -69,8 +75,16 @@ class Fleet:
         self._every = _minutes(events["EveryMinute"]["Properties"]["Schedule"])
         self._tick()
 
+    def configure(self, **settings: str) -> None:
+        """Deploy other settings. Invocations that run end with those that they began with."""
+        self.world.note("configured", settings)
+        self._environment |= settings
+        self.settings = self.services.settings = Settings.from_env(self._environment)
+        self.webhook.recycle()
+        self.reconciler.recycle()
+
     def calm(self) -> None:
-        """End all faults except the difference of the clocks."""
+        """End all faults except the difference of the clocks, and those of CodeBuild's projects."""
         self.world.note("calm")
         self.world.faults = NO_FAULTS
 
@@ -85,8 +99,9 @@ class Fleet:
             write_units=counts["write units"],
             read_units=counts["half read units"] / 2,
             build_minutes=counts["build minutes"],
+            fast_build_seconds=counts["fast build seconds"],
             secret_calls=counts["Secrets Manager GetSecretValue"],
-            pushes=sum(build.pushed for build in self.project.builds.values()),
+            pushes=sum(build.pushed for build in self.codebuild.builds.values()),
             images=len(self.table.items),
             image_gigabytes=image_gigabytes,
         )
@@ -101,9 +116,12 @@ class Fleet:
 
     def _tick(self) -> None:
         """Deliver the schedule's event, and plan the next one."""
-        event = {"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}
-        self.world.deliver("schedule", lambda: self._invoke(event, self._retries), delay=0.0)
+        self.world.deliver("schedule", self.run_schedule, delay=0.0)
         self.world.clock.after(self._every, self._tick)
+
+    def run_schedule(self) -> None:
+        """Invoke the reconciler as the schedule does."""
+        self._invoke({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}, self._retries)
 
     def _hint(self, event: dict[str, Any]) -> None:
         if matches(self._hints, event):

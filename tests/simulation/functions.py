@@ -21,7 +21,7 @@ from image_mirror.recorder import KnownRecords, Recorder
 from image_mirror.settings import Settings
 from image_mirror.state_item import StateItem
 from image_mirror.table import Records
-from simulation.account import Account, Project, Secrets
+from simulation.account import Account, CodeBuildClient, Secrets
 from simulation.ecr import ECR, Registry
 from simulation.monitoring import OURS
 from simulation.replacements import installed
@@ -33,9 +33,9 @@ Done = Callable[[Any], None]
 _COMPUTING = 0.002
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Services:
-    """The services that instances are connected to, and their settings."""
+    """The services that instances are connected to, and the settings of new instances."""
 
     world: World
     table: Table
@@ -79,11 +79,11 @@ class ReconcilerInstance(Instance):
         account = GlobalAccount(
             _client(Secrets(world, services.account, limits)),
             settings.secret,
-            lambda key: _client(Project(world, services.account, limits, key)),
+            lambda key: _client(CodeBuildClient(world, services.account, limits, key)),
             lambda: world.clock.now,
         )
         repositories = Repositories(_client(ECR(world, services.registry, limits)), settings)
-        builds = Builds(account, settings.project)
+        builds = Builds(account, settings.project, settings.fast_project)
         self.loaded = Reconciler(records, state, builds, repositories, settings, self.time)
 
 

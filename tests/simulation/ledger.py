@@ -17,9 +17,13 @@ LONGEST_INVOCATION = 125.0
 
 @dataclass(frozen=True, slots=True)
 class SentPod:
-    """A pod that was sent to the copy `key`; `stale` if a warm cache still had the record after it was removed."""
+    """A pod that was sent to the copy `key`: when its creation began, and when it was created.
+
+    `stale` says that a warm cache still had the record after it was removed.
+    """
 
     key: Key
+    applied: float
     at: float
     stale: bool
 
@@ -100,7 +104,7 @@ class Ledger:
         self._digest_since.pop(key, None)
         self._by_hand.add(key)
 
-    def sent(self, key: Key) -> None:
+    def sent(self, key: Key, applied: float) -> None:
         """Check and remember a pod that was sent to a copy, at the moment at which the API server has the answer."""
         now, item = self._world.clock.now, self._table.items.get(key)
         exists = item is not None and _of(item, "status") != Status.FAILED
@@ -111,7 +115,7 @@ class Ledger:
                 self._world.violated(f"{_name(key)}: a pod was sent to it without a record")
         elif _of(item, "status") == Status.COPIED and self._registry.held(key[0].partition("/")[2], key[1]) is None:
             self._world.counts["pods sent to a copy before its deletion was known"] += 1
-        self.sent_pods.append(SentPod(key, now, not exists))
+        self.sent_pods.append(SentPod(key, applied, now, not exists))
 
     def left_unchanged(self, key: Key, asked_at: float) -> None:
         """Check a pod whose image is left unchanged although the webhook, called at `asked_at`, has answered."""

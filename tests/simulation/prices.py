@@ -29,6 +29,10 @@ PRICES: Mapping[str, Price] = {
     "DynamoDB write unit": Price(0.625 / 1e6, "airbyte.com, July 2025 (since November 2024)"),
     "DynamoDB read unit": Price(0.125 / 1e6, "airbyte.com, July 2025 (since November 2024)"),
     "CodeBuild minute": Price(0.005, "c3x.dev, undated: BUILD_GENERAL1_SMALL on Linux, each build rounded up"),
+    "CodeBuild second": Price(
+        0.0024 / 60,
+        "dora1998/gha-meetup-tokyo-03-lt, May 2024, of AWS's page: lambda.x86-64.2GB (seen 29 November 2026)",
+    ),
     "Secrets Manager call": Price(0.05 / 1e4, "hivebook.wiki, undated"),
     "secret a month": Price(0.40, "hivebook.wiki, undated"),
     "GB out to the internet": Price(0.09, "cloudburn.io, March 2026: the first 10 TB a month"),
@@ -57,6 +61,7 @@ class Usage:
     write_units: int
     read_units: float
     build_minutes: int
+    fast_build_seconds: int
     secret_calls: int
     pushes: int
     images: int
@@ -75,7 +80,7 @@ def cost(usage: Usage) -> dict[str, float]:
         "Secrets Manager": _usd("Secrets Manager call", usage.secret_calls) + _a_week(_usd("secret a month", _SECRETS)),
         "logs": _usd("CloudWatch Logs GB", (invocations * _LOGGED + usage.webhook_invocations * _NAMED) / 1e9),
         "metrics, alarms, dashboard": _a_week(watching),
-        "CodeBuild": _usd("CodeBuild minute", usage.build_minutes),
+        "CodeBuild": _usd("CodeBuild minute", usage.build_minutes) + _usd("CodeBuild second", usage.fast_build_seconds),
         "data transfer": _usd("GB out to the internet", usage.pushes * usage.image_gigabytes),
         "ECR storage": _a_week(_usd("ECR GB-month", usage.images * usage.image_gigabytes)),
     }

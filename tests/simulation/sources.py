@@ -15,10 +15,25 @@ class Ending:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The size of an image, and for how many seconds its layers are sent."""
+
+    gigabytes: float
+    seconds: float
+
+
+# A usual image has 0.2 GB, sent in 35 s on average. This one is sent as fast, and the fast lane ends it as TOO_LARGE.
+LARGE = Size(4.0, 700.0)
+# This one is sent at a fifth of the speed, and the fast lane ends it as OUT_OF_TIME.
+SLOW = Size(1.0, 900.0)
+
+
 class Sources:
     """Every image exists except those in `absent`; a tag's digest is computed from the number of its moves.
 
-    The builds of a source in `endings` all end like this, whatever the dice say.
+    The builds of a source in `endings` all end like this, whatever the dice say. `sizes` has the images that are not
+    of a usual size: the dice decide how long those take.
     """
 
     def __init__(self, world: World) -> None:
@@ -26,6 +41,7 @@ class Sources:
         self._moves: dict[str, int] = {}
         self.absent: dict[str, bool] = {}
         self.endings: dict[str, Ending] = {}
+        self.sizes: dict[str, Size] = {}
 
     def digest(self, source: str) -> str | None:
         """Return the current digest of a canonical reference, or None if the registry has no such image."""

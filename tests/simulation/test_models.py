@@ -6,7 +6,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from image_mirror.aws import CallLimits
-from simulation.codebuild import TOKEN_HELD_FOR, CodeBuild
+from simulation.codebuild import EC2, TOKEN_HELD_FOR, CodeBuild, Lane
 from simulation.ecr import Registry
 from simulation.expressions import ExpressionError, Scope, apply_update, parse_condition, parse_update
 from simulation.faults import FAULTS, NO_FAULTS
@@ -108,11 +108,11 @@ def test_the_index_follows_later_and_its_pages_lose_nothing() -> None:
 def test_one_token_starts_one_build_for_five_minutes_and_a_full_queue_refuses() -> None:
     world = World(0, NO_FAULTS)
     registry = Registry(world, lambda _: None)
-    project = CodeBuild(world, registry, Sources(world), quota=1)
+    codebuild = CodeBuild(world, registry, Sources(world), Lane(EC2, 1))
 
     def start(tag: str, token: str) -> str:
         variables = {"DOCKER_IMAGE": f"gcr.io/a:{tag}", "NEW_DOCKER_IMAGE": f"host/mirror/gcr.io/a:{tag}"}
-        return project.start(variables, token).build_id
+        return codebuild.start(EC2.project, variables, token).build_id
 
     first = start("1", "t")
     assert start("1", "t") == first

@@ -23,6 +23,7 @@ from simulation.expiry import run_expiry
 from simulation.faults import FAULTS, NO_FAULTS
 from simulation.fleet import REGISTRY, running
 from simulation.functions import WebhookInstance
+from simulation.lanes import Setup
 from simulation.seed import run_seed
 from simulation.thief import run_thief
 from simulation.week import run_week
@@ -230,10 +231,10 @@ def test_what_starts_builds_twice_shows_as_duplicates(
 
 
 def test_a_small_week_copies_all_images_and_its_cost_follows_from_its_calls() -> None:
-    week = run_week(admissions=3_000, images=50, quota=5)
+    week = run_week(Setup(quota=5), admissions=3_000, images=50)
     assert (week.images, week.waiting) == (50, 0)
     assert PROVISIONING + INSTALLING < week.times.median <= week.times.p99 < 1800
-    assert week.later_times.p99 <= week.times.p99
+    assert week.later.copied.p99 <= week.times.p99
     assert week.calls["Lambda webhook"] == week.admissions
     assert week.usd["API Gateway"] == pytest.approx(week.admissions / 1e6)
     assert week.usd["CodeBuild"] >= week.builds * 0.005

@@ -2,87 +2,78 @@
 
 from dataclasses import dataclass
 from itertools import accumulate
-from math import nan
-from typing import NamedTuple
 
 from simulation.clock import HOUR
 from simulation.cluster import Pod
-from simulation.faults import NO_FAULTS
-from simulation.fleet import Fleet, running
+from simulation.codebuild import LAMBDA
+from simulation.fleet import Fleet
+from simulation.lanes import Setup, Times, Waits, waits
 from simulation.prices import cost
 
 _WEEK = 7 * 24 * HOUR
-_ROLLOUT = 10  # pods of one image, within 20 s
 _MOVING = 0.2  # of all images: by a tag that moves twice a day, and always pulled
 _BORN_LATER = 0.4  # of all images: first used some time in the week, the others from its beginning
 _GIGABYTES = 0.2
-
-
-class _Times(NamedTuple):
-    """In seconds."""
-
-    median: float
-    p99: float
-
-    @classmethod
-    def of(cls, times: list[float]) -> "_Times":
-        """Return both values of sorted times; nothing if there are no times."""
-        return cls(times[len(times) // 2], times[len(times) * 99 // 100]) if times else cls(nan, nan)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Week:
     """The result of a week: calls by service, times from the first admission to COPIED, USD by service.
 
-    `waiting` images were not COPIED at the end; the times include how long they had waited until then. `later_times`
-    are for images that were first used after the first day, when the images of the existing fleet have been copied.
+    `waiting` images were not COPIED at the end; the times include how long they had waited until then. `later` is for
+    images that were first used after the first day, when the images of the existing fleet have been copied.
     """
 
-    quota: int
+    setup: Setup
     admissions: int
     images: int
     calls: dict[str, int]
     builds: int
+    fast_builds: int
     refreshes: int
     waiting: int
     read_units: int
     write_units: int
-    times: "_Times"
-    later_times: "_Times"
+    times: Times
+    later: Waits
     usd: dict[str, float]
 
 
-def run_week(*, admissions: int, images: int, quota: int) -> Week:
-    """Run a week of `admissions` pods of `images` distinct images."""
-    with running(0, NO_FAULTS, quota=quota, BUILD_QUOTA=str(quota)) as fleet:
-        _rollouts(fleet, admissions, images)
+def run_week(setup: Setup, *, admissions: int, images: int, per_rollout: int = 10, days: int = 7) -> Week:
+    """Run a week of `admissions` pods of `images` distinct images, with `per_rollout` pods in each rollout.
+
+    With one pod in each rollout, a tenth of the admissions makes as many builds. The week can end after some `days`.
+    """
+    with setup.running() as fleet:
+        _rollouts(fleet, admissions, images, per_rollout)
         began = fleet.world.clock.now
-        fleet.world.clock.run(_WEEK)
+        fleet.world.clock.run(days * 24 * HOUR)
         counts, ledger = fleet.world.counts, fleet.ledger
         assert not fleet.world.violations, fleet.world.violations[:5]
         return Week(
-            quota=quota,
+            setup=setup,
             admissions=counts["pods"],
             images=len(fleet.table.items),
             calls={name: count for name, count in sorted(counts.items()) if name[0].isupper()},
-            builds=len(fleet.project.builds),
-            refreshes=len(fleet.project.builds) - len(fleet.project.by_target),
+            builds=len(fleet.codebuild.builds),
+            fast_builds=sum(build.lane == LAMBDA.project for build in fleet.codebuild.builds.values()),
+            refreshes=len(fleet.codebuild.builds) - len(fleet.codebuild.by_target),
             waiting=ledger.waiting,
             read_units=counts["half read units"] // 2,
             write_units=counts["write units"],
-            times=_Times.of(ledger.seconds_to_copied()),
-            later_times=_Times.of(ledger.seconds_to_copied(began + 24 * HOUR)),
+            times=Times.of(ledger.seconds_to_copied()),
+            later=waits(fleet, began + 24 * HOUR),
             usd=cost(fleet.usage(_GIGABYTES)),
         )
 
 
-def _rollouts(fleet: Fleet, admissions: int, images: int) -> None:
-    """Plan the rollouts of the week; an image's share is proportional to 1 / its rank."""
+def _rollouts(fleet: Fleet, admissions: int, images: int, per_rollout: int) -> None:
+    """Plan the rollouts of the week, each within 20 s; an image's share is proportional to 1 / its rank."""
     world, dice = fleet.world, fleet.world.dice
     names = [f"gcr.io/team/app{number}:{'latest' if dice.random() < _MOVING else '1'}" for number in range(images)]
     born = [dice.uniform(0, _WEEK - 2 * HOUR) if dice.random() < _BORN_LATER else 0.0 for _ in names]
     weights = list(accumulate(1 / rank for rank in range(1, images + 1)))
-    began, pause = world.clock.now, _WEEK * _ROLLOUT / (admissions - images * _ROLLOUT)
+    began, pause = world.clock.now, _WEEK * per_rollout / (admissions - images * per_rollout)
 
     def roll_out() -> None:
         elapsed = world.clock.now - began
@@ -96,7 +87,7 @@ def _rollouts(fleet: Fleet, admissions: int, images: int) -> None:
 
     def begin(place: int) -> None:
         pod = Pod((names[place],), pull_always=names[place].endswith(":latest"))
-        for _ in range(_ROLLOUT):
+        for _ in range(per_rollout):
             world.clock.after(dice.uniform(0, 20), lambda: fleet.cluster.create(pod))
 
     def move(place: int) -> None:

@@ -369,18 +369,39 @@ def test_a_refusal_of_both_projects_is_a_refused_key(records: Records, codebuild
     assert state(records).fast_off_until == 0
 
 
-def test_a_refused_key_is_tried_in_the_main_lane_only(records: Records, codebuild: TwoProjects) -> None:
+def test_a_refused_key_is_tried_in_the_main_lane_and_in_the_fast_one_by_turns(
+    records: Records, codebuild: TwoProjects
+) -> None:
     codebuild.start_fails = dict.fromkeys(Lane, DENIED)
     request(records, "a/1")
     run()
-    refusal = state(records).refusal
-    assert refusal is not None
+    assert state(records).refusal is not None
     codebuild.calls.clear()
-    codebuild.start_fails = {}
-    with later(10):
-        run()
+    for minutes in (10, 30):
+        with later(minutes):
+            run()
     assert codebuild.calls[0] == "start main"
+    assert codebuild.calls[-2:] == ["start fast", "start main"], "the fast lane's refusal says nothing"
+    codebuild.start_fails = {}
+    with later(70):
+        run()
     assert state(records).refusal is None
+
+
+def test_a_main_lane_that_fails_for_good_leaves_all_copies_to_the_fast_one(
+    records: Records, codebuild: TwoProjects
+) -> None:
+    first = request(records, "a/1", not_fast="UNEXPLAINED")
+    refresh = request(records, "b/1", digest=DIGEST)
+    run()
+    assert codebuild.in_lanes() == "main main"
+    broken = Build(BuildResult.DELAYED, "CodeBuild failed: no message")
+    codebuild.results = dict.fromkeys(codebuild.tokens.values(), broken)
+    with later(1):
+        run()
+    with later(3):
+        run()
+    assert [found(records, each).lane for each in (first, refresh)] == [Lane.FAST, Lane.FAST]
 
 
 def test_a_build_that_waits_for_twenty_minutes_goes_on_in_the_main_lane_and_the_lane_is_off(
