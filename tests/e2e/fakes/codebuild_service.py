@@ -137,8 +137,8 @@ class CodeBuildService:
         with self._slots[project.name]:
             self.builds[build] = self.builds[build] | {"currentPhase": "BUILD"}
             try:
-                both = (variables.pop(name, "") for name in ("DOCKER_IMAGE", "NEW_DOCKER_IMAGE"))
-                run = project.run(*both, **variables)
+                image, target = (variables.pop(name, "") for name in ("DOCKER_IMAGE", "NEW_DOCKER_IMAGE"))
+                run = project.run(image, target, **variables)
             except OverdueError as overdue:
                 if overdue.minutes > project.minutes:
                     message = f"Build timed out after {project.minutes:g} minutes"
