@@ -43,7 +43,9 @@ RUNNING = Build(BuildResult.RUNNING)
         pytest.param({"digest": HELD}, "main fast", id="a refresh, for which none waits"),
         pytest.param({"not_fast": "TOO_LARGE"}, "main", id="too large for the fast lane"),
         pytest.param({"lane": Lane.FAST, "build_id": "fast:1"}, "fast main", id="an earlier build ran there"),
+        pytest.param({"lane": Lane.FAST, "error": "UNREACHABLE: x"}, "main fast", id="the latest build there failed"),
         pytest.param(
+            {"lane": Lane.MAIN, "error": "UNREACHABLE: x"}, "fast main", id="the same of the main lane, again"
         ),
         pytest.param({"lane": Lane.FAST, "claimed_at": NOW - 5 * MINUTE + 1}, "fast", id="its token is known"),
         pytest.param({"lane": Lane.MAIN, "claimed_at": NOW - 1}, "main", id="a start in the main lane may have worked"),

@@ -533,6 +533,39 @@ def test_a_key_that_both_projects_refuse_for_long_does_not_switch_the_fast_lane_
     assert "Waits" not in published(), "they wait for a key"
 
 
+@pytest.mark.parametrize(
+    "result",
+    [
+        Build(BuildResult.DELAYED, "UNREACHABLE: no route", code="UNREACHABLE"),
+        Build(BuildResult.REFUSED, "DENIED: no login", code="DENIED"),
+    ],
+    ids=lambda build: build.code,
+)
+def test_a_copy_that_the_fast_lane_cannot_make_is_tried_in_the_main_one_next(
+    records: Records, codebuild: TwoProjects, result: Build
+) -> None:
+    record = request(records, "a/1")
+    run()
+    codebuild.results[found(records, record).build_id or ""] = result
+    for minutes in (1, 2, 3):
+        with later(minutes):
+            run()
+    assert codebuild.in_lanes() == "fast main"
+
+
+def test_a_copy_that_only_the_fast_lane_is_forbidden_is_made_in_the_main_one(
+    records: Records, codebuild: TwoProjects
+) -> None:
+    codebuild.start_fails[Lane.FAST] = DelayedError("StartBuild: explicit deny", refusal=BuildResult.DELAYED)
+    record = request(records, "a/1")
+    for minutes in (0, 1):
+        with later(minutes):
+            run()
+    assert codebuild.calls == ["start fast", "start main"]
+    assert found(records, record).lane is Lane.MAIN
+    assert state(records).fast_off_until == 0, "one image says nothing about others"
+
+
 def test_a_build_of_the_main_project_is_none_of_the_fast_lane_whatever_its_record_says(
     records: Records, codebuild: TwoProjects
 ) -> None:
