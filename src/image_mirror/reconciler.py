@@ -334,7 +334,9 @@ class Reconciler:
             # One record tries the key: every second time in the fast lane, because builds of the main one may fail
             # before they say anything about the key. A login that works in the fast lane proves the key too.
             lanes = (Lane.MAIN, Lane.FAST) if state.refusal.times % 2 else (Lane.FAST, Lane.MAIN)
-            lane = next((lane for lane in lanes if lane in self._quotas and lane not in off), None)
+            # A lane that nothing may use would never be tried, and the number of tries would stay as it is.
+            usable = self._quotas.keys() & {lane for each in invocation.waiting.values() for lane in each.lanes}
+            lane = next((lane for lane in lanes if lane in usable - off), None)
             if lane is None:
                 return {}
             one = replace(state.of(lane), most=min(state.of(lane).most, sum(state.of(lane).out.values()) + 1))

@@ -398,6 +398,24 @@ def test_a_refused_key_is_tried_in_the_main_lane_and_in_the_fast_one_by_turns(
     assert state(records).refusal is None
 
 
+def test_a_refused_key_is_tried_although_no_copy_that_waits_may_use_the_fast_lane(
+    records: Records, codebuild: TwoProjects
+) -> None:
+    codebuild.start_fails = dict.fromkeys(Lane, DENIED)
+    record = request(records, "a/large", not_fast="TOO_LARGE")
+    for minutes in (0, 1):
+        with later(minutes):
+            run()
+    refusal = state(records).refusal
+    assert refusal is not None
+    assert refusal.times == 2, "the next try is that of the fast lane"
+    codebuild.start_fails = {}
+    with later(10):
+        run()
+    assert found(records, record).lane is Lane.MAIN
+    assert state(records).refusal is None
+
+
 def test_a_main_lane_that_fails_for_good_leaves_all_copies_to_the_fast_one(
     records: Records, codebuild: TwoProjects
 ) -> None:
