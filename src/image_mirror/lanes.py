@@ -34,16 +34,17 @@ def lanes_of(record: Record, now: int) -> tuple[Lane, ...]:
     """Return the lanes that the record's next build may use, the preferred one first.
 
     The fast lane is for first copies, which pods wait for. A refresh prefers the main one, and so does a record whose
-    starts in the fast lane got no answer. After a failure in the main lane both prefer the fast one again, because that
-    lane may fail for good; also where nobody could explain a failure in the fast lane before.
+    latest build or start in the fast lane failed: from there a registry may not be reached, or a policy may forbid it.
+    After a failure in the main lane both prefer the fast one again, because that lane may fail for good; also where
+    nobody could explain a failure in the fast lane before.
     """
     if is_kept(record, now):
         return (record.lane or Lane.MAIN,)
     main_failed = record.lane is Lane.MAIN and record.error is not None
     if record.not_fast is not None and not (main_failed and record.not_fast == UNEXPLAINED):
         return (Lane.MAIN,)
-    got_no_answer = record.lane is Lane.FAST and record.claimed_at is not None
-    prefers_main = got_no_answer or (record.digest is not None and not main_failed)
+    fast_failed = record.lane is Lane.FAST and (record.claimed_at is not None or record.error is not None)
+    prefers_main = fast_failed or (record.digest is not None and not main_failed)
     return (Lane.MAIN, Lane.FAST) if prefers_main else (Lane.FAST, Lane.MAIN)
 
 
