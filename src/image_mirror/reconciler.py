@@ -332,9 +332,10 @@ class Reconciler:
         """Return the slots of the lanes in which builds may start now."""
         off = {*invocation.full, *([Lane.FAST] if state.fast_is_off(now) or invocation.fast_stuck else [])}
         if state.refusal is not None:
-            # One record tries the key: every second time in the fast lane, because builds of the main one may fail
-            # before they say anything about the key. A login that works in the fast lane proves the key too.
-            lanes = (Lane.MAIN, Lane.FAST) if state.refusal.times % 2 else (Lane.FAST, Lane.MAIN)
+            # One record tries the key: about every second time in the fast lane, because the main one may fail, or not
+            # answer, before it says anything about the key. What the fast lane accepts proves the key too.
+            is_main = (now // MINUTE + state.refusal.times) % 2
+            lanes = (Lane.MAIN, Lane.FAST) if is_main else (Lane.FAST, Lane.MAIN)
             lane = next((lane for lane in lanes if lane in self._quotas and lane not in off), None)
             if lane is None:
                 return {}
