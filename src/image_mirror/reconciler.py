@@ -331,10 +331,11 @@ class Reconciler:
         """Return the slots of the lanes in which builds may start now."""
         off = {*invocation.full, *([Lane.FAST] if state.fast_is_off(now) or invocation.fast_stuck else [])}
         if state.refusal is not None:
-            # One record tries the key: every second time in the fast lane, because builds of the main one may fail
-            # before they say anything about the key. A login that works in the fast lane proves the key too.
-            lanes = (Lane.MAIN, Lane.FAST) if state.refusal.times % 2 else (Lane.FAST, Lane.MAIN)
-            # A lane that nothing may use would never be tried, and the number of tries would stay as it is.
+            # One record tries the key: about every second time in the fast lane, because the main one may fail, or not
+            # answer, before it says anything about the key. What the fast lane accepts proves the key too.
+            is_main = (now // MINUTE + state.refusal.times) % 2
+            lanes = (Lane.MAIN, Lane.FAST) if is_main else (Lane.FAST, Lane.MAIN)
+            # A lane that nothing may use would never be tried.
             usable = self._quotas.keys() & {lane for each in invocation.waiting.values() for lane in each.lanes}
             lane = next((lane for lane in lanes if lane in usable - off), None)
             if lane is None:

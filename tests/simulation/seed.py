@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from unittest.mock import patch
 
-from image_mirror.record import MOST_ATTEMPTS, OUT_OF_TIME, TOO_LARGE, Record, Status
+from image_mirror.record import MOST_ATTEMPTS, NOT_FAST, OUT_OF_TIME, TOO_LARGE, Record, Status
 from image_mirror.table import to_record
 from simulation.clock import HOUR, MINUTE
 from simulation.cluster import Pod
@@ -165,8 +165,7 @@ def _push_as_a_stranger(fleet: Fleet, image: str) -> None:
 
 def _wait_until_idle(fleet: Fleet) -> None:
     """Let time pass until nothing is under way; it is a violation if that takes too long."""
-    is_stuck = fleet.main.fault is LaneFault.STUCK  # then each build waits for eight hours
-    end = fleet.world.clock.now + _LONGEST_CALM * (4 if is_stuck else 1)
+    end = fleet.world.clock.now + _LONGEST_CALM * (2 if fleet.main.fault is LaneFault.STUCK else 1)
     while _under_way(fleet):
         if fleet.world.clock.now > end:
             for key in _unfinished(fleet):
@@ -185,8 +184,13 @@ def _unfinished(fleet: Fleet) -> list[Key]:
 
 
 def _is_unfinished(fleet: Fleet, record: Record) -> bool:
-    """Return whether a copy is on its way; not one that waits for the main lane while that has failed for good."""
-    if fleet.main.fault is not None and record.not_fast in (OUT_OF_TIME, TOO_LARGE):
+    """Return whether a copy is on its way; not one that waits for the main lane while that has failed for good.
+
+    An image whose fast build has failed without a reason may use the fast lane again after a failure in the main one.
+    Where builds stay in the queue, that takes eight hours, and several times that after several attempts.
+    """
+    lasts = (OUT_OF_TIME, TOO_LARGE) if fleet.main.fault is not LaneFault.STUCK else NOT_FAST
+    if fleet.main.fault is not None and record.not_fast in lasts:
         return False
     return record.status not in (Status.COPIED, Status.FAILED)
 

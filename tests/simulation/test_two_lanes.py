@@ -44,9 +44,9 @@ def test_every_copy_arrives_with_two_lanes_whatever_fails(first: int) -> None:
     assert total["end as COPIED"] > 200
     assert total["fast builds"] > 200
     assert total["tokens used with other parameters"] == 0
-    # A lane in which nothing moves costs one more build for each build that is out there when it stops.
-    assert total["duplicate builds"] <= total["builds"] * 0.02
+    # A start whose answer is lost again and again for more than five minutes costs another build.
     silent = sum(total[f"{lane.project}: {LaneFault.SILENT.name}"] for lane in (EC2, LAMBDA))
+    assert total["duplicate builds"] <= total["builds"] * 0.015 + silent / 4
     assert total["builds the table never knew"] <= total["builds"] * 0.03 + silent
 
 

@@ -386,12 +386,13 @@ def test_a_refused_key_is_tried_in_the_main_lane_and_in_the_fast_one_by_turns(
     request(records, "a/1")
     run()
     assert state(records).refusal is not None
-    codebuild.calls.clear()
+    tries = []
     for minutes in (10, 30):
+        codebuild.calls.clear()
         with later(minutes):
             run()
-    assert codebuild.calls[0] == "start main"
-    assert codebuild.calls[-2:] == ["start fast", "start main"], "the fast lane's refusal says nothing"
+        tries.append(codebuild.calls)
+    assert tries == [["start fast", "start main"], ["start main"]], "the fast lane's refusal says nothing"
     codebuild.start_fails = {}
     with later(70):
         run()
