@@ -391,7 +391,7 @@ def test_a_refused_key_is_tried_in_the_main_lane_and_in_the_fast_one_by_turns(
         codebuild.calls.clear()
         with later(minutes):
             run()
-        tries.append(codebuild.calls)
+        tries.append(list(codebuild.calls))
     assert tries == [["start fast", "start main"], ["start main"]], "the fast lane's refusal says nothing"
     codebuild.start_fails = {}
     with later(70):
