@@ -20,6 +20,7 @@ that has not ended by then is not waited for any longer."""
 _TOKEN_KNOWN = 5 * MINUTE
 _CLOCK_SKEW = MINUTE  # far above the difference of two clocks; a time that is later was written by hand
 _CLAIM_LASTS = MINUTE  # far above the time of StartBuild's two tries; after a crash the record is due then
+_SENT = "fast lane: "  # what the reason of a record begins with that goes on in the main lane
 # How a fast build can end that says nothing about the copy. The main lane may make it, or say that a key is refused.
 _UNEXPLAINED = ("", UNEXPLAINED, "TARGET_LOGIN")
 
@@ -33,16 +34,17 @@ def lanes_of(record: Record, now: int) -> tuple[Lane, ...]:
     """Return the lanes that the record's next build may use, the preferred one first.
 
     The fast lane is for first copies, which pods wait for. A refresh prefers the main one, and so does a record whose
-    starts in the fast lane got no answer. After a failure in the main lane both prefer the fast one again, because that
-    lane may fail for good; also where nobody could explain a failure in the fast lane before.
+    latest build or start in the fast lane failed: from there a registry may not be reached, or a policy may forbid it.
+    After a failure in the main lane both prefer the fast one again, because that lane may fail for good; also where
+    nobody could explain a failure in the fast lane before.
     """
     if is_kept(record, now):
         return (record.lane or Lane.MAIN,)
     main_failed = record.lane is Lane.MAIN and record.error is not None
     if record.not_fast is not None and not (main_failed and record.not_fast == UNEXPLAINED):
         return (Lane.MAIN,)
-    got_no_answer = record.lane is Lane.FAST and record.claimed_at is not None
-    prefers_main = got_no_answer or (record.digest is not None and not main_failed)
+    fast_failed = record.lane is Lane.FAST and (record.claimed_at is not None or record.error is not None)
+    prefers_main = fast_failed or (record.digest is not None and not main_failed)
     return (Lane.MAIN, Lane.FAST) if prefers_main else (Lane.FAST, Lane.MAIN)
 
 
@@ -80,7 +82,12 @@ def sent_to_main(record: Record, build: Build, now: int) -> Record | None:
         return None
     error = build.reason or "the build in the fast lane has not ended"
     after = replace(record, status=Status.REQUESTED, lane=None, claimed_at=None, not_fast=reason or record.not_fast)
-    return replace(after, error=f"fast lane: {error}", updated_at=now, due_at=now)
+    return replace(after, error=f"{_SENT}{error}", updated_at=now, due_at=now)
+
+
+def is_sent_to_main(record: Record) -> bool:
+    """Return whether a copy waits for a build in the main lane after one in the fast lane, which is no failure."""
+    return record.status is Status.REQUESTED and (record.error or "").startswith(_SENT)
 
 
 def is_overdue(record: Record, now: int) -> bool:

@@ -20,7 +20,7 @@ import zlib
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from image_mirror.lanes import sent_to_main
+from image_mirror.lanes import is_overdue, sent_to_main
 from image_mirror.metrics import Metric
 from image_mirror.record import HOUR, MINUTE, MOST_ATTEMPTS, Build, BuildResult, Lane, Policy, Record, Status
 from image_mirror.reference import no_longer_copied
@@ -200,7 +200,7 @@ def verified(record: Record, held: str | None, now: int, policy: Policy, build: 
     if record.status is Status.COPIED:
         if held is None or not arrived:
             return Discard(held) if held else Step.REMOVE
-        after = _with_exports(replace(record, open_build=None), held, build)
+        after = _with_exports(replace(record, open_build=None, claimed_at=None), held, build)
         after = replace(after, unexpected=_unexpected(record, held, now, build) or record.unexpected)
         return Save(replace(after, digest=held, updated_at=now, due_at=_next_check(record, now, policy)))
     if held is not None and arrived:
@@ -227,7 +227,7 @@ def after_push_event(record: Record, held: str | None, now: int, policy: Policy)
         copied = _copied(seen, held, now, policy)
         open_build = record.build_id if record.status is Status.COPYING else record.open_build
         if open_build is not None:
-            copied = replace(copied, open_build=open_build, due_at=now + POLL)
+            copied = replace(copied, open_build=open_build, claimed_at=record.claimed_at, due_at=now + POLL)
         return Save(copied)
     if not arrived and record.status is Status.COPIED:
         return Discard(held) if held else Step.REMOVE
@@ -250,8 +250,9 @@ def lookup_failed(record: Record, reason: str, now: int, policy: Policy, *, key:
     if record.status is Status.COPYING and (goes_on := sent_to_main(record, _STILL_RUNNING, now)):
         return goes_on
     if record.status is Status.COPIED:
-        if key:
-            return replace(record, open_build=None, updated_at=now, due_at=_next_check(record, now, policy))
+        if key or is_overdue(record, now):
+            due_at = _next_check(record, now, policy)
+            return replace(record, open_build=None, claimed_at=None, updated_at=now, due_at=due_at)
         return replace(record, updated_at=now, due_at=now + POLL)
     return replace(record, error=reason, updated_at=now, due_at=now + POLL)
 

@@ -107,8 +107,9 @@ class Invocation:
     `key_refused` says that CodeBuild takes no build now, `full` in which lanes it takes none. `fast_stuck` says that
     a build of the fast lane has not ended in time, or that CodeBuild refuses calls about that lane alone. `builds` has
     each build that CodeBuild was asked of, by ID, None where it did not answer; `out` the namespace of each that has
-    not ended, by lane, `queued` and `running` which of these are what. `unarrived` has the requests without any copy:
-    their keys, and when they were made. `due_at` says when each record that has been read is due.
+    not ended, by lane, `queued` and `running` which of these are what. `fast_ended` has the builds of the fast lane
+    whose end is being written. `unarrived` has the requests without any copy: their keys, and when they were made.
+    `due_at` says when each record that has been read is due.
     """
 
     def __init__(self, context: Context) -> None:
@@ -127,6 +128,7 @@ class Invocation:
         self.out: dict[Lane, list[str]] = {lane: [] for lane in Lane}
         self.running: dict[Lane, list[str]] = {lane: [] for lane in Lane}
         self.queued: dict[Lane, list[str]] = {lane: [] for lane in Lane}
+        self.fast_ended: list[Build] = []
         self.copied: list[str] = []  # the namespaces of builds that ended with a copy
         self.started: list[tuple[Waiting, Lane, str]] = []  # what waited, its lane and the build's ID
         self.failed: list[Key] = []  # starts that ended in an exception
@@ -279,10 +281,7 @@ class Reconciler:
             repaired_at=repaired_at,
         )
         if self._has_fast:
-            fast = [
-                each for name, each in invocation.builds.items() if each and self._builds.lane_of(name) is Lane.FAST
-            ]
-            after = after_fast_builds(after, fast, now, stuck=invocation.fast_stuck)
+            after = after_fast_builds(after, invocation.fast_ended, now, stuck=invocation.fast_stuck)
         races = 0
         while races < _MOST_RACES and not (invocation.over or invocation.key_refused):
             if after.refusal is not None and not may_try(after.refusal, invocation.builds, now):
@@ -336,7 +335,9 @@ class Reconciler:
             # answer, before it says anything about the key. What the fast lane accepts proves the key too.
             is_main = (now // MINUTE + state.refusal.times) % 2
             lanes = (Lane.MAIN, Lane.FAST) if is_main else (Lane.FAST, Lane.MAIN)
-            lane = next((lane for lane in lanes if lane in self._quotas and lane not in off), None)
+            # A lane that nothing may use would never be tried.
+            usable = self._quotas.keys() & {lane for each in invocation.waiting.values() for lane in each.lanes}
+            lane = next((lane for lane in lanes if lane in usable - off), None)
             if lane is None:
                 return {}
             one = replace(state.of(lane), most=min(state.of(lane).most, sum(state.of(lane).out.values()) + 1))
@@ -519,11 +520,13 @@ class Reconciler:
         }
         main = self._look_up(of_lane[Lane.MAIN], invocation)
         fast = self._look_up(of_lane[Lane.FAST], invocation)
-        if any(isinstance(each, DelayedError) and each.key for each in fast.values()):
-            refused = any(isinstance(each, DelayedError) and each.key for each in main.values())
-            if not refused and (main or self._main_answers()):
+        is_refused = False
+        if any(map(_refuses_key, fast.values())):
+            answers: list[Build | DelayedError | None] = [*main.values()] or [self._main_answer()]
+            is_refused = any(map(_refuses_key, answers))
+            if not is_refused and (main or answers == [None]):
                 invocation.fast_stuck = True
-        return main | {name: _of_fast_lane(each) for name, each in fast.items()}
+        return main | {name: _of_fast_lane(each, key_refused=is_refused) for name, each in fast.items()}
 
     def _look_up(self, ids: Sequence[str], invocation: Invocation) -> dict[str, Build | DelayedError]:
         builds: dict[str, Build | DelayedError] = {}
@@ -536,35 +539,43 @@ class Reconciler:
                 builds |= dict.fromkeys(some, error)
         return builds
 
-    def _main_answers(self) -> bool:
-        """Return whether CodeBuild answers a call about the main lane with the present key."""
+    def _main_answer(self) -> DelayedError | None:
+        """Return the error of a call about the main lane with the present key; None if CodeBuild answers it."""
         try:
             self._builds.check()
-        except DelayedError:
-            return False
-        return True
+        except DelayedError as error:
+            return error
+        return None
 
     def _conclude(self, record: Record, builds: Mapping[str, Build | DelayedError], invocation: Invocation) -> None:
         build_id, now = record.build_id or "", self._now()
         build, lane = builds.get(build_id), self._builds.lane_of(build_id)
+        # An older release starts builds in the main lane, whatever the record says.
+        seen = replace(record, lane=lane) if self._has_fast and record.lane is Lane.FAST else record
+        is_late = record.status is Status.COPYING and is_overdue(seen, now)
         if isinstance(build, DelayedError):
             invocation.out[lane].append(namespace_of(record))
             invocation.builds[build_id] = None
+            if is_late and not build.key:
+                invocation.fast_stuck = True
             if is_due(record, now):
-                step: NextStep = Save(lookup_failed(record, str(build), now, self._policy, key=build.key))
+                step: NextStep = Save(lookup_failed(seen, str(build), now, self._policy, key=build.key))
                 self._write(record, step, invocation, _wait(build))
                 self._go_on(step, invocation)
         elif build is not None:
             invocation.builds[build_id] = build
             if build.result is BuildResult.COPIED:
                 invocation.copied.append(namespace_of(record))
-            elif build.result is BuildResult.RUNNING:
+            if build.result is BuildResult.RUNNING:
                 invocation.out[lane].append(namespace_of(record))
                 is_queued = build.queued and now - build.started_at >= _SETTLED
                 (invocation.queued if is_queued else invocation.running)[lane].append(build_id)
-                if record.status is Status.COPYING and is_overdue(record, now):
+                if is_late:
                     invocation.fast_stuck = True
-            step = next_step(record, build, now, self._policy)
+            elif lane is Lane.FAST and is_due(record, now):
+                # Until then the build is looked up again by each run, and would count each time.
+                invocation.fast_ended.append(build)
+            step = next_step(seen, build, now, self._policy)
             self._take(record, step, build, invocation)
             self._go_on(step, invocation)
 
@@ -715,9 +726,19 @@ def _wait(cause: DelayedError | Build | None) -> Metric:
     return Metric.BUSY if isinstance(cause, DelayedError) and cause.no_capacity else Metric.WAITS
 
 
-def _of_fast_lane(answer: Build | DelayedError) -> Build | DelayedError:
-    """Return what CodeBuild says of a build of the fast lane: only the main lane says that a key is refused."""
-    return replace(answer, key=False) if isinstance(answer, Build) else _without_key(answer)
+def _refuses_key(answer: Build | DelayedError | None) -> bool:
+    """Return whether CodeBuild refuses the key of a call."""
+    return isinstance(answer, DelayedError) and answer.key
+
+
+def _of_fast_lane(answer: Build | DelayedError, *, key_refused: bool) -> Build | DelayedError:
+    """Return what CodeBuild says of a build of the fast lane: only the main lane says that a key is refused.
+
+    `key_refused` says that it does.
+    """
+    if isinstance(answer, Build):
+        return replace(answer, key=False)
+    return answer if key_refused else _without_key(answer)
 
 
 def _without_key(error: DelayedError) -> DelayedError:

@@ -180,7 +180,7 @@ def test_one_build_of_a_project_that_the_key_may_not_ask_for_refuses_the_whole_c
     with codebuild_service(shipped(MAIN), shipped(FAST)) as service:
         main, fast = started(service, "1"), started(service, "2", "ImagePullProjectFast")
         service.wait()
-        keys = {"aws_access_key_id": "x", "aws_secret_access_key": "x"}
+        keys: Json = {"aws_access_key_id": "x", "aws_secret_access_key": "x"}
         codebuild = boto3.client("codebuild", region_name="us-west-2", endpoint_url=service.url, **keys)
         assert [each["id"] for each in codebuild.batch_get_builds(ids=[main, fast])["builds"]] == [main, fast]
         service.denied.add("ImagePullProjectFast")

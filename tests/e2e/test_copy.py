@@ -29,7 +29,7 @@ from e2e.harness.image_shapes import SHAPES, with_data
 from e2e.harness.processes import free_port, program
 from e2e.harness.pulled import assert_pulled
 from e2e.harness.source_images import SourceImage, digest_of, docker_image, oci_index
-from support.buildspec_runner import Run, buildspec
+from support.buildspec_runner import FAST, Run, buildspec
 from support.copy_program import PROGRAM
 from tools.put_buildspec_into_template import SCRIPTS
 
@@ -357,6 +357,26 @@ def test_an_image_above_the_limit_is_too_large(registries: Registries, project: 
     project = replace(project, locations={})
     run = project.run(f"{registries.source.host}/team/large:1", MAX_IMAGE_GIGABYTES="0.001", COPY_WATCH_SECONDS="0")
     assert_ended(project, run, "TOO_LARGE", "MaxImageGigabytes")
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize(
+    ("key", "result", "reason"),
+    [
+        pytest.param({}, "PROBED", "the login to ECR in China succeeds", id="a good key"),
+        pytest.param({"AccessSecretKey": "w" * 40}, "TARGET_LOGIN", "signature", id="a wrong secret"),
+    ],
+)
+def test_a_probe_logs_in_to_ecr_and_asks_no_registry(
+    registries: Registries, project: Project, key: dict[str, str], result: str, reason: str
+) -> None:
+    def asked() -> list[int]:
+        return [each.requests_of_crane() for each in (registries.source, registries.target)]
+
+    before = asked()
+    run = replace(project, project=FAST, key=key).run("", "", COPY_PROBE="login")
+    assert_ended(project, run, result, reason)
+    assert asked() == before
 
 
 def test_an_answer_that_nothing_explains_is_unexplained(project: Project) -> None:

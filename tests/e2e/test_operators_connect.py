@@ -7,6 +7,7 @@ import configparser
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -22,12 +24,15 @@ import pytest
 import yaml
 from botocore.exceptions import ClientError
 
+from e2e.fakes.codebuild_service import CodeBuildService, Project, codebuild_service
 from e2e.harness.deployment import GLOBAL_STACK, STACK, Checkout, cloud
 from e2e.harness.processes import free_port
 from e2e.harness.sam import Json, Region, Sam
 from e2e.harness.stacks import CHINA
 from image_mirror.aws import AccessKey, CallLimits, connect
 from image_mirror.global_access import GlobalAccount
+from support.buildspec_runner import FAST, CodeBuild, Reply
+from support.operators import FAST_PROJECT
 
 pytest_plugins = ["e2e.harness.deployed"]
 
@@ -150,7 +155,7 @@ def deployed(built: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Itera
             "PYTHONUNBUFFERED": "1",
         }
         found = Deployed(china, global_region, own, environment)
-        found.deploy_global()
+        found.deploy_global("FastLane=false")
         # moto looks only for policies on "*", so these users may do everything. test_policies.py tests their policies.
         for region, stack, output in USERS:
             place = Region(endpoint, region)
@@ -224,6 +229,59 @@ def test_ctrl_c_at_any_moment_leaves_what_works_and_the_next_run_goes_on(deploye
     assert (ended.returncode, ended.stderr) == (0, "")
     assert deployed.keys() == deployed.given()
     assert not {*before[0], *before[1]} & {*deployed.keys()[0], *deployed.keys()[1]}
+
+
+def test_the_fast_lane_is_switched_on_after_the_shipped_build_has_logged_in_there(
+    deployed: Deployed, tmp_path: Path
+) -> None:
+    assert deployed.run("connect", *PROFILES).returncode == 0
+    settings = deployed.china.function(STACK, "ReconcilerFunction")["Environment"]["Variables"]
+    assert settings["G_FAST_PROJECT_NAME"] == ""
+    deployed.deploy_global("FastLane=true")
+    project = deployed.global_region.outputs(GLOBAL_STACK)["FastProjectName"]
+    planned = deployed.run("connect", "--dry-run", *PROFILES)
+    assert f"set GlobalFastProjectName={project} in the stack {STACK} (china)" in planned.stdout
+
+    # A build that cannot log in leaves one lane.
+    with lane(deployed, CodeBuild(tmp_path, project=FAST, replies={"aws ecr": Reply(status=255)})):
+        done = deployed.run("connect", *PROFILES)
+    assert done.returncode == 0
+    assert done.stderr.startswith("Note: copies are made in one lane, and the fast lane is not used: the probe ")
+    assert "failed: TARGET_LOGIN: " in done.stderr
+    assert deployed.china.function(STACK, "ReconcilerFunction")["Environment"]["Variables"] == settings
+
+    with lane(deployed, CodeBuild(tmp_path, project=FAST)) as service:
+        done = deployed.run("connect", *PROFILES)
+        assert [each.partition(":")[0] for each in service.builds] == [project]
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f"fast lane: the stack {STACK} (china) uses {project}\n")
+    expected = settings | {"G_FAST_PROJECT_NAME": project}
+    for function in ("ReconcilerFunction", "ApiFunction"):
+        assert deployed.china.function(STACK, function)["Environment"]["Variables"] == expected
+    again = deployed.run("connect", *PROFILES)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout.endswith("Both accounts are connected; there is nothing to change.\n")
+
+    # A later deployment of another parameter keeps it; then the project is removed, and the remedy is as printed.
+    deployed.checkout.deploy(deployed.china.name, "--parameter-overrides", "RefreshHours=12")
+    settings = deployed.china.function(STACK, "ReconcilerFunction")["Environment"]["Variables"]
+    assert (settings["G_FAST_PROJECT_NAME"], settings["REFRESH_HOURS"]) == (project, "12")
+    deployed.deploy_global("FastLane=false")
+    done = deployed.run("connect", *PROFILES)
+    assert f"Note: China's GlobalFastProjectName is {project}, the global stack has no fast lane" in done.stderr
+    [remedy] = re.findall("`(sam deploy .*)`", done.stderr)
+    assert shlex.split(remedy)[-1] == 'GlobalFastProjectName=""'
+    deployed.checkout.deploy(deployed.china.name, *shlex.split(remedy)[-2:])
+    assert deployed.run("connect", *PROFILES).stderr == ""
+
+
+@contextmanager
+def lane(deployed: Deployed, codebuild: CodeBuild) -> Iterator[CodeBuildService]:
+    """Run the builds of the fast lane with `codebuild`, and let the operator's CodeBuild be the one that runs them."""
+    with codebuild_service(Project("ImagePullProject", codebuild.run), Project(FAST_PROJECT, codebuild.run)) as service:
+        deployed.environment["AWS_ENDPOINT_URL_CODEBUILD"] = service.url
+        yield service
+    del deployed.environment["AWS_ENDPOINT_URL_CODEBUILD"]
 
 
 def test_the_configuration_has_the_url_of_the_deployed_stack(deployed: Deployed) -> None:

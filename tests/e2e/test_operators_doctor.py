@@ -5,6 +5,7 @@ It calls the webhook by its public name, through a proxy and over TLS. What moto
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -26,12 +27,16 @@ from e2e.harness.processes import free_port
 from e2e.harness.sam import KEY, Json, Region
 from e2e.harness.stage import TOKEN
 from image_mirror.cli.webhook_manifest import Choices, shipped_configuration
+from image_mirror.record import MINUTE
+from image_mirror.slots import State
+from image_mirror.state_item import StateItem
 
 pytest_plugins = ["e2e.harness.deployed"]
 
 # moto has no IAM simulator, no account settings of Lambda, and only VPC's quotas in Service Quotas.
 LACKING = {
     "build quota": "gives no applied value",
+    "fast build quota": "gives no applied value",
     "Lambda concurrency": "GetAccountSettings",
     "ECR permissions": "the answer is not from AWS",
 }
@@ -318,6 +323,34 @@ def test_what_is_broken_is_named_and_nothing_else(
     about = {topic, *after.get(topic, ()), *LACKING}
     assert [each for each in results if each["state"] != "ok" and each["topic"] not in about] == []
     assert code == int(state == "failed")
+
+
+@contextmanager
+def fast_lane(operation: Operation, built: Checkout) -> Iterator[None]:
+    """Let China's stack use the project of the fast lane that the global stack has."""
+    project = operation.global_region.outputs(GLOBAL_STACK)["FastProjectName"]
+    built.deploy(operation.china.name, "--parameter-overrides", f"GlobalFastProjectName={project}")
+    yield
+    built.deploy(operation.china.name, "--parameter-overrides", 'GlobalFastProjectName=""')
+
+
+def test_the_fast_lane_is_checked_if_it_is_used(operation: Operation, built: Checkout) -> None:
+    [unused] = of(operation.doctor()[1], "fast lane")
+    assert unused["found"].endswith("is there: `image-mirror connect` switches it on")
+    state, now = StateItem(operation.china.client("dynamodb"), "ImageListTable"), int(time.time() * 1000)
+    with fast_lane(operation, built):
+        code, results = operation.doctor()
+        assert [each for each in results if each["state"] != "ok" and each["topic"] not in LACKING] == []
+        assert [each["found"] for topic in ("fast lane", "fast project") for each in of(results, topic)] == [
+            "copies are also made in ImagePullProjectFast",
+            "ImagePullProjectFast matches the template",
+        ]
+        state.write(State(at=now, fast_off_until=now + 40 * MINUTE), anyway=True)
+        _, results = operation.doctor()
+        state.write(State(at=now), anyway=True)
+    [off] = [each for each in results if each["state"] == "warning"]
+    assert (off["topic"], code) == ("fast lane", 0)
+    assert re.search(r"^off until .* \(in \d+m\), because CodeBuild refused calls", off["found"])
 
 
 def test_errors_and_a_late_stream_are_read_from_cloudwatch(operation: Operation) -> None:

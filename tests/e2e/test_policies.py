@@ -57,6 +57,8 @@ PULLING = "!If [OtherAccountsPull, ecr:SetRepositoryPolicy, !Ref AWS::NoValue]"
 ANY_COPY = "????????????.dkr.ecr.${Region}.amazonaws.com.cn/${RepositoryPrefix}/*"
 STARTING = "Action: [codebuild:StartBuild, codebuild:BatchGetBuilds]"
 PROJECT = "- !GetAtt CodeBuildProject.Arn"
+FAST_PROJECT = "!GetAtt FastCodeBuildProject.Arn"
+FAST_LANE = f"!If [HasFastLane, {FAST_PROJECT}, !Ref AWS::NoValue]"
 OTHER_PROJECT = "- !Sub arn:${AWS::Partition}:codebuild:${AWS::Region}:${AWS::AccountId}:project/Other"
 
 
@@ -115,6 +117,8 @@ def slip(resource: str, old: str, new: str, problem: str, id: str, case: str = E
         ),
         slip("StartCopies", PROJECT, OTHER_PROJECT, NOT_ALLOWED, "another project"),
         slip("StartCopies", PROJECT, '- "*"', WIDE, "every project"),
+        slip("StartCopies", FAST_PROJECT, "!Ref AWS::NoValue", NOT_ALLOWED, "no fast lane"),
+        slip("StartCopies", FAST_LANE, FAST_PROJECT, IDLE, "a fast lane that nobody uses", "copies expire"),
         slip("StartCopies", STARTING, "Action: codebuild:StartBuild", NOT_ALLOWED, "no BatchGetBuilds"),
         slip("StartCopies", STARTING, STARTING[:-1] + ", codebuild:UpdateProject]", IDLE, "changes of the project"),
         slip("StartCopies", "[DOCKER_IMAGE, ", "[", DENIED, "a variable less"),

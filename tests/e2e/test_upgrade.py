@@ -105,13 +105,13 @@ def test_an_older_global_stack_is_updated_in_place_and_keeps_its_rotated_key(bui
     outputs = region.outputs(GLOBAL_STACK)
     assert outputs["ImagePullUserName"] == user
     assert (outputs["ProjectName"], outputs["FastProjectName"]) == ("ImagePullProject", "ImagePullProjectFast")
-    names = [outputs["FastProjectName"]]
-    [fast] = region.client("codebuild").batch_get_projects(names=names)["projects"]
+    in_fast_lane = [outputs["FastProjectName"]]
+    [fast] = region.client("codebuild").batch_get_projects(names=in_fast_lane)["projects"]
     assert fast["environment"]["type"] == "LINUX_LAMBDA_CONTAINER"
     assert fast["source"]["buildspec"] == project["source"]["buildspec"]
 
     deploy("image-pulling.yaml", "AccessKey=AKIAOLD", "AccessKeySK=old", "FastLane=false")
-    assert region.client("codebuild").batch_get_projects(names=names)["projects"] == []
+    assert region.client("codebuild").batch_get_projects(names=in_fast_lane)["projects"] == []
     assert "FastProjectName" not in region.outputs(GLOBAL_STACK)
     assert secrets.get_secret_value(SecretId="ImagePullSecret")["SecretString"] == rotated
 

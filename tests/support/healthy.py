@@ -16,8 +16,19 @@ from image_mirror.cli.doctor.keys import Absent
 from image_mirror.cli.doctor.triggers import RATE, STREAM_FILTER, ecr_pattern
 from image_mirror.cli.stacks import Stack
 from image_mirror.review import Json
+from image_mirror.slots import State
+from image_mirror.state_item import state_item
 from support.lifecycle_policies import RELEASED
-from support.operators import AUTH_SECRET, CHINA_OUTPUTS, GLOBAL_OUTPUTS, PULL_USER, PUSH_USER, TOKEN, Reply
+from support.operators import (
+    AUTH_SECRET,
+    CHINA_OUTPUTS,
+    FAST_PROJECT,
+    GLOBAL_OUTPUTS,
+    PULL_USER,
+    PUSH_USER,
+    TOKEN,
+    Reply,
+)
 from support.templates import carry_out, load_template, parameters_of
 
 ACCOUNT = "123456789012"
@@ -90,9 +101,9 @@ def _table() -> Json:
     }
 
 
-def _project() -> Json:
+def _project(logical_id: str) -> Json:
     template = load_template("image-pulling.yaml")
-    properties = template["Resources"]["CodeBuildProject"]["Properties"]
+    properties = template["Resources"][logical_id]["Properties"]
     values = parameters_of(template, ChinaAccountId=ACCOUNT)
     settings = carry_out(properties, template, values, lambda name, _: f"arn:aws:x:::{name}")
     return {"environment": _lower(settings["Environment"]), "source": {"buildspec": settings["Source"]["BuildSpec"]}}
@@ -117,11 +128,15 @@ class Answers:
     """
 
     china: Stack = field(
-        default_factory=lambda: _stack("china", "image-mirror", "sam-template.yaml", CHINA_OUTPUTS, WebhookToken=TOKEN)
+        default_factory=lambda: _stack(
+            *("china", "image-mirror", "sam-template.yaml", CHINA_OUTPUTS),
+            WebhookToken=TOKEN,
+            GlobalFastProjectName=FAST_PROJECT,
+        )
     )
     global_side: Stack = field(
         default_factory=lambda: _stack(
-            *("global", "image-pulling", "image-pulling.yaml", GLOBAL_OUTPUTS),
+            *("global", "image-pulling", "image-pulling.yaml", GLOBAL_OUTPUTS | {"FastProjectName": FAST_PROJECT}),
             ChinaAccountId=ACCOUNT,
             RegistryAuthSecretArn=AUTH_SECRET,
         )
@@ -159,11 +174,14 @@ class Answers:
     """Each repository in China with its lifecycle policy."""
     used: Json = field(default_factory=lambda: {"LastUsedDate": datetime.now(UTC), "ServiceName": "codebuild"})
     key_errors: dict[str, tuple[str, str]] = field(default_factory=dict)
-    project: Json | None = field(default_factory=_project)
+    project: Json | None = field(default_factory=lambda: _project("CodeBuildProject"))
+    fast_project: Json | None = field(default_factory=lambda: _project("FastCodeBuildProject"))
     builds: list[Json] = field(default_factory=list)
     quota: float | None = 20
+    fast_quota: float | None = 1
     table: Json | None = field(default_factory=_table)
     due: list[tuple[str, str, int]] = field(default_factory=list)
+    state: State | None = field(default_factory=lambda: State(at=0))
     statuses: Counter[str] = field(default_factory=Counter)
     functions: dict[str, Json | None] = field(default_factory=_functions)
     policy: Json = field(default_factory=_policy)
@@ -246,6 +264,8 @@ class Answers:
                 [name] = asked["RequestItems"]
                 states = zip(asked["RequestItems"][name]["Keys"], self.statuses.elements(), strict=False)
                 return {"Responses": {name: [{**key, "status": {"S": state}} for key, state in states]}}
+            case "get_item":
+                return {"Item": state_item(self.state)} if self.state else {}
             case "get_function":
                 return self.functions[asked["FunctionName"]]
             case "get_policy":
@@ -279,7 +299,7 @@ class Answers:
             case "get_access_key_last_used":
                 return {"AccessKeyLastUsed": self.used}
             case "batch_get_projects":
-                return {"projects": [self.project] if self.project else []}
+                return self._projects(asked)
             case "list_builds_for_project":
                 return self._list_builds(asked) if self.project else None
             case "batch_get_builds":
@@ -290,7 +310,8 @@ class Answers:
                 policy = self.repositories[asked["repositoryName"]]
                 return None if policy is None else {"lifecyclePolicyText": policy}
             case "get_service_quota":
-                return None if self.quota is None else {"Quota": {"Value": self.quota}}
+                value = self._quota(asked)
+                return None if value is None else {"Quota": {"Value": value}}
         raise AssertionError(f"{operation} is not answered")
 
     def replies(self) -> Iterator[tuple[str, str, Reply]]:
@@ -305,10 +326,18 @@ class Answers:
         yield "events", "ListTargetsByRule", lambda _: {"Targets": self.targets}
         yield "cloudwatch", "GetMetricData", lambda _: {"MetricDataResults": list(self._results(both))}
         yield "sqs", "GetQueueAttributes", lambda _: {"Attributes": self.queue()}
-        yield "service-quotas", "GetServiceQuota", lambda _: {"Quota": {"Value": self.quota}}
+        yield "service-quotas", "GetServiceQuota", lambda asked: {"Quota": {"Value": self._quota(asked)}}
         yield "iam", "SimulatePrincipalPolicy", self._simulate
+        yield "codebuild", "BatchGetProjects", self._projects
         yield "codebuild", "ListBuildsForProject", self._list_builds
         yield "codebuild", "BatchGetBuilds", self._get_builds
+
+    def _projects(self, asked: Json) -> Json:
+        projects = {GLOBAL_OUTPUTS["ProjectName"]: self.project, FAST_PROJECT: self.fast_project}
+        return {"projects": [found for name in asked["names"] if (found := projects[name])]}
+
+    def _quota(self, asked: Json) -> float | None:
+        return {"L-9D07B6EF": self.quota, "L-1DFDD5F9": self.fast_quota}[asked["QuotaCode"]]
 
     def _summaries(self) -> list[Json]:
         names = ("LogicalResourceId", "PhysicalResourceId")

@@ -39,6 +39,8 @@ GLOBAL_OUTPUTS = {
     "ImagePullSecretArn": "arn:aws:secretsmanager:us-west-2:123456789012:secret:ImagePullSecret-AbCdEf",
     "BuildLogGroup": "image-pulling-BuildLogs-4D5E6F",
 }
+FAST_PROJECT = "ImagePullProjectFast"
+"""The output FastProjectName of a global stack with a fast lane, which GLOBAL_OUTPUTS does not have."""
 AUTH_SECRET = "arn:aws:secretsmanager:us-west-2:123456789012:secret:RegistryAuth-AbCdEf"
 """The secret of RegistryAuthSecretArn."""
 

@@ -2,7 +2,7 @@
 
 import time
 
-from image_mirror.slots import Slots, State
+from image_mirror.slots import Slots, State, first_slots
 from image_mirror.state_item import StateItem
 from image_mirror.table import Records
 
@@ -13,6 +13,6 @@ def state_in(records: Records) -> StateItem:
 
 
 def run_twenty_builds(records: Records) -> None:
-    """Let the reconciler know that CodeBuild runs twenty builds at once."""
-    state = State(at=int(time.time() * 1000), main=Slots(runs=20, most=30, share=15))
+    """Let the reconciler know that CodeBuild runs twenty builds at once, and one in the fast lane, if there is one."""
+    state = State(at=int(time.time() * 1000), main=Slots(runs=20, most=30, share=15), fast=first_slots(1))
     assert state_in(records).write(state, state_in(records).read())

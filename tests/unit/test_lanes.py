@@ -43,6 +43,10 @@ RUNNING = Build(BuildResult.RUNNING)
         pytest.param({"digest": HELD}, "main fast", id="a refresh, for which none waits"),
         pytest.param({"not_fast": "TOO_LARGE"}, "main", id="too large for the fast lane"),
         pytest.param({"lane": Lane.FAST, "build_id": "fast:1"}, "fast main", id="an earlier build ran there"),
+        pytest.param({"lane": Lane.FAST, "error": "UNREACHABLE: x"}, "main fast", id="the latest build there failed"),
+        pytest.param(
+            {"lane": Lane.MAIN, "error": "UNREACHABLE: x"}, "fast main", id="the same of the main lane, again"
+        ),
         pytest.param({"lane": Lane.FAST, "claimed_at": NOW - 5 * MINUTE + 1}, "fast", id="its token is known"),
         pytest.param({"lane": Lane.MAIN, "claimed_at": NOW - 1}, "main", id="a start in the main lane may have worked"),
         pytest.param({"lane": Lane.FAST, "claimed_at": NOW + 59_000}, "fast", id="the clock of another run is ahead"),
@@ -143,7 +147,14 @@ def test_a_fast_build_that_has_not_ended_after_twenty_minutes_is_not_waited_for(
     assert main.record.status is Status.COPYING
 
 
-def test_nor_one_that_codebuild_refuses_to_speak_of() -> None:
+def test_the_claim_of_a_build_is_forgotten_with_its_end() -> None:
+    open_build = replace(FAST, status=Status.COPIED, digest=HELD, open_build=FAST.build_id)
+    step = verified(open_build, HELD, NOW + MINUTE, POLICY, Build(BuildResult.COPIED, digest=HELD))
+    assert isinstance(step, Save)
+    assert (step.record.open_build, step.record.claimed_at) == (None, None)
+
+
+def test_nor_is_one_that_codebuild_refuses_to_speak_of() -> None:
     before, after = (lookup_failed(FAST, "AccessDenied", NOW + LONGEST_FAST + each, POLICY) for each in (-1, 0))
     assert (before.status, after.status) == (Status.COPYING, Status.REQUESTED)
     assert lookup_failed(MAIN, "AccessDenied", NOW + DAY, POLICY).status is Status.COPYING

@@ -12,6 +12,7 @@ from image_mirror import reconciler
 from image_mirror.aws_errors import DelayedError
 from image_mirror.build_result import UNKNOWN
 from image_mirror.codebuild import Builds
+from image_mirror.ecr import Repositories
 from image_mirror.record import HOUR, MINUTE, Build, BuildResult, Lane, Record, Status, idempotency_token, new_record
 from image_mirror.reference import destination_of, parse_reference
 from image_mirror.slots import Slots, State
@@ -98,6 +99,15 @@ class Context:
 
     def get_remaining_time_in_millis(self) -> int:
         return 120_000
+
+
+def pushed(record: Record) -> dict[str, object]:
+    """Return ECR's event of a push."""
+    name = record.repo.partition("/")[2]
+    return {
+        "source": "aws.ecr",
+        "detail": {"result": "SUCCESS", "repository-name": name, "image-tag": record.tag},
+    }
 
 
 def run() -> None:
@@ -369,18 +379,58 @@ def test_a_refusal_of_both_projects_is_a_refused_key(records: Records, codebuild
     assert state(records).fast_off_until == 0
 
 
-def test_a_refused_key_is_tried_in_the_main_lane_only(records: Records, codebuild: TwoProjects) -> None:
+def test_a_refused_key_is_tried_in_the_main_lane_and_in_the_fast_one_by_turns(
+    records: Records, codebuild: TwoProjects
+) -> None:
     codebuild.start_fails = dict.fromkeys(Lane, DENIED)
     request(records, "a/1")
     run()
+    assert state(records).refusal is not None
+    tries = []
+    for minutes in (10, 30):
+        codebuild.calls.clear()
+        with later(minutes):
+            run()
+        tries.append(codebuild.calls)
+    assert tries == [["start fast", "start main"], ["start main"]], "the fast lane's refusal says nothing"
+    codebuild.start_fails = {}
+    with later(70):
+        run()
+    assert state(records).refusal is None
+
+
+def test_a_refused_key_is_tried_although_no_copy_that_waits_may_use_the_fast_lane(
+    records: Records, codebuild: TwoProjects
+) -> None:
+    codebuild.start_fails = dict.fromkeys(Lane, DENIED)
+    record = request(records, "a/large", not_fast="TOO_LARGE")
+    for minutes in (0, 1):
+        with later(minutes):
+            run()
     refusal = state(records).refusal
     assert refusal is not None
-    codebuild.calls.clear()
+    assert refusal.times == 2, "the next try is that of the fast lane"
     codebuild.start_fails = {}
     with later(10):
         run()
-    assert codebuild.calls[0] == "start main"
+    assert found(records, record).lane is Lane.MAIN
     assert state(records).refusal is None
+
+
+def test_a_main_lane_that_fails_for_good_leaves_all_copies_to_the_fast_one(
+    records: Records, codebuild: TwoProjects
+) -> None:
+    first = request(records, "a/1", not_fast="UNEXPLAINED")
+    refresh = request(records, "b/1", digest=DIGEST)
+    run()
+    assert codebuild.in_lanes() == "main main"
+    broken = Build(BuildResult.DELAYED, "CodeBuild failed: no message")
+    codebuild.results = dict.fromkeys(codebuild.tokens.values(), broken)
+    with later(1):
+        run()
+    with later(3):
+        run()
+    assert [found(records, each).lane for each in (first, refresh)] == [Lane.FAST, Lane.FAST]
 
 
 def test_a_build_that_waits_for_twenty_minutes_goes_on_in_the_main_lane_and_the_lane_is_off(
@@ -435,3 +485,113 @@ def test_with_one_lane_no_record_is_claimed(
     after = found(records, record)
     assert (after.status, after.lane, after.claimed_at) == (Status.COPYING, None, None)
     assert list(codebuild.tokens) == [token]
+
+
+@pytest.mark.parametrize("answer", [DENIED, NO_ANSWER], ids=["refused", "no-answer"])
+def test_a_copy_that_has_arrived_does_not_wait_for_a_fast_build_that_must_have_ended(
+    records: Records, codebuild: TwoProjects, monkeypatch: pytest.MonkeyPatch, answer: DelayedError
+) -> None:
+    record = request(records, "a/1")
+    run()
+    monkeypatch.setattr(Repositories, "held", lambda *_: DIGEST)
+    reconciler.handler(pushed(record), Context())
+    assert found(records, record).open_build == "ImagePullProjectFast:0"
+    codebuild.look_up_fails[Lane.FAST] = answer
+    with later(19):
+        run()
+    assert found(records, record).open_build is not None
+    with later(21):
+        run()
+        after = found(records, record)
+        assert (after.status, after.open_build, after.claimed_at) == (Status.COPIED, None, None)
+        assert (after.due_at or 0) > now() + HOUR
+        run()
+        assert state(records).fast.out == {}, "its slot is free"
+
+
+def test_a_build_that_failed_before_its_record_is_due_counts_once(records: Records, codebuild: TwoProjects) -> None:
+    record = request(records, "a/1")
+    run()
+    codebuild.results[found(records, record).build_id or ""] = UNEXPLAINED
+    for minutes in (0.2, 0.4, 0.6):
+        with later(minutes):
+            run()
+    assert state(records).fast_off_until == 0
+    with later(1):
+        run()
+    assert state(records).fast_failures == 1
+
+
+def test_a_lane_whose_builds_cannot_be_looked_up_is_off_when_one_must_have_ended(
+    records: Records, codebuild: TwoProjects
+) -> None:
+    record = request(records, "a/1")
+    run()
+    codebuild.look_up_fails[Lane.FAST] = NO_ANSWER
+    for minutes in range(1, 21):
+        with later(minutes):
+            run()
+    assert found(records, record).lane is Lane.MAIN
+    assert codebuild.in_lanes() == "fast main"
+    with later(20):
+        assert state(records).fast_is_off(now())
+
+
+def test_a_key_that_both_projects_refuse_for_long_does_not_switch_the_fast_lane_off(
+    records: Records, codebuild: TwoProjects, published: Callable[[], dict[str, list[float]]]
+) -> None:
+    request(records, "a/1")
+    run()
+    published()
+    codebuild.look_up_fails = codebuild.start_fails = dict.fromkeys(Lane, DENIED)
+    for minutes in (1, 10, 19, 21):
+        with later(minutes):
+            run()
+    assert state(records).fast_off_until == 0
+    assert state(records).refusal is not None
+    assert "Waits" not in published(), "they wait for a key"
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        Build(BuildResult.DELAYED, "UNREACHABLE: no route", code="UNREACHABLE"),
+        Build(BuildResult.REFUSED, "DENIED: no login", code="DENIED"),
+    ],
+    ids=lambda build: build.code,
+)
+def test_a_copy_that_the_fast_lane_cannot_make_is_tried_in_the_main_one_next(
+    records: Records, codebuild: TwoProjects, result: Build
+) -> None:
+    record = request(records, "a/1")
+    run()
+    codebuild.results[found(records, record).build_id or ""] = result
+    for minutes in (1, 2, 3):
+        with later(minutes):
+            run()
+    assert codebuild.in_lanes() == "fast main"
+
+
+def test_a_copy_that_only_the_fast_lane_is_forbidden_is_made_in_the_main_one(
+    records: Records, codebuild: TwoProjects
+) -> None:
+    codebuild.start_fails[Lane.FAST] = DelayedError("StartBuild: explicit deny", refusal=BuildResult.DELAYED)
+    record = request(records, "a/1")
+    for minutes in (0, 1):
+        with later(minutes):
+            run()
+    assert codebuild.calls == ["start fast", "start main"]
+    assert found(records, record).lane is Lane.MAIN
+    assert state(records).fast_off_until == 0, "one image says nothing about others"
+
+
+def test_a_build_of_the_main_project_is_none_of_the_fast_lane_whatever_its_record_says(
+    records: Records, codebuild: TwoProjects
+) -> None:
+    # An older release has started it: that one leaves the attribute as it is.
+    record = request(records, "a/1", status=Status.COPYING, lane=Lane.FAST, build_id="ImagePullProject:0")
+    run()
+    after = found(records, record)
+    assert (after.status, after.build_id, after.lane) == (Status.COPYING, record.build_id, Lane.MAIN)
+    assert codebuild.calls == ["look up main"]
+    assert state(records).fast_off_until == 0

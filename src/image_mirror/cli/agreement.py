@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from image_mirror.cli.remedies import deploy_china, deploy_global
-from image_mirror.cli.stacks import Stack
+from image_mirror.cli.stacks import FAST_PARAMETER, Stack, offered_fast_project, used_fast_project
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Fault:
 
 
 def faults(china: Stack, global_side: Stack) -> Iterator[Fault]:
-    """Yield the differences between the stacks that stop copies, and an empty ChinaAccountId.
+    """Yield the differences between the stacks: those that stop copies, an empty ChinaAccountId, and `fast_lane_fault`.
 
     Raises NoAnswerError if a stack lacks a parameter or an output that is compared.
     """
@@ -54,3 +54,23 @@ def faults(china: Stack, global_side: Stack) -> Iterator[Fault]:
             f"China's GlobalProjectName is {asked}, the global stack's project is {project}: no copy is started",
             deploy_china(china, f"GlobalProjectName={project}"),
         )
+    if fault := fast_lane_fault(china, global_side):
+        yield fault
+
+
+def fast_lane_fault(china: Stack, global_side: Stack) -> Fault | None:
+    """Return the difference if China's stack uses another fast project than the global one has; None if it uses none.
+
+    It stops no copy: after a refusal all copies are made in the other lane.
+    """
+    used, offered = used_fast_project(china), offered_fast_project(global_side)
+    if not used or used == offered:
+        return None
+    # The quotes inside are SAM's, which takes nothing else for an empty value.
+    wanted = offered or '""'
+    is_now = f"the global stack's is {offered}" if offered else "the global stack has no fast lane"
+    return Fault(
+        f"China's {FAST_PARAMETER} is {used}, {is_now}: no copy is made in the fast lane",
+        deploy_china(china, f"{FAST_PARAMETER}={wanted}"),
+        stops_copies=False,
+    )

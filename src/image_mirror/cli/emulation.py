@@ -108,7 +108,8 @@ class Emulation:
         for record in answer["Records"]:
             change: dict[str, Any] = {**record["dynamodb"]}
             change["ApproximateCreationDateTime"] = change["ApproximateCreationDateTime"].timestamp()
-            if record["eventName"] != "REMOVE" and change["NewImage"].get("status") == {"S": "REQUESTED"}:
+            new = change.get("NewImage", {})  # none after a deletion
+            if new.get("status") == {"S": "REQUESTED"} and "claimed_at" not in new:
                 records.append({**record, "awsRegion": REGION, "eventSourceARN": self._stream_arn, "dynamodb": change})
         return {"Records": records}
 
@@ -131,7 +132,8 @@ class Emulation:
             imageDigest=digest,
         )
         exported = {"COPY_RESULT": "COPIED", "COPY_DIGEST": digest, "COPY_SIGNATURES": "0"}
-        for build in codebuild_backends[ACCOUNT][GLOBAL_REGION].build_metadata_history[PROJECT]:
+        project = (record.build_id or "").partition(":")[0]
+        for build in codebuild_backends[ACCOUNT][GLOBAL_REGION].build_metadata_history[project]:
             if build["id"] == record.build_id:
                 build["exportedEnvironmentVariables"] = [
                     {"name": name, "value": value} for name, value in exported.items()

@@ -15,6 +15,7 @@ from image_mirror.cli.held_copies import Held
 from image_mirror.cli.kubelet import Said
 from image_mirror.cli.output import local_date, span
 from image_mirror.cli.plan import Explanation
+from image_mirror.lanes import is_sent_to_main
 from image_mirror.messages import printable
 from image_mirror.record import DAY, MINUTE, MOST_ATTEMPTS, Record, Status
 from image_mirror.swap_when import SwapWhen
@@ -245,7 +246,7 @@ def _under_way(record: Record, now: int) -> Cause:
         return Cause(Code.COPYING, f"being copied since {clock(record.updated_at, now)}{refused}", "wait")
     if record.attempts:
         return Cause(Code.REFUSED, f"requested, {counted}{_next(record, now)}", _do_about(record))
-    if record.error:
+    if record.error and not is_sent_to_main(record):
         times = f" {record.waits} time{'' if record.waits == 1 else 's'}" if record.waits else ""
         return Cause(Code.DELAYED, f"delayed{times}: {_code(record)}{_next(record, now)}", _do_about(record))
     if now - record.requested_at < _SLOT_AFTER:
@@ -376,6 +377,7 @@ _DO: Mapping[str, str] = {
     "AUTH_FILE": "correct the secret of RegistryAuthSecretArn",
     "TOO_LARGE": "raise MaxImageGigabytes",
     "STALLED": "raise BuildTimeoutMinutes",
+    "OUT_OF_TIME": "raise BuildTimeoutMinutes",
     "REFUSED": f"see the reason: image-mirror status {IMAGE}",
     "UNEXPLAINED": f"see the log: image-mirror status {IMAGE}",
 }

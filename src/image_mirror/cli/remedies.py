@@ -15,6 +15,10 @@ REVERT = (
 )
 RESTORE = f"{AGAIN}; {REVERT}"
 
+# Service Quotas' codes of CodeBuild's "Concurrently running builds for Linux/Small environment" and of "... for Linux
+# Lambda/2GB environment".
+MAIN_QUOTA, FAST_QUOTA = "L-9D07B6EF", "L-1DFDD5F9"
+
 
 class AwsCommand(Protocol):
     """Makes a command of the AWS CLI for one account."""
@@ -36,6 +40,12 @@ def get_back(account: Account, secret: str) -> str:
 def make_again(stack: str) -> str:
     """Return what to do about a secret of a stack that does not exist any more."""
     return f"deploy the stack {stack} again; {REVERT}"
+
+
+def raise_quota(aws: AwsCommand, code: str, wanted: int) -> str:
+    """Return the command that asks AWS for `wanted` builds at once in place of CodeBuild's quota `code`."""
+    quota = ("--service-code", "codebuild", "--quota-code", code, "--desired-value", str(wanted))
+    return aws("service-quotas", "request-service-quota-increase", *quota)
 
 
 def log_of(stack: Stack, output: str) -> str:

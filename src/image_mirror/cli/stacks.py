@@ -16,6 +16,10 @@ from image_mirror.rules import RuleError, parse_rules
 from image_mirror.settings import parse_prefix, parse_registry
 from image_mirror.table import Records
 
+FAST_PROJECT = "FastProjectName"
+"""The output of the global stack that only a stack with a fast lane has."""
+FAST_PARAMETER = "GlobalFastProjectName"
+"""The parameter of China's stack that switches the fast lane on."""
 _DEFAULT = "image-mirror"
 _SAMCONFIG = Path("samconfig.toml")
 
@@ -62,6 +66,19 @@ def default_name() -> tuple[str, str]:
 def global_stack(account: Account, name: str) -> Stack:
     """Read the global stack. Raises NoAnswerError."""
     return _read(account, name, "--global-stack-name")
+
+
+def offered_fast_project(global_side: Stack) -> str | None:
+    """Return the CodeBuild project of the fast lane; None if the global stack has none.
+
+    It has none if FastLane is false, in a region without CodeBuild's Lambda compute, and in an older release.
+    """
+    return global_side.outputs.get(FAST_PROJECT) or None
+
+
+def used_fast_project(china: Stack) -> str | None:
+    """Return the project that China's stack uses as the fast lane, "" for none; None in a stack of an older release."""
+    return china.parameters.get(FAST_PARAMETER)
 
 
 def records_of(stack: Stack) -> Records:

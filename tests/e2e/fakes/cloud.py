@@ -130,6 +130,18 @@ def create_change_set(
     return _create_change_set(backend, template=template, parameters=parameters, **more)
 
 
+_update_stack = cloudformation.CloudFormationBackend.update_stack
+
+
+def update_stack(
+    backend: cloudformation.CloudFormationBackend, *, name: str, parameters: list[Json], **more: Any
+) -> cloudformation.Stack:
+    """Update a stack. A parameter with UsePreviousValue keeps its value, also if nobody ever gave it another one."""
+    stack = backend.get_stack(name)
+    stack.parameters = stack.stack_parameters | stack.parameters
+    return _update_stack(backend, name=name, parameters=parameters, **more)
+
+
 def update_table(
     original_resource: Table, new_resource_name: str, cloudformation_json: Json, account_id: str, region_name: str
 ) -> Table:
@@ -195,6 +207,7 @@ REPLACED: tuple[tuple[Any, str, object], ...] = (
     (cloudformation.ChangeSet, "apply", apply),
     (parsing, "clean_json", clean_json),
     (cloudformation.CloudFormationBackend, "create_change_set", create_change_set),
+    (cloudformation.CloudFormationBackend, "update_stack", update_stack),
     (Table, "update_from_cloudformation_json", staticmethod(update_table)),
     (EventSourceMapping, "update_from_cloudformation_json", staticmethod(update_mapping)),
     (ManagedPolicy, "update_from_cloudformation_json", staticmethod(update_policy)),

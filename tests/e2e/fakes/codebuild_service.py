@@ -13,7 +13,7 @@ from e2e.fakes.servers import Answer, Request, serving
 from support.buildspec_runner import Run
 
 Json = dict[str, Any]
-Build = Callable[[str, str], Run]
+Build = Callable[..., Run]
 
 
 class RefusedError(Exception):
@@ -34,7 +34,9 @@ class OverdueError(Exception):
 
 @dataclass(frozen=True)
 class Project:
-    """A project: what copies the image of its first argument to its second, and its properties in CloudFormation.
+    """A project: what runs a build, and its properties in CloudFormation.
+
+    `run` copies the image of its first argument to its second; further variables of a build are arguments by name.
 
     `quota` is how many builds the account may run at once with this compute; five times as many wait in its queue.
     Raises RefusedError for properties that CodeBuild refuses.
@@ -135,7 +137,8 @@ class CodeBuildService:
         with self._slots[project.name]:
             self.builds[build] = self.builds[build] | {"currentPhase": "BUILD"}
             try:
-                run = project.run(variables["DOCKER_IMAGE"], variables["NEW_DOCKER_IMAGE"])
+                image, target = (variables.pop(name, "") for name in ("DOCKER_IMAGE", "NEW_DOCKER_IMAGE"))
+                run = project.run(image, target, **variables)
             except OverdueError as overdue:
                 if overdue.minutes > project.minutes:
                     message = f"Build timed out after {project.minutes:g} minutes"

@@ -62,6 +62,8 @@ def record_all_calls(china: Stack) -> list[Call]:
     try:
         with emulated_aws() as aws, mock.patch.dict(os.environ, china.environment()), recorder.recording():
             _store_key(os.environ["GLOBAL_AKSK"])
+            if fast_project := os.environ["G_FAST_PROJECT_NAME"]:
+                _make_project(fast_project)
             recorder.acting_as(china.role_of("ReconcilerFunction"))
             reconciler.load()
             records = Records(boto3.client("dynamodb"), TABLE)
@@ -80,6 +82,14 @@ def _store_key(name: str) -> None:
     secrets.delete_secret(SecretId="GlobalAKSK", ForceDeleteWithoutRecovery=True)
     key = {"G_AWS_REGION": GLOBAL.region, "G_ACCESS_KEY": KEY_ID, "G_SECRET_KEY": "emulated"}
     secrets.create_secret(Name=name, SecretString=json.dumps(key))
+
+
+def _make_project(name: str) -> None:
+    """Make a second project like the first one."""
+    codebuild = boto3.client("codebuild", region_name=GLOBAL.region)
+    [project] = codebuild.batch_get_projects(names=[os.environ["G_PROJECT_NAME"]])["projects"]
+    same: Json = {each: project[each] for each in ("source", "artifacts", "environment", "serviceRole")}
+    codebuild.create_project(name=name, **same)
 
 
 def _request(functions: Functions) -> None:

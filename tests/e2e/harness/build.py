@@ -17,7 +17,7 @@ from e2e.fakes.registries import EcrApi, Registry
 from e2e.fakes.servers import Answer, serving
 from e2e.harness.processes import absent, program
 from image_mirror.reference import Destination, destination_of, parse_reference
-from support.buildspec_runner import CodeBuild, Run, make_archive
+from support.buildspec_runner import MAIN, CodeBuild, Run, make_archive
 
 PREFIX = "mirror"
 # The first releases of versions 1 and 2 that read AWS_ENDPOINT_URL; older ones would call the real AWS.
@@ -31,7 +31,7 @@ class Project:
 
     `folder` must not exist yet, and is for one build. `locations` has the host and path that is used instead of a
     registry on the Internet. `key` replaces entries of the secret ImagePullSecret, `registry_auth` is the text of the
-    secret with logins for the sources.
+    secret with logins for the sources. `project` is the template's project, MAIN or FAST.
     """
 
     folder: Path
@@ -40,6 +40,7 @@ class Project:
     locations: Mapping[str, str] = field(default_factory=dict)
     key: Mapping[str, str] = field(default_factory=dict)
     registry_auth: str | None = None
+    project: str = MAIN
 
     def destination(self, image: str) -> Destination:
         """Return the destination that the package computes for `image`."""
@@ -62,6 +63,7 @@ class Project:
                 **self.key,
             },
             registry_auth=self.registry_auth,
+            project=self.project,
             path=f"{self.folder / 'programs'}:{os.environ['PATH']}",
         )
         # A name that must be quoted, because of its space and its pattern characters.

@@ -18,14 +18,15 @@ from unittest import mock
 import boto3
 from moto import mock_aws
 
-from e2e.fakes.codebuild_service import CodeBuildService, codebuild_service
+from e2e.fakes.codebuild_service import Build, CodeBuildService, codebuild_service
+from e2e.fakes.codebuild_service import Project as ServedProject
 from e2e.fakes.dynamodb_local import create_table, dynamodb_local, streams_client
 from e2e.fakes.event_source_mapping import EventSourceMapping
 from e2e.fakes.registries import ACCOUNT, ECR_LOGIN, Registry, ecr_api, registry
 from e2e.fakes.servers import Answer, Request, serving
 from e2e.harness.all_calls import KEY_ID
 from e2e.harness.build import Project
-from e2e.harness.principals import china
+from e2e.harness.principals import china, globally
 from e2e.harness.recording import Recorder
 from e2e.harness.refusals import CASE, recorded, refused
 from e2e.harness.stacks import CHINA, GLOBAL
@@ -34,17 +35,19 @@ from image_mirror import reconciler
 from image_mirror.cli.emulation import Context, http_event
 from image_mirror.record import Record
 from image_mirror.table import Records
-from support.buildspec_runner import Run
+from support.buildspec_runner import FAST, MAIN, Run
 from support.reviews_data import captured
 
 TABLE = "ImageListTable"
+TWO_LANES = "two lanes"
 
 
 @dataclass
 class Circle:
     """The source registry, the target registry, the parts between them, and what has happened so far.
 
-    `pushes` are pushes without an event yet, `runs` are the finished builds, `seen` has each status that a record had.
+    `pushes` are pushes without an event yet, `runs` are the finished builds, `seen` has each status that a record had,
+    and `case` says how the stacks are deployed.
     """
 
     source: Registry
@@ -56,6 +59,7 @@ class Circle:
     runs: list[Run]
     pushes: "queue.Queue[Json]"
     recorder: Recorder
+    case: str = CASE
     seen: list[str] = field(default_factory=list)
 
     def records(self) -> list[Record]:
@@ -103,6 +107,10 @@ class Circle:
         """Make the record due, and run the schedule."""
         due = replace(record, due_at=int(time.time() * 1000))
         assert Records(self.dynamodb, TABLE).replace(record, due) == due
+        self.schedule()
+
+    def schedule(self) -> None:
+        """Run the schedule."""
         reconciler.handler({"source": "aws.events"}, Context())
 
     def called(self, principal: str) -> set[str]:
@@ -111,7 +119,7 @@ class Circle:
 
     def refused(self) -> list[str]:
         """Return the calls so far that the shipped policies would refuse."""
-        return refused(self.recorder.calls, self.target.host)
+        return refused(self.recorder.calls, self.target.host, self.case)
 
     def _note(self) -> None:
         for record in self.records():
@@ -120,8 +128,11 @@ class Circle:
 
 
 @contextmanager
-def whole_circle(folder: Path) -> Iterator[Circle]:
-    """Run all parts while the context is active, with files in `folder`; the caller's own AWS account is not used."""
+def whole_circle(folder: Path, case: str = CASE, **fast: str) -> Iterator[Circle]:
+    """Run all parts while the context is active, with files in `folder`; the caller's own AWS account is not used.
+
+    The stacks are deployed as in one of CASES. `fast` replaces variables of the builds in the fast lane.
+    """
     pushes: queue.Queue[Json] = queue.Queue()
     runs: list[Run] = []
     numbers = itertools.count()
@@ -146,13 +157,28 @@ def whole_circle(folder: Path) -> Iterator[Circle]:
         api = stack.enter_context(ecr_api(place("aws")))
         table_url = stack.enter_context(dynamodb_local(place("dynamodb")))
 
-        def build(image: str, destination: str) -> Run:
-            project = Project(folder / f"build-{next(numbers)}", api, target, {"gcr.io": f"{source.host}/gcr.io"})
-            runs.append(project.run(image, destination))
-            return runs[-1]
+        def builds_of(resource: str, **environment: str) -> Build:
+            def build(image: str, destination: str) -> Run:
+                place = folder / f"build-{next(numbers)}"
+                project = Project(place, api, target, {"gcr.io": f"{source.host}/gcr.io"}, project=resource)
+                run = project.run(image, destination, **environment)
+                runs.append(run)
+                return run
 
-        builds = stack.enter_context(codebuild_service(build))
-        environment = china(CASE).environment() | {
+            return build
+
+        settings = china(case).environment()
+        in_global = globally(case)
+        projects = [
+            ServedProject(settings["G_PROJECT_NAME"], builds_of(MAIN), in_global.properties("CodeBuildProject"))
+        ]
+        if settings["G_FAST_PROJECT_NAME"]:
+            properties = in_global.properties("FastCodeBuildProject")
+            projects.append(
+                ServedProject(settings["G_FAST_PROJECT_NAME"], builds_of(FAST, **fast), properties, quota=1)
+            )
+        builds = stack.enter_context(codebuild_service(*projects))
+        environment = settings | {
             "AWS_DEFAULT_REGION": CHINA.region,
             "AWS_ENDPOINT_URL_DYNAMODB": table_url,
             "AWS_ENDPOINT_URL_CODEBUILD": builds.url,
@@ -166,7 +192,7 @@ def whole_circle(folder: Path) -> Iterator[Circle]:
         mapping = EventSourceMapping(
             streams_client(table_url), stream, lambda event: reconciler.handler(event, Context())
         )
-        yield Circle(source, target, dynamodb, boto3.client("ecr"), mapping, builds, runs, pushes, recorder)
+        yield Circle(source, target, dynamodb, boto3.client("ecr"), mapping, builds, runs, pushes, recorder, case)
 
 
 @contextmanager

@@ -20,11 +20,13 @@ CASES = {
     "copies expire": {"ExpireDays": "30"},
     "other accounts pull": {"PullAccounts": "111122223333, 444455556666"},
     "repositories have a key": {"RepositoryKmsKeyId": "1234abcd-12ab-34cd-56ef-1234567890ab"},
+    "two lanes": {"GlobalFastProjectName": "ImagePullProjectFast"},
     "both, under other names": {
         "ExpireDays": "1",
         "PullAccounts": "111122223333",
         "RepositoryPrefix": "team/copies",
         "GlobalSecretName": "team/global-key",
+        "GlobalFastProjectName": "ImagePullProjectFast",
         "RepositoryKmsKeyId": "mrk-1234abcd12ab34cd56ef1234567890ab",
     },
 }

@@ -32,15 +32,15 @@ def recorded() -> Iterator[Recorder]:
                 function.load.cache_clear()
 
 
-def refused(calls: Iterable[Call], registry: str) -> list[str]:
-    """Return the calls of both roles, and of the key that starts builds, that the policies would refuse.
+def refused(calls: Iterable[Call], registry: str, case: str = CASE) -> list[str]:
+    """Return the calls of both roles, and of the key that starts builds, that the policies of a case would refuse.
 
     `registry` is the host that was used instead of ECR's when the calls were made: the name of a copy begins with it,
     and the key's policy checks that name.
     """
-    in_china = china(CASE)
+    in_china = china(case)
     documents = {role: in_china.policies(role) for role in (WEBHOOK, RECONCILER)}
-    documents[KEY_ID] = globally(CASE).policies("ImagePullUser")
+    documents[KEY_ID] = globally(case).policies("ImagePullUser")
     ecr = in_china.environment()["ECR_REGISTRY"]
     found = []
     for call in calls:

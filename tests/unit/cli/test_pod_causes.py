@@ -87,6 +87,20 @@ ROWS: list[Any] = [
         id="delayed-without-a-code",
     ),
     pytest.param(
+        of_copy(record=kept(error="fast lane: OUT_OF_TIME: 13 minutes", requested_at=NOW - MINUTE, due_at=NOW)),
+        Code.REQUESTED,
+        "the copy is requested",
+        "wait",
+        id="it-goes-on-in-the-main-lane",
+    ),
+    pytest.param(
+        of_copy(record=kept(attempts=1, same_result="OUT_OF_TIME 1")),
+        Code.REFUSED,
+        f"requested, 1 of 5 attempts refused: OUT_OF_TIME, next try {LATER}",
+        "raise BuildTimeoutMinutes",
+        id="too-slow-for-the-main-lane",
+    ),
+    pytest.param(
         of_copy(record=kept(error="TARGET_LOGIN: 401")),
         Code.DELAYED,
         f"delayed: TARGET_LOGIN, next try {LATER}",

@@ -321,6 +321,7 @@ def test_the_page_names_metrics_parameters_outputs_and_indexes_that_exist() -> N
             "RetryAttemptsExhausted",
             TEMPLATE["Parameters"]["TableName"]["Default"],
             *load_template("image-pulling.yaml")["Parameters"],
+            *load_template("image-pulling.yaml")["Outputs"],
         }
         known |= {index["IndexName"] for index in RESOURCES["ImageListTable"]["Properties"]["GlobalSecondaryIndexes"]}
         assert name in known, name

@@ -1,15 +1,19 @@
-"""`image-mirror connect`: creates, tests and stores the two access keys between the two accounts."""
+"""`image-mirror connect`: creates, tests and stores the two access keys between the two accounts.
 
-from collections.abc import Iterator
+With both keys, it switches the fast lane on, where there is one.
+"""
+
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
-from image_mirror.cli import agreement, stacks
+from image_mirror.cli import agreement, fast_lane, stacks
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.errors import ExitCode, NoAnswerError
+from image_mirror.cli.fast_lane import NotSwitchedOnError
 from image_mirror.cli.keys.plan import KeySource, NeedsAttentionError
 from image_mirror.cli.keys.rotation import KeyState, carry_out, examine, for_copying, for_pushing, one_rotation
 from image_mirror.cli.options import (
@@ -50,8 +54,8 @@ def connect(
     new key for some seconds, so the call is repeated for a minute. Keys are never printed, only the last four
     characters of their IDs.
 
-    If both keys work, nothing is changed. So you can run the command again after any failure. If the two stacks do not
-    fit together, it creates no key and says what to correct.
+    If both keys work, they are not changed. So you can run the command again after any failure. If the two stacks do
+    not fit together, it creates no key and says what to correct.
 
     --rotate creates new keys. When both work and are stored, it deletes the old keys. The old key for China is deleted
     after the builds that started with it have ended. If they take longer than 15 minutes, the command ends with 1. Run
@@ -62,7 +66,13 @@ def connect(
     first, or an inactive key. An active key that was not in the secret is never deleted. The command then prints which
     key it is, and how to delete it.
 
-    You can press Ctrl-C at any time. Keys that work still work, and the same command continues later.
+    Then it switches the fast lane on, if the global stack has one and China's stack does not use it yet. It first
+    starts a build there that only logs in to ECR. If that succeeds within five minutes, it sets GlobalFastProjectName
+    in China's stack, with the template and all other values as they are. If not, copies are made in one lane as before:
+    a note says why and what to do, and the exit code is 0.
+
+    You can press Ctrl-C at any time. Keys that work still work, and the same command continues later. The build in the
+    fast lane is stopped. An update of the stack that has begun goes on.
 
     Exits with 1 if the stacks do not fit together, if AWS refuses a key, if there is no room for a new key, or if an
     old key cannot be deleted yet; with 3 if AWS does not answer or denies a call.
@@ -80,14 +90,23 @@ def connect(
         for line in state.describe():
             say(line, err=False)
     steps = [step for state in states for step in state.steps()]
-    if not steps:
-        say("Both accounts are connected; there is nothing to change.", err=False)
-        return
-    if dry_run:
+    lane = fast_lane.plan(china, global_stack)
+    if dry_run and (steps or lane.project):
         say("To do; with --dry-run nothing is done:", err=False)
-        for step in steps:
-            say(str(step), err=False, indent="  ")
-        return
+        for step in (*steps, *lane.steps(china)):
+            say(step, err=False, indent="  ")
+    elif steps:
+        _carry_out(states, rotate=rotate)
+    else:
+        nothing = "" if lane.project else "; there is nothing to change"
+        say(f"Both accounts are connected{nothing}.", err=False)
+    if lane.note:
+        say(f"Note: {lane.note}")
+    if lane.project and not dry_run:
+        _use(lane.project, china, global_stack)
+
+
+def _carry_out(states: Sequence[KeyState], *, rotate: bool) -> None:
     with _explain_how_to_continue():
         carry_out(states, lambda line: say(line, err=False))
     say("Both accounts are connected.", err=False)
@@ -100,6 +119,17 @@ def connect(
             "To create even newer keys, run this again.",
             err=False,
         )
+
+
+def _use(project: str, china: Stack, global_stack: Stack) -> None:
+    """Switch the fast lane on, or say why that is not possible: it is not needed for copies."""
+    try:
+        fast_lane.switch_on(project, china, global_stack, lambda line: say(line, err=False))
+    except KeyboardInterrupt:
+        say("Both accounts are connected. To continue with the fast lane, run the same command.")
+        raise
+    except NotSwitchedOnError as error:
+        say(f"Note: copies are made in one lane, and the fast lane is not used: {error}")
 
 
 def _examine_both(china: Stack, global_stack: Stack, *, rotate: bool) -> list[KeyState]:

@@ -19,7 +19,7 @@ from image_mirror.cli import app
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.keys import probe, rotation
 from image_mirror.cli.keys.rotation import still_underway, underway_since
-from support.operators import CHINA_OUTPUTS, GLOBAL_OUTPUTS, PULL_USER, PUSH_USER, TOKEN, Operated
+from support.operators import CHINA_OUTPUTS, FAST_PROJECT, GLOBAL_OUTPUTS, PULL_USER, PUSH_USER, TOKEN, Operated
 
 Json = dict[str, Any]
 Refuse = Callable[..., None]
@@ -485,6 +485,41 @@ def test_an_old_key_is_deleted_only_when_the_builds_that_began_with_it_have_ende
     assert accounts.ids()[0] == [first[1]]
     assert pull not in accounts.ids()[1]
     assert accounts.ids()[1] == [second[-1]]
+
+
+@pytest.mark.parametrize(
+    ("lane", "projects"),
+    [
+        pytest.param({}, ["ImagePullProject"], id="one-lane"),
+        pytest.param({"FastProjectName": FAST_PROJECT}, ["ImagePullProject", FAST_PROJECT], id="two-lanes"),
+    ],
+)
+def test_the_builds_of_each_lane_are_waited_for(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch, lane: dict[str, str], projects: list[str]
+) -> None:
+    accounts.connect()
+    if lane:
+        arn = accounts.operated.global_secrets.describe_secret(SecretId="ImagePullSecret")["ARN"]
+        outputs, parameters = GLOBAL_OUTPUTS | {"ImagePullSecretArn": arn} | lane, {"ChinaAccountId": "123456789012"}
+        accounts.operated.deploy("image-pulling.yaml", "us-west-2", "image-pulling", outputs, **parameters)
+    asked: list[str] = []
+    waited: list[list[str]] = []
+
+    def underway(_: object, project: str, *__: object) -> list[str]:
+        asked.append(project)
+        return [f"{project}:1"]
+
+    def still(_: object, ids: list[str]) -> list[str]:
+        waited.append(ids)
+        return []
+
+    monkeypatch.setattr(rotation, "underway_since", underway)
+    monkeypatch.setattr(rotation, "still_underway", still)
+    monkeypatch.setattr(rotation, "_PAUSE", 0.0)
+    given = {"WebhookToken": TOKEN, "GlobalFastProjectName": FAST_PROJECT}
+    accounts.operated.deploy("sam-template.yaml", "cn-northwest-1", "image-mirror", CHINA_OUTPUTS, **given)
+    assert accounts.connect("--rotate").exit_code == 0
+    assert (asked, waited) == (projects, [[f"{project}:1" for project in projects]])
 
 
 def test_a_rotation_days_after_one_that_waited_for_builds_makes_new_keys(

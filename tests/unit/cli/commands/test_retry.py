@@ -25,6 +25,7 @@ from image_mirror.record import (
     MINUTE,
     MOST_ATTEMPTS,
     Build,
+    Lane,
     Policy,
     Record,
     Status,
@@ -595,6 +596,17 @@ def test_forget_by_force_stops_the_build_of_a_copy_that_is_being_made_and_no_oth
     )
     assert codebuild.stopped == [BUILD]
     assert [read(records, each) for each in (COPYING, COPIED, WAITING)] == [None] * 3
+
+
+def test_forget_by_force_stops_a_build_of_the_fast_lane_too(
+    records: Records, operated: Operated, codebuild: CodeBuild
+) -> None:
+    build = "ImagePullProjectFast:00000000-b1c0-462e-b45d-be6db350d519"
+    codebuild.builds[build] = (COPYING.destination, "IN_PROGRESS")
+    write(operated.cloud.dynamodb, [replace(COPYING, build_id=build, lane=Lane.FAST, claimed_at=NOON)])
+    result = run("forget", "--force", "nginx:1.27")
+    assert result.stdout == f"docker.io/library/nginx:1.27: forgotten; its build {build} is stopped\n"
+    assert (codebuild.stopped, read(records, COPYING)) == ([build], None)
 
 
 def test_without_force_no_build_is_looked_at(records: Records, codebuild: CodeBuild) -> None:

@@ -27,13 +27,13 @@ from image_mirror.cli.accounts import Account
 from image_mirror.cli.commands.status import build as status_build
 from image_mirror.cli.commands.status import command as status_command
 from image_mirror.cli.commands.status import watch as status_watch
-from image_mirror.cli.commands.status.records import RecordRow, change, listing, summary
+from image_mirror.cli.commands.status.records import RecordRow, change, changed_rows, listing, record_row, summary
 from image_mirror.cli.commands.status.verification import VerifiedRow
 from image_mirror.cli.commands.status.watch import Reading
 from image_mirror.cli.held_copies import InECR, look_up
 from image_mirror.cli.output import columns_of, moment, span, utc
 from image_mirror.decisions import Mirror
-from image_mirror.record import HOUR, MINUTE, Record, Status
+from image_mirror.record import HOUR, MINUTE, Lane, Record, Status
 from image_mirror.rules import parse_rules
 from image_mirror.table import Records
 from support.clock import NOON
@@ -145,8 +145,66 @@ def test_what_needs_attention_comes_last_in_a_whole_line_each_and_the_counts_on_
 @pytest.mark.usefixtures("table")
 def test_the_wide_table_has_the_build_and_the_name_of_the_copy_too() -> None:
     head, *lines = run("status", "-o", "wide").stdout.splitlines()
-    assert head.split() == ["STATE", "TRY", "NEXT", "AGE", "IMAGE", "REASON", "CHANGED", "BUILD", "COPY"]
-    assert lines[-1].split()[-3:] == ["2h50m", BUILD, f"{REGISTRY}/mirror/gcr.io/broken:1"]
+    assert head.split() == ["STATE", "TRY", "NEXT", "AGE", "IMAGE", "REASON", "CHANGED", "LANE", "BUILD", "COPY"]
+    assert lines[-1].split()[-4:] == ["2h50m", "main", BUILD, f"{REGISTRY}/mirror/gcr.io/broken:1"]
+
+
+FAST_BUILD = "ImagePullProjectFast:c697cf04-b1c0-462e-b45d-be6db350d519"
+NOT_FAST = "not the fast one: "
+
+
+@pytest.mark.parametrize(
+    ("changes", "lane", "line"),
+    [
+        pytest.param({}, None, "-", id="not-chosen-yet"),
+        pytest.param({"lane": Lane.FAST, "claimed_at": NOON}, "fast", "fast", id="being-started"),
+        pytest.param(
+            {"status": Status.COPYING, "lane": Lane.FAST, "build_id": FAST_BUILD}, "fast", "fast", id="in-the-fast-lane"
+        ),
+        pytest.param({"status": Status.COPYING, "build_id": BUILD}, "main", "main", id="of-a-stack-with-one-lane"),
+        pytest.param({"status": Status.COPIED, "lane": Lane.MAIN, "build_id": BUILD}, "main", "main", id="copied"),
+        pytest.param(
+            {"build_id": FAST_BUILD, "not_fast": "OUT_OF_TIME", "error": "fast lane: OUT_OF_TIME: 13 minutes"},
+            "main",
+            f"main; {NOT_FAST}OUT_OF_TIME, this image takes longer than a build there may",
+            id="too-slow-for-it",
+        ),
+        pytest.param(
+            {"not_fast": "TOO_LARGE"},
+            "main",
+            f"main; {NOT_FAST}TOO_LARGE, this image is larger than FastLaneGigabytes",
+            id="too-large-for-it",
+        ),
+        pytest.param(
+            {"lane": Lane.MAIN, "not_fast": "UNEXPLAINED"},
+            "main",
+            f"main; {NOT_FAST}UNEXPLAINED, a build there failed without a reason; the next request may use it",
+            id="it-has-failed-there",
+        ),
+    ],
+)
+def test_the_lane_of_a_copy_is_shown_and_why_it_is_not_the_fast_one(
+    operated: Operated, changes: dict[str, Any], lane: str | None, line: str
+) -> None:
+    write(operated.cloud.dynamodb, [replace(record("gcr.io/lane:1", Status.REQUESTED, at=NOON), **changes)])
+    [row] = listed()
+    assert row["lane"] == lane
+    wide = run("status", "-o", "wide").stdout.splitlines()[-1]
+    assert wide.split()[-3] == (lane or "-")
+    shown = run("status", "gcr.io/lane:1", "--global-profile", "").stdout
+    assert re.findall("^lane +(.*)$", shown, re.MULTILINE) == [line]
+    details = json.loads(run("status", "gcr.io/lane:1", "-o", "json").stdout)
+    assert (details["lane"], details["not_fast"]) == (lane, changes.get("not_fast"))
+
+
+def test_a_copy_that_is_being_started_is_no_change_of_its_row() -> None:
+    requested = record("gcr.io/lane:1", Status.REQUESTED, at=NOON)
+    claimed = replace(requested, lane=Lane.FAST, claimed_at=NOON, updated_at=NOON)
+    copying = replace(claimed, status=Status.COPYING, build_id=FAST_BUILD)
+    before, starting, after = ({"x": record_row(each, {})} for each in (requested, claimed, copying))
+    assert changed_rows(before, starting) == []
+    [row] = changed_rows(starting, after)
+    assert (row.state, row.lane, row.build) == ("COPYING", "fast", FAST_BUILD)
 
 
 QUEUED = record("gcr.io/queued:1", Status.COPYING, hours=0.5, at=NOON, build_id="ImagePullProject:1")
@@ -272,6 +330,7 @@ def test_json_has_all_that_the_records_say() -> None:
         "attempts": 0,
         "waits": 2,
         "build": None,
+        "lane": None,
         "queued": None,
         "digest": None,
         "signatures": None,
@@ -288,6 +347,7 @@ def test_the_help_names_each_key_of_the_json_output() -> None:
         *RecordRow.__dataclass_fields__,
         "rule",
         "do",
+        "not_fast",
         "in_ecr",
         "build_details",
         "status",

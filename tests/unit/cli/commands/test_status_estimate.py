@@ -28,6 +28,7 @@ def some(count: int, status: Status, minutes: float, **changes: Any) -> list[Rec
 COPIED = some(10, Status.COPIED, 12)
 RUNNING = some(5, Status.COPYING, 12)
 WAITING = some(7, Status.REQUESTED, 12)
+SENT_TO_MAIN = some(2, Status.REQUESTED, 12, error="fast lane: OUT_OF_TIME: 13 minutes", not_fast="OUT_OF_TIME")
 AGAIN = some(3, Status.REQUESTED, 12, error="RATE_LIMITED: slow")
 EARLIER = [
     replace(each, requested_at=NOON - DAY - number * 3 * MINUTE, updated_at=NOON - DAY)
@@ -62,6 +63,14 @@ QUEUED = {f"P:{number}": number > 2 for number in range(5)}
             "18 requested: 10 copied, 3 running, 2 queued, 3 to be tried again; 0.8 a minute, "
             "about 6 minutes left for the others",
             id="some-wait-for-another-try",
+        ),
+        pytest.param(
+            COPIED + RUNNING + SENT_TO_MAIN + AGAIN,
+            QUEUED,
+            NOON,
+            "20 requested: 10 copied, 3 running, 2 queued, 2 waiting, 3 to be tried again; 0.8 a minute, "
+            "about 8 minutes left for the others",
+            id="some-go-on-in-the-main-lane",
         ),
         pytest.param(
             COPIED + AGAIN,

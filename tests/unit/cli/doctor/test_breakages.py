@@ -5,6 +5,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from image_mirror.cli.doctor.keys import Absent
 from image_mirror.cli.doctor.runner import CheckResult, Context, State
 from image_mirror.cli.doctor.webhook import Reply
 from image_mirror.record import MINUTE, Status
+from image_mirror.slots import State as LaneState
 from support.cloud import REGISTRY
 from support.healthy import API, HINTS, RECONCILER, SCHEDULE, Answers, key
 from support.lifecycle_policies import RELEASED
-from support.operators import AUTH_SECRET, GLOBAL_OUTPUTS, PROFILES, PULL_USER, PUSH_USER
+from support.operators import AUTH_SECRET, FAST_PROJECT, GLOBAL_OUTPUTS, PROFILES, PULL_USER, PUSH_USER
 
 PULL_SECRET = GLOBAL_OUTPUTS["ImagePullSecretArn"]
 
@@ -62,18 +64,14 @@ def configured(name: str, **changes: Any) -> Callable[[Answers], None]:
     return change
 
 
-def project(**changes: Any) -> Callable[[Answers], None]:
+def project(which: str = "project", **changes: Any) -> Callable[[Answers], None]:
+    return lambda found: getattr(found, which)["environment"].update(changes)
+
+
+def variable(name: str, value: str, which: str = "project") -> Callable[[Answers], None]:
     def change(found: Answers) -> None:
-        assert found.project is not None
-        found.project["environment"].update(changes)
-
-    return change
-
-
-def variable(name: str, value: str) -> Callable[[Answers], None]:
-    def change(found: Answers) -> None:
-        assert found.project is not None
-        [one] = [each for each in found.project["environment"]["environmentVariables"] if each["name"] == name]
+        variables = getattr(found, which)["environment"]["environmentVariables"]
+        [one] = [each for each in variables if each["name"] == name]
         one["value"] = value
 
     return change
@@ -90,6 +88,16 @@ def due(minutes: int, status: Status, count: int = 1) -> Callable[[Answers], Non
         due_at = int(time.time() * 1000) + minutes * MINUTE - 1000
         found.due = [(f"{REGISTRY}/mirror/gcr.io/x", str(number), due_at) for number in range(count)]
         found.statuses = Counter({status: count})
+
+    return change
+
+
+def lane_off(minutes: int) -> Callable[[Answers], None]:
+    """Switch the fast lane off for so many minutes and a bit."""
+
+    def change(found: Answers) -> None:
+        until = int(time.time() * 1000) + minutes * MINUTE + 50_000
+        found.set(state=LaneState(at=0, fast_off_until=until))
 
     return change
 
@@ -580,6 +588,102 @@ BREAKAGES = [
         id="more-copies-than-the-quota",
     ),
     pytest.param(
+        lambda found: found.change_china(GlobalFastProjectName="Other"),
+        "both stacks",
+        "warning",
+        f"China's GlobalFastProjectName is Other, the global stack's is {FAST_PROJECT}: no copy is made in the fast",
+        f"--stack-name image-mirror --parameter-overrides GlobalFastProjectName={FAST_PROJECT}`",
+        id="another-fast-project",
+    ),
+    pytest.param(
+        lambda found: found.change_global(outputs=GLOBAL_OUTPUTS),
+        "both stacks",
+        "warning",
+        f"China's GlobalFastProjectName is {FAST_PROJECT}, the global stack has no fast lane",
+        """--parameter-overrides 'GlobalFastProjectName=""'`""",
+        id="a-fast-lane-that-is-no-longer-there",
+    ),
+    pytest.param(
+        lane_off(30),
+        "fast lane",
+        "warning",
+        f"(in 30m), because CodeBuild refused calls for {FAST_PROJECT}, or builds failed there without a reason",
+        "aws logs tail --profile china --region cn-northwest-1 --since 1h image-mirror-ReconcilerLogs-1A2B3C",
+        id="a-fast-lane-that-is-off",
+    ),
+    pytest.param(
+        lambda found: found.set(fast_project=None),
+        "fast project",
+        "warning",
+        f"{FAST_PROJECT} does not exist",
+        "image-pulling.yaml",
+        id="no-fast-project",
+    ),
+    pytest.param(
+        project("fast_project", type="LINUX_CONTAINER", computeType="BUILD_GENERAL1_SMALL"),
+        "fast project",
+        "warning",
+        "runs on LINUX_CONTAINER BUILD_GENERAL1_SMALL, not on LINUX_LAMBDA_CONTAINER BUILD_LAMBDA_2GB",
+        "REVERT_DRIFT",
+        id="a-fast-project-on-other-compute",
+    ),
+    pytest.param(
+        variable("FAST_LANE", "false", "fast_project"),
+        "fast project",
+        "warning",
+        "has no variable FAST_LANE=true",
+        "image-pulling.yaml",
+        id="a-fast-project-that-does-not-know-it",
+    ),
+    pytest.param(
+        variable("REPOSITORY_PREFIX", "other", "fast_project"),
+        "fast project",
+        "warning",
+        f"{FAST_PROJECT} copies below other/, not below mirror/",
+        "image-pulling.yaml",
+        id="a-fast-project-for-another-prefix",
+    ),
+    pytest.param(
+        lambda found: (found.fast_project or {})["source"].update(buildspec="version: 0.2"),
+        "fast project",
+        "warning",
+        f"{FAST_PROJECT} has another release's buildspec",
+        "image-pulling.yaml",
+        id="another-buildspec-in-the-fast-lane",
+    ),
+    pytest.param(
+        lambda found: found.set(fast_quota=0),
+        "fast build quota",
+        "warning",
+        "0 builds at once (Linux Lambda/2GB): no copy is made in the fast lane",
+        "--region us-west-2 --service-code codebuild --quota-code L-1DFDD5F9 --desired-value 10",
+        id="no-quota-in-the-fast-lane",
+    ),
+    pytest.param(
+        lambda found: found.set(fast_quota=300),
+        "fast build quota",
+        "warning",
+        "300 builds at once (Linux Lambda/2GB), but FastBuildQuota is 1: the rest of the quota is not used",
+        "FastBuildQuota=300",
+        id="a-quota-of-the-fast-lane-that-is-not-used",
+    ),
+    pytest.param(
+        due(1, Status.REQUESTED, 11),
+        "fast build quota",
+        "warning",
+        "1 builds at once (Linux Lambda/2GB), and 11 copies wait",
+        "--quota-code L-1DFDD5F9 --desired-value 11",
+        id="more-copies-than-the-fast-lane-makes",
+    ),
+    pytest.param(
+        lambda found: found.set(fast_quota=None),
+        "fast build quota",
+        "skipped",
+        "Service Quotas gives no applied value",
+        "CodeBuild's console",
+        id="an-unknown-quota-of-the-fast-lane",
+    ),
+    pytest.param(
         lambda found: found.set(table=None),
         "table",
         "failed",
@@ -993,6 +1097,95 @@ BREAKAGES = [
         id="very-many-lifecycle-policies",
     ),
 ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lane_off(-1), id="on-again"),
+        pytest.param(lane_off(200), id="written-by-hand"),
+        pytest.param(lambda found: found.set(state=None), id="no-state"),
+    ],
+)
+def test_a_fast_lane_that_is_not_off_now_is_in_order(
+    change: Callable[[Answers], None], examine: Callable[[Answers], list[CheckResult]]
+) -> None:
+    found = Answers()
+    change(found)
+    [lane] = [each for each in examine(found) if each.topic == "fast lane"]
+    assert (lane.state, lane.found) == (State.OK, f"copies are also made in {FAST_PROJECT}")
+
+
+def lane_not_used(found: Answers) -> None:
+    found.change_china(GlobalFastProjectName="")
+    found.set(fast_project=None)
+
+
+def no_lane(found: Answers) -> None:
+    lane_not_used(found)
+    found.change_global(outputs=GLOBAL_OUTPUTS)
+
+
+def older_release(found: Answers) -> None:
+    lane_not_used(found)
+    found.china = replace(
+        found.china,
+        parameters={name: value for name, value in found.china.parameters.items() if name != "GlobalFastProjectName"},
+    )
+
+
+FAST_TOPICS = {check.topic for check in doctor.fast_lane.CHECKS}
+
+
+@pytest.mark.parametrize(
+    ("change", "quota", "rows"),
+    [
+        pytest.param(
+            lane_not_used,
+            0,
+            {
+                "fast lane": f"not used, although {FAST_PROJECT} is there: `image-mirror connect` switches it on",
+                "fast build quota": "0 builds at once (Linux Lambda/2GB)",
+            },
+            id="there-and-not-used",
+        ),
+        pytest.param(
+            no_lane,
+            0,
+            {"fast lane": "there is none: the stack image-pulling has no project for it"},
+            id="not-there",
+        ),
+        pytest.param(
+            older_release,
+            300,
+            {
+                "fast lane": "not used: the stack image-mirror is of an older release",
+                "fast build quota": "300 builds at once (Linux Lambda/2GB)",
+            },
+            id="an-older-release-in-china",
+        ),
+    ],
+)
+def test_a_fast_lane_that_is_not_used_is_no_reason_for_a_warning(
+    change: Callable[[Answers], None],
+    quota: int,
+    rows: dict[str, str],
+    examine: Callable[[Answers], list[CheckResult]],
+) -> None:
+    found = Answers(fast_quota=quota)
+    change(found)
+    due(1, Status.REQUESTED, 15)(found)
+    results = [each for each in examine(found) if each.topic in FAST_TOPICS or each.state is not State.OK]
+    assert {each.topic: each.found for each in results} == rows
+    assert {each.state for each in results} == {State.OK}
+
+
+def test_a_quota_of_one_is_in_order_and_its_row_says_how_to_ask_for_more(
+    examine: Callable[[Answers], list[CheckResult]],
+) -> None:
+    [quota] = [each for each in examine(Answers()) if each.topic == "fast build quota"]
+    assert (quota.state, quota.found) == (State.OK, "1 builds at once (Linux Lambda/2GB)")
+    assert "request-service-quota-increase" in (quota.remedy or "")
 
 
 def test_no_row_says_its_topic_twice(examine: Callable[[Answers], list[CheckResult]]) -> None:

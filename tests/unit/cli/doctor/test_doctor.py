@@ -16,7 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -28,7 +27,17 @@ from image_mirror.cli.emulation import http_event
 from image_mirror.record import Status
 from image_mirror.review import Json
 from support.healthy import Answers
-from support.operators import GLOBAL_OUTPUTS, PULL_USER, PUSH_USER, TOKEN, URL, Operated, Reply
+from support.operators import (
+    CHINA_OUTPUTS,
+    FAST_PROJECT,
+    GLOBAL_OUTPUTS,
+    PULL_USER,
+    PUSH_USER,
+    TOKEN,
+    URL,
+    Operated,
+    Reply,
+)
 from support.templates import ROOT
 
 Answer = Callable[[str, str, Reply], None]
@@ -68,7 +77,7 @@ def well(operated: Operated, answer: Answer, monkeypatch: pytest.MonkeyPatch) ->
     for service, operation, reply in answers.replies():
         answer(service, operation, reply)
     arn = operated.global_secrets.describe_secret(SecretId="ImagePullSecret")["ARN"]
-    outputs = GLOBAL_OUTPUTS | {"ImagePullSecretArn": arn}
+    outputs = GLOBAL_OUTPUTS | {"ImagePullSecretArn": arn, "FastProjectName": FAST_PROJECT}
     login = {"auth": base64.b64encode(b"robot:logins-of-sources").decode()}
     auth = operated.global_secrets.create_secret(
         Name="RegistryAuth", SecretString=json.dumps({"auths": {"ghcr.io": login}})
@@ -78,6 +87,8 @@ def well(operated: Operated, answer: Answer, monkeypatch: pytest.MonkeyPatch) ->
         ChinaAccountId="123456789012",
         RegistryAuthSecretArn=auth["ARN"],
     )
+    given = {"WebhookToken": TOKEN, "GlobalFastProjectName": FAST_PROJECT}
+    operated.deploy("sam-template.yaml", "cn-northwest-1", "image-mirror", CHINA_OUTPUTS, **given)
     pull = operated.global_iam.create_access_key(UserName=PULL_USER)["AccessKey"]
     push = operated.china_iam.create_access_key(UserName=PUSH_USER)["AccessKey"]
     pull_id, pull_secret = pull["AccessKeyId"], pull["SecretAccessKey"]
@@ -89,16 +100,6 @@ def well(operated: Operated, answer: Answer, monkeypatch: pytest.MonkeyPatch) ->
     operated.global_secrets.put_secret_value(
         SecretId="ImagePullSecret",
         SecretString=json.dumps({"Region": "cn-northwest-1", "AccessKey": push_id, "AccessSecretKey": push_secret}),
-    )
-    project: Json = answers.project or {}
-    client: Any = boto3.client("codebuild", region_name="us-west-2")
-    client.delete_project(name="ImagePullProject")
-    client.create_project(
-        name="ImagePullProject",
-        source={"type": "NO_SOURCE", "location": "none", **project["source"]},
-        artifacts={"type": "NO_ARTIFACTS"},
-        environment=project["environment"],
-        serviceRole="arn:aws:iam::123456789012:role/builds",
     )
     operated.secrets = [pull_id, pull_secret, push_id, push_secret, TOKEN, "logins-of-sources", login["auth"]]
     return operated
@@ -232,6 +233,7 @@ def test_doctor_never_sends_to_itself(refuse: Callable[..., None]) -> None:
                 ("service-quotas", "GetServiceQuota"): "build quota",
                 ("dynamodb", "DescribeTable"): "table",
                 ("dynamodb", "Query"): "due records",
+                ("dynamodb", "GetItem"): "fast lane",
                 ("lambda", "ListEventSourceMappings"): "stream mapping",
                 ("lambda", "GetAccountSettings"): "Lambda concurrency",
                 ("events", "DescribeRule"): "schedule",
@@ -357,7 +359,6 @@ def test_what_does_not_exist_has_failed_and_not_been_skipped(well: Operated, ans
     well.cloud.secrets.delete_secret(SecretId="GlobalAKSK")
     well.global_iam.delete_access_key(UserName=PULL_USER, AccessKeyId=well.secrets[0])
     well.global_iam.delete_user(UserName=PULL_USER)
-    well.cloud.codebuild.delete_project(name="ImagePullProject")
     well.answers.project = None
     code, results = found()
     topics = ["table", "GlobalAKSK: secret", "project", "schedule", "ECR events", "webhook function", "dead letters"]
@@ -504,6 +505,11 @@ def test_calls_are_made_at_the_same_time(answer: Answer) -> None:
 
     answer("lambda", "GetAccountSettings", meet({"AccountLimit": {"ConcurrentExecutions": 1000}}))
     answer("sqs", "GetQueueAttributes", meet({"Attributes": {"ApproximateNumberOfMessages": "0"}}))
-    answer("service-quotas", "GetServiceQuota", meet({"Quota": {"Value": 20.0}}))
+    quota, of_the_fast_lane = meet({"Quota": {"Value": 20.0}}), {"Quota": {"Value": 1.0}}
+    answer(
+        "service-quotas",
+        "GetServiceQuota",
+        lambda asked: quota(asked) if asked["QuotaCode"] == "L-9D07B6EF" else of_the_fast_lane,
+    )
     code, results = found()
     assert (code, [each for each in results if each["state"] != "ok"]) == (0, [])

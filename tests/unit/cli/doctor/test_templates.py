@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from image_mirror.cli.doctor import functions, keys, stacks, triggers, webhook
+from image_mirror.cli.doctor import fast_lane, functions, keys, stacks, triggers, webhook
+from image_mirror.cli.stacks import FAST_PARAMETER, FAST_PROJECT
 from image_mirror.cli.webhook_manifest import shipped_configuration
 from support.operators import URL
 from support.templates import ROOT, carry_out, load_template, parameters_of, sam_template
 
 # Outputs for people, which no command reads. A stack may lack them.
-UNREAD = {
-    "sam-template.yaml": {"AccessLogGroup", "DashboardName"},
-    "image-pulling.yaml": {"BuildLogGroup", "FastProjectName"},
-}
+UNREAD = {"sam-template.yaml": {"AccessLogGroup", "DashboardName"}, "image-pulling.yaml": {"BuildLogGroup"}}
+# An output that a stack without a fast lane lacks, which is no fault.
+OPTIONAL = {FAST_PROJECT}
 
 
 def in_china(*path: str) -> Any:
@@ -58,7 +58,7 @@ def filters() -> list[Any]:
             id="chinas-outputs",
         ),
         pytest.param(
-            {*stacks.GLOBAL_OUTPUTS, *UNREAD["image-pulling.yaml"]},
+            {*stacks.GLOBAL_OUTPUTS, *UNREAD["image-pulling.yaml"], *OPTIONAL},
             lambda: set(load_template("image-pulling.yaml")["Outputs"]),
             id="the-global-outputs",
         ),
@@ -93,6 +93,15 @@ def filters() -> list[Any]:
             ),
             id="whose-quota-is-looked-at",
         ),
+        pytest.param(
+            fast_lane.ENVIRONMENT,
+            lambda: tuple(
+                in_global("Resources", "FastCodeBuildProject", "Properties", "Environment")[each]
+                for each in ("Type", "ComputeType")
+            ),
+            id="whose-quota-is-looked-at-in-the-fast-lane",
+        ),
+        pytest.param("", lambda: in_china("Parameters", FAST_PARAMETER, "Default"), id="one-lane-by-default"),
     ],
 )
 def test_what_doctor_knows_is_what_the_templates_say(known: Any, found: Callable[[], Any]) -> None:
@@ -103,7 +112,7 @@ def test_a_stack_has_to_have_the_outputs_that_a_command_reads_and_no_other() -> 
     lists = Path(stacks.__file__)
     code = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py") if path != lists)
     code += re.sub(r"^[A-Z_]+_OUTPUTS = \(.*?\)$", "", lists.read_text(), flags=re.DOTALL | re.MULTILINE)
-    read = {*stacks.CHINA_OUTPUTS, *stacks.GLOBAL_OUTPUTS}
+    read = {*stacks.CHINA_OUTPUTS, *stacks.GLOBAL_OUTPUTS, *OPTIONAL}
     assert {each for each in read | set().union(*UNREAD.values()) if f'"{each}"' in code} == read
 
 

@@ -102,7 +102,7 @@ def status(
     TRY is how many of its five attempts the source has refused, NEXT when a REQUESTED copy is tried next, AGE the time
     since the copy was requested. QUEUED is a COPYING one whose build waits in CodeBuild's queue. This needs the global
     account: one call for each 100 builds, if --global-profile or its variable is set. Without it, COPYING can be both.
-    --output wide adds CHANGED, the time since the record was written, the build, and the copy's name.
+    --output wide adds CHANGED, the time since the record was written, the lane, the build, and the copy's name.
 
     A line on standard error counts the copies that were requested together, and estimates how long the rest takes:
     "50 requested: 21 copied, 5 running, 3 queued, 21 waiting; 2.1 a minute, about 14 minutes left". A copy that waits
@@ -132,6 +132,7 @@ def status(
       attempts      how often the source has refused since it was requested
       waits         how often it was delayed for another reason
       build         the latest build's ID, or null
+      lane          fast or main: where that build runs or ran, or the next one will; or null
       queued        whether a COPYING one waits in CodeBuild's queue; null if that is not known
       digest        of the image in ECR, or null
       signatures    how many were copied with it, or why none or fewer, or null
@@ -144,13 +145,15 @@ def status(
     For one image it prints one object with these keys and
       rule          the deployed rule that copies the source, or what the rules do instead, or null
       do            what to do, or null
+      not_fast      why this image is not copied in the fast lane: OUT_OF_TIME, TOO_LARGE,
+                    UNEXPLAINED; or null
       in_ecr        held, gone, archived, other digest, not served; null if the copy has not
                     arrived, or if ECR gave no answer
       build_details null, or an object with build, status, log_group, log_stream,
                     phases (each with phase, status, seconds, message) and log (a list of lines)
     With --watch it prints an object on one line (with yaml: a document that begins with ---) for
     each record that is new or has changed, with the keys of the list; also for one image. Changes
-    of updated_at and due_at alone do not count. A record that was removed has the state GONE.
+    of updated_at, due_at and lane alone do not count. A record that was removed has the state GONE.
     With --verify it prints a list of objects, one for each COPIED record, with the keys
       image, copy, digest
                     as above
@@ -295,7 +298,7 @@ def _show_one(one: OneCopy, builds: Builds, output: Output) -> None:
         typer.echo(title(record))
     elif not output.is_table:
         shown = asdict(record_row(record, {details.build: details.is_queued} if details else {}))
-        shown |= {"rule": one.rule, "do": one.do, "in_ecr": held and held.state}
+        shown |= {"rule": one.rule, "do": one.do, "not_fast": record.not_fast, "in_ecr": held and held.state}
         typer.echo(as_data(shown | {"build_details": asdict(details) if details else None}, output))
     else:
         *lines, do = full(one, current_time())

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from image_mirror.cli.output import span
+from image_mirror.lanes import is_sent_to_main
 from image_mirror.record import HOUR, MINUTE, Record, Status
 
 _PAUSE = 10 * MINUTE
@@ -86,11 +87,11 @@ def under_way(records: Iterable[Record], queued: Mapping[str, bool], now: int) -
     pending = [record for record in known if record.is_under_way]
     if not pending:
         return None
-    first, times = _bursts(known, [record for record in pending if record.error is None] or pending)
+    first, times = _bursts(known, [record for record in pending if not _failed_before(record)] or pending)
     ended = [each for each in known if not each.is_under_way and each.requested_at in times]
     builds = [record.build_id or "" for record in pending if record.status is Status.COPYING]
     requested = [record for record in pending if record.status is Status.REQUESTED]
-    again = sum(record.error is not None for record in requested)
+    again = sum(map(_failed_before, requested))
     is_queued = [queued.get(build) for build in builds]
     copied = sum(record.status is Status.COPIED for record in ended)
     rate = _per_minute(ended, max(each.updated_at for each in pending + ended), first, now)
@@ -106,6 +107,11 @@ def under_way(records: Iterable[Record], queued: Mapping[str, bool], now: int) -
         per_minute=rate,
         minutes_left=max(1, round(rest / rate)) if rate and rest else None,
     )
+
+
+def _failed_before(record: Record) -> bool:
+    """Return whether a try has failed. A copy that goes on in the main lane only waits for a free build there."""
+    return record.error is not None and not is_sent_to_main(record)
 
 
 def _bursts(known: Iterable[Record], pending: Iterable[Record]) -> tuple[int, set[int]]:

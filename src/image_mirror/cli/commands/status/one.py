@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from image_mirror.cli.commands.status.records import lane_of
 from image_mirror.cli.held_copies import Held, InECR
 from image_mirror.cli.image_selection import title
 from image_mirror.cli.output import moment
@@ -10,9 +11,15 @@ from image_mirror.cli.plan import explain
 from image_mirror.cli.pod_causes import cause_of_record
 from image_mirror.decisions import Mirror
 from image_mirror.messages import printable
-from image_mirror.record import MOST_ATTEMPTS, Record, Status
+from image_mirror.record import MOST_ATTEMPTS, OUT_OF_TIME, TOO_LARGE, UNEXPLAINED, Record, Status
 
 _ROTATE = "image-mirror connect --rotate"
+_NOT_FAST = {
+    OUT_OF_TIME: "not the fast one: OUT_OF_TIME, this image takes longer than a build there may",
+    TOO_LARGE: "not the fast one: TOO_LARGE, this image is larger than FastLaneGigabytes",
+    UNEXPLAINED: "not the fast one: UNEXPLAINED, a build there failed without a reason; the next request may use it",
+}
+"""Why an image is not copied in the fast lane, by `Record.not_fast`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,7 @@ def full(one: OneCopy, now: int) -> Iterator[str]:
         "attempts": f"{record.attempts} of {MOST_ATTEMPTS} used, {record.waits} delayed for a reason that costs none",
         "failing": _failing(record, now),
         "build": record.build_id or "-",
+        "lane": "; ".join(filter(None, (lane_of(record) or "-", _NOT_FAST.get(record.not_fast or "")))),
         "digest": record.digest or "-",
         "in ECR": _in_ecr(record, one.held),
         "signatures": record.signatures or "-",

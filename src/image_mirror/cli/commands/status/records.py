@@ -9,7 +9,7 @@ import typer
 from image_mirror.cli.image_selection import title
 from image_mirror.cli.output import aligned, columns_of, folded, span, utc
 from image_mirror.messages import printable
-from image_mirror.record import HOUR, MOST_ATTEMPTS, Record, Status
+from image_mirror.record import HOUR, MOST_ATTEMPTS, Lane, Record, Status
 
 QUEUED = "QUEUED"
 """What a list says in place of COPYING if the build waits in CodeBuild's queue."""
@@ -23,7 +23,7 @@ _COLOURS = {
     Status.COPIED: typer.colors.GREEN,
 }
 _HEAD = ("STATE", "TRY", "NEXT", "AGE", "IMAGE", "REASON")
-_WIDE = ("CHANGED", "BUILD", "COPY")
+_WIDE = ("CHANGED", "LANE", "BUILD", "COPY")
 _BELOW = " " * 11
 
 Queued = Mapping[str, bool]
@@ -43,6 +43,7 @@ class RecordRow:
     attempts: int
     waits: int
     build: str | None
+    lane: str | None
     queued: bool | None
     digest: str | None
     signatures: str | None
@@ -64,6 +65,7 @@ def record_row(record: Record, queued: Queued) -> RecordRow:
         attempts=record.attempts,
         waits=record.waits,
         build=record.build_id,
+        lane=lane_of(record),
         queued=queued.get(record.build_id or "") if record.status is Status.COPYING else None,
         digest=record.digest,
         signatures=record.signatures,
@@ -73,14 +75,19 @@ def record_row(record: Record, queued: Queued) -> RecordRow:
     )
 
 
+def lane_of(record: Record) -> Lane | None:
+    """Return the lane of the latest build, or of the next one if that is known; None if there is neither."""
+    return record.lane or (Lane.MAIN if record.build_id or record.not_fast else None)
+
+
 def changed_rows(before: Mapping[str, RecordRow], after: Mapping[str, RecordRow]) -> list[RecordRow]:
     """Return the rows, by the copy's name, that are new or changed; a removed one has the state GONE.
 
-    The times of the latest and of the next look do not count.
+    The times of the latest and of the next look do not count, nor does the lane alone: it changes before each build.
     """
 
     def content(row: RecordRow) -> RecordRow:
-        return replace(row, updated_at=None, due_at=None)
+        return replace(row, updated_at=None, due_at=None, lane=None)
 
     changed = [row for name, row in after.items() if name not in before or content(row) != content(before[name])]
     return changed + [replace(row, state=GONE, queued=None) for name, row in before.items() if name not in after]
@@ -163,9 +170,9 @@ def listing(records: Iterable[Record], queued: Queued, now: int, width: int, *, 
 
 def _entry(record: Record, line: str, cells: Sequence[str], width: int, wide: bool) -> list[str]:
     """Return a record's lines where the table is wider than the terminal."""
-    image, reason, changed, build, copy = map(printable, cells[4:])
+    image, reason, changed, lane, build, copy = map(printable, cells[4:])
     below = [reason] if reason != "-" else []
-    below += [f"changed {changed}", f"build {build}", f"copy {copy}"] if wide else []
+    below += [f"changed {changed}", f"lane {lane}", f"build {build}", f"copy {copy}"] if wide else []
     first = [line]
     if columns_of(line) > width:
         first = [line.removesuffix(image).rstrip(), *folded(image, _BELOW, width)]
@@ -202,7 +209,7 @@ def _cells(record: Record, queued: Queued, now: int, wide: bool) -> tuple[str, .
         _reason(record) or "-",
     )
     changed = span(now - record.updated_at) if record.updated_at else "-"
-    return (*cells, changed, record.build_id or "-", record.destination) if wide else cells
+    return (*cells, changed, lane_of(record) or "-", record.build_id or "-", record.destination) if wide else cells
 
 
 def _reason(record: Record) -> str | None:
