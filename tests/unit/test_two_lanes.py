@@ -299,6 +299,18 @@ def test_five_minutes_after_a_start_without_an_answer_the_main_lane_is_tried(
     assert state(records).fast_off_until > now(), "three starts without an answer"
 
 
+def test_a_copy_waits_for_a_lane_that_is_off_only_as_long_as_its_build_may_have_started_there(
+    records: Records, codebuild: TwoProjects
+) -> None:
+    record = request(records, "a/1", lane=Lane.FAST, claimed_at=now() - 4 * MINUTE)
+    state_in(records).write(State(at=now(), fast_off_until=now() + HOUR))
+    run()
+    assert codebuild.calls == []
+    with later(2):
+        run()
+    assert found(records, record).lane is Lane.MAIN
+
+
 def test_a_fast_build_that_fails_without_a_reason_goes_on_in_the_main_lane_in_the_same_run(
     records: Records, codebuild: TwoProjects
 ) -> None:
@@ -391,7 +403,7 @@ def test_a_refused_key_is_tried_in_the_main_lane_and_in_the_fast_one_by_turns(
         codebuild.calls.clear()
         with later(minutes):
             run()
-        tries.append(codebuild.calls)
+        tries.append(list(codebuild.calls))
     assert tries == [["start fast", "start main"], ["start main"]], "the fast lane's refusal says nothing"
     codebuild.start_fails = {}
     with later(70):
