@@ -59,6 +59,7 @@ STARTING = "Action: [codebuild:StartBuild, codebuild:BatchGetBuilds]"
 PROJECT = "- !GetAtt CodeBuildProject.Arn"
 FAST_PROJECT = "!GetAtt FastCodeBuildProject.Arn"
 FAST_LANE = f"!If [HasFastLane, {FAST_PROJECT}, !Ref AWS::NoValue]"
+OWN_SECRET = "- !If [KeyPushes, !Ref ECRSecertManager, !Ref AWS::NoValue]"
 OTHER_PROJECT = "- !Sub arn:${AWS::Partition}:codebuild:${AWS::Region}:${AWS::AccountId}:project/Other"
 
 
@@ -123,8 +124,8 @@ def slip(resource: str, old: str, new: str, problem: str, id: str, case: str = E
         slip("StartCopies", STARTING, STARTING[:-1] + ", codebuild:UpdateProject]", IDLE, "changes of the project"),
         slip("StartCopies", "[DOCKER_IMAGE, ", "[", DENIED, "a variable less"),
         slip("StartCopies", ANY_COPY, ANY_COPY.replace("${RepositoryPrefix}", "mirror"), DENIED, "one prefix"),
-        slip("CodeBuildRole", "- !Ref ECRSecertManager", "", NOT_ALLOWED, "no key for China"),
-        slip("CodeBuildRole", "- !Ref ECRSecertManager", '- "*"', WIDE, "every secret"),
+        slip("CodeBuildRole", OWN_SECRET, "", NOT_ALLOWED, "no key for China"),
+        slip("CodeBuildRole", OWN_SECRET, '- "*"', WIDE, "every secret"),
         slip(
             "CodeBuildRole", "!GetAtt BuildLogs.Arn", "!Sub arn:aws:logs:*:*:log-group:other:*", NOT_ALLOWED, "no log"
         ),

@@ -84,19 +84,21 @@ def template() -> Any:
 
 
 @cache
-def buildspec() -> Any:
-    """Return the buildspec of the projects. Its commands must run one after the other and stop at the first failure.
+def buildspec(**parameters: str) -> Any:
+    """Return the buildspec of the projects with these parameters.
 
-    By CodeBuild's reference this is so if there is no `finally` (it always runs), no phase post_build (it runs after a
-    failed build too), and no `on-failure` (it would let a build continue, and Lambda compute does not know it).
+    Its commands must run one after the other and stop at the first failure. By CodeBuild's reference this is so if
+    there is no `finally` (it always runs), no phase post_build (it runs after a failed build too), and no `on-failure`
+    (it would let a build continue, and Lambda compute does not know it).
     """
-    texts = [resolve(template()["Resources"][name]["Properties"]["Source"]["BuildSpec"]) for name in PROJECTS]
+    found = [template()["Resources"][name]["Properties"]["Source"]["BuildSpec"] for name in PROJECTS]
+    texts = [resolve(each, **parameters) for each in found]
     assert len(set(texts)) == 1, "a project for each lane, and one build"
-    found = yaml.safe_load(texts[0])
-    assert list(found["phases"]) == ["install", "build"]
-    for name, phase in found["phases"].items():
+    spec = yaml.safe_load(texts[0])
+    assert list(spec["phases"]) == ["install", "build"]
+    for name, phase in spec["phases"].items():
         assert phase.keys() == {"commands"}, name
-    return found
+    return spec
 
 
 def resolve(node: Any, **parameters: str) -> Any:
@@ -236,7 +238,7 @@ class CodeBuild:
         for variable in project["Environment"]["EnvironmentVariables"]:
             is_secret = variable.get("Type", "PLAINTEXT") == "SECRETS_MANAGER"
             variables[variable["Name"]] = self.registry_auth if is_secret else variable["Value"]
-        for name, entry in buildspec()["env"]["secrets-manager"].items():
+        for name, entry in buildspec(**self.parameters)["env"].get("secrets-manager", {}).items():
             secret, key = entry.split(":")
             assert secret == "ImagePullSecret"
             variables[name] = self.secret[key]

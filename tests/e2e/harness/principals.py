@@ -114,7 +114,7 @@ def asked_by_a_build(stack: Stack) -> list[Request]:
     found = [Request(each, resource_of(each, GLOBAL, **log)) for each in ("logs:CreateLogStream", "logs:PutLogEvents")]
     buildspec = yaml.safe_load(project["Source"]["BuildSpec"])
     read = "secretsmanager:GetSecretValue"
-    names = {entry.split(":")[0] for entry in buildspec["env"]["secrets-manager"].values()}
+    names = {entry.split(":")[0] for entry in buildspec["env"].get("secrets-manager", {}).values()}
     secrets = [resource_of(read, GLOBAL, SecretId=f"{name}-AbCdEf") for name in names]
     variables = project["Environment"]["EnvironmentVariables"]
     secrets += [variable["Value"] for variable in variables if variable.get("Type") == "SECRETS_MANAGER"]
