@@ -22,6 +22,9 @@ TEMPLATE = ROOT / "image-pulling.yaml"
 ACCESS_KEY_ID = "AKIAIOSFODNN7EXAMPLE"
 SECRET_ACCESS_KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 PASSWORD = "eyJwYXlsb2FkIjoiZWNyLXBhc3N3b3JkIn0="
+# A token as STS signs it for a role, and a role for it in China.
+TOKEN = "eyJhbGciOiJFUzM4NCJ9.eyJhdWQiOiJpbWFnZS1taXJyb3IifQ.c2lnbmF0dXJlLW9mLXRoZS10b2tlbg"
+PUSH_ROLE = "arn:aws-cn:iam::123456789012:role/mirror-PushRole-1A2B3C4D"
 MAIN, FAST = PROJECTS = ("CodeBuildProject", "FastCodeBuildProject")
 IMAGE = "gcr.io/google-samples/hello-app:1.0"
 REGISTRY = "123456789012.dkr.ecr.cn-northwest-1.amazonaws.com.cn"
@@ -53,6 +56,8 @@ printf '%s\\0' "${{0##*/}}" "$@" >"$call/arguments"
 cat /proc/$$/environ >"$call/environment"
 cat >"$call/input"
 [[ ! -f ${{DOCKER_CONFIG-}}/config.json ]] || cp "$DOCKER_CONFIG/config.json" "$call/config.json"
+token=${{AWS_WEB_IDENTITY_TOKEN_FILE-}}
+[[ ! -f $token ]] || printf '["%s", "%s"]' "$(stat -c %a "$token")" "$(cat "$token")" >"$call/token.json"
 output=
 for argument in "$@"; do
   [[ $output != next ]] || {{ cp {state}/package/crane.tar.gz "$argument"; output=; }}
@@ -71,6 +76,7 @@ SOURCE_DIGEST = "sha256:" + "5" * 64
 _QUICK = {"COPY_PAUSES": "0 0", "COPY_WATCH_SECONDS": "0.02", "CRANE_PAUSE_SECONDS": "0"}
 _REPLIES = {
     "aws ecr": (PASSWORD, "", 0),
+    "aws sts": (f"{TOKEN}\n", "", 0),
     "crane digest": (f"{SOURCE_DIGEST}\n", "", 0),
     "crane digest target": ("", f"Error: GET https://{REGISTRY}/v2/x/manifests/1: MANIFEST_UNKNOWN: no\n", 1),
     "curl --silent": ("404 0", "", 0),  # the source has no signatures

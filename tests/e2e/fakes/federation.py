@@ -280,14 +280,46 @@ def caller_of(federation: Federation, request: Request) -> tuple[Session, str]:
     return federation.caller(named[1], request.headers.get("x-amz-security-token")), named[2]
 
 
+def for_sessions(
+    federation: Federation, respond: Callable[[Request], Answer], asked: Callable[[Request], Sequence[Asked]]
+) -> Callable[[Request], Answer]:
+    """Return `respond` of a modelled service with an API in JSON, for sessions alone and as far as their roles may.
+
+    `asked` returns what IAM is asked before a request.
+    """
+
+    def checked(request: Request) -> Answer:
+        try:
+            session, _ = caller_of(federation, request)
+            for each in asked(request):
+                federation.check(session, each)
+        except RefusedError as error:
+            code = _IN_JSON.get(error.code, error.code)
+            return Answer(400, json.dumps({"__type": code, "message": error.message}).encode())
+        return respond(request)
+
+    return checked
+
+
+_IN_JSON = {
+    "AccessDenied": "AccessDeniedException",
+    "ExpiredToken": "ExpiredTokenException",
+    "InvalidClientTokenId": "UnrecognizedClientException",
+}
+"""The codes of services with an API in JSON, by those of STS."""
+
+
 @contextmanager
-def security_token_service(federation: Federation) -> Iterator[str]:
+def security_token_service(federation: Federation, others: Callable[[Request], Answer] | None = None) -> Iterator[str]:
     """Serve STS's API over HTTP while the context is active, and yield its URL.
 
-    One endpoint serves all regions: a signed request names its region, an exchange the partition of its role.
+    One endpoint serves all regions: a signed request names its region, an exchange the partition of its role. `others`
+    answers requests to services with an API in JSON.
     """
 
     def respond(request: Request) -> Answer:
+        if others is not None and "x-amz-target" in request.headers:
+            return others(request)
         form = dict(parse_qsl(request.body.decode(), keep_blank_values=True))
         try:
             return _answered(form["Action"], _OPERATIONS[form["Action"]](federation, request, form))
