@@ -46,7 +46,10 @@ class RoleSession:
 
     def current(self) -> AccessKey:
         """Return the session's key. Raises DelayedError if there is none, and its exchange fails."""
-        found: Any = self._credentials.get_frozen_credentials()
+        try:
+            found: Any = self._credentials.get_frozen_credentials()
+        except RuntimeError:  # botocore's, for a new session whose end is in the past
+            raise DelayedError("federation: a new session has ended already; the function's clock is wrong") from None
         return AccessKey(self._region, found.access_key, found.secret_key, found.token)
 
     def after_refusal(self, refused: AccessKey, code: str) -> AccessKey:

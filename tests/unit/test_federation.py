@@ -1,6 +1,7 @@
 """The function's role is exchanged for a session in the other partition, once an hour; each failure has its reason."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +19,7 @@ from image_mirror.global_access import GlobalAccount
 from support import federated
 from support.cloud import ENVIRONMENT
 from support.federated import ISSUER, SOURCE, TARGET, Setting, trusting
+from support.templates import ROOT
 
 LIMITS = CallLimits(connect=60, read=60, attempts=1)
 REGION = "us-west-2"
@@ -191,6 +193,7 @@ def answering(operation: str, code: str, message: str = "message", status: int =
     return change
 
 
+TOKEN_OPERATION, EXCHANGE_OPERATION = "GetWebIdentityToken", "AssumeRoleWithWebIdentity"
 TOKEN, EXCHANGE = "get_web_identity_token", "assume_role_with_web_identity"
 
 
@@ -237,6 +240,31 @@ def test_each_failure_of_an_exchange_has_its_reason(
     with pytest.raises(DelayedError, match=f"(?s)^federation: .*{reason}") as caught:
         account.call("StartBuild", lambda client: client)
     assert (caught.value.key, caught.value.uncertain, caught.value.no_capacity) == (lasts, False, False)
+
+
+def test_the_page_explains_each_reason() -> None:
+    page = (ROOT / "docs" / "operation.md").read_text()
+    refusals = [
+        *((TOKEN_OPERATION, code) for code in ("OutboundWebIdentityFederationDisabledException", "AccessDenied")),
+        *((TOKEN_OPERATION, code) for code in ("SessionDurationEscalationException", "SignatureDoesNotMatch")),
+        *((EXCHANGE_OPERATION, code) for code in ("InvalidIdentityToken", "IDPCommunicationError", "ValidationError")),
+        *((EXCHANGE_OPERATION, code) for code in ("AccessDenied", "ExpiredTokenException", "RegionDisabledException")),
+    ]
+    named = re.findall(r"`([^`]+)`", page.partition("## When the accounts federate")[2].partition("\n## ")[0])
+    for operation, code in refusals:
+        error = ClientError({"Error": {"Code": code, "Message": ""}}, operation)
+        reason = str(failed_exchange(error, TARGET, REGION))
+        assert [each for each in named if each.rstrip(".") in reason], reason
+
+
+def test_a_clock_that_is_hours_ahead_is_named(setting: Federated) -> None:
+    setting.federation.clock = lambda: setting.now - 2 * 3600
+    setting.federation.sessions.clear()
+    ahead = setting.federation.sign_in(SOURCE, 12 * 3600)
+    setting.federation.caller = lambda *_: ahead  # type: ignore[method-assign]
+    with pytest.raises(DelayedError, match="a new session has ended already; the function's clock is wrong") as caught:
+        setting.role().current()
+    assert not caught.value.key
 
 
 def test_throttling_is_no_capacity(setting: Federated) -> None:
