@@ -14,9 +14,10 @@ import pytest
 from e2e.fakes.federation import for_sessions, issuers_over_http, security_token_service
 from e2e.fakes.policies import Request as Asked
 from e2e.fakes.servers import Answer, Request
+from e2e.harness.federated import BUILD, PUSH, credentials
 from e2e.harness.processes import absent, program
 from e2e.harness.stacks import CHINA, GLOBAL
-from e2e.test_federation import BUILD, PUSH, Pair
+from e2e.test_federation import Pair
 from support.copy_program import PROGRAM
 
 PASSWORD = "the-password-of-ecr"
@@ -48,10 +49,7 @@ class Login:
             "AWS_REGION": GLOBAL.region,
             "AWS_DEFAULT_REGION": GLOBAL.region,
             "AWS_ENDPOINT_URL": self.url,
-            "AWS_ACCESS_KEY_ID": session.access_key_id,
-            "AWS_SECRET_ACCESS_KEY": session.secret_access_key,
-            "AWS_SESSION_TOKEN": session.token,
-        }
+        } | credentials(session)
         return PROGRAM.ecr_password(PROGRAM.Build(environment, self.folder))
 
 

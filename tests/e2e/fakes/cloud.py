@@ -220,7 +220,9 @@ def with_policies(role: Role, properties: Json) -> Role:
     role.assume_role_policy_document = json.dumps(json.loads(trust) if isinstance(trust, str) else trust)
     role.max_session_duration = properties.get("MaxSessionDuration", 3600)
     role.policies = {each["PolicyName"]: json.dumps(each["PolicyDocument"]) for each in properties.get("Policies", ())}
-    backend, wanted = iam_backends[role.account_id][role.partition], set(properties.get("ManagedPolicyArns", ()))
+    backend = iam_backends[role.account_id][role.partition]
+    # moto has no policies of AWS's own.
+    wanted = {arn for arn in properties.get("ManagedPolicyArns", ()) if ":iam::aws:policy/" not in arn}
     for arn in role.managed_policies.keys() - wanted:
         backend.detach_role_policy(arn, role.name)
     for arn in wanted - role.managed_policies.keys():
