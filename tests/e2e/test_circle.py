@@ -151,7 +151,7 @@ def test_an_image_that_is_too_large_for_the_fast_lane_is_copied_in_the_main_lane
     assert (copied.status, copied.digest) == (Status.COPIED, large.manifest.digest)
     assert (copied.attempts, copied.waits) == (0, 0)
     assert [run.exported["COPY_RESULT"] for run in circle.runs] == ["TOO_LARGE", "COPIED"]
-    assert [len(circle.builds.of(name)) for name in PROJECTS.values()] == [1, 1]
+    assert [len(circle.builds.of(PROJECTS[case])) for case in (CASE, TWO_LANES)] == [1, 1]
     assert circle.refused() == []
 
 
