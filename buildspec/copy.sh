@@ -9,8 +9,8 @@
 
 set +e
 work=$(mktemp -d)
-# All files of the program, unchanged: `tr -d ' ' | base64 --decode >copy.pyz`, then `unzip copy.pyz`, shows them.
-base64 --decode >"$work/copy.pyz" <<'ARCHIVE'
+# All files of the program, unchanged: `tr -d ' ' | base64 -d | gzip -d >copy.pyz`, then `unzip copy.pyz`, shows them.
+base64 --decode <<'ARCHIVE' | gzip --decompress >"$work/copy.pyz"
 copy.pyz
 ARCHIVE
 python3 -I "$work/copy.pyz" "$work/outcome"

@@ -10,7 +10,7 @@ download() {
     said=$(env -i PATH="$PATH" HOME="$folder" LC_ALL=C curl --fail --silent --show-error --location \
       --proto '=http,https' --connect-timeout 20 --max-time 90 --output "$folder/crane.tar.gz" "$CRANE_URL" 2>&1) && return
     CRANE_PROBLEM="UNREACHABLE crane cannot be downloaded from CraneUrl: ${said//[^[:print:]]/ }"
-    [[ $try == 3 ]] || sleep "$CRANE_PAUSE_SECONDS"
+    [[ $try == 3 ]] || sleep "${CRANE_PAUSE_SECONDS:-10}" # tests set it
   done
   return 1
 }

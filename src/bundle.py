@@ -14,7 +14,7 @@ from py_compile import PycInvalidationMode
 from typing import Any
 
 # The services that the functions call; of all others botocore's models are left out.
-SERVICES = ("codebuild", "dynamodb", "ecr", "secretsmanager")
+SERVICES = ("codebuild", "dynamodb", "ecr", "secretsmanager", "sts")
 # For people, and for the build.
 _NOT_FOR_LAMBDA = ("__pycache__", "__main__.py", "cli", "py.typed", "registry_login.py", "resources")
 _TASK_ROOT = "/var/task"  # where Lambda unpacks a function, and so what tracebacks name

@@ -5,11 +5,12 @@ inline has at most 51,200 bytes, so the program of the build is in it as an arch
 """
 
 import base64
+import gzip
 import io
 import re
 import textwrap
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import yaml
 
@@ -35,7 +36,13 @@ ARCHIVE = "copy.pyz"
 PLACE = ("Mappings", "Build", "Spec", "Text")
 """Where the buildspec is in the template: projects can share it."""
 
-_WIDTH = 110
+KEY_PLACE = ("Mappings", "Build", "Key", "Text")
+"""Where the lines before SHARED are, which a project has only if its builds push with a key."""
+
+SHARED = "# With "
+"""How the line begins that divides the buildspec."""
+
+_WIDTH = 480  # long lines, because the template's indent counts in each
 
 
 def generated() -> str:
@@ -48,31 +55,40 @@ def generated() -> str:
         archive = packed({name: path.read_bytes() for name, path in PROGRAM.items()})
     lines = "\n".join(textwrap.wrap(base64.b64encode(archive).decode(), _WIDTH))
     commands = {name: command.replace(f"\n{ARCHIVE}\n", f"\n{lines}\n") for name, command in commands.items()}
-    return with_text(template, with_commands(BUILDSPEC.read_text(encoding="utf-8"), commands))
+    key, shared = divided(with_commands(BUILDSPEC.read_text(encoding="utf-8"), commands))
+    return with_text(with_text(template, key, KEY_PLACE), shared)
+
+
+def divided(text: str) -> tuple[str, str]:
+    """Return the part of a buildspec with the secrets, and the rest. Raises ValueError if no line divides them."""
+    key, line, shared = text.partition(f"\n{SHARED}")
+    if not line:
+        raise ValueError(f"no line of the buildspec begins with {SHARED}")
+    return f"{key}\n", f"{SHARED}{shared}"
 
 
 def packed(files: Mapping[str, bytes]) -> bytes:
-    """Return a zip archive of files by their names, the same one for the same files."""
+    """Return a zip archive of files by their names, compressed as a whole; the same one for the same files."""
     data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    with zipfile.ZipFile(data, "w") as archive:
         for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
-    return data.getvalue()
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return gzip.compress(data.getvalue(), mtime=0)
 
 
 def files_of(archive: bytes) -> dict[str, bytes]:
-    """Return the files of a zip archive by their names."""
-    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+    """Return the files of a compressed zip archive by their names."""
+    with zipfile.ZipFile(io.BytesIO(gzip.decompress(archive))) as opened:
         return {name: opened.read(name) for name in opened.namelist()}
 
 
 def archive_in(template: str) -> bytes | None:
     """Return the archive in the text of a template, or None if it has none that can be read."""
-    found = re.search(r"^ *base64 --decode .*<<'ARCHIVE'\n(.*?)^ *ARCHIVE$", template, re.MULTILINE | re.DOTALL)
+    found = re.search(r"^ *base64 --decode <<'ARCHIVE'.*?\n(.*?)^ *ARCHIVE$", template, re.MULTILINE | re.DOTALL)
     try:
         archive = base64.b64decode("".join(found[1].split()), validate=True) if found else b""
         files_of(archive)
-    except (ValueError, zipfile.BadZipFile):
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile):
         return None
     return archive
 
@@ -113,29 +129,29 @@ def indented(text: str, indent: str) -> str:
     return "".join(indent + line if line.strip() else line for line in text.splitlines(keepends=True))
 
 
-def with_text(template: str, text: str) -> str:
-    """Return the template's text with the block of text at PLACE replaced, and nothing else.
+def with_text(template: str, text: str, place: Sequence[str] = PLACE) -> str:
+    """Return the template's text with the block of text at `place` replaced, and nothing else.
 
     Raises ValueError if the template has no such block, or if YAML would not read the same text back.
     """
-    block = _block(template)
+    block = _block(template, place)
     first = block.start_mark.line + 1
     lines = template.splitlines(keepends=True)
     indent = lines[first][: len(lines[first]) - len(lines[first].lstrip(" "))]
     lines[first : first + block.value.count("\n")] = [indented(text, indent)]
     changed = "".join(lines)
-    if _block(changed).value != text:
+    if _block(changed, place).value != text:
         raise ValueError("YAML reads the buildspec as something else")
     return changed
 
 
-def _block(template: str) -> yaml.ScalarNode:
+def _block(template: str, place: Sequence[str]) -> yaml.ScalarNode:
     node: yaml.Node | None = yaml.compose(template, Loader=yaml.SafeLoader)
-    for step in PLACE:
+    for step in place:
         pairs = node.value if isinstance(node, yaml.MappingNode) else ()
         node = next((value for key, value in pairs if key.value == step), None)
     if not isinstance(node, yaml.ScalarNode) or node.style != "|":
-        raise ValueError(f"no block of text (|) is under {'/'.join(PLACE)}")
+        raise ValueError(f"no block of text (|) is under {'/'.join(place)}")
     return node
 
 

@@ -13,11 +13,12 @@ from botocore.session import Session, get_session
 
 @dataclass(frozen=True, slots=True)
 class AccessKey:
-    """An access key of another account; its secret part is never printed."""
+    """An access key of another account, or of a session there; its secret parts are never printed."""
 
     region: str
     access_key_id: str
     secret_access_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,21 +49,33 @@ class _Trust(ssl.SSLContext):
                 known.add((cafile, capath, cadata))
 
 
-def connect(service: str, limits: CallLimits, key: AccessKey | None = None) -> Any:
-    """Make the client of `service`: the function's own role and region, or those of `key`."""
-    config = Config(
+def connect(
+    service: str,
+    limits: CallLimits,
+    key: AccessKey | None = None,
+    *,
+    region: str | None = None,
+    config: Config | None = None,
+) -> Any:
+    """Make the client of `service`: the function's own role and region, or those of `key`.
+
+    `region` replaces the function's own; `config` adds to what `limits` says.
+    """
+    limited = Config(
         connect_timeout=limits.connect,
         read_timeout=limits.read,
         retries={"mode": "standard", "total_max_attempts": limits.attempts},
         max_pool_connections=limits.connections,
     )
+    config = limited if config is None else config.merge(limited)
     if key is None:
-        return _session().create_client(service, config=config)
+        return _session().create_client(service, region_name=region, config=config)
     return _session().create_client(
         service,
         region_name=key.region,
         aws_access_key_id=key.access_key_id,
         aws_secret_access_key=key.secret_access_key,
+        aws_session_token=key.session_token,
         config=config,
     )
 
@@ -72,4 +85,7 @@ def _session() -> Session:
     # botocore takes no context from its users. If it makes contexts by another name, each connection reads them again.
     # Here and not at import: only the functions' clients need it, not every module that imports a name from this one.
     httpsession.SSLContext = _Trust  # type: ignore[attr-defined]
-    return get_session()
+    session = get_session()
+    # GetWebIdentityToken has no global endpoint, and a session of a regional one is valid in each region.
+    session.set_config_variable("sts_regional_endpoints", "regional")
+    return session

@@ -73,6 +73,12 @@ class DelayedError(Exception):
         self.uncertain = uncertain
         self.key = key
 
+    def again(self) -> "DelayedError":
+        """Return the same error for another caller, without this one's traceback."""
+        return DelayedError(
+            str(self), no_capacity=self.no_capacity, uncertain=self.uncertain, key=self.key, refusal=self.refusal
+        )
+
 
 def code_of(error: ClientError) -> str:
     """Return the code of an AWS error, such as AccessDeniedException."""

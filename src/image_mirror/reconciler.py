@@ -24,7 +24,8 @@ from image_mirror.codebuild import MOST_BUILDS, Builds
 from image_mirror.counts import Counts
 from image_mirror.ecr import Repositories
 from image_mirror.expiry import Details, has_expired, last_use
-from image_mirror.global_access import GlobalAccount
+from image_mirror.federation import RoleSession
+from image_mirror.global_access import GlobalAccount, SecretKey
 from image_mirror.lanes import claimed, is_kept, is_overdue, lanes_of, not_started
 from image_mirror.lifecycle import (
     POLL,
@@ -77,8 +78,11 @@ from image_mirror.state_item import StateItem
 from image_mirror.table import Records, UnusableRecordError
 
 PARALLEL = 8
-RESERVE = 45.0  # seconds: enough for two calls that time out twice each; records that are not reached stay due
+# Seconds: enough for an exchange of the role, and two calls that time out twice each. What is not reached stays due.
+RESERVE = 60.0
 _LIMITS = CallLimits(connect=3.0, read=7.0, attempts=2, connections=PARALLEL)
+# Each copy waits for the exchange, and one that fails is repeated with the next copy.
+_EXCHANGE_LIMITS = CallLimits(connect=3.0, read=6.0, attempts=1)
 # A run makes a dozen calls of the table one after another, so each one must survive throttling. The table is near: four
 # tries and the pauses between them take no longer than two tries of a call across the Pacific.
 _TABLE_LIMITS = CallLimits(connect=1.0, read=2.0, attempts=4, connections=PARALLEL)
@@ -650,12 +654,8 @@ def load() -> Reconciler:
     """Make the reconciler from the function's environment, once. Raises SettingsError."""
     settings = Settings.from_env(os.environ)
     dynamodb = connect("dynamodb", _TABLE_LIMITS)
-    account = GlobalAccount(
-        connect("secretsmanager", _LIMITS),
-        settings.secret,
-        lambda key: connect("codebuild", _LIMITS, key),
-        time.monotonic,
-    )
+    credentials = _role_session(settings) if settings.start_role else _secret_key(settings)
+    account = GlobalAccount(credentials, lambda key: connect("codebuild", _LIMITS, key))
     return Reconciler(
         Records(dynamodb, settings.table),
         StateItem(dynamodb, settings.table),
@@ -664,6 +664,17 @@ def load() -> Reconciler:
         settings,
         time.time,
     )
+
+
+def _secret_key(settings: Settings) -> SecretKey:
+    return SecretKey(connect("secretsmanager", _LIMITS), settings.secret, time.monotonic)
+
+
+def _role_session(settings: Settings) -> RoleSession:
+    def connect_sts(**more: Any) -> Any:
+        return connect("sts", _EXCHANGE_LIMITS, **more)
+
+    return RoleSession(settings.start_role, settings.start_region, connect_sts, time.monotonic)
 
 
 def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:

@@ -13,6 +13,9 @@ from image_mirror.swap_when import SwapWhen, parse_swap_when
 
 _REGISTRY = re.compile(r"[0-9]{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(\.cn)?|localhost:[0-9]+")
 
+REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}")
+"""A region's name; it becomes part of a host name."""
+_ROLE = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,576}")
 _KMS_KEY_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|mrk-[0-9a-f]{32}")  # mrk: of several regions
 
 
@@ -28,11 +31,15 @@ class Settings:
     G_PROJECT_NAME, the CodeBuild project there. `kms_key_id` is the key of new repositories, "" for ECR's own
     encryption; `max_new_images` is how many copies one pod may request; `build_quota` is how many builds CodeBuild runs
     at once. `fast_project` is G_FAST_PROJECT_NAME, the project of the fast lane, "" for one lane only; `fast_quota` is
-    how many builds that one runs at once. `pull_accounts` are account IDs that may pull the copies.
+    how many builds that one runs at once. `pull_accounts` are account IDs that may pull the copies. `start_role` is
+    G_START_ROLE_ARN, the role with which builds are started, in the region `start_region` (G_REGION); if it is "", the
+    key in the secret is used.
     """
 
     table: str
     secret: str
+    start_role: str
+    start_region: str
     project: str
     mirror: Mirror
     swap_when: SwapWhen
@@ -59,11 +66,15 @@ class Settings:
                 values[name] = parse(text)
             except ValueError as error:
                 problems.append(f"{name}={text!r}: {error}")
+        if values.get("G_START_ROLE_ARN") and not values.get("G_REGION", True):
+            problems.append("G_REGION is missing, and G_START_ROLE_ARN needs it")
         if problems:
             raise SettingsError("environment: " + "; ".join(problems))
         return cls(
             table=values["DDB_TABLE_NAME"],
             secret=values["GLOBAL_AKSK"],
+            start_role=values["G_START_ROLE_ARN"],
+            start_region=values["G_REGION"],
             project=values["G_PROJECT_NAME"],
             mirror=Mirror(values["ECR_REGISTRY"], values["REPOSITORY_PREFIX"], values["MIRROR_RULES"]),
             swap_when=values["SWAP_WHEN"],
@@ -123,6 +134,18 @@ def _flag(text: str) -> bool:
     return text == "true"
 
 
+def _role(text: str) -> str:
+    if text and not _ROLE.fullmatch(text):
+        raise ValueError("must be the ARN of an IAM role, or empty")
+    return text
+
+
+def _region(text: str) -> str:
+    if text and not REGION.fullmatch(text):
+        raise ValueError("must be a region such as us-west-2, or empty")
+    return text
+
+
 def _accounts(text: str) -> tuple[str, ...]:
     accounts = tuple(account for account in re.split(r"[,\s]+", text) if account)
     if not all(re.fullmatch(r"[0-9]{12}", account) for account in accounts):
@@ -133,6 +156,8 @@ def _accounts(text: str) -> tuple[str, ...]:
 _VARIABLES: Mapping[str, tuple[Callable[[str], Any], str | None]] = {
     "DDB_TABLE_NAME": (str, None),
     "GLOBAL_AKSK": (str, None),
+    "G_START_ROLE_ARN": (_role, ""),
+    "G_REGION": (_region, ""),
     "G_PROJECT_NAME": (str, None),
     "ECR_REGISTRY": (parse_registry, None),
     "REPOSITORY_PREFIX": (parse_prefix, "mirror"),

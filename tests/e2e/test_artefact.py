@@ -59,7 +59,7 @@ def test_the_artefact_holds_nothing_that_no_function_uses(artefact: Path) -> Non
     assert {"webhook", "reconciler"} <= package
     assert not {"cli", "registry_login"} & package
     services = {path.name for path in (artefact / "botocore" / "data").iterdir() if path.is_dir()}
-    assert services == {"codebuild", "dynamodb", "ecr", "secretsmanager"}
+    assert services == {"codebuild", "dynamodb", "ecr", "secretsmanager", "sts"}
     others = {path.name for path in artefact.iterdir() if not path.name.endswith(".dist-info")}
     packages = {
         "aws_lambda_powertools",

@@ -11,6 +11,7 @@ from e2e.harness.all_calls import KEY_ID
 from e2e.harness.build import check_programs
 from e2e.harness.circle import TWO_LANES, Circle, whole_circle
 from e2e.harness.control_plane import Cluster
+from e2e.harness.principals import FEDERATED
 from e2e.harness.processes import wait_for
 from e2e.harness.pulled import assert_pulled
 from e2e.harness.recording import Call
@@ -24,11 +25,11 @@ from support.templates import ROOT
 
 SOURCE = "gcr.io/google-samples/hello-app:1.0"
 IMAGE = oci_index("the whole circle")
-PROJECTS = {CASE: "ImagePullProject", TWO_LANES: "ImagePullProjectFast"}
+PROJECTS = {CASE: "ImagePullProject", TWO_LANES: "ImagePullProjectFast", FEDERATED: "ImagePullProject"}
 """The project in which a first copy is made, with one lane and with two."""
 
 
-@pytest.fixture(params=list(PROJECTS), ids=["one lane", TWO_LANES])
+@pytest.fixture(params=list(PROJECTS), ids=["one lane", TWO_LANES, FEDERATED])
 def circle(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Circle]:
     """All parts, with SOURCE in the source registry."""
     check_programs()
@@ -82,7 +83,7 @@ def test_a_deployment_s_image_arrives_in_the_registry_that_its_pods_name(
     assert circle.refused() == []
     assert "dynamodb:PutItem" in circle.called(WEBHOOK)
     assert {"dynamodb:UpdateItem", "ecr:DescribeImages"} <= circle.called(RECONCILER)
-    assert circle.called(KEY_ID) == {"codebuild:StartBuild"}
+    assert circle.called(circle.starter) == {"codebuild:StartBuild"}
 
 
 def test_a_build_whose_event_is_lost_is_found_by_the_schedule(circle: Circle) -> None:
@@ -91,7 +92,7 @@ def test_a_build_whose_event_is_lost_is_found_by_the_schedule(circle: Circle) ->
     circle.look(built)
     [copied] = circle.records()
     assert (copied.status, copied.digest) == (Status.COPIED, IMAGE.manifest.digest)
-    assert circle.called(KEY_ID) == {"codebuild:StartBuild", "codebuild:BatchGetBuilds"}
+    assert circle.called(circle.starter) == {"codebuild:StartBuild", "codebuild:BatchGetBuilds"}
     assert circle.refused() == []
 
 
@@ -150,7 +151,7 @@ def test_an_image_that_is_too_large_for_the_fast_lane_is_copied_in_the_main_lane
     assert (copied.status, copied.digest) == (Status.COPIED, large.manifest.digest)
     assert (copied.attempts, copied.waits) == (0, 0)
     assert [run.exported["COPY_RESULT"] for run in circle.runs] == ["TOO_LARGE", "COPIED"]
-    assert [len(circle.builds.of(name)) for name in PROJECTS.values()] == [1, 1]
+    assert [len(circle.builds.of(PROJECTS[case])) for case in (CASE, TWO_LANES)] == [1, 1]
     assert circle.refused() == []
 
 

@@ -30,7 +30,7 @@ from e2e.harness.processes import free_port
 from e2e.harness.sam import Json, Region, Sam
 from e2e.harness.stacks import CHINA
 from image_mirror.aws import AccessKey, CallLimits, connect
-from image_mirror.global_access import GlobalAccount
+from image_mirror.global_access import GlobalAccount, SecretKey
 from support.buildspec_runner import FAST, CodeBuild, Reply
 from support.operators import FAST_PROJECT
 
@@ -197,7 +197,7 @@ def test_from_two_stacks_without_a_key_to_rotated_keys(deployed: Deployed) -> No
 
     # The reconciler's own code continues during a rotation, with the key that it has read before.
     operator, old, ids = deployed.signed_secrets(), deployed.pull(), deployed.keys()
-    account = GlobalAccount(operator, "GlobalAKSK", deployed.codebuild, time.monotonic)
+    account = GlobalAccount(SecretKey(operator, "GlobalAKSK", time.monotonic), deployed.codebuild)
     with deployed.guarded():
         assert _no_build(account) == []
     rotated = deployed.run("connect", "--rotate", *PROFILES)

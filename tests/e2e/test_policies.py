@@ -8,7 +8,18 @@ import pytest
 from e2e.fakes.policies import Decision, grants
 from e2e.harness.all_calls import KEY_ID
 from e2e.harness.authorization import has_resources
-from e2e.harness.principals import AUTH_ARN, CASES, EVERYTHING, UNUSED, calls, china, globally, needs, problems
+from e2e.harness.principals import (
+    AUTH_ARN,
+    CASES,
+    EVERYTHING,
+    FEDERATED,
+    UNUSED,
+    calls,
+    china,
+    globally,
+    needs,
+    problems,
+)
 from e2e.harness.stacks import CHINA, GLOBAL
 from e2e.harness.start_build import SET_BY_THE_RECONCILER
 from support.templates import ROOT
@@ -31,11 +42,22 @@ def test_on_the_global_side_each_role_has_the_permissions_of_its_calls_and_no_ot
     assert problems(stack, principal, needs(stack, principal, case)) == []
 
 
+@pytest.mark.parametrize("auth", ["", AUTH_ARN], ids=["no auth file", "an auth file"])
+@pytest.mark.parametrize("principal", ["StartRole", "CodeBuildRole", "PushRole", "ReconcilerRole"])
+def test_where_the_accounts_federate_each_role_has_the_permissions_of_its_calls_and_no_others(
+    principal: str, auth: str
+) -> None:
+    in_china = principal in ("PushRole", "ReconcilerRole")
+    stack = china(FEDERATED) if in_china else globally(FEDERATED, RegistryAuthSecretArn=auth)
+    assert problems(stack, principal, needs(stack, principal, FEDERATED)) == []
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_the_calls_are_those_of_two_roles_and_one_key(case: str) -> None:
+def test_the_calls_are_those_of_two_roles_and_one_key_or_another_role(case: str) -> None:
+    starter = "StartRole" if case == FEDERATED else KEY_ID
     principals = {call.principal for call in calls(case)}
-    assert principals == {china().role_of("ApiFunction"), china().role_of("ReconcilerFunction"), KEY_ID}
-    assert {call.region for call in calls(case) if call.principal == KEY_ID} == {GLOBAL.region}
+    assert principals == {china().role_of("ApiFunction"), china().role_of("ReconcilerFunction"), starter}
+    assert {call.region for call in calls(case) if call.principal == starter} == {GLOBAL.region}
     started = [call for call in calls(case) if call.operation == "StartBuild"]
     assert {frozenset(call.parameters) for call in started} == {SET_BY_THE_RECONCILER}
 
@@ -59,6 +81,7 @@ STARTING = "Action: [codebuild:StartBuild, codebuild:BatchGetBuilds]"
 PROJECT = "- !GetAtt CodeBuildProject.Arn"
 FAST_PROJECT = "!GetAtt FastCodeBuildProject.Arn"
 FAST_LANE = f"!If [HasFastLane, {FAST_PROJECT}, !Ref AWS::NoValue]"
+OWN_SECRET = "- !If [KeyPushes, !Ref ECRSecertManager, !Ref AWS::NoValue]"
 OTHER_PROJECT = "- !Sub arn:${AWS::Partition}:codebuild:${AWS::Region}:${AWS::AccountId}:project/Other"
 
 
@@ -123,8 +146,14 @@ def slip(resource: str, old: str, new: str, problem: str, id: str, case: str = E
         slip("StartCopies", STARTING, STARTING[:-1] + ", codebuild:UpdateProject]", IDLE, "changes of the project"),
         slip("StartCopies", "[DOCKER_IMAGE, ", "[", DENIED, "a variable less"),
         slip("StartCopies", ANY_COPY, ANY_COPY.replace("${RepositoryPrefix}", "mirror"), DENIED, "one prefix"),
-        slip("CodeBuildRole", "- !Ref ECRSecertManager", "", NOT_ALLOWED, "no key for China"),
-        slip("CodeBuildRole", "- !Ref ECRSecertManager", '- "*"', WIDE, "every secret"),
+        slip("ReconcilerRole", "[image-mirror]", "[sts.amazonaws.com]", NOT_ALLOWED, "another audience", FEDERATED),
+        slip("ReconcilerRole", '"300"', '"299"', NOT_ALLOWED, "too short a token", FEDERATED),
+        slip("ReconcilerRole", "ES384", "RS256", NOT_ALLOWED, "another algorithm", FEDERATED),
+        slip("ReconcilerRole", "GetWebIdentityToken", "*", WIDE, "all of STS", FEDERATED),
+        slip("PushRole", "- ecr:PutImage", "", NOT_ALLOWED, "no PutImage", FEDERATED),
+        slip("CodeBuildRole", "[image-mirror]", "[other]", NOT_ALLOWED, "another audience", FEDERATED),
+        slip("CodeBuildRole", OWN_SECRET, "", NOT_ALLOWED, "no key for China"),
+        slip("CodeBuildRole", OWN_SECRET, '- "*"', WIDE, "every secret"),
         slip(
             "CodeBuildRole", "!GetAtt BuildLogs.Arn", "!Sub arn:aws:logs:*:*:log-group:other:*", NOT_ALLOWED, "no log"
         ),

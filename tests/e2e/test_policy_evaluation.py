@@ -10,6 +10,7 @@ from e2e.fakes.policies import (
     Request,
     UnsupportedPolicyError,
     evaluate,
+    evaluate_trust,
     grants,
     matches_action,
     matches_resource,
@@ -122,6 +123,10 @@ ONE, MANY = "svc:one", "svc:many"
         pytest.param({"ForAnyValue:StringNotEquals": {MANY: ["a"]}}, {}, False, id="any of nothing"),
         pytest.param({"ForAllValues:StringEquals": {MANY: ["a"]}}, {}, True, id="all of nothing"),
         pytest.param({"ForAllValues:StringEquals": {MANY: ["a"]}}, {MANY: ("a", "b")}, False, id="not all"),
+        pytest.param({"NumericLessThanEquals": {ONE: "300"}}, {ONE: "300"}, True, id="at most"),
+        pytest.param({"NumericLessThanEquals": {ONE: "300"}}, {ONE: "60"}, True, id="numbers, not texts"),
+        pytest.param({"NumericLessThanEquals": {ONE: "300"}}, {ONE: "301"}, False, id="more"),
+        pytest.param({"NumericLessThanEquals": {ONE: "300"}}, {}, False, id="no number"),
         pytest.param({"StringLike": {ONE: "x"}, "Null": {MANY: "true"}}, {ONE: "x"}, True, id="blocks, both true"),
         pytest.param({"StringLike": {ONE: "y"}, "Null": {MANY: "true"}}, {ONE: "x"}, False, id="blocks, one false"),
     ],
@@ -155,3 +160,35 @@ def test_what_the_evaluator_does_not_know_is_an_error(unknown: Any) -> None:
 def test_grants_are_every_action_with_every_resource_that_is_allowed() -> None:
     policy = document(statement(action=["a:B", "a:C"], resource=["*", TABLE]), statement("Deny"))
     assert list(grants([policy])) == [Grant("a:B", "*"), Grant("a:B", TABLE), Grant("a:C", "*"), Grant("a:C", TABLE)]
+
+
+PROVIDER = {"Federated": "arn:aws:iam::210987654321:oidc-provider/issuer.example"}
+
+
+@pytest.mark.parametrize(
+    ("principal", "action", "decision"),
+    [
+        pytest.param(PROVIDER, "sts:AssumeRoleWithWebIdentity", Decision.ALLOWED, id="the provider"),
+        pytest.param(
+            {"Service": "lambda.amazonaws.com"}, "sts:AssumeRoleWithWebIdentity", Decision.NOT_ALLOWED, id="other"
+        ),
+        pytest.param(PROVIDER, "sts:AssumeRole", Decision.NOT_ALLOWED, id="another action"),
+    ],
+)
+def test_a_trust_policy_names_who_may_assume_the_role(principal: Any, action: str, decision: Decision) -> None:
+    trust = {"Effect": "Allow", "Principal": PROVIDER, "Action": "sts:AssumeRoleWithWebIdentity"}
+    assert evaluate_trust(document(trust), principal, Request(action, "*")) is decision
+
+
+def test_a_trust_policy_s_conditions_and_denials_count() -> None:
+    trust = {"Effect": "Allow", "Principal": PROVIDER, "Action": "sts:AssumeRoleWithWebIdentity"}
+    condition = {"StringEquals": {"issuer.example:sub": "me"}}
+    requests = [
+        Request("sts:AssumeRoleWithWebIdentity", "*", {"issuer.example:sub": subject}) for subject in ("me", "you")
+    ]
+    decided = [evaluate_trust(document(trust | {"Condition": condition}), PROVIDER, each) for each in requests]
+    assert decided == [Decision.ALLOWED, Decision.NOT_ALLOWED]
+    denial = trust | {"Effect": "Deny"}
+    assert evaluate_trust(document(trust, denial), PROVIDER, requests[0]) is Decision.DENIED
+    with pytest.raises(UnsupportedPolicyError):
+        evaluate_trust(document(statement()), PROVIDER, requests[0])

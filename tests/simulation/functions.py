@@ -15,7 +15,7 @@ from image_mirror import reconciler, webhook
 from image_mirror.codebuild import Builds
 from image_mirror.counts import Counts
 from image_mirror.ecr import Repositories
-from image_mirror.global_access import GlobalAccount
+from image_mirror.global_access import GlobalAccount, SecretKey
 from image_mirror.reconciler import Reconciler
 from image_mirror.recorder import KnownRecords, Recorder
 from image_mirror.settings import Settings
@@ -76,12 +76,9 @@ class ReconcilerInstance(Instance):
         world, settings, limits = services.world, services.settings, reconciler._LIMITS
         dynamodb = _client(DynamoDB(world, services.table, reconciler._TABLE_LIMITS))
         records, state = Records(dynamodb, settings.table), StateItem(dynamodb, settings.table)
-        account = GlobalAccount(
-            _client(Secrets(world, services.account, limits)),
-            settings.secret,
-            lambda key: _client(CodeBuildClient(world, services.account, limits, key)),
-            lambda: world.clock.now,
-        )
+        secrets = _client(Secrets(world, services.account, limits))
+        key = SecretKey(secrets, settings.secret, lambda: world.clock.now)
+        account = GlobalAccount(key, lambda key: _client(CodeBuildClient(world, services.account, limits, key)))
         repositories = Repositories(_client(ECR(world, services.registry, limits)), settings)
         builds = Builds(account, settings.project, settings.fast_project)
         self.loaded = Reconciler(records, state, builds, repositories, settings, self.time)

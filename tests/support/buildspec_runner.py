@@ -22,6 +22,9 @@ TEMPLATE = ROOT / "image-pulling.yaml"
 ACCESS_KEY_ID = "AKIAIOSFODNN7EXAMPLE"
 SECRET_ACCESS_KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 PASSWORD = "eyJwYXlsb2FkIjoiZWNyLXBhc3N3b3JkIn0="
+# A token as STS signs it for a role, and a role for it in China.
+TOKEN = "eyJhbGciOiJFUzM4NCJ9.eyJhdWQiOiJpbWFnZS1taXJyb3IifQ.c2lnbmF0dXJlLW9mLXRoZS10b2tlbg"
+PUSH_ROLE = "arn:aws-cn:iam::123456789012:role/mirror-PushRole-1A2B3C4D"
 MAIN, FAST = PROJECTS = ("CodeBuildProject", "FastCodeBuildProject")
 IMAGE = "gcr.io/google-samples/hello-app:1.0"
 REGISTRY = "123456789012.dkr.ecr.cn-northwest-1.amazonaws.com.cn"
@@ -53,6 +56,8 @@ printf '%s\\0' "${{0##*/}}" "$@" >"$call/arguments"
 cat /proc/$$/environ >"$call/environment"
 cat >"$call/input"
 [[ ! -f ${{DOCKER_CONFIG-}}/config.json ]] || cp "$DOCKER_CONFIG/config.json" "$call/config.json"
+token=${{AWS_WEB_IDENTITY_TOKEN_FILE-}}
+[[ ! -f $token ]] || printf '["%s", "%s"]' "$(stat -c %a "$token")" "$(cat "$token")" >"$call/token.json"
 output=
 for argument in "$@"; do
   [[ $output != next ]] || {{ cp {state}/package/crane.tar.gz "$argument"; output=; }}
@@ -71,6 +76,7 @@ SOURCE_DIGEST = "sha256:" + "5" * 64
 _QUICK = {"COPY_PAUSES": "0 0", "COPY_WATCH_SECONDS": "0.02", "CRANE_PAUSE_SECONDS": "0"}
 _REPLIES = {
     "aws ecr": (PASSWORD, "", 0),
+    "aws sts": (f"{TOKEN}\n", "", 0),
     "crane digest": (f"{SOURCE_DIGEST}\n", "", 0),
     "crane digest target": ("", f"Error: GET https://{REGISTRY}/v2/x/manifests/1: MANIFEST_UNKNOWN: no\n", 1),
     "curl --silent": ("404 0", "", 0),  # the source has no signatures
@@ -84,19 +90,21 @@ def template() -> Any:
 
 
 @cache
-def buildspec() -> Any:
-    """Return the buildspec of the projects. Its commands must run one after the other and stop at the first failure.
+def buildspec(**parameters: str) -> Any:
+    """Return the buildspec of the projects with these parameters.
 
-    By CodeBuild's reference this is so if there is no `finally` (it always runs), no phase post_build (it runs after a
-    failed build too), and no `on-failure` (it would let a build continue, and Lambda compute does not know it).
+    Its commands must run one after the other and stop at the first failure. By CodeBuild's reference this is so if
+    there is no `finally` (it always runs), no phase post_build (it runs after a failed build too), and no `on-failure`
+    (it would let a build continue, and Lambda compute does not know it).
     """
-    texts = [resolve(template()["Resources"][name]["Properties"]["Source"]["BuildSpec"]) for name in PROJECTS]
+    found = [template()["Resources"][name]["Properties"]["Source"]["BuildSpec"] for name in PROJECTS]
+    texts = [resolve(each, **parameters) for each in found]
     assert len(set(texts)) == 1, "a project for each lane, and one build"
-    found = yaml.safe_load(texts[0])
-    assert list(found["phases"]) == ["install", "build"]
-    for name, phase in found["phases"].items():
+    spec = yaml.safe_load(texts[0])
+    assert list(spec["phases"]) == ["install", "build"]
+    for name, phase in spec["phases"].items():
         assert phase.keys() == {"commands"}, name
-    return found
+    return spec
 
 
 def resolve(node: Any, **parameters: str) -> Any:
@@ -236,7 +244,7 @@ class CodeBuild:
         for variable in project["Environment"]["EnvironmentVariables"]:
             is_secret = variable.get("Type", "PLAINTEXT") == "SECRETS_MANAGER"
             variables[variable["Name"]] = self.registry_auth if is_secret else variable["Value"]
-        for name, entry in buildspec()["env"]["secrets-manager"].items():
+        for name, entry in buildspec(**self.parameters)["env"].get("secrets-manager", {}).items():
             secret, key = entry.split(":")
             assert secret == "ImagePullSecret"
             variables[name] = self.secret[key]

@@ -53,6 +53,13 @@ def test_the_reconciler_s_calls_fit_into_its_reserve() -> None:
         assert 2 * (limits.attempts * (limits.connect + limits.read) + pauses) <= RESERVE
 
 
+def test_an_exchange_before_such_calls_fits_into_the_reserve_too() -> None:
+    limits, exchange = reconciler._LIMITS, reconciler._EXCHANGE_LIMITS
+    calls = 2 * (limits.attempts * (limits.connect + limits.read) + 1)
+    assert exchange.attempts == 1
+    assert calls + 2 * (exchange.connect + exchange.read) <= RESERVE
+
+
 def self_signed(folder: Path) -> Path:
     """Make a file with a certificate of localhost and its key."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])

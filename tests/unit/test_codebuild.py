@@ -8,7 +8,7 @@ import pytest
 from image_mirror.aws import connect
 from image_mirror.build_result import UNKNOWN
 from image_mirror.codebuild import Builds
-from image_mirror.global_access import GlobalAccount
+from image_mirror.global_access import GlobalAccount, SecretKey
 from image_mirror.lifecycle import delayed
 from image_mirror.record import Build, BuildResult, Lane, Record, idempotency_token, new_record
 from image_mirror.reference import destination_of, parse_reference
@@ -26,7 +26,9 @@ def fresh(image: str = "gcr.io/team/app:1") -> Record:
 
 @pytest.fixture
 def builds(cloud: Cloud, settings: Settings) -> Builds:
-    account = GlobalAccount(cloud.secrets, "GlobalAKSK", lambda key: connect("codebuild", LIMITS, key), lambda: 0.0)
+    account = GlobalAccount(
+        SecretKey(cloud.secrets, "GlobalAKSK", lambda: 0.0), lambda key: connect("codebuild", LIMITS, key)
+    )
     return Builds(account, settings.project)
 
 

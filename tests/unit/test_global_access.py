@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError, ConnectTimeoutError
 
 from image_mirror.aws import AccessKey
 from image_mirror.aws_errors import DelayedError, delayed_by
-from image_mirror.global_access import GlobalAccount
+from image_mirror.global_access import GlobalAccount, SecretKey
 from image_mirror.record import BuildResult
 from support.cloud import SECRET_KEY, Cloud
 
@@ -36,7 +36,7 @@ def connections() -> Connections:
 
 @pytest.fixture
 def account(cloud: Cloud, connections: Connections) -> GlobalAccount:
-    return GlobalAccount(cloud.secrets, "GlobalAKSK", connections, lambda: connections.now)
+    return GlobalAccount(SecretKey(cloud.secrets, "GlobalAKSK", lambda: connections.now), connections)
 
 
 def put_secret(cloud: Cloud, text: str) -> None:
@@ -166,7 +166,7 @@ def test_a_secret_that_is_not_there_counts_as_a_missing_key_for_all_that_wait(
     connections: Connections, code: str, key: bool
 ) -> None:
     secrets = CountingSecrets(None, code)
-    account = GlobalAccount(secrets, "GlobalAKSK", connections, lambda: connections.now)  # type: ignore[arg-type]
+    account = reading(secrets, connections)
     for _ in range(2):
         with pytest.raises(DelayedError) as caught:
             account.call("StartBuild", failing())
@@ -211,13 +211,13 @@ def test_a_secret_of_another_shape_delays_and_is_not_quoted(
 
 
 def test_a_secret_that_is_missing_delays(cloud: Cloud, connections: Connections) -> None:
-    account = GlobalAccount(cloud.secrets, "NoSuchSecret", connections, lambda: 0.0)
+    account = GlobalAccount(SecretKey(cloud.secrets, "NoSuchSecret", lambda: 0.0), connections)
     with pytest.raises(DelayedError, match="reading the secret NoSuchSecret: AWS answered ResourceNotFoundException"):
         account.call("StartBuild", failing())
 
 
 def test_a_secret_made_later_is_found(cloud: Cloud, connections: Connections) -> None:
-    account = GlobalAccount(cloud.secrets, "MadeLater", connections, lambda: connections.now)
+    account = GlobalAccount(SecretKey(cloud.secrets, "MadeLater", lambda: connections.now), connections)
     with pytest.raises(DelayedError):
         account.call("StartBuild", failing())
     secret = {"G_AWS_REGION": "us-west-2", "G_ACCESS_KEY": "AKIALATER", "G_SECRET_KEY": "s"}
@@ -243,9 +243,14 @@ class CountingSecrets:
         return {"SecretString": self.text}
 
 
+def reading(secrets: CountingSecrets, connections: Connections) -> GlobalAccount:
+    key = SecretKey(secrets, "GlobalAKSK", lambda: connections.now)  # type: ignore[arg-type]
+    return GlobalAccount(key, connections)
+
+
 def test_a_secret_that_cannot_be_read_is_read_once_for_all_that_wait(connections: Connections) -> None:
     secrets = CountingSecrets(None)
-    account = GlobalAccount(secrets, "GlobalAKSK", connections, lambda: connections.now)  # type: ignore[arg-type]
+    account = reading(secrets, connections)
     for _ in range(20):
         with pytest.raises(DelayedError, match="InternalServiceError"):
             account.call("StartBuild", failing())
@@ -254,7 +259,7 @@ def test_a_secret_that_cannot_be_read_is_read_once_for_all_that_wait(connections
 
 def test_all_callers_that_wait_for_a_secret_get_the_same_error(connections: Connections) -> None:
     secrets = CountingSecrets(None, "ThrottlingException")
-    account = GlobalAccount(secrets, "GlobalAKSK", connections, lambda: connections.now)  # type: ignore[arg-type]
+    account = reading(secrets, connections)
     for _ in range(2):
         with pytest.raises(DelayedError, match="ThrottlingException") as caught:
             account.call("StartBuild", failing())
@@ -265,7 +270,7 @@ def test_all_callers_that_wait_for_a_secret_get_the_same_error(connections: Conn
 def test_a_key_that_stays_refused_is_read_once_more_and_tried_once_for_each_call(connections: Connections) -> None:
     key = json.dumps({"G_AWS_REGION": "us-west-2", "G_ACCESS_KEY": "AKIA", "G_SECRET_KEY": "s"})
     secrets = CountingSecrets(key)
-    account = GlobalAccount(secrets, "GlobalAKSK", connections, lambda: connections.now)  # type: ignore[arg-type]
+    account = reading(secrets, connections)
     tried: list[object] = []
 
     def refused(client: Any) -> str:

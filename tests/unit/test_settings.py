@@ -67,6 +67,9 @@ def test_one_error_names_all_that_is_wrong() -> None:
         pytest.param("REPOSITORY_KMS_KEY_ID", "1234abcd-12ab-34cd-56ef-1234567890a", id="short key"),
         pytest.param("EXPIRE_DAYS", "soon", id="no number"),
         pytest.param("EXPIRE_DIGESTS", "1", id="neither, for digests"),
+        pytest.param("G_START_ROLE_ARN", "role/start", id="no ARN of a role"),
+        pytest.param("G_START_ROLE_ARN", "arn:aws:iam::210987654321:user/start", id="a user"),
+        pytest.param("G_REGION", "us-west-2.evil.example", id="a region that would change the host"),
         pytest.param("PULL_ACCOUNTS", "123456789012,5", id="no account"),
         pytest.param("MIRROR_RULES", "gcr.io=", id="bad rule"),
     ],
@@ -75,6 +78,22 @@ def test_a_wrong_value_is_quoted_with_its_name(name: str, value: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.from_env({**ENVIRONMENT, name: value})
     assert f"{name}={value!r}: " in str(caught.value)
+
+
+ROLE = "arn:aws:iam::210987654321:role/global/mirror-StartRole-1A2B3C4D"
+
+
+def test_a_role_starts_builds_only_where_one_is_set() -> None:
+    settings = Settings.from_env({**ENVIRONMENT, "G_START_ROLE_ARN": ROLE, "G_REGION": "us-west-2"})
+    assert (settings.start_role, settings.start_region) == (ROLE, "us-west-2")
+    settings = Settings.from_env({**ENVIRONMENT, "G_REGION": "us-west-2"})
+    assert (settings.start_role, settings.start_region) == ("", "us-west-2")
+    assert Settings.from_env(ENVIRONMENT).start_role == ""
+
+
+def test_a_role_needs_its_region() -> None:
+    with pytest.raises(SettingsError, match="G_REGION is missing, and G_START_ROLE_ARN needs it"):
+        Settings.from_env({**ENVIRONMENT, "G_START_ROLE_ARN": ROLE})
 
 
 def test_days_of_expiry_become_a_time() -> None:

@@ -1,8 +1,8 @@
 """moto as a server (`python cloud.py PORT`), with the parts of CloudFormation that the templates need and moto lacks.
 
 These are the SAM transform (by AWS's own translator), China's partition, updates in the order of their dependencies,
-resources that depend on conditions, the updates of a table, an event source mapping and a managed policy, and the
-resources of cloud_resources.py.
+conditions of conditions, resources that depend on conditions, the updates of a table, an event source mapping, a role
+and a managed policy, and the resources of cloud_resources.py.
 """
 
 import json
@@ -17,7 +17,7 @@ from moto.cloudformation import parsing
 from moto.cloudformation.parsing import ResourceMap, get_model_map, parse_and_update_resource
 from moto.dynamodb.models import dynamodb_backends
 from moto.dynamodb.models.table import Table
-from moto.iam.models import ManagedPolicy, iam_backends
+from moto.iam.models import ManagedPolicy, Role, iam_backends
 from moto.server import main
 from moto.utilities.utils import get_partition
 from samtranslator.parser.parser import Parser
@@ -53,7 +53,9 @@ class Resources(ResourceMap):
         previous = {name: each.get("Default") for name, each in self._template.get("Parameters", {}).items()}
         previous |= self.input_parameters
         changed = [name for name in given if str(given[name]) != str(previous.get(name))]
-        changed += [name for name, each in template.get("Conditions", {}).items() if _mentions(each, changed)]
+        conditions = template.get("Conditions", {})
+        while more := [name for name, each in conditions.items() if name not in changed and _mentions(each, changed)]:
+            changed += more
         self._template, self.input_parameters = template, given
         self.load_mapping()
         self.load_parameters()
@@ -93,6 +95,16 @@ def clean_json(value: Any, resources: ResourceMap) -> Any:
     return _clean_json(value, resources)
 
 
+_parse_condition = parsing.parse_condition
+
+
+def parse_condition(condition: Any, resources: ResourceMap, conditions: Json) -> bool:
+    """Evaluate a condition; moto reads !Condition as a function that it does not know."""
+    if isinstance(condition, dict) and "Fn::Condition" in condition:
+        return bool(conditions[condition["Fn::Condition"]])
+    return bool(_parse_condition(condition, resources, conditions))
+
+
 def _mentions(resource: Json, changed: list[str]) -> bool:
     """Return whether a resource or a condition depends on one of these parameters and conditions."""
     text = json.dumps(resource)
@@ -103,7 +115,7 @@ def _mentions(resource: Json, changed: list[str]) -> bool:
 
 
 def _calls(name: str) -> list[str]:
-    return [f'"Fn::{function}": ["{name}"' for function in ("If", "GetAtt")]
+    return [f'Condition": "{name}"', *(f'"Fn::{function}": ["{name}"' for function in ("If", "GetAtt"))]
 
 
 def apply(change_set: cloudformation.ChangeSet) -> None:
@@ -187,6 +199,37 @@ def update_policy(
     return original_resource
 
 
+_create_role = Role.create_from_cloudformation_json
+
+
+def create_role(_name: str, cloudformation_json: Json, account_id: str, region_name: str, **_more: Any) -> Role:
+    """Make a role with all that the template says of it."""
+    properties = cloudformation_json["Properties"]
+    without_policies = {"Properties": {name: value for name, value in properties.items() if name != "Policies"}}
+    return with_policies(_create_role(_name, without_policies, account_id, region_name), properties)
+
+
+def update_role(original_resource: Role, cloudformation_json: Json, **_more: Any) -> Role:
+    """Give a role another trust policy and other policies, as CloudFormation does."""
+    return with_policies(original_resource, cloudformation_json["Properties"])
+
+
+def with_policies(role: Role, properties: Json) -> Role:
+    """Give a role exactly the policies of its properties; a trust policy may be a text there."""
+    trust = properties["AssumeRolePolicyDocument"]
+    role.assume_role_policy_document = json.dumps(json.loads(trust) if isinstance(trust, str) else trust)
+    role.max_session_duration = properties.get("MaxSessionDuration", 3600)
+    role.policies = {each["PolicyName"]: json.dumps(each["PolicyDocument"]) for each in properties.get("Policies", ())}
+    backend = iam_backends[role.account_id][role.partition]
+    # moto has no policies of AWS's own.
+    wanted = {arn for arn in properties.get("ManagedPolicyArns", ()) if ":iam::aws:policy/" not in arn}
+    for arn in role.managed_policies.keys() - wanted:
+        backend.detach_role_policy(arn, role.name)
+    for arn in wanted - role.managed_policies.keys():
+        backend.attach_role_policy(arn, role.name)
+    return role
+
+
 _update_mapping = EventSourceMapping.update_from_cloudformation_json
 
 
@@ -206,10 +249,13 @@ REPLACED: tuple[tuple[Any, str, object], ...] = (
     (cloudformation, "ResourceMap", Resources),
     (cloudformation.ChangeSet, "apply", apply),
     (parsing, "clean_json", clean_json),
+    (parsing, "parse_condition", parse_condition),
     (cloudformation.CloudFormationBackend, "create_change_set", create_change_set),
     (cloudformation.CloudFormationBackend, "update_stack", update_stack),
     (Table, "update_from_cloudformation_json", staticmethod(update_table)),
     (EventSourceMapping, "update_from_cloudformation_json", staticmethod(update_mapping)),
+    (Role, "create_from_cloudformation_json", staticmethod(create_role)),
+    (Role, "update_from_cloudformation_json", staticmethod(update_role)),
     (ManagedPolicy, "update_from_cloudformation_json", staticmethod(update_policy)),
     # Functions are stored and never run: moto would need Docker. So entries of the stream stay until a test reads them.
     (LambdaBackend, "send_dynamodb_items", lambda *_: False),

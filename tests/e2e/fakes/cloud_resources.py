@@ -12,8 +12,10 @@ from moto.awslambda.models import lambda_backends
 from moto.cloudwatch.models import Dimension, Metric, MetricDataQuery, MetricStat, cloudwatch_backends
 from moto.codebuild.models import codebuild_backends
 from moto.core.common_models import CloudFormationModel
+from moto.iam.models import iam_backends
 from moto.secretsmanager.models import secretsmanager_backends
 from moto.sns.models import sns_backends
+from moto.utilities.utils import get_partition
 
 from e2e.fakes.lambda_compute import refusal
 
@@ -205,6 +207,13 @@ def query(properties: Json) -> MetricDataQuery:
     )
 
 
+def oidc_provider(properties: Json, account: str, region: str) -> Made:
+    """Make an OIDC provider; Ref gives its ARN. Raises if the account has one for this issuer."""
+    backend = iam_backends[account][get_partition(region)]
+    made = backend.create_open_id_connect_provider(properties["Url"], [], properties["ClientIdList"], [])
+    return Made(made.arn, lambda: backend.delete_open_id_connect_provider(made.arn), {"Arn": made.arn})
+
+
 def subscription(properties: Json, account: str, region: str) -> Made:
     """Subscribe to a topic; Ref gives the subscription's ARN."""
     backend = sns_backends[account][region]
@@ -219,6 +228,7 @@ TYPES = (
     define("AWS::ApiGatewayV2::Stage", stage),
     define("AWS::CloudWatch::Alarm", alarm),
     define("AWS::CodeBuild::Project", project),
+    define("AWS::IAM::OIDCProvider", oidc_provider),
     define("AWS::Lambda::EventInvokeConfig", invoke_config),
     define("AWS::SNS::Subscription", subscription),
     define("AWS::SecretsManager::Secret", secret),

@@ -174,9 +174,14 @@ def _ended(build: str, status: str, message: str, exported: Mapping[str, str]) -
     }
 
 
+Respond = Callable[[Request], Answer]
+
+
 @contextmanager
-def codebuild_service(*projects: Project) -> Iterator[CodeBuildService]:
-    """Serve the API for these projects while the context is active.
+def codebuild_service(
+    *projects: Project, checked: Callable[[Respond], Respond] = lambda respond: respond
+) -> Iterator[CodeBuildService]:
+    """Serve the API for these projects while the context is active; `checked` puts a check before each answer.
 
     At its end the context waits for all builds, and raises an exception of a build.
     """
@@ -190,7 +195,7 @@ def codebuild_service(*projects: Project) -> Iterator[CodeBuildService]:
             return Answer(400, json.dumps({"__type": refused.code, "message": refused.message}).encode())
 
     service = CodeBuildService("", {each.name: each for each in projects})
-    with serving(respond) as port:
+    with serving(checked(respond)) as port:
         service.url = f"http://localhost:{port}"
         try:
             yield service

@@ -57,6 +57,21 @@ def evaluate(documents: Sequence[Json], request: Request) -> Decision:
     return Decision.ALLOWED if "Allow" in effects else Decision.NOT_ALLOWED
 
 
+def evaluate_trust(document: Json, principal: Mapping[str, str], request: Request) -> Decision:
+    """Return the decision of a role's trust policy about a principal, such as {"Federated": ARN OF A PROVIDER}.
+
+    Raises UnsupportedPolicyError.
+    """
+    effects = {
+        each["Effect"]
+        for each in _checked(document, "Principal")
+        if each["Principal"] == principal and _applies(each | {"Resource": request.resource}, request)
+    }
+    if "Deny" in effects:
+        return Decision.DENIED
+    return Decision.ALLOWED if "Allow" in effects else Decision.NOT_ALLOWED
+
+
 def grants(documents: Sequence[Json]) -> Iterator[Grant]:
     """Yield all grants of the policies' Allow statements."""
     for document in documents:
@@ -66,16 +81,21 @@ def grants(documents: Sequence[Json]) -> Iterator[Grant]:
                     yield from (Grant(action, resource) for resource in _listed(statement["Resource"]))
 
 
-def statements(document: Json) -> Sequence[Json]:
+def statements(document: Json) -> Sequence[Any]:
     """Return the statements of an identity-based policy. Raises UnsupportedPolicyError."""
+    return _checked(document, "Resource")
+
+
+def _checked(document: Json, about: str) -> Sequence[Any]:
+    """Return the statements of a policy, in which each statement must have the element `about`."""
     if document["Version"] != "2012-10-17":
         raise UnsupportedPolicyError(f"version {document['Version']}")
     for statement in document["Statement"]:
-        unknown = set(statement) - {"Sid", "Effect", "Action", "Resource", "Condition"}
-        missing = {"Effect", "Action", "Resource"} - set(statement)
+        unknown = set(statement) - {"Sid", "Effect", "Action", about, "Condition"}
+        missing = {"Effect", "Action", about} - set(statement)
         if unknown or missing or statement["Effect"] not in ("Allow", "Deny"):
             raise UnsupportedPolicyError(f"a statement with {sorted(unknown)}, without {sorted(missing)}: {statement}")
-    found: Sequence[Json] = document["Statement"]
+    found: Sequence[Any] = document["Statement"]
     return found
 
 
@@ -110,6 +130,10 @@ def _equal(pattern: str, value: str) -> bool:
     return pattern == value
 
 
+def _at_most(limit: str, value: str) -> bool:
+    return float(value) <= float(limit)
+
+
 def _holds(operator: str, key: str, wanted: Sequence[str], request: Request) -> bool:
     values = next((found for name, found in request.context.items() if name.lower() == key.lower()), None)
     if operator == "Null":
@@ -118,9 +142,9 @@ def _holds(operator: str, key: str, wanted: Sequence[str], request: Request) -> 
             raise UnsupportedPolicyError(f"Null: {says}")
         return (values is None) == (says == "true")
     quantifier, _, name = operator.rpartition(":")
-    if name not in _STRINGS or quantifier not in ("", "ForAnyValue", "ForAllValues"):
+    if name not in _COMPARISONS or quantifier not in ("", "ForAnyValue", "ForAllValues"):
         raise UnsupportedPolicyError(f"operator {operator}")
-    negated, compare = _STRINGS[name]
+    negated, compare = _COMPARISONS[name]
 
     def holds(value: str) -> bool:
         return any(compare(pattern, value) for pattern in wanted) != negated
@@ -143,12 +167,13 @@ def _like(pattern: str, text: str) -> bool:
     return re.fullmatch("".join(wild.get(c, re.escape(c)) for c in pattern), text, re.DOTALL) is not None
 
 
-_STRINGS = {
+_COMPARISONS = {
     "StringEquals": (False, _equal),
     "StringNotEquals": (True, _equal),
     "StringLike": (False, _like),
     "StringNotLike": (True, _like),
     "Bool": (False, _equal),  # "true" or "false", as texts
+    "NumericLessThanEquals": (False, _at_most),
 }
 """Each operator's comparison, and whether it is true if no pattern matches (instead of if one matches)."""
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from unittest import mock
 import boto3
 from moto.ecr.models import ecr_backends
 
+from e2e.harness.federated import START, federation_of, functions_environment
 from e2e.harness.recording import Call, Recorder
 from e2e.harness.stacks import GLOBAL, Stack
 from image_mirror import reconciler, webhook
@@ -32,6 +34,7 @@ class Functions:
     records: Records
     recorder: Recorder
     webhook_role: str
+    reconciler_role: str
 
     def review(self, name: str = "create-pod", **request: Any) -> None:
         """Answer a captured review in a new execution environment, with empty caches."""
@@ -44,6 +47,7 @@ class Functions:
 
     def reconcile(self, event: Json) -> None:
         """Pass an event to the reconciler, which must report no failed record of a batch."""
+        self.recorder.acting_as(self.reconciler_role)
         assert not reconciler.handler(event, Context()).get("batchItemFailures")
 
     def statuses(self) -> set[str | None]:
@@ -56,24 +60,41 @@ class Functions:
             assert self.records.replace(record, replace(record, **values))
 
 
-def record_all_calls(china: Stack) -> list[Call]:
-    """Run everything with the environment that China's stack gives its functions, and return the calls."""
+def record_all_calls(china: Stack, world: Stack) -> list[Call]:
+    """Run everything with the environment that China's stack gives its functions, and return the calls.
+
+    The calls with a session of another role have that role's name in the global stack as their principal.
+    """
     recorder = Recorder()
+    sessions: dict[str, str] = {}
     try:
-        with emulated_aws() as aws, mock.patch.dict(os.environ, china.environment()), recorder.recording():
-            _store_key(os.environ["GLOBAL_AKSK"])
+        with ExitStack() as stack:
+            aws = stack.enter_context(emulated_aws())
+            stack.enter_context(mock.patch.dict(os.environ, china.environment()))
+            stack.enter_context(recorder.recording())
+            if os.environ["G_START_ROLE_ARN"]:
+                federation = federation_of(china, world)
+                signed_in = stack.enter_context(functions_environment(federation, china, "ReconcilerFunction"))
+                stack.enter_context(mock.patch.dict(os.environ, signed_in))
+                boto3.client("secretsmanager").delete_secret(SecretId="GlobalAKSK", ForceDeleteWithoutRecovery=True)
+            else:
+                _store_key(os.environ["GLOBAL_AKSK"])
             if fast_project := os.environ["G_FAST_PROJECT_NAME"]:
                 _make_project(fast_project)
             recorder.acting_as(china.role_of("ReconcilerFunction"))
             reconciler.load()
             records = Records(boto3.client("dynamodb"), TABLE)
-            functions = Functions(aws, records, recorder, china.role_of("ApiFunction"))
+            functions = Functions(
+                aws, records, recorder, china.role_of("ApiFunction"), china.role_of("ReconcilerFunction")
+            )
             for part in (_request, _inherit, _copy, _renew, _lose, _expire):
                 part(functions)
+            if os.environ["G_START_ROLE_ARN"]:
+                sessions = {key: "StartRole" for key, each in federation.sessions.items() if each.role_arn == START}
     finally:
         for function in (webhook, reconciler):
             function.load.cache_clear()  # the loaded clients belong to this emulation
-    return recorder.calls
+    return [replace(call, principal=sessions.get(call.principal, call.principal)) for call in recorder.calls]
 
 
 def _store_key(name: str) -> None:

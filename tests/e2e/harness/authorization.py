@@ -88,4 +88,13 @@ def requests(call: Call) -> list[Request]:
     if action == "codebuild:BatchGetBuilds":
         projects = sorted({build_id.partition(":")[0] for build_id in given["ids"]})
         return [Request(action, resource_of(action, place, ProjectName=project)) for project in projects]
+    if action == "sts:GetWebIdentityToken":
+        context = {
+            "sts:IdentityTokenAudience": tuple(given["Audience"]),
+            "sts:DurationSeconds": str(given["DurationSeconds"]),
+            "sts:SigningAlgorithm": given["SigningAlgorithm"],
+        }
+        return [Request(action, resource_of(action, place), context)]
+    if action == "sts:AssumeRoleWithWebIdentity":
+        return []  # not signed: the role's trust policy decides
     raise NotMappedError(action)

@@ -31,7 +31,8 @@ class Project:
 
     `folder` must not exist yet, and is for one build. `locations` has the host and path that is used instead of a
     registry on the Internet. `key` replaces entries of the secret ImagePullSecret, `registry_auth` is the text of the
-    secret with logins for the sources. `project` is the template's project, MAIN or FAST.
+    secret with logins for the sources. `project` is the template's project, MAIN or FAST, and
+    `parameters` are further ones of the stack.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class Project:
     key: Mapping[str, str] = field(default_factory=dict)
     registry_auth: str | None = None
     project: str = MAIN
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
     def destination(self, image: str) -> Destination:
         """Return the destination that the package computes for `image`."""
@@ -55,7 +57,7 @@ class Project:
         self.folder.mkdir(parents=True)
         codebuild = CodeBuild(
             self.folder,
-            parameters={"RepositoryPrefix": PREFIX},
+            parameters={"RepositoryPrefix": PREFIX, **self.parameters},
             secret={
                 "Region": "cn-northwest-1",
                 "AccessKey": self.api.access_key_id,

@@ -3,6 +3,7 @@
 Here no AWS service calls another part by itself: `turn` passes the events that have happened to the reconciler.
 """
 
+import base64
 import itertools
 import json
 import os
@@ -18,16 +19,21 @@ from unittest import mock
 import boto3
 from moto import mock_aws
 
-from e2e.fakes.codebuild_service import Build, CodeBuildService, codebuild_service
+from e2e.fakes.codebuild_service import Build, CodeBuildService, Respond, codebuild_service
 from e2e.fakes.codebuild_service import Project as ServedProject
 from e2e.fakes.dynamodb_local import create_table, dynamodb_local, streams_client
 from e2e.fakes.event_source_mapping import EventSourceMapping
-from e2e.fakes.registries import ACCOUNT, ECR_LOGIN, Registry, ecr_api, registry
+from e2e.fakes.federation import Federation, for_sessions, issuers_over_http, security_token_service
+from e2e.fakes.policies import Request as Asked
+from e2e.fakes.registries import ACCOUNT, ECR_LOGIN, EcrApi, Registry, ecr_api, registry
 from e2e.fakes.servers import Answer, Request, serving
 from e2e.harness.all_calls import KEY_ID
+from e2e.harness.authorization import requests
 from e2e.harness.build import Project
-from e2e.harness.principals import china, globally
-from e2e.harness.recording import Recorder
+from e2e.harness.federated import BUILD, GLOBALLY, START, credentials, federation_of
+from e2e.harness.federated import RECONCILER as RECONCILER_ROLE
+from e2e.harness.principals import FEDERATED, china, globally
+from e2e.harness.recording import Call, Recorder
 from e2e.harness.refusals import CASE, recorded, refused
 from e2e.harness.stacks import CHINA, GLOBAL
 from e2e.harness.stage import Json, answer
@@ -60,7 +66,20 @@ class Circle:
     pushes: "queue.Queue[Json]"
     recorder: Recorder
     case: str = CASE
+    federation: Federation | None = None
     seen: list[str] = field(default_factory=list)
+
+    @property
+    def starter(self) -> str:
+        """What starts builds: the key, or the role in the global account."""
+        return "StartRole" if self.federation else KEY_ID
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls so far; those with a session have the role's name in the global stack as their principal."""
+        sessions = self.federation.sessions if self.federation else {}
+        names = {key: "StartRole" for key, session in sessions.items() if session.role_arn == START}
+        return [replace(each, principal=names.get(each.principal, each.principal)) for each in self.recorder.calls]
 
     def records(self) -> list[Record]:
         return [record for page in Records(self.dynamodb, TABLE).pages() for record in page]
@@ -115,11 +134,11 @@ class Circle:
 
     def called(self, principal: str) -> set[str]:
         """Return the actions that one role, or the key, has called."""
-        return {call.action for call in self.recorder.calls if call.principal == principal}
+        return {call.action for call in self.calls if call.principal == principal}
 
     def refused(self) -> list[str]:
         """Return the calls so far that the shipped policies would refuse."""
-        return refused(self.recorder.calls, self.target.host, self.case)
+        return refused(self.calls, self.target.host, self.case)
 
     def _note(self) -> None:
         for record in self.records():
@@ -154,14 +173,22 @@ def whole_circle(folder: Path, case: str = CASE, **fast: str) -> Iterator[Circle
         port = stack.enter_context(serving(notified))
         source = stack.enter_context(registry(place("source")))
         target = stack.enter_context(registry(place("target"), ECR_LOGIN, f"http://127.0.0.1:{port}/"))
-        api = stack.enter_context(ecr_api(place("aws")))
+        federation = federation_of(china(case), globally(case)) if case == FEDERATED else None
+        if federation is None:
+            api = stack.enter_context(ecr_api(place("aws")))
+        else:
+            stack.enter_context(issuers_over_http(federation))
+            api = stack.enter_context(_without_keys(federation))
         table_url = stack.enter_context(dynamodb_local(place("dynamodb")))
 
         def builds_of(resource: str, **environment: str) -> Build:
             def build(image: str, destination: str) -> Run:
                 place = folder / f"build-{next(numbers)}"
-                project = Project(place, api, target, {"gcr.io": f"{source.host}/gcr.io"}, project=resource)
-                run = project.run(image, destination, **environment)
+                given = {} if federation is None else GLOBALLY
+                locations = {"gcr.io": f"{source.host}/gcr.io"}
+                project = Project(place, api, target, locations, project=resource, parameters=given)
+                own = {} if federation is None else credentials(federation.sign_in(BUILD))
+                run = project.run(image, destination, **environment | own)
                 runs.append(run)
                 return run
 
@@ -177,7 +204,16 @@ def whole_circle(folder: Path, case: str = CASE, **fast: str) -> Iterator[Circle
             projects.append(
                 ServedProject(settings["G_FAST_PROJECT_NAME"], builds_of(FAST, **fast), properties, quota=1)
             )
-        builds = stack.enter_context(codebuild_service(*projects))
+
+        def asked(request: Request) -> list[Asked]:
+            body = request.body.decode().replace(f"{target.host}/", f"{settings['ECR_REGISTRY']}/")
+            operation = request.headers["x-amz-target"].partition(".")[2]
+            return requests(Call("StartRole", GLOBAL.region, "codebuild", operation, json.loads(body)))
+
+        def checked(respond: Respond) -> Respond:
+            return respond if federation is None else for_sessions(federation, respond, asked)
+
+        builds = stack.enter_context(codebuild_service(*projects, checked=checked))
         environment = settings | {
             "AWS_DEFAULT_REGION": CHINA.region,
             "AWS_ENDPOINT_URL_DYNAMODB": table_url,
@@ -185,20 +221,43 @@ def whole_circle(folder: Path, case: str = CASE, **fast: str) -> Iterator[Circle
             "ECR_REGISTRY": target.host,
         }
         stack.enter_context(mock.patch.dict(os.environ, environment))
-        stack.enter_context(emulated_services())
+        stack.enter_context(emulated_services(None if federation else KEY_ID))
+        if federation:
+            mine = credentials(federation.sign_in(RECONCILER_ROLE, 12 * 3600)) | {"AWS_ENDPOINT_URL_STS": api.url}
+            stack.enter_context(mock.patch.dict(os.environ, mine))
+            stack.enter_context(mock.patch("boto3.DEFAULT_SESSION", None))
         dynamodb = boto3.client("dynamodb")
         stream = create_table(dynamodb, TABLE)
         recorder = stack.enter_context(recorded())
         mapping = EventSourceMapping(
             streams_client(table_url), stream, lambda event: reconciler.handler(event, Context())
         )
-        yield Circle(source, target, dynamodb, boto3.client("ecr"), mapping, builds, runs, pushes, recorder, case)
+        ecr = boto3.client("ecr")
+        yield Circle(source, target, dynamodb, ecr, mapping, builds, runs, pushes, recorder, case, federation)
 
 
 @contextmanager
-def emulated_services() -> Iterator[None]:
-    """Emulate ECR and Secrets Manager in this process; clients with an endpoint of their own call that."""
+def emulated_services(key_id: str | None) -> Iterator[None]:
+    """Emulate ECR and Secrets Manager in this process, with a key in the secret or without that secret.
+
+    Clients with an endpoint of their own call that.
+    """
     with mock_aws():
-        key = {"G_AWS_REGION": GLOBAL.region, "G_ACCESS_KEY": KEY_ID, "G_SECRET_KEY": "emulated"}
-        boto3.client("secretsmanager").create_secret(Name=os.environ["GLOBAL_AKSK"], SecretString=json.dumps(key))
+        if key_id:
+            key = {"G_AWS_REGION": GLOBAL.region, "G_ACCESS_KEY": key_id, "G_SECRET_KEY": "emulated"}
+            boto3.client("secretsmanager").create_secret(Name=os.environ["GLOBAL_AKSK"], SecretString=json.dumps(key))
         yield
+
+
+@contextmanager
+def _without_keys(federation: Federation) -> Iterator[EcrApi]:
+    """Serve STS and ECR's login to sessions; there is no key."""
+    user, password = ECR_LOGIN
+    token = {"authorizationToken": base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+    def log_in(_: Request) -> Answer:
+        return Answer(200, json.dumps({"authorizationData": [token]}).encode())
+
+    ask = [Asked("ecr:GetAuthorizationToken", "*")]
+    with security_token_service(federation, for_sessions(federation, log_in, lambda _: ask)) as url:
+        yield EcrApi(url, "", "", Path(os.devnull))

@@ -12,8 +12,10 @@ import yaml
 from e2e.fakes.policies import Decision, Request, evaluate, grants
 from e2e.harness.all_calls import KEY_ID, record_all_calls
 from e2e.harness.authorization import has_resources, requests, resource_of
+from e2e.harness.federated import GLOBALLY, IN_CHINA
 from e2e.harness.recording import Call
 from e2e.harness.stacks import CHINA, GLOBAL, Stack
+from image_mirror.federation import AUDIENCE
 
 CASES = {
     "as shipped": {},
@@ -21,6 +23,7 @@ CASES = {
     "other accounts pull": {"PullAccounts": "111122223333, 444455556666"},
     "repositories have a key": {"RepositoryKmsKeyId": "1234abcd-12ab-34cd-56ef-1234567890ab"},
     "two lanes": {"GlobalFastProjectName": "ImagePullProjectFast"},
+    "the accounts federate": IN_CHINA,
     "both, under other names": {
         "ExpireDays": "1",
         "PullAccounts": "111122223333",
@@ -30,7 +33,7 @@ CASES = {
         "RepositoryKmsKeyId": "mrk-1234abcd12ab34cd56ef1234567890ab",
     },
 }
-EVERYTHING = "both, under other names"
+EVERYTHING, FEDERATED = "both, under other names", "the accounts federate"
 UNUSED = {
     "dynamodb:ListStreams": "DynamoDB's guide names it, on the stream, in its policy for a function that reads one; by "
     "the reference the action has no resource, so that it grants nothing here",
@@ -50,17 +53,18 @@ def china(case: str = EVERYTHING, template: str = "sam-template.yaml") -> Stack:
 def globally(case: str = EVERYTHING, template: str = "image-pulling.yaml", **parameters: str) -> Stack:
     """Return the global stack that belongs to China's stack in one of CASES, with these further parameters.
 
-    It has the project of the fast lane if China's stack uses it.
+    It has the project of the fast lane if China's stack uses it, and federates if China's stack does.
     """
     given = {"RepositoryPrefix": CASES[case].get("RepositoryPrefix", "mirror"), "Region": CHINA.region}
     given["FastLane"] = "true" if CASES[case].get("GlobalFastProjectName") else "false"
+    given |= GLOBALLY if CASES[case].get("GlobalIssuer") else {}
     return Stack(template, GLOBAL, **given | parameters)
 
 
 @cache
 def calls(case: str) -> tuple[Call, ...]:
     """Return each call that the two functions make, deployed as in one of CASES."""
-    return tuple(record_all_calls(china(case)))
+    return tuple(record_all_calls(china(case), globally(case)))
 
 
 def asked_by(principal: str, case: str) -> list[Request]:
@@ -107,26 +111,31 @@ def asked_by_a_push(case: str) -> list[Request]:
 
 
 def asked_by_a_build(stack: Stack) -> list[Request]:
-    """The requests of CodeBuild with the project's role: it writes the log and reads the variables' secrets."""
+    """The requests with the project's role: CodeBuild's log and the variables' secrets, and a token for the push."""
     project = stack.properties("CodeBuildProject")
     group = project["LogsConfig"]["CloudWatchLogs"]["GroupName"]
     log = {"LogGroupName": group, "LogStreamName": "5f0c"}
     found = [Request(each, resource_of(each, GLOBAL, **log)) for each in ("logs:CreateLogStream", "logs:PutLogEvents")]
     buildspec = yaml.safe_load(project["Source"]["BuildSpec"])
     read = "secretsmanager:GetSecretValue"
-    names = {entry.split(":")[0] for entry in buildspec["env"]["secrets-manager"].values()}
+    names = {entry.split(":")[0] for entry in buildspec["env"].get("secrets-manager", {}).values()}
     secrets = [resource_of(read, GLOBAL, SecretId=f"{name}-AbCdEf") for name in names]
     variables = project["Environment"]["EnvironmentVariables"]
     secrets += [variable["Value"] for variable in variables if variable.get("Type") == "SECRETS_MANAGER"]
-    return found + [Request(read, secret) for secret in secrets]
+    found += [Request(read, secret) for secret in secrets]
+    role = next(each["Value"] for each in variables if each["Name"] == "CHINA_PUSH_ROLE_ARN")
+    token = {"Audience": [AUDIENCE], "DurationSeconds": 300, "SigningAlgorithm": "ES384"}
+    return found + (requests(Call("CodeBuildRole", GLOBAL.region, "sts", "GetWebIdentityToken", token)) if role else [])
 
 
 def needs(stack: Stack, principal: str, case: str = EVERYTHING) -> list[Request]:
     """All requests of one principal of a stack."""
-    if principal == "ImagePushUser":
+    if principal in ("ImagePushUser", "PushRole"):
         return asked_by_a_push(case)
     if principal == "CodeBuildRole":
         return asked_by_a_build(stack)
+    if principal == "StartRole":
+        return asked_by(principal, case)
     if principal == "ImagePullUser":
         return asked_by(KEY_ID, case)
     functions = [name for name in ("ApiFunction", "ReconcilerFunction") if stack.role_of(name) == principal]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from e2e.fakes.policies import Decision, evaluate
 from e2e.harness.all_calls import KEY_ID
 from e2e.harness.authorization import requests
-from e2e.harness.principals import china, globally
+from e2e.harness.principals import FEDERATED, china, globally
 from e2e.harness.recording import Call, Recorder
 from image_mirror import reconciler, webhook
 
@@ -33,7 +33,7 @@ def recorded() -> Iterator[Recorder]:
 
 
 def refused(calls: Iterable[Call], registry: str, case: str = CASE) -> list[str]:
-    """Return the calls of both roles, and of the key that starts builds, that the policies of a case would refuse.
+    """Return the calls of all principals, both roles and what starts builds, that the policies of a case would refuse.
 
     `registry` is the host that was used instead of ECR's when the calls were made: the name of a copy begins with it,
     and the key's policy checks that name.
@@ -41,6 +41,7 @@ def refused(calls: Iterable[Call], registry: str, case: str = CASE) -> list[str]
     in_china = china(case)
     documents = {role: in_china.policies(role) for role in (WEBHOOK, RECONCILER)}
     documents[KEY_ID] = globally(case).policies("ImagePullUser")
+    documents["StartRole"] = globally(case).policies("StartRole") if case == FEDERATED else []
     ecr = in_china.environment()["ECR_REGISTRY"]
     found = []
     for call in calls:

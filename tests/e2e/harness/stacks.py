@@ -30,6 +30,8 @@ _RETURNED: Mapping[str, Mapping[str, str]] = {
         "Arn": _ARN.replace("SERVICE", "dynamodb") + "table/NAME",
         "StreamArn": _ARN.replace("SERVICE", "dynamodb") + "table/NAME/stream/2026-11-24T19:25:00.000",
     },
+    "AWS::IAM::ManagedPolicy": {"Ref": "arn:${AWS::Partition}:iam::${AWS::AccountId}:policy/NAME"},
+    "AWS::IAM::OIDCProvider": {"Ref": "arn:${AWS::Partition}:iam::${AWS::AccountId}:oidc-provider/NAME"},
     "AWS::IAM::Role": {"Arn": "arn:${AWS::Partition}:iam::${AWS::AccountId}:role/NAME"},
     "AWS::Logs::LogGroup": {"Ref": "NAME", "Arn": _ARN.replace("SERVICE", "logs") + "log-group:NAME:*"},
     "AWS::SecretsManager::Secret": {"Ref": _ARN.replace("SERVICE", "secretsmanager") + "secret:NAME-AbCdEf"},
@@ -63,8 +65,7 @@ class Stack:
         properties = self.template["Resources"][name]["Properties"]
         managed = [self.template["Resources"][each["Ref"]] for each in properties.get("ManagedPolicyArns", ())]
         holders = [*properties.get("Policies", ()), *(each["Properties"] for each in managed)]
-        documents: list[Json] = self.resolve([holder["PolicyDocument"] for holder in holders])
-        return documents
+        return [holder["PolicyDocument"] for holder in self.resolve(holders)]
 
     def role_of(self, function: str) -> str:
         """Return the logical ID of a function's role."""
@@ -84,6 +85,7 @@ class Stack:
     def _returned(self, name: str, attribute: str) -> str:
         resource = self.template["Resources"][name]
         properties = resource.get("Properties", {})
-        given = self.resolve(properties.get("TableName") or properties.get("Name") or f"stack-{name}-1A2B3C4D5E6F")
+        named = properties.get("TableName") or properties.get("Name") or properties.get("Url")
+        given = self.resolve(named or f"stack-{name}-1A2B3C4D5E6F").removeprefix("https://")
         text: str = self.resolve({"Fn::Sub": _RETURNED[resource["Type"]][attribute]})
         return text.replace("NAME", given)

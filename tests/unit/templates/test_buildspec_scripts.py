@@ -13,12 +13,13 @@ from tools import put_buildspec_into_template as generator
 
 TEXT = generator.TEMPLATE.read_text(encoding="utf-8")
 BUILDSPEC = generator.BUILDSPEC.read_text(encoding="utf-8")
+WITHOUT_KEY = "version: 0.2\nenv:\n"
 COMMANDS = {path.name: f"the text of {path.name}\n" for path in generator.SCRIPTS}
 
 
-def text_of(template: str) -> Any:
-    """Return the buildspec's text in a template's text, as CodeBuild gets it."""
-    return yaml.load(template, Loader=_Untagged)["Mappings"]["Build"]["Spec"]["Text"]
+def text_of(template: str, part: str = "Spec") -> Any:
+    """Return a part of the buildspec in a template's text."""
+    return yaml.load(template, Loader=_Untagged)["Mappings"]["Build"][part]["Text"]
 
 
 class _Untagged(yaml.SafeLoader):
@@ -37,15 +38,25 @@ def test_the_projects_run_the_text_as_it_stands() -> None:
     template = load_template(generator.TEMPLATE.name)
     for name in PROJECTS:
         source = template["Resources"][name]["Properties"]["Source"]
-        assert source["BuildSpec"] == {"Fn::FindInMap": ["Build", "Spec", "Text"]}
-    assert template["Mappings"] == {"Build": {"Spec": {"Text": text_of(TEXT)}}}
+        head = {"Fn::If": ["RolePushes", WITHOUT_KEY, {"Fn::FindInMap": ["Build", "Key", "Text"]}]}
+        assert source["BuildSpec"] == {"Fn::Join": ["", [head, {"Fn::FindInMap": ["Build", "Spec", "Text"]}]]}
+    texts = {part: {"Text": text_of(TEXT, part)} for part in ("Key", "Spec")}
+    assert template["Mappings"] == {"Build": texts}
+
+
+def test_a_build_that_pushes_with_a_role_has_all_of_the_buildspec_but_the_keys() -> None:
+    with_key, with_role = buildspec(), buildspec(ChinaPushRoleArn="arn:aws-cn:iam::123456789012:role/push")
+    assert "secrets-manager" not in with_role["env"], "CodeBuild would read the secret before the first command"
+    assert with_role == with_key | {"env": {name: with_key["env"][name] for name in with_role["env"]}}
+    assert with_key["env"].keys() - with_role["env"].keys() == {"secrets-manager"}
+    assert text_of(TEXT, "Key").startswith(WITHOUT_KEY)
 
 
 def test_what_is_deployed_of_a_file_is_all_of_it_but_its_head() -> None:
     deployed = [command for phase in buildspec()["phases"].values() for command in phase["commands"]]
     packed = generator.archive_in(TEXT)
     assert packed is not None
-    lines = re.findall(r"<<'ARCHIVE'\n(.*?)ARCHIVE\n", deployed[1], re.DOTALL)
+    lines = re.findall(r"<<'ARCHIVE'.*?\n(.*?)ARCHIVE\n", deployed[1], re.DOTALL)
     assert base64.b64decode("".join(lines)) == packed
     for path in generator.SCRIPTS:
         head, _, rest = path.read_text(encoding="utf-8").partition("\n\n")
@@ -65,7 +76,7 @@ def test_an_archive_of_the_same_files_is_kept_and_of_others_is_replaced() -> Non
     files = {name: path.read_bytes() for name, path in generator.PROGRAM.items()}
     assert generator.packed(files) == generator.packed(files)
     assert generator.files_of(generator.packed(files)) == files
-    for broken in (TEXT.replace("base64 --decode", "base64 -d"), re.sub("UEsD", "UEsX", TEXT), "no template"):
+    for broken in (TEXT.replace("base64 --decode", "base64 -d"), re.sub("H4sI", "H4sX", TEXT), "no template"):
         assert generator.archive_in(broken) is None
 
 

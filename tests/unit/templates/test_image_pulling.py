@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from image_mirror.federation import AUDIENCE
 from image_mirror.reference import PREFIX
 from support.buildspec_runner import FAST, MAIN, PROJECTS, REGISTRY, resolve, template
-from support.templates import ROOT, carry_out, parameters_of
+from support.templates import ROOT, carry_out, load_template, parameters_of
 
 RESOURCES: dict[str, Any] = template()["Resources"]
 PARAMETERS: dict[str, Any] = template()["Parameters"]
@@ -310,6 +311,106 @@ def test_the_build_may_write_its_log_and_read_its_secrets_and_no_more(auth: str)
         {"Effect": "Allow", "Action": "secretsmanager:GetSecretValue", "Resource": secrets},
     ]
     assert "ManagedPolicyArns" not in RESOURCES["CodeBuildRole"]["Properties"]
+
+
+PUSH_ROLE = "arn:aws-cn:iam::123456789012:role/push"
+RECONCILER = "arn:aws-cn:iam::123456789012:role/mirror-ReconcilerRole-1A2B"
+ISSUER = "1b2c.tokens.sts.global.api.aws"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "secrets", "asks"),
+    [
+        pytest.param({"ChinaIssuer": ISSUER}, ["<ECRSecertManager>"], True, id="a build tests the role first"),
+        pytest.param({"ChinaPushRoleArn": PUSH_ROLE}, [], True, id="pushes with a role"),
+        pytest.param(
+            {"ChinaPushRoleArn": PUSH_ROLE, "RegistryAuthSecretArn": AUTH_ARN}, [AUTH_ARN], True, id="and logs in"
+        ),
+        pytest.param({}, ["<ECRSecertManager>"], False, id="pushes with a key"),
+    ],
+)
+def test_a_build_that_pushes_with_a_role_may_not_read_the_key_and_may_ask_for_a_token(
+    parameters: dict[str, str], secrets: list[str], asks: bool
+) -> None:
+    _, *more = role_statements(**parameters)
+    read = [{"Effect": "Allow", "Action": "secretsmanager:GetSecretValue", "Resource": secrets}] if secrets else []
+    condition = {
+        "ForAllValues:StringEquals": {"sts:IdentityTokenAudience": [AUDIENCE]},
+        "Null": {"sts:IdentityTokenAudience": "false"},
+        "NumericLessThanEquals": {"sts:DurationSeconds": "300"},
+        "StringEquals": {"sts:SigningAlgorithm": "ES384"},
+    }
+    ask = {"Effect": "Allow", "Action": "sts:GetWebIdentityToken", "Resource": "*", "Condition": condition}
+    assert more == [*read, *([ask] if asks else [])]
+
+
+def test_the_starting_role_has_the_user_s_policy_and_sessions_of_an_hour() -> None:
+    properties = RESOURCES["StartRole"]["Properties"]
+    assert properties["ManagedPolicyArns"] == RESOURCES["ImagePullUser"]["Properties"]["ManagedPolicyArns"]
+    assert properties["MaxSessionDuration"] == 3600
+    assert "Policies" not in properties
+
+
+@pytest.mark.parametrize(
+    ("provider", "arn"), [("", "<ChinaProvider>"), ("arn:aws:iam::210987654321:oidc-provider/x", None)]
+)
+def test_only_the_reconciler_of_this_issuer_takes_the_starting_role(provider: str, arn: str | None) -> None:
+    given = {"ChinaIssuer": ISSUER, "ChinaReconcilerRoleArn": RECONCILER, "ChinaProviderArn": provider}
+    [statement] = json.loads(resolve(RESOURCES["StartRole"]["Properties"]["AssumeRolePolicyDocument"], **given))[
+        "Statement"
+    ]
+    assert statement == {
+        "Effect": "Allow",
+        "Principal": {"Federated": arn or provider},
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Condition": {"StringEquals": {f"{ISSUER}:aud": AUDIENCE, f"{ISSUER}:sub": RECONCILER}},
+    }
+
+
+def test_the_provider_of_an_issuer_stays_and_no_second_one_is_made() -> None:
+    provider = RESOURCES["ChinaProvider"]
+    assert (provider["DeletionPolicy"], provider["UpdateReplacePolicy"]) == ("Retain", "Retain")
+    assert provider["Condition"] == "MakesProvider"
+    assert provider["Properties"]["ClientIdList"] == [AUDIENCE]
+
+
+@pytest.mark.parametrize(
+    ("given", "true"),
+    [
+        pytest.param({}, {"KeyPushes", "UsersHaveKeys", "ReadsSecrets"}, id="an older stack"),
+        pytest.param(
+            {"ChinaReconcilerRoleArn": RECONCILER}, {"KeyPushes", "UsersHaveKeys", "ReadsSecrets"}, id="no issuer"
+        ),
+        pytest.param(
+            {"ChinaIssuer": ISSUER, "ChinaReconcilerRoleArn": RECONCILER, "AccessKeyUsers": "false"},
+            {"TrustsIssuer", "MakesProvider", "RoleStarts", "AsksForTokens", "KeyPushes", "ReadsSecrets"},
+            id="federates, and still pushes with the key",
+        ),
+        pytest.param(
+            {"ChinaIssuer": ISSUER, "ChinaProviderArn": "arn:x", "ChinaPushRoleArn": PUSH_ROLE},
+            {"TrustsIssuer", "AsksForTokens", "RolePushes", "UsersHaveKeys"},
+            id="with a provider that exists",
+        ),
+    ],
+)
+def test_federation_is_what_the_parameters_say(given: dict[str, str], true: set[str]) -> None:
+    names = {
+        *("TrustsIssuer", "MakesProvider", "RoleStarts", "RolePushes", "KeyPushes", "ReadsSecrets", "AsksForTokens"),
+        "UsersHaveKeys",
+    }
+    assert {name for name in names if resolve(template()["Conditions"][name], **given)} == true
+
+
+@pytest.mark.parametrize("name", ["GlobalIssuer", "GlobalBuildRoleArn", "GlobalProviderArn"])
+def test_both_templates_take_the_same_values_for_federation(name: str) -> None:
+    here = {
+        "GlobalIssuer": "ChinaIssuer",
+        "GlobalBuildRoleArn": "ChinaReconcilerRoleArn",
+        "GlobalProviderArn": "ChinaProviderArn",
+    }
+    pattern = load_template("sam-template.yaml")["Parameters"][name]["AllowedPattern"]
+    assert PARAMETERS[here[name]]["AllowedPattern"] == pattern
+    assert PARAMETERS["ChinaPushRoleArn"]["AllowedPattern"] == PARAMETERS["ChinaReconcilerRoleArn"]["AllowedPattern"]
 
 
 def test_only_codebuild_in_this_account_takes_the_role() -> None:

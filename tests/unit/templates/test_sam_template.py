@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from image_mirror import settings as settings_module
+from image_mirror.federation import AUDIENCE
 from image_mirror.pod_images import SKIP_LABEL
 from image_mirror.reconciler import RESERVE
 from image_mirror.reference import PREFIX
@@ -30,8 +31,8 @@ ECR_COPIES = "arn:${AWS::Partition}:ecr:${AWS::Region}:${AWS::AccountId}:reposit
 def statements(name: str) -> dict[str, Json]:
     """Return the statements of the only policy of a role or user, by Sid."""
     [policy] = RESOURCES[name]["Properties"]["Policies"]
-    listed = [each["Fn::If"][1] if "Fn::If" in each else each for each in policy["PolicyDocument"]["Statement"]]
-    return {statement["Sid"]: statement for statement in listed}
+    listed = [each["Fn::If"][1:] if "Fn::If" in each else [each] for each in policy["PolicyDocument"]["Statement"]]
+    return {statement["Sid"]: statement for each in listed for statement in each if "Sid" in statement}
 
 
 def actions(statement: Json) -> set[str]:
@@ -181,6 +182,18 @@ def test_the_conditions_say_what_their_names_say() -> None:
         "ReconcilerHasReserve": {"Fn::Not": [{"Fn::Equals": [{"Ref": "ReconcilerReservedConcurrency"}, 0]}]},
         "RepositoriesHaveKey": {"Fn::Not": [{"Fn::Equals": [{"Ref": "RepositoryKmsKeyId"}, ""]}]},
         "OtherAccountsPull": {"Fn::Not": [{"Fn::Equals": [{"Ref": "PullAccounts"}, ""]}]},
+        "RoleStartsBuilds": {"Fn::Not": [{"Fn::Equals": [{"Ref": "GlobalStartRoleArn"}, ""]}]},
+        "TrustsIssuer": {"Fn::Not": [{"Fn::Equals": [{"Ref": "GlobalIssuer"}, ""]}]},
+        "MakesProvider": {
+            "Fn::And": [{"Condition": "TrustsIssuer"}, {"Fn::Equals": [{"Ref": "GlobalProviderArn"}, ""]}]
+        },
+        "RolePushes": {
+            "Fn::And": [
+                {"Condition": "TrustsIssuer"},
+                {"Fn::Not": [{"Fn::Equals": [{"Ref": "GlobalBuildRoleArn"}, ""]}]},
+            ]
+        },
+        "UsersHaveKeys": {"Fn::Equals": [{"Ref": "AccessKeyUsers"}, "true"]},
     }
 
 
@@ -296,6 +309,7 @@ def test_the_reconciler_may_do_what_it_calls_on_the_prefix_the_table_and_the_one
             },
             {"Fn::Sub": "${ImageListTable.Arn}/stream/*"},
         ),
+        "Token": ({"sts:GetWebIdentityToken"}, "*"),
         "GlobalKey": (
             {"secretsmanager:GetSecretValue"},
             {
@@ -352,7 +366,8 @@ def test_copies_may_be_deleted_and_policies_written_only_where_parameters_ask_fo
 def test_the_key_of_repositories_may_be_used_only_where_one_is_set_and_by_ecr_alone() -> None:
     [policy] = RESOURCES["ReconcilerRole"]["Properties"]["Policies"]
     conditional = [each["Fn::If"] for each in policy["PolicyDocument"]["Statement"] if "Fn::If" in each]
-    assert [(condition, statement["Sid"], otherwise) for condition, statement, otherwise in conditional] == [
+    of_a_key = [each for each in conditional if "RoleStartsBuilds" not in each]
+    assert [(condition, statement["Sid"], otherwise) for condition, statement, otherwise in of_a_key] == [
         ("RepositoriesHaveKey", "RepositoryKey", {"Ref": "AWS::NoValue"}),
         ("RepositoriesHaveKey", "RepositoryKeyForEcr", {"Ref": "AWS::NoValue"}),
     ]
@@ -392,17 +407,86 @@ def test_the_pushing_user_has_no_name_no_key_and_only_the_push() -> None:
     assert TEMPLATE["Outputs"]["ImagePushUserName"]["Value"] == {"Ref": "ImagePushUser"}
 
 
+def test_the_pushing_role_may_do_what_the_pushing_user_may_do() -> None:
+    assert statements("PushRole") == statements("ImagePushUser")
+    assert RESOURCES["PushRole"]["Properties"]["MaxSessionDuration"] == 43200
+
+
+def test_the_reconciler_may_read_the_key_or_ask_for_a_token_and_never_both() -> None:
+    [policy] = RESOURCES["ReconcilerRole"]["Properties"]["Policies"]
+    [chosen] = [
+        each["Fn::If"]
+        for each in policy["PolicyDocument"]["Statement"]
+        if "Fn::If" in each and "RoleStartsBuilds" in each["Fn::If"]
+    ]
+    assert [each if isinstance(each, str) else each["Sid"] for each in chosen] == [
+        "RoleStartsBuilds",
+        "Token",
+        "GlobalKey",
+    ]
+    assert statements("ReconcilerRole")["Token"]["Condition"] == {
+        "ForAllValues:StringEquals": {"sts:IdentityTokenAudience": [AUDIENCE]},
+        "Null": {"sts:IdentityTokenAudience": "false"},
+        "NumericLessThanEquals": {"sts:DurationSeconds": "300"},
+        "StringEquals": {"sts:SigningAlgorithm": "ES384"},
+    }
+
+
+def test_the_provider_of_an_issuer_stays_and_no_second_one_is_made() -> None:
+    provider = RESOURCES["GlobalProvider"]
+    assert (provider["DeletionPolicy"], provider["UpdateReplacePolicy"]) == ("Retain", "Retain")
+    assert provider["Condition"] == "MakesProvider"
+    assert provider["Properties"]["ClientIdList"] == [AUDIENCE]
+
+
+def test_a_stack_of_an_older_release_is_updated_without_federation_and_keeps_its_user() -> None:
+    defaults = {name: each.get("Default") for name, each in PARAMETERS.items()}
+    names = ("GlobalIssuer", "GlobalBuildRoleArn", "GlobalProviderArn", "GlobalStartRoleArn", "GlobalRegion")
+    assert [defaults[name] for name in names] == [""] * 5
+    assert defaults["AccessKeyUsers"] == "true"
+    assert "Condition" not in RESOURCES["ReconcilerRole"]
+
+
+@pytest.mark.parametrize("parameter", ["GlobalBuildRoleArn", "GlobalStartRoleArn"])
+@pytest.mark.parametrize(
+    "role",
+    [
+        *("", "arn:aws:iam::210987654321:role/a", "arn:aws:iam::210987654321:role/path/a+=,.@_-", "role/a", "*"),
+        *("arn:aws:iam::210987654321:user/a", 'arn:aws:iam::210987654321:role/a"}', "arn:aws:iam::21:role/a"),
+    ],
+)
+def test_the_role_parameters_take_what_the_code_takes(parameter: str, role: str) -> None:
+    allowed = re.fullmatch(PARAMETERS[parameter]["AllowedPattern"], role) is not None
+    assert allowed == (role == "" or settings_module._ROLE.fullmatch(role) is not None)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "allowed"),
+    [
+        ("", True),
+        ("1b2c.tokens.sts.global.api.aws", True),
+        ("oidc.example.com.cn/id/1B2C", True),
+        ("https://1b2c.tokens.sts.global.api.aws", False),
+        ('a.b":"c', False),
+        ("a.b/", False),
+        ("*", False),
+    ],
+)
+def test_an_issuer_cannot_change_the_trust_policy_around_it(issuer: str, allowed: bool) -> None:
+    assert (re.fullmatch(PARAMETERS["GlobalIssuer"]["AllowedPattern"], issuer) is not None) == allowed
+
+
 def test_nothing_is_granted_by_a_managed_policy_or_on_everything() -> None:
     text = json.dumps(RESOURCES)
     assert "ManagedPolicyArns" not in text
     assert "FullAccess" not in text
     anywhere = [
         statement["Sid"]
-        for name in ("WebhookRole", "ReconcilerRole", "ImagePushUser")
+        for name in ("WebhookRole", "ReconcilerRole", "ImagePushUser", "PushRole")
         for statement in statements(name).values()
         if statement["Resource"] == "*"
     ]
-    assert anywhere == ["Login"]
+    assert anywhere == ["Token", "Login", "Login"]
 
 
 def test_no_partition_or_dns_suffix_is_written_out() -> None:

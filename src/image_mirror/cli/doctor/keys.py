@@ -35,8 +35,8 @@ from image_mirror.cli.keys.secret import CHINA_NAMES, GLOBAL_NAMES
 from image_mirror.cli.output import span
 from image_mirror.cli.remedies import REVERT, get_back, make_again
 from image_mirror.cli.stacks import Stack
-from image_mirror.global_access import REGION
 from image_mirror.review import Json
+from image_mirror.settings import REGION
 
 _OLD = timedelta(days=90)
 _KEY_ID = re.compile(r"\w{16,128}", re.ASCII)  # IAM: accessKeyIdType

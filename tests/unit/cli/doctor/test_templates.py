@@ -15,7 +15,12 @@ from support.operators import URL
 from support.templates import ROOT, carry_out, load_template, parameters_of, sam_template
 
 # Outputs for people, which no command reads. A stack may lack them.
-UNREAD = {"sam-template.yaml": {"AccessLogGroup", "DashboardName"}, "image-pulling.yaml": {"BuildLogGroup"}}
+UNREAD = {
+    "sam-template.yaml": {
+        *("AccessLogGroup", "DashboardName", "PushRoleArn", "ReconcilerFunctionName", "ReconcilerRoleArn"),
+    },
+    "image-pulling.yaml": {"BuildLogGroup", "BuildRoleArn", "StartRoleArn"},
+}
 # An output that a stack without a fast lane lacks, which is no fault.
 OPTIONAL = {FAST_PROJECT}
 
