@@ -66,10 +66,10 @@ def connect(
     first, or an inactive key. An active key that was not in the secret is never deleted. The command then prints which
     key it is, and how to delete it.
 
-    Then it switches the fast lane on, if the global stack has one and China's stack does not use it yet. It first
-    starts a build there that only logs in to ECR. If that succeeds within five minutes, it sets GlobalFastProjectName
-    in China's stack, with the template and all other values as they are. If not, copies are made in one lane as before:
-    a note says why and what to do, and the exit code is 0.
+    After the keys, it switches the fast lane on, if the global stack has one and China's stack does not use it, also
+    if you have switched it off. It first starts a build there that only logs in to ECR. If that succeeds within five
+    minutes, it sets GlobalFastProjectName in China's stack, with the template and all other values as they are. If not,
+    copies are made in one lane as before: a note says why and what to do, and the exit code is 0.
 
     You can press Ctrl-C at any time. Keys that work still work, and the same command continues later. The build in the
     fast lane is stopped. An update of the stack that has begun goes on.

@@ -145,8 +145,8 @@ def status(
     For one image it prints one object with these keys and
       rule          the deployed rule that copies the source, or what the rules do instead, or null
       do            what to do, or null
-      not_fast      why this image is not copied in the fast lane: OUT_OF_TIME, TOO_LARGE,
-                    UNEXPLAINED; or null
+      not_fast      why this image is not copied in the fast lane: OUT_OF_TIME (too slow),
+                    TOO_LARGE, UNEXPLAINED (failed for an unknown reason); or null
       in_ecr        held, gone, archived, other digest, not served; null if the copy has not
                     arrived, or if ECR gave no answer
       build_details null, or an object with build, status, log_group, log_stream,
