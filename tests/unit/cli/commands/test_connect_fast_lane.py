@@ -9,7 +9,7 @@ import boto3
 import pytest
 from typer.testing import CliRunner, Result
 
-from image_mirror.cli import app, fast_lane
+from image_mirror.cli import app, probe_builds, stack_updates
 from support.operators import CHINA_OUTPUTS, FAST_PROJECT, GLOBAL_OUTPUTS, TOKEN, Operated, Reply
 
 Json = dict[str, Any]
@@ -78,7 +78,8 @@ def lane(operated: Operated, answer: Answer, monkeypatch: pytest.MonkeyPatch) ->
     for operation, reply in (("StartBuild", found.start), ("BatchGetBuilds", found.look), ("StopBuild", found.stop)):
         answer("codebuild", operation, reply)
     clock = SimpleNamespace(monotonic=lambda: sum(found.slept), sleep=found.sleep)
-    monkeypatch.setattr(fast_lane, "time", clock)
+    for module in (probe_builds, stack_updates):
+        monkeypatch.setattr(module, "time", clock)
     return found
 
 
