@@ -1,4 +1,4 @@
-"""CodeBuild's API over HTTP (StartBuild and BatchGetBuilds); it runs the real buildspec for each accepted build."""
+"""CodeBuild's API over HTTP (starts, looks and lists); it runs the real buildspec for each accepted build."""
 
 import json
 import threading
@@ -115,6 +115,11 @@ class CodeBuildService:
         found = [self.builds[build] for build in request["ids"] if build in self.builds]
         return {"builds": found, "buildsNotFound": [build for build in request["ids"] if build not in self.builds]}
 
+    def list_builds_for_project(self, request: Json) -> Json:
+        """Answer ListBuildsForProject: the latest first, on one page."""
+        self._authorize("ListBuildsForProject", request["projectName"])
+        return {"ids": self.of(request["projectName"])[::-1]}
+
     def of(self, project: str, phase: str | None = None) -> list[str]:
         """Return the builds of a project, all or those in a phase."""
         found = [(name, build["currentPhase"]) for name, build in list(self.builds.items())]
@@ -188,7 +193,11 @@ def codebuild_service(
 
     def respond(request: Request) -> Answer:
         operation = request.headers["x-amz-target"].partition(".")[2]
-        handle = {"StartBuild": service.start_build, "BatchGetBuilds": service.batch_get_builds}[operation]
+        handle = {
+            "StartBuild": service.start_build,
+            "BatchGetBuilds": service.batch_get_builds,
+            "ListBuildsForProject": service.list_builds_for_project,
+        }[operation]
         try:
             return Answer(200, json.dumps(handle(json.loads(request.body))).encode())
         except RefusedError as refused:

@@ -11,14 +11,14 @@ from image_mirror.aws_errors import ABSENT, code_of
 from image_mirror.cli.federation.examine import named
 from image_mirror.cli.federation.plan import PUSH_PARAMETER
 from image_mirror.cli.keys.plan import NeedsAttentionError, UserKey, shown
-from image_mirror.cli.keys.rotation import KeySetup, for_copying, for_pushing, underway_since
+from image_mirror.cli.keys.rotation import LONGEST_QUEUE, KeySetup, for_copying, for_pushing
 from image_mirror.cli.stacks import Stack, offered_fast_project, records_of
 from image_mirror.record import Status
 
 if TYPE_CHECKING:
     from types_boto3_codebuild import CodeBuildClient
 
-_LATEST = 300  # builds of each project
+_LATEST = 300  # builds of each project among which a copy without keys is looked for
 _PAGE = 100
 _VARIABLE = "CHINA_PUSH_ROLE_ARN"
 
@@ -78,23 +78,24 @@ def require_no_use(china: Stack, world: Stack) -> str:
 
 def _require_no_use(china: Stack, world: Stack) -> str:
     codebuild = world.account.client("codebuild")
-    role, projects = world.parameter(PUSH_PARAMETER), _projects(world)
-    longest = timedelta(minutes=int(world.parameter("BuildTimeoutMinutes")))
-    running = [each for project in projects for each in underway_since(codebuild, project, datetime.now(UTC), longest)]
-    if with_key := [build["id"] for build in _builds(codebuild, running) if not _variable(build, _VARIABLE)]:
+    role, longest = world.parameter(PUSH_PARAMETER), timedelta(minutes=int(world.parameter("BuildTimeoutMinutes")))
+    since = datetime.now(UTC) - longest - LONGEST_QUEUE
+    builds = [build for project in _projects(world) for build in _latest(codebuild, project, since)]
+    # A build that is queued gets what its project had when it was started.
+    running = [each for each in builds if each["buildStatus"] == "IN_PROGRESS"]
+    if with_key := [build["id"] for build in running if not _variable(build, _VARIABLE)]:
         raise NeedsAttentionError(
             f"no key is deleted: builds that have the key are still running ({', '.join(with_key)}); run this again "
             "when they have ended"
         )
     records = records_of(china)
-    for project in projects:
-        for build in _latest(codebuild, project):
-            repository, _, tag = _variable(build, "NEW_DOCKER_IMAGE").partition("/")[2].rpartition(":")
-            if not _without_key(build, role, world) or not repository:
-                continue
-            record = records.get(repository, tag)
-            if record and record.status is Status.COPIED and record.build_id == build["id"]:
-                return record.source
+    for build in builds:
+        repo, _, tag = _variable(build, "NEW_DOCKER_IMAGE").rpartition(":")
+        if not _without_key(build, role, world) or not repo:
+            continue
+        record = records.get(repo, tag)
+        if record and record.status is Status.COPIED and record.build_id == build["id"]:
+            return record.source
     raise NeedsAttentionError(
         "no key is deleted: no copy has been made without the keys yet; request a new image, for example with "
         "`image-mirror warm`, and run this again when its copy is COPIED"
@@ -115,14 +116,15 @@ def _projects(world: Stack) -> list[str]:
     return [name for name in (world.output("ProjectName"), offered_fast_project(world)) if name]
 
 
-def _latest(codebuild: "CodeBuildClient", project: str) -> Iterator[Any]:
-    """Yield the latest builds of a project, the newest first."""
+def _latest(codebuild: "CodeBuildClient", project: str, since: datetime) -> Iterator[Any]:
+    """Yield the latest builds of a project: at least all that started after `since`."""
     seen = 0
     # The latest come first by default. With more than 100 builds, asking for that order is an error.
     for page in codebuild.get_paginator("list_builds_for_project").paginate(projectName=project):
-        yield from _builds(codebuild, page["ids"])
-        seen += len(page["ids"])
-        if seen >= _LATEST:
+        builds = list(_builds(codebuild, page["ids"]))
+        yield from builds
+        seen += len(builds)
+        if seen >= _LATEST and any(build["startTime"] < since for build in builds):
             return
 
 
