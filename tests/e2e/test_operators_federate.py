@@ -6,6 +6,7 @@ buildspec, and the reconciler is the shipped handler with the variables of the s
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ from e2e.fakes.outbound_federation import ISSUERS
 from e2e.fakes.policies import Request as Asked
 from e2e.fakes.servers import Answer, Request, serving
 from e2e.harness.federated import credentials
+from e2e.harness.processes import program
 from e2e.harness.stacks import CHINA, GLOBAL
 from e2e.test_federation_deployed import Deployed
 from e2e.test_federation_deployed import stacks as stacks
@@ -39,6 +41,7 @@ from support.buildspec_runner import CodeBuild, Reply, Run
 from support.operators import refuse as refuse
 from support.templates import ROOT
 
+BY_HAND = (ROOT / "docs" / "by-hand.md").read_text(encoding="utf-8")
 CHINA_ISSUER, GLOBAL_ISSUER = ISSUERS["aws-cn"], ISSUERS["aws"]
 PROFILE = """\
 [profile china]
@@ -543,3 +546,61 @@ def test_accounts_without_users_for_keys_can_only_federate(both: Both) -> None:
     assert "there is no user for keys (AccessKeyUsers is false); run `image-mirror connect --federate`" in plain.stderr
     both.federate("--delete-keys")
     assert both.federated() == expected(both)
+
+
+class Shell:
+    """A shell that runs commands of a page block by block, with the stacks' outputs in the place of <NAMES>."""
+
+    def __init__(self, both: Both) -> None:
+        self._both = both
+        program("aws", "pip install awscli")
+        self._process = subprocess.Popen(
+            ["bash", "-uo", "pipefail"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, block: str) -> str:
+        """Run a block, and return what it prints."""
+        known = self._both.china.outputs | self._both.world.outputs
+        commands = re.sub(r"<([A-Za-z]+)>", lambda found: known[found[1]], block)
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(f"{commands}\necho END $?\n")
+        self._process.stdin.flush()
+        lines: list[str] = []
+        for line in self._process.stdout:
+            if line.startswith("END "):
+                return "".join(lines) + line
+            lines.append(line)
+        pytest.fail(f"the shell has ended: {lines}")
+
+    def __enter__(self) -> "Shell":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+
+def test_the_way_by_hand_leads_to_the_same(both: Both) -> None:
+    section = BY_HAND.partition("\n## Without keys: federation\n")[2].partition("\n## ")[0]
+    switch_on, look, trust, probe, use, take_back = re.findall(r"```console\n(.*?)```", section, re.DOTALL)
+    start, watch = re.split(r"^(?=aws codebuild batch-get-builds)", probe, flags=re.MULTILINE)
+    with Shell(both) as shell:
+        assert shell.run(switch_on).endswith("END 0\n")
+        assert "FeatureEnabled" in shell.run(switch_on)
+        assert shell.run(look).splitlines() == ["none in China", "none", "END 0"]
+        assert shell.run(trust).endswith("END 0\n")
+        assert "oidc-provider/" in shell.run(look)
+        shell.run(start)
+        assert both.service
+        both.service.wait()
+        assert shell.run(watch).split() == ["SUCCEEDED", "COMPLETED", "PROBED", "END", "0"]
+        answer = shell.run(use)
+        assert both.federated() == expected(both)
+        assert f'{{"probe": {{"role": "{both.world.outputs["StartRoleArn"]}", "error": null}}}}' in answer
+        assert both.connect("--federate").stdout.endswith("Both accounts are connected; there is nothing to change.\n")
+        shell.run(take_back)
+    assert "GlobalStartRoleArn" not in both.federated()

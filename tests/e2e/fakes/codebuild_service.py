@@ -91,8 +91,9 @@ class CodeBuildService:
             raise RefusedError("ResourceNotFoundException", f"Project cannot be found: {name}")
         project = self.projects[name]
         project.check(request)
+        token = request.get("idempotencyToken") or str(uuid.uuid4())  # a request without one always starts a build
         with self._lock:
-            first, known = self.tokens.get(request["idempotencyToken"], (request, ""))
+            first, known = self.tokens.get(token, (request, ""))
             if first != request:
                 raise RefusedError("InvalidInputException", "the token was used with other parameters")
             if not known:
@@ -100,7 +101,7 @@ class CodeBuildService:
                     most = f"Cannot have more than {5 * project.quota} builds in queue for the account"
                     raise RefusedError("AccountLimitExceededException", most)
                 known = f"{name}:{uuid.uuid4()}"
-                self.tokens[request["idempotencyToken"]] = request, known
+                self.tokens[token] = request, known
                 self.builds[known] = {"id": known, "buildStatus": "IN_PROGRESS", "currentPhase": "QUEUED"}
                 variables = {each["name"]: each["value"] for each in request["environmentVariablesOverride"]}
                 thread = threading.Thread(target=self._work, args=(project, known, variables), daemon=True)
