@@ -152,10 +152,12 @@ class Both:
 
     def invoke(self, request: Request) -> Answer:
         """Run the shipped handler with the variables that the stack's function has now."""
-        self.adjust()
-        assert self.service
+        if not request.path.endswith("/invocations"):
+            return Answer(403, b'{"Message": "not emulated"}', {"x-amzn-errortype": "AccessDeniedException"})
         name = self.china.region.resource(self.china.name, "ReconcilerFunction")
         assert request.path.endswith(f"/functions/{name}/invocations")
+        self.adjust()
+        assert self.service
         found = self.china.region.function(self.china.name, "ReconcilerFunction")["Environment"]["Variables"]
         environment = {
             **found,
@@ -604,3 +606,44 @@ def test_the_way_by_hand_leads_to_the_same(both: Both) -> None:
         assert both.connect("--federate").stdout.endswith("Both accounts are connected; there is nothing to change.\n")
         shell.run(take_back)
     assert "GlobalStartRoleArn" not in both.federated()
+
+
+def examined(both: Both, *topics: str) -> list[tuple[str, str]]:
+    """Return the state and the text of doctor's rows about these topics."""
+    done = CliRunner().invoke(app, ["doctor", "--output", "json"])
+    rows = [each for each in json.loads(done.stdout) if each["topic"].startswith(topics)]
+    assert both.service
+    return [(each["state"], each["found"]) for each in rows]
+
+
+def test_doctor_finds_nothing_wrong_with_accounts_that_federate_and_names_what_was_changed_by_hand(
+    both: Both, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    [keys] = examined(both, "federation")
+    assert keys == ("ok", "not used: the accounts reach each other by keys")
+    both.federate()
+    push, start = both.china.outputs["PushRoleArn"], both.world.outputs["StartRoleArn"]
+    assert examined(both, "federation") == [
+        ("ok", "both directions use roles, and no key"),
+        ("ok", f"{push} trusts {both.world.outputs['BuildRoleArn']} alone, by {GLOBAL_ISSUER}"),
+        ("ok", f"{start} trusts {both.china.outputs['ReconcilerRoleArn']} alone, by {CHINA_ISSUER}"),
+        ("ok", f"the reconciler calls CodeBuild by {start}"),
+    ]
+    assert examined(both, "GlobalAKSK", "ImagePullSecret") == [], "nothing uses a key"
+
+    iam = both.china.region.client("iam")
+    iam.create_access_key(UserName=both.china.outputs["ImagePushUserName"])
+    change_audience(both.china, "remove_client_id_from")
+    without_trust(both.world, "StartRole")
+    (tmp_path / "samconfig.toml").write_text("[default.deploy.parameters]\nparameter_overrides = 'GlobalIssuer=\"\"'\n")
+    unwell = [found for state, found in examined(both, "federation") if state != "ok"]
+    assert len(unwell) == 5
+    for words in (
+        "lacks the audience image-mirror",
+        f"the trust policy of {start} is not that of the template",
+        f"the reconciler cannot call CodeBuild: federation: {start} does not exist or does not trust",
+        "keys that nothing needs: ...",
+        "samconfig.toml sets GlobalIssuer to empty",
+    ):
+        assert [each for each in unwell if words in each], unwell

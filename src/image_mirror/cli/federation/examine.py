@@ -20,14 +20,20 @@ _LONGEST_MESSAGE = 300
 
 
 def examine(china: Stack, world: Stack) -> Found:
-    """Read both accounts, and ask the reconciler. Raises NoAnswerError, ClientError, BotoCoreError."""
-    return _found(china, world, ask_reconciler(china))
+    """Read both accounts, and ask the reconciler. Raises NoAnswerError, BotoCoreError."""
+    try:
+        return _found(china, world, ask_reconciler(china))
+    except ClientError as error:
+        raise named(error) from error
 
 
 def again(found: Found, answer: Answer | None) -> Found:
     """Read both stacks and accounts again; `answer` is a newer one of the reconciler, None if there is none."""
     china, world = stacks.again(found.china.stack), stacks.again(found.world.stack)
-    return _found(china, world, answer or found.answer)
+    try:
+        return _found(china, world, answer or found.answer)
+    except ClientError as error:
+        raise named(error) from error
 
 
 def _found(china: Stack, world: Stack, answer: Answer) -> Found:
@@ -40,13 +46,16 @@ def _found(china: Stack, world: Stack, answer: Answer) -> Found:
 
 
 def issuer_of(account: Account) -> str | None:
-    """Return who signs the account's tokens, without https://; None while outbound federation is off."""
+    """Return who signs the account's tokens, without https://; None while outbound federation is off.
+
+    Raises ClientError.
+    """
     try:
         info = account.client("iam").get_outbound_web_identity_federation_info()
     except ClientError as error:
         if code_of(error) in _OFF:
             return None
-        raise named(error) from error
+        raise
     return without_scheme(info["IssuerIdentifier"]) if info.get("JwtVendingEnabled", True) else None
 
 
@@ -56,28 +65,22 @@ def without_scheme(issuer: str) -> str:
 
 
 def provider_of(account: Account, issuer: str | None) -> Provider | None:
-    """Return the account's OIDC provider for an issuer; None if there is none."""
+    """Return the account's OIDC provider for an issuer; None if there is none. Raises ClientError."""
     if issuer is None:
         return None
     iam = account.client("iam")
-    try:
-        listed = iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]
-        arn = next((each["Arn"] for each in listed if each["Arn"].partition(":oidc-provider/")[2] == issuer), None)
-        if arn is None:
-            return None
-        audiences = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn)["ClientIDList"]
-    except ClientError as error:
-        raise named(error) from error
+    listed = iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]
+    arn = next((each["Arn"] for each in listed if each["Arn"].partition(":oidc-provider/")[2] == issuer), None)
+    if arn is None:
+        return None
+    audiences = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn)["ClientIDList"]
     return Provider(arn, frozenset(audiences))
 
 
 def ask_reconciler(china: Stack) -> Answer:
-    """Let the reconciler call BatchGetBuilds in the global account. Raises NoAnswerError, BotoCoreError."""
+    """Let the reconciler call BatchGetBuilds in the global account. Raises NoAnswerError, ClientError."""
     function = china.output("ReconcilerFunctionName")
-    try:
-        reply = china.account.client("lambda").invoke(FunctionName=function, Payload=_PROBE)
-    except ClientError as error:
-        raise named(error) from error
+    reply = china.account.client("lambda").invoke(FunctionName=function, Payload=_PROBE)
     try:
         said: Any = json.loads(reply["Payload"].read())
     except ValueError:
