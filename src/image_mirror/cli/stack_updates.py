@@ -79,9 +79,11 @@ def _wait(stack: Stack, values: Mapping[str, str], report: Callable[[str], None]
                 now = stacks.again(stack)
                 if cause := why_not_updated(now, values):
                     raise NotUpdatedError(f"{cause}; {see}")
-                if now.status in _UPDATED:
+                # While CloudFormation cleans up, the stack has its values but accepts no other update.
+                is_late = time.monotonic() >= deadline
+                if now.status == "UPDATE_COMPLETE" or (is_late and now.status in _UPDATED):
                     return
-                if time.monotonic() >= deadline:
+                if is_late:
                     raise NotUpdatedError(f"the stack {stack.name} is still {now.status} after 10 minutes; {see}")
     except KeyboardInterrupt:
         say(f"The update of the stack {stack.name} goes on; {see}.")

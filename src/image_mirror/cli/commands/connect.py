@@ -266,7 +266,6 @@ class Federation:
     def __init__(self, china: Stack, global_stack: Stack) -> None:
         self._china = china
         self._global_stack = global_stack
-        self._delete_keys = False
         self._unused: list[unneeded.UnusedKeys] = []
 
     def prepare(self, *, delete_keys: bool) -> None:
