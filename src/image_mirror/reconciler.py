@@ -169,6 +169,7 @@ class Reconciler:
         self._repositories = repositories
         self._policy = settings.policy
         self._mirror = settings.mirror
+        self._start_role = settings.start_role
         quotas = {Lane.MAIN: settings.build_quota, Lane.FAST: settings.fast_quota}
         self._quotas = {lane: quotas[lane] for lane in builds.lanes}
         self._has_fast = Lane.FAST in self._quotas
@@ -543,6 +544,11 @@ class Reconciler:
                 builds |= dict.fromkeys(some, error)
         return builds
 
+    def probe(self) -> dict[str, str | None]:
+        """Return with which role CodeBuild is called, "" for the key, and the error, None if it answers; no secret."""
+        error = self._main_answer()
+        return {"role": self._start_role, "error": None if error is None else str(error)}
+
     def _main_answer(self) -> DelayedError | None:
         """Return the error of a call about the main lane with the present key; None if CodeBuild answers it."""
         try:
@@ -678,11 +684,15 @@ def _role_session(settings: Settings) -> RoleSession:
 
 
 def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
-    """Handle a batch of the table's stream, an ECR event, or (any other event) the schedule, each minute.
+    """Handle a batch of the table's stream, an ECR event, a probe, or (any other event) the schedule, each minute.
 
-    Returns `batchItemFailures`, by sequence number, for a stream; Lambda reads it.
+    Returns `batchItemFailures`, by sequence number, for a stream; Lambda reads it. For a probe, an operator's
+    `{"probe": "builds"}`, it changes nothing and returns `probe`: with which `role` CodeBuild was called ("" for the
+    key), and the `error`, None if it answered.
     """
     reconciler = load()
+    if event.get("probe") == "builds":
+        return {"probe": reconciler.probe()}
     invocation = Invocation(context)
     try:
         if "Records" in event:

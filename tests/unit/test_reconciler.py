@@ -1393,3 +1393,37 @@ def test_the_item_of_the_state_is_no_record_for_any_reader(cloud: Cloud, records
     assert [record.tag for page in records.pages() for record in page] == ["1"]
     assert len(list(records.due(10**15))) == 1
     assert len(started) == 1
+
+
+PROBE = {"probe": "builds"}
+
+
+def test_a_probe_says_that_the_key_works_and_does_nothing_else(
+    cloud: Cloud, records: Records, started: list[str]
+) -> None:
+    record = create(records, fresh())
+    before = cloud.items()
+    assert run(PROBE) == {"probe": {"role": "", "error": None}}
+    assert (cloud.items(), started) == (before, [])
+    assert current(records, record).status is Status.REQUESTED
+
+
+def test_a_probe_says_why_codebuild_does_not_answer_and_no_part_of_the_key(cloud: Cloud) -> None:
+    cloud.secrets.put_secret_value(SecretId="GlobalAKSK", SecretString=json.dumps({"G_SECRET_KEY": SECRET_KEY}))
+    answer = run(PROBE)
+    assert answer == {"probe": {"role": "", "error": "the secret GlobalAKSK lacks G_AWS_REGION, G_ACCESS_KEY"}}
+    assert SECRET_KEY not in json.dumps(answer)
+
+
+def test_a_probe_names_the_role_with_which_codebuild_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    role = "arn:aws:iam::210987654321:role/start"
+    monkeypatch.setenv("G_START_ROLE_ARN", role)
+    monkeypatch.setenv("G_REGION", "us-west-2")
+
+    def refused(_: Builds) -> None:
+        raise DelayedError("federation: no")
+
+    monkeypatch.setattr(Builds, "check", refused)
+    assert run(PROBE) == {"probe": {"role": role, "error": "federation: no"}}
+    monkeypatch.setattr(Builds, "check", lambda _: None)
+    assert run(PROBE) == {"probe": {"role": role, "error": None}}

@@ -68,6 +68,11 @@ def global_stack(account: Account, name: str) -> Stack:
     return _read(account, name, "--global-stack-name")
 
 
+def again(stack: Stack) -> Stack:
+    """Read a stack again. Raises NoAnswerError."""
+    return _read(stack.account, stack.name, "--stack-name" if stack.account.side == "china" else "--global-stack-name")
+
+
 def offered_fast_project(global_side: Stack) -> str | None:
     """Return the CodeBuild project of the fast lane; None if the global stack has none.
 

@@ -2,7 +2,7 @@
 
 These are the SAM transform (by AWS's own translator), China's partition, updates in the order of their dependencies,
 conditions of conditions, resources that depend on conditions, the updates of a table, an event source mapping, a role
-and a managed policy, and the resources of cloud_resources.py.
+and a managed policy, the resources of cloud_resources.py, and the operations of outbound_federation.py.
 """
 
 import json
@@ -18,12 +18,14 @@ from moto.cloudformation.parsing import ResourceMap, get_model_map, parse_and_up
 from moto.dynamodb.models import dynamodb_backends
 from moto.dynamodb.models.table import Table
 from moto.iam.models import ManagedPolicy, Role, iam_backends
+from moto.iam.responses import IamResponse
 from moto.server import main
 from moto.utilities.utils import get_partition
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
 from e2e.fakes.cloud_resources import TYPES
+from e2e.fakes.outbound_federation import OPERATIONS
 
 Json = dict[str, Any]
 
@@ -260,10 +262,13 @@ REPLACED: tuple[tuple[Any, str, object], ...] = (
     # Functions are stored and never run: moto would need Docker. So entries of the stream stay until a test reads them.
     (LambdaBackend, "send_dynamodb_items", lambda *_: False),
 )
+ADDED = tuple((IamResponse, name, operation) for name, operation in OPERATIONS.items())
 
 if __name__ == "__main__":
     # moto lists the types once, through weak references.
     assert {kind.cloudformation_type() for kind in TYPES} <= get_model_map().keys()
     for place, name, replacement in REPLACED:
         mock.patch.object(place, name, replacement).start()
+    for place, name, operation in ADDED:
+        mock.patch.object(place, name, operation, create=True).start()
     main(["--port", sys.argv[1]])

@@ -1,4 +1,4 @@
-"""CodeBuild's API over HTTP (StartBuild and BatchGetBuilds); it runs the real buildspec for each accepted build."""
+"""CodeBuild's API over HTTP (starts, looks and lists); it runs the real buildspec for each accepted build."""
 
 import json
 import threading
@@ -91,8 +91,9 @@ class CodeBuildService:
             raise RefusedError("ResourceNotFoundException", f"Project cannot be found: {name}")
         project = self.projects[name]
         project.check(request)
+        token = request.get("idempotencyToken") or str(uuid.uuid4())  # a request without one always starts a build
         with self._lock:
-            first, known = self.tokens.get(request["idempotencyToken"], (request, ""))
+            first, known = self.tokens.get(token, (request, ""))
             if first != request:
                 raise RefusedError("InvalidInputException", "the token was used with other parameters")
             if not known:
@@ -100,7 +101,7 @@ class CodeBuildService:
                     most = f"Cannot have more than {5 * project.quota} builds in queue for the account"
                     raise RefusedError("AccountLimitExceededException", most)
                 known = f"{name}:{uuid.uuid4()}"
-                self.tokens[request["idempotencyToken"]] = request, known
+                self.tokens[token] = request, known
                 self.builds[known] = {"id": known, "buildStatus": "IN_PROGRESS", "currentPhase": "QUEUED"}
                 variables = {each["name"]: each["value"] for each in request["environmentVariablesOverride"]}
                 thread = threading.Thread(target=self._work, args=(project, known, variables), daemon=True)
@@ -114,6 +115,11 @@ class CodeBuildService:
             self._authorize("BatchGetBuilds", build.partition(":")[0])
         found = [self.builds[build] for build in request["ids"] if build in self.builds]
         return {"builds": found, "buildsNotFound": [build for build in request["ids"] if build not in self.builds]}
+
+    def list_builds_for_project(self, request: Json) -> Json:
+        """Answer ListBuildsForProject: the latest first, on one page."""
+        self._authorize("ListBuildsForProject", request["projectName"])
+        return {"ids": self.of(request["projectName"])[::-1]}
 
     def of(self, project: str, phase: str | None = None) -> list[str]:
         """Return the builds of a project, all or those in a phase."""
@@ -188,7 +194,11 @@ def codebuild_service(
 
     def respond(request: Request) -> Answer:
         operation = request.headers["x-amz-target"].partition(".")[2]
-        handle = {"StartBuild": service.start_build, "BatchGetBuilds": service.batch_get_builds}[operation]
+        handle = {
+            "StartBuild": service.start_build,
+            "BatchGetBuilds": service.batch_get_builds,
+            "ListBuildsForProject": service.list_builds_for_project,
+        }[operation]
         try:
             return Answer(200, json.dumps(handle(json.loads(request.body))).encode())
         except RefusedError as refused:

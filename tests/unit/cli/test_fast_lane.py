@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from image_mirror.cli import agreement, fast_lane
+from image_mirror.cli import agreement, fast_lane, probe_builds, stack_updates
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.stacks import Stack
 
@@ -106,7 +106,7 @@ def build(status: str, result: str | None = None, phase: str = "BUILD", message:
     ],
 )
 def test_only_a_probe_that_has_logged_in_and_said_so_is_fit(ended: dict[str, Any], expected: str | None) -> None:
-    assert fast_lane.why_unfit(ended) == expected
+    assert probe_builds.why_unfit(ended) == expected
 
 
 @pytest.mark.parametrize(
@@ -130,4 +130,6 @@ def test_only_a_probe_that_has_logged_in_and_said_so_is_fit(ended: dict[str, Any
 def test_an_update_has_succeeded_only_with_the_project_in_the_stack(
     used: str, status: str, expected: str | None
 ) -> None:
-    assert fast_lane.why_not_updated(replace(china(used), status=status), FAST) == expected
+    assert (
+        stack_updates.why_not_updated(replace(china(used), status=status), {"GlobalFastProjectName": FAST}) == expected
+    )

@@ -1,9 +1,9 @@
-"""`image-mirror connect`: creates, tests and stores the two access keys between the two accounts.
+"""`image-mirror connect`: lets the two accounts reach each other, by access keys or by federation.
 
-With both keys, it switches the fast lane on, where there is one.
+When they do, it switches the fast lane on, where there is one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -14,6 +14,17 @@ from image_mirror.cli import agreement, fast_lane, stacks
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.errors import ExitCode, NoAnswerError
 from image_mirror.cli.fast_lane import NotSwitchedOnError
+from image_mirror.cli.federation import delete_keys as unneeded
+from image_mirror.cli.federation.carry_out import carry_out as federate_by
+from image_mirror.cli.federation.examine import examine as examine_federation
+from image_mirror.cli.federation.plan import (
+    is_federated,
+    is_half_federated,
+    knows_federation,
+    older,
+    problems,
+    steps,
+)
 from image_mirror.cli.keys.plan import KeySource, NeedsAttentionError
 from image_mirror.cli.keys.rotation import KeyState, carry_out, examine, for_copying, for_pushing, one_rotation
 from image_mirror.cli.options import (
@@ -27,7 +38,10 @@ from image_mirror.cli.options import (
 )
 from image_mirror.cli.output import say
 from image_mirror.cli.stacks import Stack
+from image_mirror.cli.terminal import is_terminal
 
+_FEDERATE = "run `image-mirror connect --federate`"
+_HINT = "`image-mirror connect --federate` connects the accounts without keys."
 _DEPLOYED = ("CREATE_COMPLETE", "IMPORT_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
 
 
@@ -38,14 +52,24 @@ def connect(
     global_region: GlobalRegion = None,
     stack_name: StackName = None,
     global_stack_name: GlobalStackName = GLOBAL_STACK,
+    federate: Annotated[
+        bool, typer.Option("--federate", help="Connect the accounts by roles that trust each other, without keys.")
+    ] = False,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="Connect them by keys, also where the accounts federate.")
+    ] = False,
     rotate: Annotated[bool, typer.Option("--rotate", help="Replace keys that work with new ones.")] = False,
+    delete_keys: Annotated[
+        bool, typer.Option("--delete-keys", help="With --federate: delete the keys that are no longer needed.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --federate: do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")] = False,
 ) -> None:
-    """Create or rotate the access keys between the two accounts.
+    """Connect the two accounts: by access keys, or without keys by federation.
 
-    Deploy both stacks first. The builds use one key to push to ECR in China. It is stored in the global account, in the
-    secret ImagePullSecret. The reconciler in China uses the other key to start builds. It is stored in China, in the
-    secret GlobalAKSK, which is created if it does not exist:
+    Deploy both stacks first. By default the accounts are connected by two access keys. The builds use one key to push
+    to ECR in China. It is stored in the global account, in the secret ImagePullSecret. The reconciler in China uses the
+    other key to start builds. It is stored in China, in the secret GlobalAKSK, which is created if it does not exist:
 
     \b
     image-mirror connect --china-profile china --global-profile global
@@ -66,37 +90,65 @@ def connect(
     first, or an inactive key. An active key that was not in the secret is never deleted. The command then prints which
     key it is, and how to delete it.
 
-    After the keys, it switches the fast lane on, if the global stack has one and China's stack does not use it, also
+    With --federate, each account trusts one role of the other account, and no key is needed. AWS calls it outbound
+    identity federation:
+
+    \b
+    image-mirror connect --federate --china-profile china --global-profile global
+
+    The command shows what is left to do, and asks before it does it. Without a terminal it only shows it; --yes does it
+    without a question. Outbound federation is switched on for the whole of each account, and never switched off here.
+    Each stack gets a role and an OIDC provider for the other account; a provider for the same issuer that exists is
+    used, and gets the audience image-mirror. Then a build logs in to ECR with the role in China, before builds use
+    that role. Last, the reconciler gets its role, and is invoked with a probe. A role that does not pass its test is
+    not used. Keys stay as they are, and can be used again.
+
+    --federate --delete-keys also deletes the keys in the two secrets, when a copy has been made without them and no
+    build that has one is running. An active key that is not in a secret is never deleted.
+
+    Without options, keys that work are not changed, and accounts that federate get no keys; with --keys they do.
+
+    Last, it switches the fast lane on, if the global stack has one and China's stack does not use it, also
     if you have switched it off. It first starts a build there that only logs in to ECR. If that succeeds within five
     minutes, it sets GlobalFastProjectName in China's stack, with the template and all other values as they are. If not,
     copies are made in one lane as before: a note says why and what to do, and the exit code is 0.
 
-    You can press Ctrl-C at any time. Keys that work still work, and the same command continues later. The build in the
-    fast lane is stopped. An update of the stack that has begun goes on.
+    You can press Ctrl-C at any time. Keys that work still work, and the same command continues later. A build that is a
+    probe is stopped. An update of a stack that has begun goes on.
 
-    Exits with 1 if the stacks do not fit together, if AWS refuses a key, if there is no room for a new key, or if an
-    old key cannot be deleted yet; with 3 if AWS does not answer or denies a call.
+    Exits with 1 if the stacks do not fit together, if AWS refuses a key, if there is no room for a new key, if a key
+    cannot be deleted yet, or if a role does not pass its test; with 3 if AWS does not answer or denies a call.
     """
+    _check_options(federate=federate, keys=keys, rotate=rotate, delete_keys=delete_keys, yes=yes)
     try:
         china = stacks.china_stack(Account("china", china_profile, china_region), stack_name)
         global_stack = stacks.global_stack(Account("global", global_profile, global_region), global_stack_name)
-        states = _examine_both(china, global_stack, rotate=rotate)
+        if faults := _faults(china, global_stack):
+            raise NeedsAttentionError(*faults)
+        work = _work(china, global_stack, federate=federate, keys=keys, rotate=rotate, dry_run=dry_run)
+        if isinstance(work, Federation):
+            work.prepare(delete_keys=delete_keys)
     except NeedsAttentionError as error:
         raise _print_problems(error) from error
     except KeyboardInterrupt:
         say("Nothing has been changed.")
         raise
-    for state in states:
-        for line in state.describe():
-            say(line, err=False)
-    steps = [step for state in states for step in state.steps()]
+    for line in work.describe():
+        say(line, err=False)
+    todo = list(work.steps())
     lane = fast_lane.plan(china, global_stack)
-    if dry_run and (steps or lane.project):
+    if dry_run and (todo or lane.project):
         say("To do; with --dry-run nothing is done:", err=False)
-        for step in (*steps, *lane.steps(china)):
+        for step in (*todo, *lane.steps(china)):
             say(step, err=False, indent="  ")
-    elif steps:
-        _carry_out(states, rotate=rotate)
+    elif todo:
+        if isinstance(work, Federation) and not _is_confirmed(todo, yes=yes):
+            return
+        with _explain_how_to_continue():
+            work.carry_out(lambda line: say(line, err=False))
+        say("Both accounts are connected.", err=False)
+        for line in work.remarks():
+            say(line, err=False)
     else:
         nothing = "" if lane.project else "; there is nothing to change"
         say(f"Both accounts are connected{nothing}.", err=False)
@@ -106,19 +158,160 @@ def connect(
         _use(lane.project, china, global_stack)
 
 
-def _carry_out(states: Sequence[KeyState], *, rotate: bool) -> None:
-    with _explain_how_to_continue():
-        carry_out(states, lambda line: say(line, err=False))
-    say("Both accounts are connected.", err=False)
-    # These keys were already new: this run has only finished their rotation.
-    finished = [state.setup.user_label for state in states if rotate and state.plan.source is KeySource.CURRENT]
-    if finished:
-        say(
-            "This run has finished an earlier rotation. It has created no other key for "
-            f"{' and '.join(finished)}, because the new one is less than a day old. "
-            "To create even newer keys, run this again.",
-            err=False,
-        )
+def _check_options(*, federate: bool, keys: bool, rotate: bool, delete_keys: bool, yes: bool) -> None:
+    if federate and (keys or rotate):
+        raise typer.BadParameter("cannot be combined with --federate", param_hint="--keys" if keys else "--rotate")
+    if (delete_keys or yes) and not federate:
+        raise typer.BadParameter("needs --federate", param_hint="--delete-keys" if delete_keys else "--yes")
+
+
+def _work(
+    china: Stack, global_stack: Stack, *, federate: bool, keys: bool, rotate: bool, dry_run: bool
+) -> "Keys | Federation":
+    """Return what is to be done, by keys or by federation. Raises NeedsAttentionError."""
+    if federate:
+        return Federation(china, global_stack)
+    is_plain = not (keys or rotate)
+    if is_plain and is_federated(china, global_stack):
+        return Keys([], rotate=False, hint="Both directions use roles. No key is needed.")
+    users = (china, "ImagePushUserName"), (global_stack, "ImagePullUserName")
+    can_federate = knows_federation(china, global_stack)
+    if can_federate and any(user not in stack.outputs for stack, user in users):
+        raise NeedsAttentionError(f"there is no user for keys (AccessKeyUsers is false); {_FEDERATE}")
+    states = _examine_both(china, global_stack, rotate=rotate)
+    if not is_plain or not can_federate:
+        return Keys(states, rotate=rotate)
+    if any(state.plan.source is not KeySource.CURRENT for state in states):
+        if is_half_federated(china, global_stack):
+            raise NeedsAttentionError(f"one direction uses a role already; {_FEDERATE}, or with --keys to create keys")
+        if not any(state.content.stored.current for state in states) and not dry_run and _is_offer_taken():
+            return Federation(china, global_stack)
+    return Keys(states, rotate=rotate, hint=_HINT)
+
+
+def _is_offer_taken() -> bool:
+    """Ask whether accounts without keys are to federate; without a terminal nobody can answer."""
+    return is_terminal() and _ask("There are no keys yet. Connect the accounts by federation, which needs none?")
+
+
+def _is_confirmed(todo: Sequence[str], *, yes: bool) -> bool:
+    """Show what is to be done, and return whether the operator wants it."""
+    say("To do:", err=False)
+    for step in todo:
+        say(step, err=False, indent="  ")
+    if yes:
+        return True
+    if not is_terminal():
+        say("Nothing has been changed; --yes does it.", err=False)
+        return False
+    try:
+        if _ask("Do this?"):
+            return True
+    except KeyboardInterrupt:
+        say("Nothing has been changed.")
+        raise
+    say("Nothing has been changed.", err=False)
+    return False
+
+
+def _ask(question: str) -> bool:
+    try:
+        return typer.confirm(question)
+    except typer.Abort:  # Ctrl-C
+        raise KeyboardInterrupt from None
+
+
+class Keys:
+    """The two keys: what there is, and what is to be done."""
+
+    def __init__(self, states: Sequence[KeyState], *, rotate: bool, hint: str | None = None) -> None:
+        """Take the states of both keys; `hint` is printed with them."""
+        self._states = states
+        self._rotate = rotate
+        self._hint = hint
+
+    def describe(self) -> Iterator[str]:
+        """Yield what there is."""
+        for state in self._states:
+            yield from state.describe()
+        if self._hint:
+            yield self._hint
+
+    def steps(self) -> Iterator[str]:
+        """Yield what is to be done."""
+        for state in self._states:
+            yield from state.steps()
+
+    def carry_out(self, report: Callable[[str], None]) -> None:
+        """Do it. Raises NeedsAttentionError."""
+        carry_out(self._states, report)
+
+    def remarks(self) -> Iterator[str]:
+        """Yield what is worth knowing afterwards."""
+        # These keys were already new: this run has only finished their rotation.
+        finished = [
+            state.setup.user_label for state in self._states if self._rotate and state.plan.source is KeySource.CURRENT
+        ]
+        if finished:
+            yield (
+                "This run has finished an earlier rotation. It has created no other key for "
+                f"{' and '.join(finished)}, because the new one is less than a day old. "
+                "To create even newer keys, run this again."
+            )
+
+
+class Federation:
+    """The two roles: what there is, and what is to be done."""
+
+    def __init__(self, china: Stack, global_stack: Stack) -> None:
+        self._china = china
+        self._global_stack = global_stack
+        self._unused: list[unneeded.UnusedKeys] = []
+
+    def prepare(self, *, delete_keys: bool) -> None:
+        """Read both accounts. Raises NeedsAttentionError, NoAnswerError."""
+        if found := older(self._china, self._global_stack):
+            raise NeedsAttentionError(*found)
+        self._found = examine_federation(self._china, self._global_stack)
+        if wrong := problems(self._found):
+            raise NeedsAttentionError(*wrong)
+        if delete_keys:
+            self._unused = unneeded.unused(self._china, self._global_stack)
+
+    def describe(self) -> Iterator[str]:
+        """Yield what there is."""
+        for side in (self._found.china, self._found.world):
+            is_on = f"on, its issuer is {side.issuer}" if side.issuer else "off"
+            yield f"{side.name}: outbound identity federation is {is_on}"
+        answer = self._found.answer
+        result = "works" if answer.error is None else f"fails: {answer.error}"
+        yield f"china: the reconciler's BatchGetBuilds by {answer.role or 'the key'} {result}"
+        for each in self._unused:
+            yield from each.notes()
+
+    def steps(self) -> Iterator[str]:
+        """Yield what is to be done."""
+        for step in steps(self._found):
+            yield from step.lines
+        for each in self._unused:
+            yield from (f"{line}, when a copy has been made without it" for line in each.steps())
+
+    def carry_out(self, report: Callable[[str], None]) -> None:
+        """Do it. Raises NeedsAttentionError, NoAnswerError."""
+        federate_by(self._found, report)
+        if any(each.deleted for each in self._unused):
+            china, global_stack = stacks.again(self._china), stacks.again(self._global_stack)
+            image = unneeded.require_no_use(china, global_stack)
+            report(f"{image} was copied without a key")
+            unneeded.delete(self._unused, report)
+
+    def remarks(self) -> Iterator[str]:
+        """Yield what is worth knowing afterwards."""
+        if not self._unused:
+            yield (
+                "The keys were not changed. When a copy has been made, `image-mirror connect --federate --delete-keys` "
+                "deletes them."
+            )
 
 
 def _use(project: str, china: Stack, global_stack: Stack) -> None:
@@ -133,18 +326,16 @@ def _use(project: str, china: Stack, global_stack: Stack) -> None:
 
 
 def _examine_both(china: Stack, global_stack: Stack, *, rotate: bool) -> list[KeyState]:
-    """Examine both keys. Raises NeedsAttentionError with all problems of either, or if the stacks do not fit."""
-    if faults := _faults(china, global_stack):
-        raise NeedsAttentionError(*faults)
+    """Examine both keys. Raises NeedsAttentionError with all problems of either."""
     states: list[KeyState] = []
-    problems: list[str] = []
+    troubles: list[str] = []
     for setup in (for_pushing(china, global_stack), for_copying(china, global_stack)):
         try:
             states.append(examine(setup, rotate=rotate))
         except NeedsAttentionError as error:
-            problems += error.problems
-    if problems:
-        raise NeedsAttentionError(*problems)
+            troubles += error.problems
+    if troubles:
+        raise NeedsAttentionError(*troubles)
     return one_rotation(states)
 
 

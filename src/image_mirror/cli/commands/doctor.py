@@ -40,10 +40,10 @@ def doctor(
 ) -> None:
     """Check both accounts and print what is wrong and how to fix it. Changes nothing.
 
-    It checks both stacks, both keys (each with a real call), the logins for sources, the CodeBuild projects of both
-    lanes and their quotas, the table, what makes the reconciler run, both functions, and the webhook, which answers a
-    dry-run review through its public URL. With --kubeconfig or --context it also compares the cluster's webhook
-    configuration with the shipped one:
+    It checks both stacks, both keys (each with a real call) or the federation in their place, the logins for sources,
+    the CodeBuild projects of both lanes and their quotas, the table, what makes the reconciler run, both functions, and
+    the webhook, which answers a dry-run review through its public URL. With --kubeconfig or --context it also compares
+    the cluster's webhook configuration with the shipped one:
 
     \b
     image-mirror doctor --china-profile china --global-profile global --context my-cluster

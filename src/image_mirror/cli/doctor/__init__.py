@@ -11,6 +11,7 @@ from image_mirror.cli.doctor import (
     codebuild,
     dynamodb,
     fast_lane,
+    federation,
     functions,
     keys,
     logins,
@@ -25,6 +26,7 @@ from image_mirror.cli.doctor.runner import CheckResult, Context, run
 CHECKS = (
     *stacks.CHECKS,
     *keys.CHECKS,
+    *federation.CHECKS,
     *logins.CHECKS,
     *codebuild.CHECKS,
     *fast_lane.CHECKS,

@@ -1,4 +1,4 @@
-"""The two access keys: for each, the secret that contains it, the key itself, and a call with it."""
+"""The two access keys: for each that is used, the secret that contains it, the key itself, and a call with it."""
 
 import json
 import re
@@ -29,6 +29,7 @@ from image_mirror.cli.doctor.runner import (
     warn,
 )
 from image_mirror.cli.doctor.stacks import china_stack, global_stack
+from image_mirror.cli.federation.plan import PUSH_PARAMETER, START_PARAMETER
 from image_mirror.cli.keys.plan import secret_name, shown
 from image_mirror.cli.keys.probe import NO_OTHER_KEY, ProbeResult, Verdict, can_copy, can_push
 from image_mirror.cli.keys.secret import CHINA_NAMES, GLOBAL_NAMES
@@ -51,7 +52,7 @@ class Kind:
     `secret`, `key` and `call` are the topics of its checks: its secret, the key itself, and a call with it. `entries`
     are the secret's entries for the region, the key's ID and the key. `secret_output` and `user_output` are the outputs
     that name the secret and the user. `of_a_stack` is True if a stack creates the secret, and False if
-    `image-mirror connect` does.
+    `image-mirror connect` does. With a role in `role_parameter`, the key is not read, and nothing is said of it.
     """
 
     secret: str
@@ -61,6 +62,11 @@ class Kind:
     secret_output: str
     user_output: str
     of_a_stack: bool
+    role_parameter: str
+
+    def is_used(self, stack: Stack) -> bool:
+        """Return whether the key is read: `stack`, which names its secret, uses no role instead."""
+        return not stack.parameters.get(self.role_parameter)
 
 
 GLOBAL_KEY = Kind(
@@ -69,6 +75,7 @@ GLOBAL_KEY = Kind(
     "GlobalSecret",
     "ImagePullUserName",
     of_a_stack=False,
+    role_parameter=START_PARAMETER,
 )
 """The key for the global account, stored in China."""
 CHINA_KEY = Kind(
@@ -77,6 +84,7 @@ CHINA_KEY = Kind(
     "ImagePullSecretArn",
     "ImagePushUserName",
     of_a_stack=True,
+    role_parameter=PUSH_PARAMETER,
 )
 """The key for China, stored in the global account."""
 
@@ -125,8 +133,13 @@ def secret_text(account: Account, name: str) -> str | Absent:
     return text
 
 
-def judge_secret(kind: Kind, text: str | Absent, stack: Stack, owner: Stack | None) -> Sequence[CheckResult]:
-    """Judge the text of the secret that `stack` names; `owner` is the stack of the key's user, None if not known."""
+def judge_secret(kind: Kind, text: str | Absent | None, stack: Stack, owner: Stack | None) -> Sequence[CheckResult]:
+    """Judge the text of the secret that `stack` names; `owner` is the stack of the key's user, None if not known.
+
+    Without a text nothing uses the secret.
+    """
+    if text is None:
+        return []
     name = secret_name(stack.output(kind.secret_output))
     region = owner.account.region if owner else None
     is_named = kind.secret.startswith(f"{name}:")  # unless this deployment gives it another name than the topic
@@ -145,9 +158,11 @@ def judge_secret(kind: Kind, text: str | Absent, stack: Stack, owner: Stack | No
 
 
 def judge_key(
-    kind: Kind, key: AccessKey, listed: Sequence[Json] | None, owner: Stack, now: datetime, used: Json | None
+    kind: Kind, key: AccessKey | None, listed: Sequence[Json] | None, owner: Stack, now: datetime, used: Json | None
 ) -> Sequence[CheckResult]:
     """Judge a key. `listed` are its user's keys, None if there is no such user; `used` is its last use, if known."""
+    if key is None:
+        return []
     user = owner.output(kind.user_output)
     name = shown(key.access_key_id)
     if listed is None:
@@ -175,8 +190,10 @@ def judge_key(
     return unless(faults(), fine(kind.key, f"{name} of {user}: active, {age.days} days old, {_use(used, now)}"))
 
 
-def judge_call(kind: Kind, verdict: Verdict) -> Sequence[CheckResult]:
-    """Judge the result of a call that was made with the key."""
+def judge_call(kind: Kind, verdict: Verdict | None) -> Sequence[CheckResult]:
+    """Judge the result of a call that was made with the key, None if nothing uses the key."""
+    if verdict is None:
+        return []
     match verdict.result:
         case ProbeResult.WORKS:
             return [fine(kind.call, f"AWS answers: {verdict.text}")]
@@ -212,13 +229,16 @@ def _checks(
     """
 
     @fetch(kind.secret)
-    def text(context: Context) -> str | Absent:
+    def text(context: Context) -> str | Absent | None:
         stack = context.answer(kept)
-        return secret_text(stack.account, stack.output(kind.secret_output))
+        return secret_text(stack.account, stack.output(kind.secret_output)) if kind.is_used(stack) else None
 
     @fetch(kind.secret)
-    def key(context: Context) -> AccessKey:
-        found, _ = read_key(kind, context.answer(text))
+    def key(context: Context) -> AccessKey | None:
+        content = context.answer(text)
+        if content is None:
+            return None
+        found, _ = read_key(kind, content)
         if found is None:
             raise UnansweredError(kind.secret, "the secret holds no key")
         context.hide(found.access_key_id, found.secret_access_key)
@@ -227,19 +247,25 @@ def _checks(
     @fetch(kind.key)
     def listed(context: Context) -> Sequence[Json] | None:
         stack = context.answer(owned)
+        if not kind.is_used(context.answer(kept)):
+            return None
         client, user = stack.account.client("iam"), stack.output(kind.user_output)
         return or_none(lambda: client.list_access_keys(UserName=user)["AccessKeyMetadata"])  # at most two
 
     @fetch(kind.key)
-    def used(context: Context) -> Json:
-        stack, key_id = context.answer(owned), context.answer(key).access_key_id
+    def used(context: Context) -> Json | None:
+        stack, own = context.answer(owned), context.answer(key)
+        if own is None:
+            return None
+        key_id = own.access_key_id
         found: Json = stack.account.client("iam").get_access_key_last_used(AccessKeyId=key_id)["AccessKeyLastUsed"]
         return found
 
     @fetch(kind.call)
-    def verdict(context: Context) -> Verdict:
+    def verdict(context: Context) -> Verdict | None:
         context.answer_or_none(used)  # first, so that this call does not count as the last use
-        return call(context, context.answer(key))
+        own = context.answer(key)
+        return call(context, own) if own else None
 
     return (
         Check(kind.secret, partial(judge_secret, kind), (text, kept), helps=(owned,)),

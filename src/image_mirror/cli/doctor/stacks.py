@@ -26,6 +26,7 @@ CHINA_OUTPUTS = (
     "WebhookLogGroup",
 )
 GLOBAL_OUTPUTS = ("GlobalRegion", "ImagePullSecretArn", "ImagePullUserName", "ProjectName")
+_KEYS, _USERS = "AccessKeyUsers", ("ImagePushUserName", "ImagePullUserName")
 _SOUND = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE")
 
 
@@ -68,7 +69,8 @@ def judge_stack(topic: str, outputs: Sequence[str], stack: Stack) -> Sequence[Ch
     def faults() -> Iterator[CheckResult]:
         if stack.status not in _SOUND:
             yield _unsound(topic, stack, f"{where} is {stack.status}")
-        missing = [name for name in outputs if name not in stack.outputs]
+        expected = [name for name in outputs if name not in _USERS or stack.parameters.get(_KEYS) != "false"]
+        missing = [name for name in expected if name not in stack.outputs]
         if missing and stack.status in _SOUND:
             yield fail(
                 topic,

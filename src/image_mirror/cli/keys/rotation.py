@@ -31,7 +31,7 @@ NEW_KEY_WAIT = 60.0  # seconds until a new key is known everywhere
 _NEW = timedelta(minutes=10)  # a key of this age may not be known everywhere
 _PAUSE = 10.0  # seconds between two looks at the builds
 _LONGEST_WAIT = 900.0  # seconds: most builds take two to five minutes
-_LONGEST_QUEUE = timedelta(minutes=480)  # the project's QueuedTimeoutInMinutes
+LONGEST_QUEUE = timedelta(minutes=480)  # the project's QueuedTimeoutInMinutes
 # In these phases a build has not read the project's secrets yet. It reads them when it starts to run.
 _BEFORE_SECRETS = ("SUBMITTED", "QUEUED")
 
@@ -406,7 +406,7 @@ def underway_since(codebuild: "CodeBuildClient", project: str, before: datetime,
             and build["startTime"] <= before
         ]
         # All builds that are older have timed out.
-        if any(build["startTime"] < before - longest_build - _LONGEST_QUEUE for build in builds):
+        if any(build["startTime"] < before - longest_build - LONGEST_QUEUE for build in builds):
             break
     return found
 

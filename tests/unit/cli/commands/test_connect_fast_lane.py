@@ -9,7 +9,7 @@ import boto3
 import pytest
 from typer.testing import CliRunner, Result
 
-from image_mirror.cli import app, fast_lane
+from image_mirror.cli import app, probe_builds, stack_updates
 from support.operators import CHINA_OUTPUTS, FAST_PROJECT, GLOBAL_OUTPUTS, TOKEN, Operated, Reply
 
 Json = dict[str, Any]
@@ -78,7 +78,8 @@ def lane(operated: Operated, answer: Answer, monkeypatch: pytest.MonkeyPatch) ->
     for operation, reply in (("StartBuild", found.start), ("BatchGetBuilds", found.look), ("StopBuild", found.stop)):
         answer("codebuild", operation, reply)
     clock = SimpleNamespace(monotonic=lambda: sum(found.slept), sleep=found.sleep)
-    monkeypatch.setattr(fast_lane, "time", clock)
+    for module in (probe_builds, stack_updates):
+        monkeypatch.setattr(module, "time", clock)
     return found
 
 
@@ -252,11 +253,14 @@ def test_ctrl_c_during_the_update_says_that_it_goes_on(lane: Lane) -> None:
     assert lane.stopped == []
 
 
-def status_of_the_update(answer: Answer, *statuses: str) -> None:
-    """Make an UpdateStack without effect, after which the stack is in each of these statuses in turn."""
+def status_of_the_update(answer: Answer, *statuses: str, project: str = "") -> None:
+    """Make an UpdateStack after which the stack uses `project`, and is in each of these statuses in turn."""
     client: Any = boto3.client("cloudformation", region_name="cn-northwest-1")
     [found] = client.describe_stacks(StackName="image-mirror")["Stacks"]
     left = list(statuses)
+    given = {each["ParameterKey"]: each["ParameterValue"] for each in found["Parameters"]}
+    given["GlobalFastProjectName"] = project
+    found["Parameters"] = [{"ParameterKey": name, "ParameterValue": value} for name, value in given.items()]
 
     def update(_: Json) -> Json:
         def describe(asked: Json) -> Json:
@@ -294,6 +298,23 @@ def test_an_update_that_does_not_succeed_is_named_with_its_events(
     assert done.exit_code == 0
     assert done.stderr.splitlines()[-1].startswith(NOTE + words)
     assert sum(lane.slept) < 1000
+
+
+@pytest.mark.parametrize(
+    ("statuses", "least"),
+    [
+        pytest.param(["UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"] * 5 + ["UPDATE_COMPLETE"], 15, id="it ends"),
+        pytest.param(["UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"], 600, id="it takes long"),
+    ],
+)
+def test_a_stack_that_cleans_up_is_waited_for_because_it_accepts_no_other_update(
+    lane: Lane, answer: Answer, statuses: list[str], least: int
+) -> None:
+    status_of_the_update(answer, *statuses, project=FAST_PROJECT)
+    done = lane.connect()
+    assert done.exit_code == 0
+    assert done.stdout.endswith(f"fast lane: the stack image-mirror (china) uses {FAST_PROJECT}\n")
+    assert least <= sum(lane.slept) < least + 20
 
 
 @pytest.mark.parametrize(
