@@ -12,12 +12,22 @@ same lane and token. All times are milliseconds since the epoch.
 
 from dataclasses import replace
 
-from image_mirror.record import MINUTE, OUT_OF_TIME, TOO_LARGE, UNEXPLAINED, Build, BuildResult, Lane, Record, Status
+from image_mirror.record import (
+    MINUTE,
+    OUT_OF_TIME,
+    TOKEN_KNOWN,
+    TOO_LARGE,
+    UNEXPLAINED,
+    Build,
+    BuildResult,
+    Lane,
+    Record,
+    Status,
+)
 
-LONGEST_FAST = 20 * MINUTE
-"""A fast build ends 15 minutes after its start, and at most half of the builds that run wait for one of them. So one
-that has not ended by then is not waited for any longer."""
-_TOKEN_KNOWN = 5 * MINUTE
+LONGEST_FAST = 30 * MINUTE
+"""A fast build runs for 15 minutes at most, and may wait as long in CodeBuild's queue for one that ran before it. So
+one that has not ended by then is not waited for any longer."""
 _CLOCK_SKEW = MINUTE  # far above the difference of two clocks; a time that is later was written by hand
 _CLAIM_LASTS = MINUTE  # far above the time of StartBuild's two tries; after a crash the record is due then
 _SENT = "fast lane: "  # what the reason of a record begins with that goes on in the main lane
@@ -27,7 +37,7 @@ _UNEXPLAINED = ("", UNEXPLAINED, "TARGET_LOGIN")
 
 def is_kept(record: Record, now: int) -> bool:
     """Return whether the record's latest claim may have started a build whose token CodeBuild still knows."""
-    return record.claimed_at is not None and -_CLOCK_SKEW <= now - record.claimed_at < _TOKEN_KNOWN
+    return record.claimed_at is not None and -_CLOCK_SKEW <= now - record.claimed_at < TOKEN_KNOWN
 
 
 def lanes_of(record: Record, now: int) -> tuple[Lane, ...]:

@@ -22,7 +22,18 @@ from enum import Enum
 
 from image_mirror.lanes import is_overdue, sent_to_main
 from image_mirror.metrics import Metric
-from image_mirror.record import HOUR, MINUTE, MOST_ATTEMPTS, Build, BuildResult, Lane, Policy, Record, Status
+from image_mirror.record import (
+    HOUR,
+    MINUTE,
+    MOST_ATTEMPTS,
+    UNEXPLAINED,
+    Build,
+    BuildResult,
+    Lane,
+    Policy,
+    Record,
+    Status,
+)
 from image_mirror.reference import no_longer_copied
 
 BACKOFF = (1 * MINUTE, 5 * MINUTE, 15 * MINUTE, 60 * MINUTE)
@@ -82,7 +93,9 @@ def next_step(record: Record, build: Build | None, now: int, policy: Policy) -> 
     if build is None:
         return Step.INSPECT
     if goes_on := sent_to_main(record, build, now):
-        return Save(goes_on)
+        # The second time, the main lane has not made it either: it must not be tried in both lanes without end.
+        again = record.not_fast == goes_on.not_fast == UNEXPLAINED
+        return Save(delayed(goes_on, goes_on.error or "", now) if again else goes_on)
     if build.result is BuildResult.RUNNING:
         return Save(replace(record, error=None, updated_at=now, due_at=now + POLL))
     if build.result is BuildResult.COPIED:

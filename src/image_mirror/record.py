@@ -18,6 +18,8 @@ DAY = 24 * HOUR
 MOST_ATTEMPTS = 5
 """How often a source may refuse a copy; with the last time the request ends."""
 WEEK = 7 * DAY
+TOKEN_KNOWN = 5 * MINUTE
+"""How long CodeBuild remembers the token of a StartBuild."""
 OUT_OF_TIME, TOO_LARGE, UNEXPLAINED = "OUT_OF_TIME", "TOO_LARGE", "UNEXPLAINED"
 NOT_FAST = (OUT_OF_TIME, TOO_LARGE, UNEXPLAINED)
 """The values of `Record.not_fast`: results of a build in the fast lane that make the main lane the better one."""
@@ -237,14 +239,19 @@ def _known_of_image(record: Record) -> str | None:
     return None if record.not_fast == UNEXPLAINED else record.not_fast
 
 
+def _is_starting(record: Record, now: int) -> bool:
+    """Return whether a build is being started, or may have been: without its attempts it would get another token."""
+    return record.claimed_at is not None and now - record.claimed_at < TOKEN_KNOWN
+
+
 def asked_again(record: Record, now: int, *, lost: bool = False) -> Record | None:
     """Return the record after an operator has retried the copy, or None if `record` stays as it is.
 
     A FAILED copy is requested again. One that waits for its next attempt gets it as soon as a build is free; it keeps
-    `requested_at`, because pods have waited since then. A COPIED one with an unexpected push is requested again, and
-    stays in use until a build has made it. `lost` says that pods cannot pull the copy from ECR, whatever
-    the record says: a COPIED one is requested again, and one that is being refreshed waits for its build as for a first
-    copy.
+    `requested_at`, because pods have waited since then. One whose build is being started stays as it is. A COPIED one
+    with an unexpected push is requested again, and stays in use until a build has made it. `lost` says that pods cannot
+    pull the copy from ECR, whatever the record says: a COPIED one is requested again, and one that is being refreshed
+    waits for its build as for a first copy.
     """
     before = record
     if lost:
@@ -254,7 +261,7 @@ def asked_again(record: Record, now: int, *, lost: bool = False) -> Record | Non
     if record.status is Status.FAILED or (made_again and record.status is Status.COPIED):
         again = replace(before, status=Status.REQUESTED, requested_at=now, requested_by=None, open_build=None)
         again = replace(again, claimed_at=None, not_fast=_known_of_image(record))
-    elif record.status is Status.REQUESTED and (record.due_at or 0) > now:
+    elif record.status is Status.REQUESTED and (record.due_at or 0) > now and not _is_starting(record, now):
         again = before
     else:
         return before if lost else None

@@ -7,7 +7,6 @@ from typing import Any
 def matches(pattern: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
     """Return whether `event` matches every field of `pattern`: a list has the possible values, an object has fields.
 
-    A field that is not there has no fields of its own, so that "exists": false matches below it.
     Raises ValueError for a matcher that is not modelled.
     """
     return all(_meets(wanted, event.get(name)) for name, wanted in pattern.items())
@@ -15,7 +14,7 @@ def matches(pattern: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
 
 def _meets(wanted: Any, value: Any) -> bool:
     if isinstance(wanted, Mapping):
-        return matches(wanted, value if isinstance(value, Mapping) else {})
+        return isinstance(value, Mapping) and matches(wanted, value)
     return any(_is(each, value) for each in wanted)
 
 

@@ -11,6 +11,7 @@ from image_mirror.lanes import LONGEST_FAST, claimed, is_kept, lanes_of, not_sta
 from image_mirror.lifecycle import Save, Step, delayed, lookup_failed, next_step, started, verified
 from image_mirror.record import (
     DAY,
+    HOUR,
     MINUTE,
     NOT_FAST,
     Build,
@@ -119,6 +120,22 @@ def test_what_may_be_the_fault_of_the_fast_lane_goes_on_in_the_main_lane_at_once
     assert in_main.record.due_at is None or in_main.record.due_at > now
 
 
+def test_the_second_failure_without_a_reason_waits_like_one_of_the_main_lane() -> None:
+    step = next_step(replace(FAST, not_fast="UNEXPLAINED"), ended("UNEXPLAINED"), NOW + MINUTE, POLICY)
+    assert isinstance(step, Save)
+    assert (step.record.waits, step.record.attempts, step.record.due_at) == (1, 0, NOW + 2 * MINUTE)
+    assert lanes_of(step.record, NOW + 2 * MINUTE) == (Lane.MAIN,)
+
+
+def test_an_operator_s_retry_leaves_a_record_alone_whose_build_is_being_started() -> None:
+    claim = claimed(replace(REQUESTED, attempts=2), Lane.FAST, NOW)
+    assert asked_again(claim, NOW + 1000) is None
+    waits = delayed(claim, "no answer", NOW, soon=True)
+    assert asked_again(waits, NOW + 1000) is None, "its token would be another one"
+    later = replace(waits, due_at=NOW + HOUR)
+    assert asked_again(later, NOW + 5 * MINUTE) is not None
+
+
 @pytest.mark.parametrize(
     "build",
     [
@@ -136,7 +153,7 @@ def test_what_the_source_says_is_the_same_in_either_lane(build: Build) -> None:
     assert replace(of_fast.record, lane=None, build_id=None) == replace(of_main.record, lane=None, build_id=None)
 
 
-def test_a_fast_build_that_has_not_ended_after_twenty_minutes_is_not_waited_for() -> None:
+def test_a_fast_build_that_has_not_ended_after_half_an_hour_is_not_waited_for() -> None:
     before, after = (next_step(FAST, RUNNING, NOW + LONGEST_FAST + each, POLICY) for each in (-1, 0))
     assert isinstance(before, Save)
     assert before.record.status is Status.COPYING

@@ -365,14 +365,14 @@ def test_a_refusal_of_the_fast_project_alone_switches_the_lane_off_and_no_key_is
     run()
     codebuild.calls.clear()
     codebuild.look_up_fails[Lane.FAST] = DENIED
-    for minutes in (1, 2, 19):
+    for minutes in (1, 2, 29):
         with later(minutes):
             run()
     assert codebuild.calls[:2] == ["look up fast", "check main"], "the main project is asked for the key's sake"
     assert state(records).refusal is None
     assert found(records, record).status is Status.COPYING, "it may still run"
     other = request(records, "b/1")
-    with later(20):
+    with later(30):
         assert state(records).fast_is_off(now())
         run()
     assert found(records, other).lane is Lane.MAIN
@@ -445,18 +445,18 @@ def test_a_main_lane_that_fails_for_good_leaves_all_copies_to_the_fast_one(
     assert [found(records, each).lane for each in (first, refresh)] == [Lane.FAST, Lane.FAST]
 
 
-def test_a_build_that_waits_for_twenty_minutes_goes_on_in_the_main_lane_and_the_lane_is_off(
+def test_a_build_that_waits_for_half_an_hour_goes_on_in_the_main_lane_and_the_lane_is_off(
     records: Records, codebuild: TwoProjects
 ) -> None:
     record = request(records, "a/1")
     run()
     codebuild.results = {found(records, record).build_id or "": replace(RUNNING, queued=True, started_at=NOON)}
-    for minutes in range(1, 21):
+    for minutes in range(1, 31):
         with later(minutes):
             run()
     after = found(records, record)
     assert (after.lane, after.not_fast, after.attempts) == (Lane.MAIN, None, 0)
-    with later(20):
+    with later(30):
         assert state(records).fast_is_off(now())
 
 
@@ -509,10 +509,10 @@ def test_a_copy_that_has_arrived_does_not_wait_for_a_fast_build_that_must_have_e
     reconciler.handler(pushed(record), Context())
     assert found(records, record).open_build == "ImagePullProjectFast:0"
     codebuild.look_up_fails[Lane.FAST] = answer
-    with later(19):
+    with later(29):
         run()
     assert found(records, record).open_build is not None
-    with later(21):
+    with later(31):
         run()
         after = found(records, record)
         assert (after.status, after.open_build, after.claimed_at) == (Status.COPIED, None, None)
@@ -540,12 +540,12 @@ def test_a_lane_whose_builds_cannot_be_looked_up_is_off_when_one_must_have_ended
     record = request(records, "a/1")
     run()
     codebuild.look_up_fails[Lane.FAST] = NO_ANSWER
-    for minutes in range(1, 21):
+    for minutes in range(1, 31):
         with later(minutes):
             run()
     assert found(records, record).lane is Lane.MAIN
     assert codebuild.in_lanes() == "fast main"
-    with later(20):
+    with later(30):
         assert state(records).fast_is_off(now())
 
 
@@ -556,7 +556,7 @@ def test_a_key_that_both_projects_refuse_for_long_does_not_switch_the_fast_lane_
     run()
     published()
     codebuild.look_up_fails = codebuild.start_fails = dict.fromkeys(Lane, DENIED)
-    for minutes in (1, 10, 19, 21):
+    for minutes in (1, 10, 29, 31):
         with later(minutes):
             run()
     assert state(records).fast_off_until == 0
@@ -607,3 +607,18 @@ def test_a_build_of_the_main_project_is_none_of_the_fast_lane_whatever_its_recor
     assert (after.status, after.build_id, after.lane) == (Status.COPYING, record.build_id, Lane.MAIN)
     assert codebuild.calls == ["look up main"]
     assert state(records).fast_off_until == 0
+
+
+def test_a_copy_that_neither_lane_can_explain_is_tried_less_and_less_often(
+    records: Records, codebuild: TwoProjects
+) -> None:
+    """The main lane takes no build, so the fast one is tried again."""
+    record = request(records, "a/1", not_fast="UNEXPLAINED", lane=Lane.MAIN, error=str(BUSY))
+    codebuild.start_fails[Lane.MAIN] = BUSY
+    for minutes in range(180):
+        codebuild.results |= dict.fromkeys(codebuild.tokens.values(), UNEXPLAINED)
+        with later(minutes):
+            run()
+    assert 3 < len(codebuild.started) < 12
+    assert found(records, record).waits > 3
+    assert found(records, record).attempts == 0

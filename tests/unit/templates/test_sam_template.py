@@ -240,7 +240,7 @@ def test_the_stream_brings_requests_alone_and_loses_none() -> None:
     [pattern] = stream["FilterCriteria"]["Filters"]
     assert json.loads(pattern["Pattern"]) == {
         "eventName": ["INSERT", "MODIFY"],
-        "dynamodb": {"NewImage": {"status": {"S": ["REQUESTED"]}, "claimed_at": {"N": [{"exists": False}]}}},
+        "dynamodb": {"NewImage": {"status": {"S": ["REQUESTED"]}}},
     }
     assert stream["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     assert stream["BisectBatchOnFunctionError"] is True

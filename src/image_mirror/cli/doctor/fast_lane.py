@@ -64,8 +64,9 @@ def judge_lane(state: LaneState | None, china: Stack, global_side: Stack, now: d
         return [
             warn(
                 LANE,
-                f"off until {moment(state.fast_off_until, clock)}, because CodeBuild refused calls for {used}, or "
-                "builds failed there without a reason; until then all copies are made in the other lane",
+                f"off until {moment(state.fast_off_until, clock)}, because CodeBuild refused or did not answer "
+                f"calls for {used}, or builds there failed without a reason or did not end; until then all copies are "
+                "made in the other lane",
                 "if it happens again, deploy both stacks again, and look for the reason in the log: "
                 f"{log_of(china, 'ReconcilerLogGroup')}",
             )

@@ -16,11 +16,8 @@ from image_mirror.review import Json
 
 STREAM, LAG, LETTERS, SCHEDULE, EVENTS = "stream mapping", "stream lag", "dead letters", "schedule", "ECR events"
 
-STREAM_FILTER = {
-    "eventName": ["INSERT", "MODIFY"],
-    "dynamodb": {"NewImage": {"status": {"S": ["REQUESTED"]}, "claimed_at": {"N": [{"exists": False}]}}},
-}
-"""The filter of the template's event source mapping: only records that are REQUESTED, and whose build nobody starts."""
+STREAM_FILTER = {"eventName": ["INSERT", "MODIFY"], "dynamodb": {"NewImage": {"status": {"S": ["REQUESTED"]}}}}
+"""The filter of the template's event source mapping: only records that are REQUESTED."""
 RATE = "rate(1 minute)"
 
 _LATE = MINUTE

@@ -607,7 +607,7 @@ BREAKAGES = [
         lane_off(30),
         "fast lane",
         "warning",
-        f"(in 30m), because CodeBuild refused calls for {FAST_PROJECT}, or builds failed there without a reason",
+        f"(in 30m), because CodeBuild refused or did not answer calls for {FAST_PROJECT}, or builds there",
         "aws logs tail --profile china --region cn-northwest-1 --since 1h image-mirror-ReconcilerLogs-1A2B3C",
         id="a-fast-lane-that-is-off",
     ),
