@@ -641,7 +641,8 @@ def test_a_refusal_of_the_fast_project_says_nothing_while_the_main_one_does_not_
     records: Records, codebuild: TwoProjects
 ) -> None:
     for lane in Lane:
-        request(records, f"{lane}/1", status=Status.COPYING, lane=lane, claimed_at=now(), build_id=f"{PROJECTS[lane]}:9")
+        build_id = f"{PROJECTS[lane]}:9"
+        request(records, f"{lane}/1", status=Status.COPYING, lane=lane, claimed_at=now(), build_id=build_id)
     codebuild.look_up_fails = {Lane.FAST: DENIED, Lane.MAIN: NO_ANSWER}
     run()
     assert state(records).fast_off_until == 0
