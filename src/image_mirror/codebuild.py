@@ -21,9 +21,12 @@ class Builds:
     """Starts builds of the project of each lane, and looks up their results."""
 
     def __init__(self, account: GlobalAccount, project: str, fast_project: str = "") -> None:
-        """Take the account, and the projects of the main lane and the fast lane; "" if there is no fast lane."""
+        """Take the account, and the projects of the main lane and the fast lane; "" if there is no fast lane.
+
+        One project for both is one lane: the name of a build's project is all that says in which lane it is.
+        """
         self._account = account
-        self._projects = {Lane.MAIN: project} | ({Lane.FAST: fast_project} if fast_project else {})
+        self._projects = {Lane.MAIN: project} | ({Lane.FAST: fast_project} if fast_project not in ("", project) else {})
 
     @property
     def lanes(self) -> Sequence[Lane]:

@@ -87,7 +87,7 @@ def next_step(record: Record, build: Build | None, now: int, policy: Policy) -> 
         reason = no_longer_copied(record.source)
         return Save(ended(record, reason, now)) if reason else Step.START
     if record.status is Status.COPIED:
-        return Step.VERIFY if record.open_build is None else _of_open_build(record, build, now)
+        return Step.VERIFY if record.open_build is None else _of_open_build(record, build, now, policy)
     if record.build_id is None:
         return Save(delayed(replace(record, claimed_at=None), "the build's ID is missing; it is started again", now))
     if build is None:
@@ -108,11 +108,16 @@ def is_due(record: Record, now: int) -> bool:
     return now >= (record.due_at or 0) - _CLOCK_SKEW
 
 
-def _of_open_build(record: Record, build: Build | None, now: int) -> NextStep:
-    """Return the step of a copy that arrived before its build ended: the build is looked up until it ends."""
+def _of_open_build(record: Record, build: Build | None, now: int, policy: Policy) -> NextStep:
+    """Return the step of a copy that arrived before its build ended: the build is looked up until it ends.
+
+    A fast build that must have ended is not waited for: it would hold its slot for good.
+    """
     if build is None:
         return Step.INSPECT
     if build.result is BuildResult.RUNNING:
+        if is_overdue(record, now):
+            return Save(_without_open_build(record, now, policy))
         return Save(replace(record, updated_at=now, due_at=now + POLL))
     return Step.VERIFY
 
@@ -264,10 +269,15 @@ def lookup_failed(record: Record, reason: str, now: int, policy: Policy, *, key:
         return goes_on
     if record.status is Status.COPIED:
         if key or is_overdue(record, now):
-            due_at = _next_check(record, now, policy)
-            return replace(record, open_build=None, claimed_at=None, updated_at=now, due_at=due_at)
+            return _without_open_build(record, now, policy)
         return replace(record, updated_at=now, due_at=now + POLL)
     return replace(record, error=reason, updated_at=now, due_at=now + POLL)
+
+
+def _without_open_build(record: Record, now: int, policy: Policy) -> Record:
+    """Return the record of a copy that has arrived and whose build is not waited for any longer."""
+    due_at = _next_check(record, now, policy)
+    return replace(record, open_build=None, claimed_at=None, updated_at=now, due_at=due_at)
 
 
 def not_served(record: Record, now: int, policy: Policy) -> Record:

@@ -529,7 +529,8 @@ class Reconciler:
         if any(map(_refuses_key, fast.values())):
             answers: list[Build | DelayedError | None] = [*main.values()] or [self._main_answer()]
             is_refused = any(map(_refuses_key, answers))
-            if not is_refused and (main or answers == [None]):
+            # Without any answer about the main lane, the key may be wrong.
+            if not is_refused and not all(isinstance(answer, DelayedError) for answer in answers):
                 invocation.fast_stuck = True
         return main | {name: _of_fast_lane(each, key_refused=is_refused) for name, each in fast.items()}
 
@@ -560,9 +561,9 @@ class Reconciler:
     def _conclude(self, record: Record, builds: Mapping[str, Build | DelayedError], invocation: Invocation) -> None:
         build_id, now = record.build_id or "", self._now()
         build, lane = builds.get(build_id), self._builds.lane_of(build_id)
-        # An older release starts builds in the main lane, whatever the record says.
-        seen = replace(record, lane=lane) if self._has_fast and record.lane is Lane.FAST else record
-        is_late = record.status is Status.COPYING and is_overdue(seen, now)
+        # An older release starts builds in the main lane, whatever the record says; and a lane can be written by hand.
+        seen = replace(record, lane=lane) if self._has_fast and Lane.FAST in (record.lane, lane) else record
+        is_late = is_overdue(seen, now)
         if isinstance(build, DelayedError):
             invocation.out[lane].append(namespace_of(record))
             invocation.builds[build_id] = None

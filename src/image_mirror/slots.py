@@ -117,7 +117,7 @@ class State:
 
     def fast_is_off(self, now: int) -> bool:
         """Return whether no build is started in the fast lane now."""
-        return 0 < self.fast_off_until - now <= _FAST_OFF  # a later time was written by hand
+        return 0 < self.fast_off_until - now <= _FAST_OFF + _CLOCK_SKEW  # a later time was written by hand
 
 
 def namespace_of(record: Record) -> str:
@@ -286,11 +286,14 @@ def after_fast_builds(state: State, builds: Iterable[Build], now: int, *, stuck:
 
     `unanswered` is how many starts of builds got no answer. After three of both in a row without an explanation, or if
     one is `stuck`, nothing is started there for an hour. So a lane that fails for good costs at most three builds an
-    hour, and those that were out.
+    hour, and those that were out. Of builds whose ends are read together, nobody knows the order: if most of them are
+    explained, the others are no three in a row.
     """
     ended = [build for build in builds if build.result is not BuildResult.RUNNING]
     unexplained = sum(map(is_unexplained, ended))
-    failures = unanswered + unexplained + (0 if len(ended) > unexplained else state.fast_failures)
+    explained = len(ended) - unexplained
+    in_a_row = min(unexplained, _MOST_FAST_FAILURES - 1) if explained > unexplained else unexplained
+    failures = unanswered + in_a_row + (0 if explained else state.fast_failures)
     if stuck or failures >= _MOST_FAST_FAILURES:
         return replace(state, fast_failures=0, fast_off_until=now + _FAST_OFF)
     return replace(state, fast_failures=failures)

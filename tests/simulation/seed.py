@@ -21,6 +21,7 @@ from simulation.table import Key
 
 _BUSY = 3 * HOUR
 _LONGEST_CALM = 16 * HOUR  # five attempts with their back-offs, some behind an hour's wait or a full queue
+_SLOW: dict[LaneFault | None, int] = {LaneFault.STUCK: 3, LaneFault.HANGS: 2}  # how many times as long this is then
 _SETTINGS = {"VERIFY_HOURS": "2", "REFRESH_HOURS": "1", "RETRY_FAILED_MINUTES": "30"}
 _VERIFIED = 2.2 * HOUR + 10 * MINUTE
 
@@ -164,8 +165,12 @@ def _push_as_a_stranger(fleet: Fleet, image: str) -> None:
 
 
 def _wait_until_idle(fleet: Fleet) -> None:
-    """Let time pass until nothing is under way; it is a violation if that takes too long."""
-    end = fleet.world.clock.now + _LONGEST_CALM * (2 if fleet.main.fault is LaneFault.STUCK else 1)
+    """Let time pass until nothing is under way; it is a violation if that takes too long.
+
+    Between five attempts in the fast lane are four builds in the main one. If that has failed for good, each of these
+    can wait eight hours in the queue, or hang for an hour.
+    """
+    end = fleet.world.clock.now + _LONGEST_CALM * _SLOW.get(fleet.main.fault, 1)
     while _under_way(fleet):
         if fleet.world.clock.now > end:
             for key in _unfinished(fleet):

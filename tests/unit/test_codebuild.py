@@ -103,6 +103,13 @@ def test_a_build_belongs_to_the_lane_of_its_project(
     assert builds.lanes == ([Lane.MAIN, Lane.FAST] if fast_project else [Lane.MAIN])
 
 
+def test_one_project_for_both_lanes_is_one_lane(settings: Settings) -> None:
+    """Otherwise all builds would hold slots of the fast lane, and the main one would start more without end."""
+    builds = Builds(RecordingAccount(), settings.project, settings.project)  # type: ignore[arg-type]
+    assert builds.lanes == [Lane.MAIN]
+    assert builds.lane_of(f"{settings.project}:0") is Lane.MAIN
+
+
 def test_a_build_starts_in_the_region_and_project_that_secret_and_settings_name(cloud: Cloud, builds: Builds) -> None:
     build_id = builds.start(fresh())
     [build] = cloud.codebuild.batch_get_builds(ids=[build_id])["builds"]

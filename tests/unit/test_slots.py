@@ -560,6 +560,8 @@ def test_no_slot_of_either_lane_stays_free_that_a_candidate_could_use_and_none_i
         pytest.param("?", False, 0, 0, True, id="the third failure in a row"),
         pytest.param("+", False, 0, 0, False, id="a copy"),
         pytest.param("+?", False, 0, 1, False, id="a copy and a failure"),
+        pytest.param("+?++?+?+?+?", False, 0, 2, False, id="several failures among more copies"),
+        pytest.param("+???", False, 0, 0, True, id="three failures and one copy"),
         pytest.param("!", False, 0, 0, False, id="the source's answer shows that the lane works"),
         pytest.param("...", False, 0, 2, False, id="builds that run say nothing"),
         pytest.param("", False, 1, 0, True, id="a start without an answer"),
@@ -580,6 +582,7 @@ def test_the_fast_lane_is_off_for_an_hour_after_three_failures_in_a_row(
     assert (after.fast_failures, after.fast_is_off(NOW)) == (failures, off)
     assert not after.fast_is_off(NOW + HOUR)
     assert after.fast_is_off(NOW + HOUR - 1) is off
+    assert after.fast_is_off(NOW - 1000) is off, "another run's clock may be behind"
     if off:
         assert for_stream(after, {Lane.MAIN: 1, Lane.FAST: 1}, NOW).keys() == {Lane.MAIN}
         assert after_race(before, before, after).fast_off_until == after.fast_off_until

@@ -622,3 +622,66 @@ def test_a_copy_that_neither_lane_can_explain_is_tried_less_and_less_often(
     assert 3 < len(codebuild.started) < 12
     assert found(records, record).waits > 3
     assert found(records, record).attempts == 0
+
+
+def test_builds_of_one_project_that_both_lanes_name_hold_their_slots(
+    records: Records, codebuild: TwoProjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("G_FAST_PROJECT_NAME", PROJECTS[Lane.MAIN])
+    reconciler.load.cache_clear()
+    for number in range(20):
+        request(records, f"n{number}/1")
+    for minutes in range(5):
+        with later(minutes):
+            run()
+    assert len(codebuild.started) == 3, "two run, and one waits in the queue"
+
+
+def test_a_refusal_of_the_fast_project_says_nothing_while_the_main_one_does_not_answer(
+    records: Records, codebuild: TwoProjects
+) -> None:
+    for lane in Lane:
+        build_id = f"{PROJECTS[lane]}:9"
+        request(records, f"{lane}/1", status=Status.COPYING, lane=lane, claimed_at=now(), build_id=build_id)
+    codebuild.look_up_fails = {Lane.FAST: DENIED, Lane.MAIN: NO_ANSWER}
+    run()
+    assert state(records).fast_off_until == 0
+    codebuild.look_up_fails = {Lane.FAST: DENIED}
+    with later(1):
+        run()
+        assert state(records).fast_is_off(now())
+
+
+@pytest.mark.parametrize("lane", [None, Lane.MAIN], ids=str)
+def test_a_fast_build_that_does_not_end_is_not_waited_for_whatever_lane_its_record_has(
+    records: Records, codebuild: TwoProjects, lane: Lane | None
+) -> None:
+    changes = {"status": Status.COPYING, "build_id": f"{PROJECTS[Lane.FAST]}:9", "claimed_at": now()}
+    record = request(records, "a/1", lane=lane, **changes)
+    codebuild.look_up_fails[Lane.FAST] = DENIED
+    with later(29):
+        run()
+    assert found(records, record).status is Status.COPYING
+    with later(30):
+        run()
+    assert (found(records, record).status, codebuild.in_lanes()) == (Status.COPYING, "main")
+
+
+def test_a_fast_build_that_goes_on_for_ever_after_its_copy_has_arrived_frees_its_slot(
+    records: Records, codebuild: TwoProjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = request(records, "a/1")
+    run()
+    monkeypatch.setattr(Repositories, "held", lambda *_: DIGEST)
+    reconciler.handler(pushed(record), Context())
+    with later(29):
+        run()
+    assert found(records, record).open_build is not None
+    with later(31):
+        run()
+        after = found(records, record)
+        assert (after.status, after.open_build) == (Status.COPIED, None)
+        assert state(records).fast_is_off(now()), "CodeBuild may still count that build"
+        run()
+        assert state(records).fast.out == {}
+    assert codebuild.in_lanes() == "fast"
