@@ -21,6 +21,7 @@ from image_mirror.reference import parse_reference
 from image_mirror.rules import DEFAULT_REASONS, DEFAULT_RULES, parse_rules
 from image_mirror.table import DUE_INDEX
 from support.copy_program import PROGRAM
+from support.pages import quoted, section, table, words
 from support.templates import ROOT, load_template, sam_template, webhook_configuration
 
 README, DESIGN, OPERATION, SECURITY, RULES = (
@@ -29,28 +30,6 @@ README, DESIGN, OPERATION, SECURITY, RULES = (
 )
 NUMBERS = {5: "five", 9: "nine", 25: "25"}
 ORDINALS = {5: "fifth"}
-
-
-def section(page: str, title: str) -> str:
-    found = page.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
-    assert found, title
-    return found
-
-
-def table(text: str, head: str) -> list[list[str]]:
-    """Return the cells of the first table in `text` whose first column is called `head`, row by row."""
-    rows = text.partition(f"| {head} |")[2].partition("\n\n")[0].splitlines()[2:]
-    assert rows, head
-    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
-
-
-def quoted(cell: str) -> list[str]:
-    return re.findall(r"`([^`]+)`", cell)
-
-
-def words(text: str) -> str:
-    """Return a text with its line breaks replaced by spaces."""
-    return " ".join(text.split())
 
 
 # ---- the templates ----
