@@ -19,6 +19,7 @@ from e2e.harness.processes import absent, program
 from e2e.harness.stacks import CHINA, GLOBAL
 from e2e.test_federation import Pair
 from support.copy_program import PROGRAM
+from support.stolen import STOLEN
 
 PASSWORD = "the-password-of-ecr"
 
@@ -75,6 +76,8 @@ def test_a_build_logs_in_without_any_key(login: Login) -> None:
     assert login.password() == PASSWORD
     assert login.pair.federation.calls == ["GetWebIdentityToken", "AssumeRoleWithWebIdentity"]
     assert login.regions == [CHINA.region]
+    [session] = [each for each in login.pair.federation.sessions.values() if each.role_arn == PUSH]
+    assert session.expires_at - session.issued_at == STOLEN["a session of PushRole"].seconds[1]
     assert [path.name for path in login.folder.rglob("*") if path.is_file() and path.name == "token"] == []
 
 

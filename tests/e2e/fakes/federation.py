@@ -10,7 +10,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 from urllib.error import URLError
@@ -84,9 +84,10 @@ class Account:
 
 @dataclass(frozen=True)
 class Session:
-    """Temporary credentials of a role; `expires_at` is in seconds since the epoch. The secret parts are not printed."""
+    """Temporary credentials of a role; the times are in seconds since the epoch. The secret parts are not printed."""
 
     role_arn: str
+    issued_at: float
     expires_at: float
     access_key_id: str = field(default_factory=lambda: "ASIA" + secrets.token_hex(8).upper())
     secret_access_key: str = field(default_factory=lambda: secrets.token_urlsafe(30), repr=False)
@@ -121,7 +122,8 @@ class Federation:
 
     def sign_in(self, role_arn: str, seconds: float = 3600) -> Session:
         """Make a session of a role as Lambda and CodeBuild get it for what they run."""
-        session = Session(role_arn, self.clock() + seconds)
+        now = self.clock()
+        session = Session(role_arn, now, now + seconds)
         self.sessions[session.access_key_id] = session
         return session
 
@@ -137,7 +139,8 @@ class Federation:
     def check(self, session: Session, request: Asked) -> None:
         """Raise RefusedError if the role of a session may not do this, by its policies as they are now."""
         role = self._role(session.role_arn)
-        decision = evaluate(role.policies, request) if role else Decision.NOT_ALLOWED
+        context = {**request.context, "aws:TokenIssueTime": _time(session.issued_at)}
+        decision = evaluate(role.policies, replace(request, context=context)) if role else Decision.NOT_ALLOWED
         if decision is not Decision.ALLOWED:
             reason = "with an explicit deny in" if decision is Decision.DENIED else "because no"
             ending = "an identity-based policy" if decision is Decision.DENIED else "identity-based policy allows it"

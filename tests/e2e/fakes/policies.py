@@ -7,6 +7,7 @@ logic. Anything else is an error, so that a policy that it cannot read does not 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from typing import Any
 
@@ -134,6 +135,10 @@ def _at_most(limit: str, value: str) -> bool:
     return float(value) <= float(limit)
 
 
+def _before(limit: str, value: str) -> bool:
+    return datetime.fromisoformat(value) < datetime.fromisoformat(limit)
+
+
 def _holds(operator: str, key: str, wanted: Sequence[str], request: Request) -> bool:
     values = next((found for name, found in request.context.items() if name.lower() == key.lower()), None)
     if operator == "Null":
@@ -174,6 +179,7 @@ _COMPARISONS = {
     "StringNotLike": (True, _like),
     "Bool": (False, _equal),  # "true" or "false", as texts
     "NumericLessThanEquals": (False, _at_most),
+    "DateLessThan": (False, _before),  # in IAM's denial of sessions that were revoked
 }
 """Each operator's comparison, and whether it is true if no pattern matches (instead of if one matches)."""
 

@@ -12,6 +12,9 @@ import botocore.session
 import pytest
 import typer
 
+from e2e.fakes.policies import grants
+from e2e.harness import federated
+from e2e.harness.stacks import CHINA, GLOBAL, Stack
 from image_mirror.build_result import EXIT_CODES, read_build
 from image_mirror.cli import app, errors
 from image_mirror.lifecycle import BACKOFF
@@ -21,6 +24,8 @@ from image_mirror.reference import parse_reference
 from image_mirror.rules import DEFAULT_REASONS, DEFAULT_RULES, parse_rules
 from image_mirror.table import DUE_INDEX
 from support.copy_program import PROGRAM
+from support.pages import quoted, section, table, words
+from support.stolen import LIMITS, STOLEN
 from support.templates import ROOT, load_template, sam_template, webhook_configuration
 
 README, DESIGN, OPERATION, SECURITY, RULES = (
@@ -29,28 +34,6 @@ README, DESIGN, OPERATION, SECURITY, RULES = (
 )
 NUMBERS = {5: "five", 9: "nine", 25: "25"}
 ORDINALS = {5: "fifth"}
-
-
-def section(page: str, title: str) -> str:
-    found = page.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
-    assert found, title
-    return found
-
-
-def table(text: str, head: str) -> list[list[str]]:
-    """Return the cells of the first table in `text` whose first column is called `head`, row by row."""
-    rows = text.partition(f"| {head} |")[2].partition("\n\n")[0].splitlines()[2:]
-    assert rows, head
-    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
-
-
-def quoted(cell: str) -> list[str]:
-    return re.findall(r"`([^`]+)`", cell)
-
-
-def words(text: str) -> str:
-    """Return a text with its line breaks replaced by spaces."""
-    return " ".join(text.split())
 
 
 # ---- the templates ----
@@ -215,3 +198,34 @@ def test_the_overrides_that_the_page_calls_harmless_exist_and_are_not_denied() -
     covered = {name for name in members.members if any(name.removesuffix("Override").lower() in key for key in denied)}
     assert {"imageOverride", "sourceLocationOverride", "environmentTypeOverride"} <= covered
     assert not covered & set(named)
+
+
+# ---- what a stolen token or session can do ----
+
+
+IN_CHINA = Stack("sam-template.yaml", CHINA, WebhookToken="t" * 32, **federated.IN_CHINA)
+GLOBALLY = Stack("image-pulling.yaml", GLOBAL, Region=CHINA.region, **federated.GLOBALLY)
+
+
+@pytest.mark.parametrize(
+    ("of", "asker", "role", "here", "there"),
+    [
+        pytest.param("the reconciler", "ReconcilerRole", "StartRole", IN_CHINA, GLOBALLY, id="from China"),
+        pytest.param("a build", "CodeBuildRole", "PushRole", GLOBALLY, IN_CHINA, id="to China"),
+    ],
+)
+def test_the_page_says_what_a_stolen_token_or_session_opens_and_for_how_long(
+    of: str, asker: str, role: str, here: Stack, there: Stack
+) -> None:
+    token, session = STOLEN[f"a token of {of}"], STOLEN[f"a session of {role}"]
+    statements = [each for document in here.policies(asker) for each in document["Statement"]]
+    [ask] = [each for each in statements if each["Action"] == "sts:GetWebIdentityToken"]
+    longest = there.properties(role)["MaxSessionDuration"]
+    assert token.opens == [role]
+    assert token.seconds == [int(ask["Condition"]["NumericLessThanEquals"]["sts:DurationSeconds"]), longest]
+    assert set(session.opens) == {grant.action for grant in grants(there.policies(role))}
+    assert session.seconds[0] == longest
+
+
+def test_the_page_says_what_each_limit_of_a_thief_means() -> None:
+    assert LIMITS.keys() == {limit for each in STOLEN.values() for limit in each.limits}
