@@ -715,6 +715,8 @@ def read_stream(event: Mapping[str, Any], reconciler: Reconciler, invocation: In
     numbers: dict[Key, list[str]] = {}
     for entry in event["Records"]:
         change = entry["dynamodb"]
+        if "claimed_at" in change.get("NewImage", {}):
+            continue  # a run is starting its build, and has written that itself
         keys = change["Keys"]
         numbers.setdefault((keys["repo"]["S"], keys["tag"]["S"]), []).append(change["SequenceNumber"])
         if _asks(change.get("NewImage", {})):

@@ -350,7 +350,7 @@ def test_the_fast_lane_is_checked_if_it_is_used(operation: Operation, built: Che
         state.write(State(at=now), anyway=True)
     [off] = [each for each in results if each["state"] == "warning"]
     assert (off["topic"], code) == ("fast lane", 0)
-    assert re.search(r"^off until .* \(in \d+m\), because CodeBuild refused calls", off["found"])
+    assert re.search(r"^off until .* \(in \d+m\), because CodeBuild refused or did not answer calls", off["found"])
 
 
 def test_errors_and_a_late_stream_are_read_from_cloudwatch(operation: Operation) -> None:

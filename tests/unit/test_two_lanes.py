@@ -16,7 +16,7 @@ from image_mirror.ecr import Repositories
 from image_mirror.record import HOUR, MINUTE, Build, BuildResult, Lane, Record, Status, idempotency_token, new_record
 from image_mirror.reference import destination_of, parse_reference
 from image_mirror.slots import Slots, State
-from image_mirror.table import Records
+from image_mirror.table import Records, to_item
 from support.clock import NOON
 from support.cloud import REGISTRY, Cloud
 from support.slots import state_in
@@ -685,3 +685,15 @@ def test_a_fast_build_that_goes_on_for_ever_after_its_copy_has_arrived_frees_its
         run()
         assert state(records).fast.out == {}
     assert codebuild.in_lanes() == "fast"
+
+
+def test_the_stream_s_event_of_a_claim_causes_no_call(records: Records, codebuild: TwoProjects) -> None:
+    record = request(records, "a/1")
+    stream(record)
+    assert codebuild.calls == ["start fast"]
+    claim = replace(record, lane=Lane.FAST, claimed_at=now())
+    keys = {"repo": {"S": record.repo}, "tag": {"S": record.tag}}
+    change = {"Keys": keys, "SequenceNumber": "1", "NewImage": to_item(claim)}
+    answer = reconciler.handler({"Records": [{"dynamodb": change}]}, Context())
+    assert answer == {"batchItemFailures": []}
+    assert codebuild.calls == ["start fast"]
