@@ -93,8 +93,8 @@ _MOST_STATE_RACES = 2  # few, because the calls of a slow table take long, and t
 _BUILDS_DUE_WITHIN = 10 * MINUTE
 _AHEAD = POLL + 10_000  # milliseconds; every running build is looked up within this time
 _SETTLED = 20_000  # milliseconds; CodeBuild shows a build that has just been started as queued, even with free capacity
-# A start without an answer keeps its lane for five minutes, and is tried again each second minute: if the lane that tries
-# a key changed each minute, such a record could meet one lane only, for good.
+# A start without an answer keeps its lane for five minutes, and is tried again each second minute. If the lane that
+# tries a key changed each minute, such a record could meet one lane only, for good.
 _SAME_LANE = 15 * MINUTE
 _logger = Logger(service="reconciler")
 
