@@ -93,6 +93,9 @@ _MOST_STATE_RACES = 2  # few, because the calls of a slow table take long, and t
 _BUILDS_DUE_WITHIN = 10 * MINUTE
 _AHEAD = POLL + 10_000  # milliseconds; every running build is looked up within this time
 _SETTLED = 20_000  # milliseconds; CodeBuild shows a build that has just been started as queued, even with free capacity
+# A start without an answer keeps its lane for five minutes, and is tried again each second minute. If the lane that
+# tries a key changed each minute, such a record could meet one lane only, for good.
+_SAME_LANE = 15 * MINUTE
 _logger = Logger(service="reconciler")
 
 Subject = TypeVar("Subject")
@@ -338,7 +341,7 @@ class Reconciler:
         if state.refusal is not None:
             # One record tries the key: about every second time in the fast lane, because the main one may fail, or not
             # answer, before it says anything about the key. What the fast lane accepts proves the key too.
-            is_main = (now // MINUTE + state.refusal.times) % 2
+            is_main = (now // _SAME_LANE + state.refusal.times) % 2
             lanes = (Lane.MAIN, Lane.FAST) if is_main else (Lane.FAST, Lane.MAIN)
             # A lane that nothing may use would never be tried.
             usable = self._quotas.keys() & {lane for each in invocation.waiting.values() for lane in each.lanes}

@@ -50,6 +50,11 @@ def test_every_copy_arrives_with_two_lanes_whatever_fails(first: int) -> None:
     assert total["builds the table never knew"] <= total["builds"] * 0.03 + silent
 
 
+def test_a_key_is_tried_in_both_lanes_although_the_main_one_never_answers() -> None:
+    """In this seed copies wait for a key, and starts in the main lane have no answer from then on."""
+    assert run_seed(681, two_lanes=True).violations == ()
+
+
 @pytest.mark.parametrize(
     ("mistake", "seeds", "seen"),
     [

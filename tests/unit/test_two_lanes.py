@@ -399,7 +399,7 @@ def test_a_refused_key_is_tried_in_the_main_lane_and_in_the_fast_one_by_turns(
     run()
     assert state(records).refusal is not None
     tries = []
-    for minutes in (10, 30):
+    for minutes in (10, 12):
         codebuild.calls.clear()
         with later(minutes):
             run()
