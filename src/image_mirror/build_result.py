@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from image_mirror.record import OUT_OF_TIME, Build, BuildResult
+from image_mirror.record import OUT_OF_TIME, TIMED_OUT, Build, BuildResult
 
 EXIT_CODES = {
     1: "UNEXPLAINED",
@@ -76,9 +76,7 @@ def read_build(build: Mapping[str, Any]) -> Build:
         key = "secrets manager" in message.lower() or "secretsmanager" in message.lower()
         return _delay(f"the build {_VERBS.get(str(status), 'failed')} in phase {phase}: {message}", key=key)
     if status == "TIMED_OUT":
-        return Build(
-            BuildResult.REFUSED, "the build ran out of time; BuildTimeoutMinutes allows more", code=OUT_OF_TIME
-        )
+        return Build(BuildResult.REFUSED, "the build ran out of time; BuildTimeoutMinutes allows more", code=TIMED_OUT)
     if status == "STOPPED":
         return _refusal("the build was stopped by hand")
     result = exported.get("COPY_RESULT")

@@ -15,6 +15,7 @@ from dataclasses import replace
 from image_mirror.record import (
     MINUTE,
     OUT_OF_TIME,
+    TIMED_OUT,
     TOKEN_KNOWN,
     TOO_LARGE,
     UNEXPLAINED,
@@ -107,4 +108,5 @@ def is_overdue(record: Record, now: int) -> bool:
 
 def is_unexplained(build: Build) -> bool:
     """Return whether a build of the fast lane ended in a way that may be the lane's fault."""
-    return build.result is BuildResult.DELAYED and build.code in _UNEXPLAINED
+    # The build itself ends before CodeBuild stops it, so a source cannot cause that.
+    return build.code == TIMED_OUT or (build.result is BuildResult.DELAYED and build.code in _UNEXPLAINED)

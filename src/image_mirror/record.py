@@ -21,6 +21,8 @@ WEEK = 7 * DAY
 TOKEN_KNOWN = 5 * MINUTE
 """How long CodeBuild remembers the token of a StartBuild."""
 OUT_OF_TIME, TOO_LARGE, UNEXPLAINED = "OUT_OF_TIME", "TOO_LARGE", "UNEXPLAINED"
+TIMED_OUT = "TIMED_OUT"
+"""The code of a build that CodeBuild has stopped. OUT_OF_TIME is what a fast build says before that."""
 NOT_FAST = (OUT_OF_TIME, TOO_LARGE, UNEXPLAINED)
 """The values of `Record.not_fast`: results of a build in the fast lane that make the main lane the better one."""
 _LONG_BUILDS = ("STALLED", TOO_LARGE)

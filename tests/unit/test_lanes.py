@@ -98,6 +98,7 @@ def ended(code: str, result: BuildResult = BuildResult.DELAYED) -> Build:
         pytest.param(ended("OUT_OF_TIME", BuildResult.REFUSED), "OUT_OF_TIME", id="the copy's own limit"),
         pytest.param(ended("TOO_LARGE", BuildResult.ENDED), "TOO_LARGE", id="too large"),
         pytest.param(ended("UNEXPLAINED"), "UNEXPLAINED", id="killed"),
+        pytest.param(ended("TIMED_OUT", BuildResult.REFUSED), "UNEXPLAINED", id="stopped by CodeBuild at its limit"),
         pytest.param(ended(""), "UNEXPLAINED", id="CodeBuild failed"),
         pytest.param(ended("TARGET_LOGIN"), "UNEXPLAINED", id="the login: the main lane says whether a key is refused"),
     ],

@@ -162,7 +162,7 @@ def test_troubleshooting_has_each_result() -> None:
 
 
 def test_the_page_has_the_results_that_cost_an_attempt() -> None:
-    named = re.search(r"has stopped, cost an attempt \(([^)]*)\)", words(DESIGN))
+    named = re.search(r"time is over, cost an attempt \(([^)]*)\)", words(DESIGN))
     assert named
     assert set(quoted(named[1])) == {
         result for result in EXIT_CODES.values() if build_result(result) is BuildResult.REFUSED
