@@ -21,7 +21,7 @@ from simulation.table import Key
 
 _BUSY = 3 * HOUR
 _LONGEST_CALM = 16 * HOUR  # five attempts with their back-offs, some behind an hour's wait or a full queue
-_SLOW: dict[LaneFault | None, int] = {LaneFault.STUCK: 3, LaneFault.HANGS: 2}  # how many times as long this is then
+_SLOW = {**dict.fromkeys([None, *LaneFault], 1), LaneFault.STUCK: 3, LaneFault.HANGS: 2}  # times as long
 _SETTINGS = {"VERIFY_HOURS": "2", "REFRESH_HOURS": "1", "RETRY_FAILED_MINUTES": "30"}
 _VERIFIED = 2.2 * HOUR + 10 * MINUTE
 
@@ -170,7 +170,7 @@ def _wait_until_idle(fleet: Fleet) -> None:
     Between five attempts in the fast lane are four builds in the main one. If that has failed for good, each of these
     can wait eight hours in the queue, or hang for an hour.
     """
-    end = fleet.world.clock.now + _LONGEST_CALM * _SLOW.get(fleet.main.fault, 1)
+    end = fleet.world.clock.now + _LONGEST_CALM * _SLOW[fleet.main.fault]
     while _under_way(fleet):
         if fleet.world.clock.now > end:
             for key in _unfinished(fleet):
