@@ -78,8 +78,13 @@ def internet(folder: Path, locations: Mapping[str, str]) -> Iterator[Internet]:
                 self.wfile.flush()
 
         def finish(self) -> None:
-            super().finish()
-            self.connection.close()  # the one with TLS
+            # A client that is killed leaves an answer that cannot be flushed; all must be closed nevertheless.
+            try:
+                with suppress(OSError):
+                    super().finish()
+            finally:
+                self.rfile.close()
+                self.connection.close()  # the one with TLS
 
         do_GET = do_HEAD = do_any  # noqa: N815 - http.server's names
 
