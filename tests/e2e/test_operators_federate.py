@@ -38,21 +38,12 @@ from image_mirror.record import Status, new_record
 from image_mirror.reference import destination_of, parse_reference
 from image_mirror.table import Records
 from support.buildspec_runner import CodeBuild, Reply, Run
+from support.operators import PROFILES
 from support.operators import refuse as refuse
 from support.templates import ROOT
 
 BY_HAND = (ROOT / "docs" / "by-hand.md").read_text(encoding="utf-8")
 CHINA_ISSUER, GLOBAL_ISSUER = ISSUERS["aws-cn"], ISSUERS["aws"]
-PROFILE = """\
-[profile china]
-region = cn-northwest-1
-aws_access_key_id = AKIACHINAEXAMPLE0000
-aws_secret_access_key = china
-[profile global]
-region = us-west-2
-aws_access_key_id = AKIAGLOBALEXAMPLE000
-aws_secret_access_key = global
-"""
 _HANDLER = """
 import json, sys
 from image_mirror import reconciler
@@ -215,7 +206,7 @@ def both(stacks: tuple[Deployed, Deployed], tmp_path: Path, monkeypatch: pytest.
     accounts = [Account(place.partition, "123456789012", "") for place in (CHINA, GLOBAL)]
     federation = Federation(accounts, time.time)
     found = Both(china, world, federation, folder)
-    (tmp_path / "config").write_text(PROFILE)
+    (tmp_path / "config").write_text(PROFILES)
     for name in [each for each in os.environ if each.startswith("AWS_")]:
         monkeypatch.delenv(name)
     with ExitStack() as stack:

@@ -163,6 +163,8 @@ def test_a_record_is_replaced_if_it_has_not_changed(records: Records) -> None:
         pytest.param({"build_id": None}, id="no build"),
         pytest.param({"digest": "sha256:" + "b" * 64}, id="another digest"),
         pytest.param({"digest": None}, id="no digest"),
+        pytest.param({"claimed_at": 1901}, id="claimed by another run in the same millisecond"),
+        pytest.param({"claimed_at": None}, id="no longer claimed"),
     ],
 )
 def test_a_write_fails_if_anything_changed_in_between(records: Records, change: dict[str, object]) -> None:
