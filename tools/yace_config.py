@@ -24,7 +24,7 @@ VALUES = {
 
 _HEAD = """\
 # The metrics of the CloudWatch dashboard for Prometheus, read by YACE (yet-another-cloudwatch-exporter).
-# Written by `make docs` out of sam-template.yaml. docs/operation.md says what to put in place of <NAME>.
+# Written by `make docs` out of sam-template.yaml. docs/monitoring.md says what to put in place of <NAME>.
 apiVersion: v1alpha1
 sts-region: cn-northwest-1
 static:

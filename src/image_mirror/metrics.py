@@ -4,7 +4,7 @@ from enum import Enum
 
 
 class Metric(Enum):
-    """A metric: its name and unit in CloudWatch, and what one value means. docs/operation.md has this table."""
+    """A metric: its name and unit in CloudWatch, and what one value means. docs/monitoring.md has this table."""
 
     ADMISSIONS = ("Admissions", "Count", "reviews answered 200, with a patch or without; dry runs too")
     REWRITES = ("Rewrites", "Count", "images that these answers changed to ECR")

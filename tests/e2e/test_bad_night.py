@@ -1,4 +1,4 @@
-"""A bad night on a real API server: what an operator types, as docs/operation.md says, and what it answers.
+"""A bad night on a real API server: what an operator types, as docs/undo.md says, and what it answers.
 
 There is no kubelet: the statuses and the events that it would write are written by the tests. `pytest -s` prints what a
 terminal would show.
@@ -139,7 +139,7 @@ def test_a_developer_without_aws_permissions_gets_the_causes_that_the_cluster_sh
 
 
 def test_pods_are_created_again_although_the_webhook_does_not_answer(mirrored: Cluster, gate: Gateway) -> None:
-    section = (ROOT / "docs" / "operation.md").read_text(encoding="utf-8").partition("## No pod can be created")[2]
+    section = (ROOT / "docs" / "undo.md").read_text(encoding="utf-8").partition("## No pod can be created")[2]
     command = section.partition("```console\n")[2].partition("image-mirror")[0] + "image-mirror"
     command += section.partition("mutatingwebhookconfiguration image-mirror")[2].partition("image-mirror doctor")[0]
     words = shlex.split(command.replace("\\\n", " "))

@@ -138,7 +138,7 @@ def _post(endpoint: str, count: str) -> None:
 
 @pytest.fixture(scope="module")
 def deployed(built: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    """The built stacks, deployed as the README says, to an AWS that no other test uses."""
+    """The built stacks, deployed as docs/install.md says, to an AWS that no other test uses."""
     folder, port = tmp_path_factory.mktemp("connect"), free_port()
     endpoint = f"http://localhost:{port}"
     with cloud(port, folder / "cloud.log"):

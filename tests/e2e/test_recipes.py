@@ -1,4 +1,4 @@
-"""The recipes of docs/operation.md for what is lost, followed on the emulated AWS with the commands of the page.
+"""The recipes of docs/recovery.md and docs/alarms.md, followed on the emulated AWS with the commands of the pages.
 
 The page's blocks run in a shell, with the AWS CLI, the SAM CLI and `image-mirror`. A stub answers for kubectl. moto
 makes no backup of a table that is deleted, so the test makes it before. A lost region is one whose stack nobody uses
@@ -30,13 +30,14 @@ from e2e.harness.stacks import CHINA
 from e2e.harness.traffic import COPIES, REVIEW, builds, ecr_event, expected_images, stream_batch
 from image_mirror.cli.emulation import http_event
 from image_mirror.table import STATE_REPO, Records
+from support.pages import section
 from support.reviews_data import DIGEST, images_of
 from support.slots import run_twenty_builds
 from support.templates import ROOT
 
 pytest_plugins = ["e2e.harness.deployed"]
 
-PAGE = (ROOT / "docs" / "operation.md").read_text(encoding="utf-8")
+PAGES = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("alarms.md", "recovery.md"))
 TABLE, OTHER_TABLE = "ImageListTable", "ImageListTable2"
 # Nobody can push an image whose digest is that of the captured pod.
 DIGEST_NAMED, TAG_NAMED = f"@{DIGEST}", ":latest"
@@ -58,8 +59,7 @@ FINE, LATE = {"table": "ok", "stream mapping": "ok"}, {"table": "failed", "strea
 
 def recipe(title: str) -> list[str]:
     """Return the commands of a section, block by block."""
-    section = PAGE.partition(f"\n### {title}\n")[2].partition("\n### ")[0].partition("\n## ")[0]
-    found = re.findall(r"```console\n(.*?)```", section, re.DOTALL)
+    found = re.findall(r"```console\n(.*?)```", section(PAGES, title), re.DOTALL)
     assert found, title
     return found
 
@@ -202,7 +202,7 @@ class Operator:
 
 @pytest.fixture
 def operator(built: Checkout, tmp_path: Path) -> Iterator[Operator]:
-    """The built stacks, deployed as the README says, to an AWS that no other test uses."""
+    """The built stacks, deployed as docs/install.md says, to an AWS that no other test uses."""
     checkout, port = tmp_path / "checkout", free_port()
     shutil.copytree(built.folder, checkout, ignore=shutil.ignore_patterns("functions", "*.log"))
     endpoint = f"http://localhost:{port}"

@@ -1,4 +1,4 @@
-"""A second parser of images and rules, written from the README and not from the product's code.
+"""A second parser of images and rules, written from docs/rules.md and not from the product's code.
 
 It accepts more than the product: an image that the product refuses never reaches a table, so it is enough that both
 agree about images that the product accepts.

@@ -1,4 +1,4 @@
-"""The figures of one lane and two for docs/performance.md: the week's fleet, and 500 new images at once."""
+"""The figures of one lane and two for docs/waiting-time.md: the week's fleet, and 500 new images at once."""
 
 from collections.abc import Iterator, Sequence
 from multiprocessing import Pool
@@ -13,7 +13,7 @@ from simulation.week import Week, run_week
 
 BEGIN = "<!-- python -m simulation --lanes writes from here -->"
 END = "<!-- the figures of lanes end here -->"
-_PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
+_PAGE = Path(__file__).parents[2] / "docs" / "waiting-time.md"
 QUOTAS = (1, 20, 100)
 FAST_QUOTAS = (1, 10, 30, 40, 300)
 # crane's share of skopeo's time in the table of benchmarks: on one machine, and over a slow link.

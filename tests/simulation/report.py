@@ -1,4 +1,4 @@
-"""The figures of all adversaries for docs/performance.md: hours of many seeds, and a month of each."""
+"""The figures of all adversaries for docs/adversaries.md: hours of many seeds, and a month of each."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +12,7 @@ from simulation.clock import HOUR, MINUTE
 
 BEGIN = "<!-- python -m simulation --adversaries writes from here -->"
 END = "<!-- the figures of adversaries end here -->"
-_PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
+_PAGE = Path(__file__).parents[2] / "docs" / "adversaries.md"
 _KEY_DAY = replace(MONTH, images=300, hours=24)
 Task = tuple[Attack, Size, int, bool]
 

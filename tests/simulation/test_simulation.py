@@ -113,7 +113,7 @@ def test_ten_thousand_pods_of_five_hundred_images_make_five_hundred_copies() -> 
     assert (figures.builds, figures.duplicate_builds) == (500, 0)
     assert figures.admitted == 10_000
     # An instance asks once a minute for each image: here for six pods of ten, and never twice for one.
-    assert figures.calls == pytest.approx(0.62, abs=0.05)  # docs/performance.md has it
+    assert figures.calls == pytest.approx(0.62, abs=0.05)  # docs/simulation.md has it
 
 
 @pytest.mark.parametrize("images", [500, 10_000])

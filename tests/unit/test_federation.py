@@ -243,7 +243,7 @@ def test_each_failure_of_an_exchange_has_its_reason(
 
 
 def test_the_page_explains_each_reason() -> None:
-    page = (ROOT / "docs" / "operation.md").read_text()
+    page = (ROOT / "docs" / "federation.md").read_text()
     refusals = [
         *((TOKEN_OPERATION, code) for code in ("OutboundWebIdentityFederationDisabledException", "AccessDenied")),
         *((TOKEN_OPERATION, code) for code in ("SessionDurationEscalationException", "SignatureDoesNotMatch")),

@@ -62,7 +62,7 @@ def deploy_china(stack: Stack, parameter: str) -> str:
 def new_table(stack: Stack) -> str:
     """Return what to do about a table that CloudFormation takes for its own, although it is not."""
     again = deploy_china(stack, f"TableName={stack.output('ImageListTableName')}2")
-    return f"{again} makes an empty table with its stream; docs/operation.md says how to keep this one"
+    return f"{again} makes an empty table with its stream; docs/recovery.md says how to keep this one"
 
 
 def deploy_global(stack: Stack, parameter: str) -> str:

@@ -1,4 +1,4 @@
-"""The shipped templates deployed by the SAM CLI from a checkout, as the README says, to an emulated AWS."""
+"""The shipped templates deployed by the SAM CLI from a checkout, as docs/install.md says, to an emulated AWS."""
 
 import json
 import os

@@ -670,8 +670,8 @@ def test_each_cause_is_in_the_table() -> None:
 
 
 def documented() -> list[re.Pattern[str]]:
-    """Return how WHY begins, of each row of the table in docs/operation.md."""
-    page = (ROOT / "docs" / "operation.md").read_text(encoding="utf-8")
+    """Return how WHY begins, of each row of the table in docs/waiting-pods.md."""
+    page = (ROOT / "docs" / "waiting-pods.md").read_text(encoding="utf-8")
     section = page.partition("## Which pods cannot pull, and why")[2].partition("\n## ")[0]
     texts = [text for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for text in re.findall("`(.*?)`", row)]
     wild = {"...": ".*", "CODE": ".*", "2 of 5": "[0-9] of 5", " 3 times": ".*"}
@@ -684,7 +684,7 @@ def documented() -> list[re.Pattern[str]]:
     return patterns
 
 
-def test_the_page_about_operation_explains_each_cause_and_no_other() -> None:
+def test_the_page_about_waiting_pods_explains_each_cause_and_no_other() -> None:
     patterns, texts = documented(), [classify(row.values[0]).why for row in ROWS]
     assert [text for text in texts if not any(pattern.match(text) for pattern in patterns)] == []
     # live_webhook.py and pod_reading.py say these.

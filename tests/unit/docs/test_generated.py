@@ -28,9 +28,12 @@ from support.pages import quoted, section, table, words
 from support.stolen import LIMITS, STOLEN
 from support.templates import ROOT, load_template, sam_template, webhook_configuration
 
-README, DESIGN, OPERATION, SECURITY, RULES = (
-    (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "docs/design.md", "docs/operation.md", "docs/security.md", "docs/default-rules.md")
+ALARMS, DESIGN, DEVELOPMENT, MONITORING, PARAMETERS, RECORDS, RULES, DEFAULT, SECURITY, TROUBLESHOOTING = (
+    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    for name in (
+        *("alarms", "design", "development", "monitoring", "parameters", "records", "rules", "default-rules"),
+        *("security", "troubleshooting"),
+    )
 )
 NUMBERS = {5: "five", 9: "nine", 25: "25"}
 ORDINALS = {5: "fifth"}
@@ -40,9 +43,9 @@ ORDINALS = {5: "fifth"}
 
 
 def parameter_rows(template: str) -> dict[str, tuple[str, str]]:
-    """Return each parameter in the README's table of a template, with its default and its meaning."""
+    """Return each parameter in the page's table of a template, with its default and its meaning."""
     found = {}
-    for names, default, meaning in table(README.partition(f"Of `{template}`")[2], "parameter"):
+    for names, default, meaning in table(PARAMETERS.partition(f"Of `{template}`")[2], "parameter"):
         for name in quoted(names):
             assert name not in found
             found[name] = (default, meaning)
@@ -50,19 +53,19 @@ def parameter_rows(template: str) -> dict[str, tuple[str, str]]:
 
 
 @pytest.mark.parametrize("template", ["sam-template.yaml", "image-pulling.yaml"])
-def test_the_readme_has_a_row_for_each_parameter_and_no_other(template: str) -> None:
+def test_the_page_has_a_row_for_each_parameter_and_no_other(template: str) -> None:
     assert parameter_rows(template).keys() == load_template(template)["Parameters"].keys()
 
 
 @pytest.mark.parametrize("template", ["sam-template.yaml", "image-pulling.yaml"])
-def test_the_readme_says_which_parameters_are_required_and_which_are_empty(template: str) -> None:
+def test_the_page_says_which_parameters_are_required_and_which_are_empty(template: str) -> None:
     for name, parameter in load_template(template)["Parameters"].items():
         default = parameter_rows(template)[name][0]
         assert (default == "**required**") == ("Default" not in parameter), name
         assert (default == "empty") == (parameter.get("Default") == ""), name
 
 
-def test_the_readme_has_the_days_that_logs_may_be_kept() -> None:
+def test_the_page_has_the_days_that_logs_may_be_kept() -> None:
     def named(template: str) -> list[int]:
         days = re.search(r"([\d, or]+) days", parameter_rows(template)["LogRetentionDays"][1])
         assert days
@@ -79,43 +82,43 @@ def test_the_readme_has_the_days_that_logs_may_be_kept() -> None:
     assert set(allowed("sam-template.yaml")) <= set(allowed("image-pulling.yaml"))
 
 
-def test_the_readme_has_the_default_rules() -> None:
-    named = re.search(r"The default copies from (.*?);", words(section(README, "Which images")))
+def test_the_page_about_rules_has_the_default_rules() -> None:
+    named = re.search(r"The default copies from (.*?);", words(section(RULES, "Which images")))
     assert named
     assert re.split(r", | and ", named[1].replace("\\", "")) == DEFAULT_RULES.split()
 
 
 def test_the_page_has_each_default_rule_with_its_reason() -> None:
-    assert {quoted(rule)[0]: reason for rule, reason in table(RULES, "rule")} == DEFAULT_REASONS
-    assert [quoted(rule)[0] for rule, _ in table(RULES, "rule")] == DEFAULT_RULES.split()
-    assert f"""'MirrorRules="{DEFAULT_RULES}"'""" in RULES, "the command that gives them to an older stack"
+    assert {quoted(rule)[0]: reason for rule, reason in table(DEFAULT, "rule")} == DEFAULT_REASONS
+    assert [quoted(rule)[0] for rule, _ in table(DEFAULT, "rule")] == DEFAULT_RULES.split()
+    assert f"""'MirrorRules="{DEFAULT_RULES}"'""" in DEFAULT, "the command that gives them to an older stack"
 
 
 def test_what_the_page_says_is_omitted_is_in_no_default_rule() -> None:
     rules = parse_rules(DEFAULT_RULES)
-    for name, _ in table(section(RULES, "Left out"), "registry"):
+    for name, _ in table(section(DEFAULT, "Left out"), "registry"):
         host = quoted(name)[0].replace("*", "a")
         assert rules.match(parse_reference(f"{host}/a/b:1")) is None, host
 
 
-def test_the_readme_has_the_webhook_s_policy_and_timeout() -> None:
+def test_the_page_has_the_webhook_s_policy_and_timeout() -> None:
     [webhook] = webhook_configuration()["webhooks"]
-    named = section(README, "Ignore or Fail")
+    named = section(RULES, "Ignore or Fail")
     assert f"`failurePolicy: {webhook['failurePolicy']}`" in named
     assert f"`timeoutSeconds` ({webhook['timeoutSeconds']})" in named
 
 
-def test_the_readme_s_make_targets_exist() -> None:
+def test_the_make_targets_that_the_page_names_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z0-9]+):", makefile, re.MULTILINE))
-    named = {name for row in table(section(README, "Development"), "command") for name in quoted(row[0])}
+    named = {name for row in table(DEVELOPMENT, "command") for name in quoted(row[0])}
     assert {name.removeprefix("make ") for name in named} <= targets
 
 
 def test_the_page_has_the_number_of_alarms_and_metrics() -> None:
     alarms = [each for each in sam_template()["Resources"].values() if each["Type"] == "AWS::CloudWatch::Alarm"]
-    assert f"The stack has {NUMBERS[len(alarms)]}," in OPERATION
-    costs = words(section(OPERATION, "What watching costs"))
+    assert f"The stack has {NUMBERS[len(alarms)]}," in ALARMS
+    costs = words(section(MONITORING, "What watching costs"))
     assert f"all {NUMBERS[len(Metric)]} together cost {0.30 * len(Metric):.2f} at most" in costs
 
 
@@ -123,12 +126,12 @@ def test_the_page_has_the_number_of_alarms_and_metrics() -> None:
 
 
 def test_the_page_has_the_attributes_of_an_item() -> None:
-    named = [name for row in table(section(DESIGN, "The item"), "attribute") for name in quoted(row[0])]
+    named = [name for row in table(section(RECORDS, "The item"), "attribute") for name in quoted(row[0])]
     assert sorted(named) == sorted(["due", *(field.name for field in fields(Record) if field.init)])
 
 
 def test_the_page_names_the_index_and_the_states() -> None:
-    rows = {row[0]: row[1] for row in table(section(DESIGN, "The item"), "attribute")}
+    rows = {row[0]: row[1] for row in table(section(RECORDS, "The item"), "attribute")}
     assert quoted(rows["`status`"]) == list(Status)
     assert quoted(rows["`due`, `due_at`"]) == [DUE_INDEX]
     diagram = re.findall(r"^ +(\S+) --> (\S+): ", DESIGN, re.MULTILINE)
@@ -139,7 +142,7 @@ def test_the_pages_have_the_attempts_and_their_pauses() -> None:
     *pauses, last = [pause // MINUTE for pause in BACKOFF]
     assert f"Attempts back off by {', '.join(map(str, pauses))} and {last} minutes" in words(DESIGN)
     assert f"COPYING --> FAILED: the {ORDINALS[MOST_ATTEMPTS]} attempt" in DESIGN
-    assert f"its source refused {NUMBERS[MOST_ATTEMPTS]} times, over about 80 minutes" in words(OPERATION)
+    assert f"its source refused {NUMBERS[MOST_ATTEMPTS]} times, over about 80 minutes" in words(ALARMS)
     assert 75 <= sum(BACKOFF) / MINUTE <= 85
 
 
@@ -158,7 +161,7 @@ def test_the_script_ends_with_the_exit_codes_that_the_package_reads() -> None:
 
 def test_troubleshooting_has_each_result() -> None:
     for result in EXIT_CODES.values():
-        assert f"`{result}" in section(README, "Troubleshooting"), result
+        assert f"`{result}" in TROUBLESHOOTING, result
 
 
 def test_the_page_has_the_results_that_cost_an_attempt() -> None:

@@ -1,4 +1,4 @@
-"""The dashboard and the alarms name metrics that exist, and docs/operation.md explains all of them."""
+"""The dashboard and the alarms name metrics that exist; docs/alarms.md and docs/monitoring.md explain all of them."""
 
 import json
 import re
@@ -11,13 +11,21 @@ from image_mirror.metrics import Metric
 from image_mirror.record import MINUTE
 from image_mirror.slots import LONGEST_KEY_WAIT
 from image_mirror.table import DUE_INDEX
+from support.pages import section
 from support.templates import ROOT, carry_out, load_template, parameters_of, sam_template
 
 Json = dict[str, Any]
 TEMPLATE = sam_template()
 RESOURCES: Json = TEMPLATE["Resources"]
 ALARMS = [name for name, each in RESOURCES.items() if each["Type"] == "AWS::CloudWatch::Alarm"]
-OPERATION = (ROOT / "docs" / "operation.md").read_text(encoding="utf-8")
+ALARMS_PAGE, MONITORING = (
+    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("alarms.md", "monitoring.md")
+)
+# The pages for operators. The others name classes, fields of other programs and operations of AWS too.
+PAGES = (
+    *("alarms", "fast-lane", "federation", "install", "monitoring", "operation", "parameters", "quick-start"),
+    *("recovery", "rules", "troubleshooting", "undo", "uninstall", "upgrade", "waiting-pods"),
+)
 STACK, REGION, ACCOUNT = "image-mirror", "cn-northwest-1", "123456789012"
 API, WEBHOOK, RECONCILER = "WebhookApi's Ref", "ApiFunction's Ref", "ReconcilerFunction's Ref"
 TABLE, QUEUE, TOPIC = "ImageListTable's Ref", "DeadLetters's QueueName", "AlarmTopic's Ref"
@@ -177,10 +185,10 @@ def test_an_alarm_looks_at_metrics_that_exist(name: str) -> None:
 def test_an_alarm_has_the_stack_s_name_and_says_where_to_read_on(name: str) -> None:
     alarm = deployed(name)
     assert alarm["AlarmName"].startswith(f"{STACK}-")
-    anchor = re.search(r" docs/operation\.md#([a-z-]+)$", alarm["AlarmDescription"])
+    anchor = re.search(r" docs/alarms\.md#([a-z-]+)$", alarm["AlarmDescription"])
     assert anchor
     assert alarm["AlarmName"] == f"{STACK}-{anchor[1]}"
-    titles = re.findall(r"^#+ (.*)$", OPERATION, re.MULTILINE)
+    titles = re.findall(r"^#+ (.*)$", ALARMS_PAGE, re.MULTILINE)
     assert anchor[1] in {title.lower().replace(" ", "-") for title in titles}
     assert len(alarm["AlarmDescription"]) <= 160, "one line"
 
@@ -282,21 +290,16 @@ def test_the_alarm_on_the_webhook_takes_the_share_of_what_failed() -> None:
     assert all(each["ReturnData"] is False and each["MetricStat"]["Stat"] == "Sum" for each in (errors, requests))
 
 
-# ---- docs/operation.md ----
-
-
-def section(title: str) -> str:
-    return OPERATION.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+# ---- docs/alarms.md, docs/monitoring.md ----
 
 
 def test_the_page_has_the_table_of_metrics_that_the_code_has() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*) \|$", section("Metrics"), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*) \|$", section(MONITORING, "Metrics"), re.MULTILINE)
     assert rows == [(metric.label, metric.unit, metric.meaning) for metric in Metric]
 
 
 def test_the_page_explains_each_alarm_by_its_name() -> None:
-    explained = section("Alarms")
-    titles = {title.lower().replace(" ", "-") for title in re.findall(r"^### (.*)$", explained, re.MULTILINE)}
+    titles = {title.lower().replace(" ", "-") for title in re.findall(r"^## (.*)$", ALARMS_PAGE, re.MULTILINE)}
     assert titles == {deployed(name)["AlarmName"].removeprefix(f"{STACK}-") for name in ALARMS}
 
 
@@ -307,21 +310,22 @@ def test_the_page_names_the_events_that_the_functions_log() -> None:
         for event in re.findall(r'(?:_logger|getLogger\(__name__\))\.\w+\(\s*"([^"]+)"', module.read_text())
     }
     assert "record changed" in logged
-    named = set(re.findall(r"^\| `([^`]+)` \| (?:webhook|reconciler|both) \|", section("Logs"), re.MULTILINE))
+    named = set(
+        re.findall(r"^\| `([^`]+)` \| (?:webhook|reconciler|both) \|", section(MONITORING, "Logs"), re.MULTILINE)
+    )
     assert named == logged
 
 
-def test_the_page_names_metrics_parameters_outputs_and_indexes_that_exist() -> None:
-    for name in re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)+)`", OPERATION):
-        known = OWN.keys() | TEMPLATE["Parameters"].keys() | TEMPLATE["Outputs"].keys()
-        known |= {name for names in PUBLISHED_BY_AWS.values() for name in names}
-        known |= {
-            "ImageMirror",
-            "ImagePullSecret",
-            "RetryAttemptsExhausted",
-            TEMPLATE["Parameters"]["TableName"]["Default"],
-            *load_template("image-pulling.yaml")["Parameters"],
-            *load_template("image-pulling.yaml")["Outputs"],
-        }
-        known |= {index["IndexName"] for index in RESOURCES["ImageListTable"]["Properties"]["GlobalSecondaryIndexes"]}
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_names_metrics_parameters_outputs_and_indexes_that_exist(page: str) -> None:
+    other = load_template("image-pulling.yaml")
+    known = OWN.keys() | {name for names in PUBLISHED_BY_AWS.values() for name in names}
+    known |= {"ImageMirror", "RetryAttemptsExhausted", "ImagePullBackOff", "ErrImagePull"}
+    known |= {"AssumeRoleWithWebIdentity", "GetWebIdentityToken", TEMPLATE["Parameters"]["TableName"]["Default"]}
+    for template in (TEMPLATE, other):
+        known |= template["Parameters"].keys() | template["Outputs"].keys() | template["Resources"].keys()
+    known |= {each["Properties"].get("Name") for each in other["Resources"].values()}
+    known |= {index["IndexName"] for index in RESOURCES["ImageListTable"]["Properties"]["GlobalSecondaryIndexes"]}
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    for name in re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)+)`", text):
         assert name in known, name

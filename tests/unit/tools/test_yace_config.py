@@ -13,7 +13,7 @@ from tools.grafana_dashboard import metric_widgets
 
 Json = dict[str, Any]
 WRITTEN: Json = yaml.safe_load(yace_config.FILE.read_text(encoding="utf-8"))
-OPERATION = (ROOT / "docs" / "operation.md").read_text(encoding="utf-8")
+MONITORING = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
 
 
 def prometheus(text: str) -> str:
@@ -72,13 +72,13 @@ def test_what_is_measured_is_never_zero_for_want_of_a_value() -> None:
             assert each.get("nilToZero", False) is not measured, each
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"\baws_[a-z0-9_]+\b", OPERATION))))
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"\baws_[a-z0-9_]+\b", MONITORING))))
 def test_a_metric_that_the_page_names_is_exported(name: str) -> None:
     assert name in exported()
 
 
 def test_the_page_has_an_expression_for_each_alarm() -> None:
-    table = OPERATION.partition("| alarm | expression |")[2].partition("\n\n")[0]
+    table = MONITORING.partition("| alarm | expression |")[2].partition("\n\n")[0]
     rows = {line.split("|")[1].partition(";")[0].strip(): line for line in table.splitlines()[2:]}
     alarms = {
         each["Properties"]["AlarmName"]["Fn::Sub"].partition("-")[2].replace("-", " ").capitalize(): each["Properties"]
@@ -98,4 +98,4 @@ def test_each_resource_to_fill_in_is_one_of_the_stack() -> None:
         == {"WebhookApi", "ApiFunction", "ReconcilerFunction", "DeadLetters"}
         <= sam_template()["Resources"].keys()
     )
-    assert " ".join(("WebhookApi", "ApiFunction", "ReconcilerFunction", "DeadLetters")) in OPERATION
+    assert " ".join(("WebhookApi", "ApiFunction", "ReconcilerFunction", "DeadLetters")) in MONITORING

@@ -120,7 +120,7 @@ def judge_call(answer: Answer | None, china: Stack) -> Sequence[CheckResult]:
         return []
     role = china.parameters.get(START_PARAMETER, "")
     if answer.error is not None:
-        remedy = 'docs/operation.md says what it means, under "When the accounts federate"'
+        remedy = 'docs/federation.md says what it means, under "When the accounts federate"'
         return [fail(TOPIC, f"the reconciler cannot call CodeBuild: {answer.error}", remedy)]
     if answer.role != role:
         found = f"the reconciler uses {answer.role or 'the key'}, {START_PARAMETER} is {role}"

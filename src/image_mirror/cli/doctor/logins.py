@@ -60,11 +60,11 @@ def judge_logins(text: str | Absent | None, global_side: Stack) -> Sequence[Chec
     if isinstance(text, Absent):
         remedies = {
             Absent.MARKED: get_back(global_side.account, name),
-            Absent.GONE: f"create it again, as the README says under Deploy; {other}",
+            Absent.GONE: f'create it again, as docs/install.md says under "Logins for sources"; {other}',
         }
         return [fail(LOGINS, f"{secret} {text.value}, so every build fails", remedies[text])]
     if not text.strip():
-        remedy = "store a registry auth file in it, as the README says under Deploy"
+        remedy = 'store a registry auth file in it, as docs/install.md says under "Logins for sources"'
         return [fail(LOGINS, f"{secret} has no text, so builds read the sources without a login", remedy)]
     try:
         entries = entries_of(text)

@@ -75,7 +75,7 @@ def judge_stack(topic: str, outputs: Sequence[str], stack: Stack) -> Sequence[Ch
             yield fail(
                 topic,
                 f"{where} lacks the outputs {', '.join(missing)}: it is of an older release or not of this project",
-                "deploy both stacks from the same checkout, as the README says under Deploy, or name the right one",
+                "deploy both stacks from the same checkout, as docs/install.md says, or name the right one",
             )
 
     return unless(faults(), fine(topic, f"{where} is {stack.status}"))
