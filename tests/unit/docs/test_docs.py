@@ -11,14 +11,17 @@ import typer
 from typer.testing import CliRunner
 
 from image_mirror.cli import app
+from support.pages import section
 from support.templates import ROOT, load_template, sam_template
 from tools import commands_page
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+# commands.md is generated, index.md is the head of the site, and NAME.zh-CN.md is a translation.
+WRITTEN = [page for page in PAGES[2:] if page.stem not in ("commands", "index") and "." not in page.stem]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ALARMS, BY_HAND, MONITORING, PARAMETERS, QUICK_START, TROUBLESHOOTING = (
+ALARMS, BY_HAND, FAST_LANE, MONITORING, PARAMETERS, QUICK_START, TROUBLESHOOTING = (
     (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("alarms", "by-hand", "monitoring", "parameters", "quick-start", "troubleshooting")
+    for name in ("alarms", "by-hand", "fast-lane", "monitoring", "parameters", "quick-start", "troubleshooting")
 )
 # Pages that are linked and come with a later change; each name goes when its page is there.
 NOT_YET_WRITTEN = {"cost.md", "first-run.md"}
@@ -52,6 +55,57 @@ def test_the_reference_of_the_commands_is_what_the_code_says() -> None:
 
 def test_the_first_screen_shows_the_main_job() -> None:
     assert next(command for page, command, _ in transcripts() if page == "README.md").startswith("demo ")
+
+
+def paragraphs(text: str) -> list[list[str]]:
+    """Return the lines of each paragraph and list item, without tables, code and titles."""
+    prose = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    found: list[list[str]] = [[]]
+    for line in prose.splitlines():
+        if not line.strip() or line.startswith(("|", "#", "- ")) or re.match(r"\d+\. ", line):
+            found.append([])
+        if line.strip() and not line.startswith(("|", "#")):
+            found[-1].append(line)
+    return [each for each in found if each]
+
+
+def test_the_readme_is_read_in_five_minutes() -> None:
+    assert len(README.splitlines()) <= 150
+    assert [each for each in paragraphs(README) if len(each) > 4] == []
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda path: path.name)
+def test_a_page_is_shorter_than_200_lines(page: Path) -> None:
+    assert len(page.read_text(encoding="utf-8").splitlines()) < 200
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda path: path.name)
+def test_the_readme_links_to_each_page(page: Path) -> None:
+    assert f"](docs/{page.name})" in README
+
+
+def test_the_quick_start_of_the_readme_is_ten_commands_that_the_page_explains() -> None:
+    block = section(README, "Quick start").partition("```console\n")[2].partition("```")[0]
+    commands = block.replace("\\\n", " ").splitlines()
+    assert len(commands) == 10
+    for command in commands:
+        program, verb = command.split()[:2]
+        assert f"\n{program} {verb} " in QUICK_START or f"\n{program} {verb}\n" in QUICK_START, command
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "There are no keys yet. Connect the accounts by federation, which needs none?",
+        "Do this?",
+        "Both accounts are connected",
+        "the body is empty",
+        "there is no user for keys",
+    ],
+)
+def test_the_pages_say_what_the_program_says(said: str) -> None:
+    assert any(said in module.read_text(encoding="utf-8") for module in (ROOT / "src").rglob("*.py"))
+    assert said in QUICK_START + FAST_LANE
 
 
 @pytest.mark.parametrize("template", ["sam-template.yaml", "image-pulling.yaml"])
