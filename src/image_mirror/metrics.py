@@ -34,8 +34,8 @@ class Metric(Enum):
     SENT_TO_MAIN = (
         "SentToMain",
         "Count",
-        "copies that go on in the main lane because the fast lane was too slow or too small for them, failed, or took "
-        "no build",
+        "copies that continue in the main lane because the fast lane was too slow or too small for them, failed, or "
+        "took no build",
     )
     COPIES_ARRIVED = (
         "CopiesArrived",
