@@ -79,6 +79,13 @@ def test_a_page_is_shorter_than_200_lines(page: Path) -> None:
     assert len(page.read_text(encoding="utf-8").splitlines()) < 200
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_a_table_is_in_one_piece_with_its_head(page: Path) -> None:
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for rows in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert re.fullmatch(r"(\| --- )+\|", rows.splitlines()[1]), rows
+
+
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda path: path.name)
 def test_the_readme_links_to_each_page(page: Path) -> None:
     assert f"](docs/{page.name})" in README
