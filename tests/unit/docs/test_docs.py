@@ -14,7 +14,7 @@ from image_mirror.cli import app
 from support.templates import ROOT, load_template, sam_template
 from tools import commands_page
 
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BY_HAND = (ROOT / "docs" / "by-hand.md").read_text(encoding="utf-8")
 COMMANDS: Mapping[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -42,7 +42,13 @@ def test_a_transcript_is_real_output(page: str, command: str, output: str, monke
 
 
 def test_the_reference_of_the_commands_is_what_the_code_says() -> None:
-    assert commands_page.PAGE.read_text(encoding="utf-8") == commands_page.page(), "run: make docs"
+    written = {path: path.read_text(encoding="utf-8") for path in commands_page.FOLDER.glob("*.md")}
+    written[commands_page.INDEX] = commands_page.INDEX.read_text(encoding="utf-8")
+    assert written == commands_page.pages(), "run: make docs"
+
+
+def test_each_command_has_a_page() -> None:
+    assert {path.stem for path in commands_page.FOLDER.glob("*.md")} == set(COMMANDS)
 
 
 def test_the_first_screen_shows_the_main_job() -> None:
