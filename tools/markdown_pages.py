@@ -12,8 +12,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from support.templates import ROOT
-
+ROOT = Path(__file__).parents[1]
 _PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 _IN_HTML = re.compile(r'\b(?:src|srcset|href)="([^"]+)"')
 _NOT_PAGES = {"build", "dist", "node_modules"}
