@@ -2,6 +2,7 @@
 
 import posixpath
 import re
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -13,8 +14,8 @@ CONTENTS = ("docs/index", "docs/commands")
 """Pages whose lists say which pages follow, and in which order."""
 _CHINESE = re.compile(r"(^|/)zh-CN/|\.zh-CN$")
 _HAN = re.compile(r"[\u3000-\u303f\u3400-\u9fff\uff00-\uffef]")
-_SOURCE = re.compile(r'<source media="\(prefers-color-scheme: dark\)" srcset="([^"]+)">')
-_IMAGE = re.compile(r'<img alt="([^"]+)" src="([^"]+)">')
+_DARK = re.compile(r'<source (?=[^>]*prefers-color-scheme: dark)[^>]*srcset="([^"]+)"')
+_LIGHT = re.compile(r'<img (?=[^>]*alt="([^"]+)")[^>]*src="([^"]+)"')
 
 
 class Contents(SphinxTransform):
@@ -46,6 +47,18 @@ def _tree(of: str, pages: list[str], caption: str | None) -> nodes.Node:
     return nodes.compound("", tree, classes=["toctree-wrapper"])
 
 
+class Folders(SphinxTransform):
+    """Show a link to a folder of the repository as text: the site has no list of its files."""
+
+    default_priority = 20
+
+    def apply(self, **_: Any) -> None:
+        """Replace each such link by its text."""
+        for link in list(self.document.findall(addnodes.pending_xref)):
+            if link["refdomain"] is None and Path(self.env.relfn2path(link["reftarget"])[1]).is_dir():
+                link.replace_self(link.children)
+
+
 class Pictures(SphinxTransform):
     """Show a <picture>, which follows the system's colours, by two images that follow the switch of the site too."""
 
@@ -54,7 +67,7 @@ class Pictures(SphinxTransform):
     def apply(self, **_: Any) -> None:
         """Replace each <picture>."""
         for raw in list(self.document.findall(nodes.raw)):
-            light, dark = _IMAGE.search(raw.astext()), _SOURCE.search(raw.astext())
+            light, dark = _LIGHT.search(raw.astext()), _DARK.search(raw.astext())
             if light and dark:
                 images = {"only-light": light[2], "only-dark": dark[1]}
                 both = [nodes.image(uri=path, alt=light[1], classes=[name]) for name, path in images.items()]
@@ -71,12 +84,17 @@ class Texts(SphinxTransform):
         for block in self.document.findall(nodes.literal_block):
             if block.get("language") == "mermaid":
                 block["language"] = "text"
-        for text in list(self.document.findall(nodes.Text)):
-            paragraph, place = text.parent, text.parent.index(text)
-            if text == "\n" and 0 < place < len(paragraph) - 1:
-                before, after = paragraph[place - 1].astext(), paragraph[place + 1].astext()
-                if _HAN.match(before[-1:]) and _HAN.match(after[:1]):
-                    paragraph.remove(text)
+        for paragraph in list(self.document.findall(nodes.paragraph)):
+            places = range(len(paragraph))
+            paragraph.children = [paragraph[place] for place in places if not _breaks_chinese(paragraph, place)]
+
+
+def _breaks_chinese(paragraph: nodes.paragraph, place: int) -> bool:
+    """Say whether a part of a paragraph is the end of a line between two Chinese letters or punctuation marks."""
+    if paragraph[place] != "\n" or not 0 < place < len(paragraph) - 1:
+        return False
+    before, after = paragraph[place - 1].astext(), paragraph[place + 1].astext()
+    return bool(_HAN.match(before[-1:]) and _HAN.match(after[:1]))
 
 
 def _own_pages_outside_the_contents(app: Sphinx, docname: str, _source: list[str]) -> None:
@@ -93,7 +111,7 @@ def _language(_app: Sphinx, pagename: str, _template: str, context: dict[str, An
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register all of it with Sphinx."""
-    for transform in (Contents, Pictures, Texts):
+    for transform in (Contents, Folders, Pictures, Texts):
         app.add_transform(transform)
     app.connect("source-read", _own_pages_outside_the_contents)
     app.connect("html-page-context", _language)
