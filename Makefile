@@ -37,9 +37,11 @@ fuzz: .venv/.dev
 bench: .venv/.dev .venv-aws/.done
 	PATH="$(CURDIR)/.venv-aws/bin:$$PATH" PYTHONPATH=.:tests $(BIN)/python -m benchmarks $(ARGS)
 
-# Generates docs/ files from the code: the reference of all commands, the files for Grafana and Prometheus, the picture of a terminal.
+# Generates docs/ files from the code: the reference of all commands, the tables of docs/cost.md, the files for Grafana and
+# Prometheus, the picture of a terminal.
 docs: .venv/.dev
 	PYTHONPATH=.:tests $(BIN)/python -m tools.commands_page
+	PYTHONPATH=.:tests $(BIN)/python -m tools.cost_page
 	PYTHONPATH=.:tests $(BIN)/python -m tools.grafana_dashboard
 	PYTHONPATH=.:tests $(BIN)/python -m tools.yace_config
 	WRITE=1 $(BIN)/pytest --quiet --numprocesses 0 tests/unit/docs/test_picture.py

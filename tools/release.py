@@ -12,6 +12,7 @@ from support.templates import ROOT
 from tools import bundle
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
+_DATED = re.compile(r" - \d{4}-\d\d-\d\d$")
 
 
 def problems(version: str, changelog: str, changed: Collection[str], tags: Collection[str]) -> Iterator[str]:
@@ -24,7 +25,7 @@ def problems(version: str, changelog: str, changed: Collection[str], tags: Colle
     if tag(version) in tags:
         yield f"the tag {tag(version)} exists already: raise the version in pyproject.toml"
     sections = _sections(changelog)
-    dated = [title for title in sections if re.fullmatch(rf"{re.escape(version)} - \d{{4}}-\d\d-\d\d", title)]
+    dated = [title for title in sections if _DATED.sub("", title) == version != title]
     if not dated:
         yield f'CHANGELOG.md has no section "## {version} - YYYY-MM-DD"'
     elif not sections[dated[0]]:
