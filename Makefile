@@ -4,7 +4,7 @@ BIN := .venv/bin
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed; name one: make PYTHON=python3.12 ...")'
 REGIONS := cn-north-1 cn-northwest-1 us-west-2
 
-.PHONY: demo test coverage e2e simulate fuzz bench docs site requirements templates check format clean
+.PHONY: demo test coverage e2e simulate fuzz bench docs site requirements templates bundle release check format clean
 
 demo: .venv/.demo
 	$(BIN)/image-mirror demo
@@ -37,9 +37,11 @@ fuzz: .venv/.dev
 bench: .venv/.dev .venv-aws/.done
 	PATH="$(CURDIR)/.venv-aws/bin:$$PATH" PYTHONPATH=.:tests $(BIN)/python -m benchmarks $(ARGS)
 
-# Generates docs/ files from the code: a page for each command, the files for Grafana and Prometheus, pictures of a terminal.
+# Generates docs/ files from the code: a page for each command, the tables of docs/cost.md, the files for Grafana and
+# Prometheus, pictures of a terminal.
 docs: .venv/.dev
 	PYTHONPATH=.:tests $(BIN)/python -m tools.commands_page
+	PYTHONPATH=.:tests $(BIN)/python -m tools.cost_page
 	PYTHONPATH=.:tests $(BIN)/python -m tools.grafana_dashboard
 	PYTHONPATH=.:tests $(BIN)/python -m tools.yace_config
 	WRITE=1 $(BIN)/pytest --quiet --numprocesses 0 tests/unit/docs/test_pictures.py
@@ -59,6 +61,14 @@ requirements: .venv/.dev
 templates: .venv/.dev
 	PYTHONPATH=.:tests $(BIN)/python -m tools.put_buildspec_into_template
 
+# One zip in dist/ that deploys with the AWS CLI alone (docs/bundle.md), and the command's wheel. Needs Python 3.13 with pip.
+bundle: .venv/.dev
+	PYTHONPATH=.:tests $(BIN)/python -m tools.bundle
+
+# The same for a release: checks the version, the changelog and the tree first. Publishes nothing; CONTRIBUTING.md has the recipe.
+release: .venv/.dev
+	PYTHONPATH=.:tests $(BIN)/python -m tools.release
+
 check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -72,7 +82,7 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf build .venv .venv-sam .venv-aws .venv-site .dynamodb-local .aws-sam .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build dist .venv .venv-sam .venv-aws .venv-site .dynamodb-local .aws-sam .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 .venv/.demo: pyproject.toml
 	@$(CHECK_PYTHON)

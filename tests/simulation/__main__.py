@@ -1,4 +1,4 @@
-"""The simulation by hand: seeds under faults, burst, week, adversaries, lanes; `python -m simulation --help`."""
+"""The simulation by hand: seeds under faults, burst, week, adversaries, lanes, cost; `python -m simulation --help`."""
 
 import argparse
 import sys
@@ -9,6 +9,7 @@ from multiprocessing import Pool
 
 from simulation.batches import seconds_to_copied
 from simulation.burst import run_burst
+from simulation.cost import write_usage
 from simulation.lanes import Setup
 from simulation.lanes_report import write_lanes
 from simulation.prices import DATE
@@ -29,6 +30,9 @@ def main() -> int:
     what.add_argument("--week", action="store_true", help="a week of a busy fleet: calls, cost, time to COPIED")
     what.add_argument("--adversaries", action="store_true", help="run all adversaries, and write docs/adversaries.md")
     what.add_argument("--lanes", action="store_true", help="run one lane and two, and write docs/waiting-time.md")
+    what.add_argument(
+        "--cost", action="store_true", help="run three fleets; cost.json gets what they use, for `make docs`"
+    )
     what.add_argument("--batches", action="store_true", help="500 new images by builds that copy several each")
     parser.add_argument("--two-lanes", action="store_true", help="seeds under faults with two lanes")
     parser.add_argument("--first", type=int, default=0, metavar="K", help="the first of --seeds (0)")
@@ -49,6 +53,8 @@ def main() -> int:
         write_adversaries(options.seeds)
     elif options.lanes:
         write_lanes()
+    elif options.cost:
+        write_usage()
     elif options.batches:
         _compare_batches()
     else:

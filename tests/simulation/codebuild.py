@@ -25,6 +25,8 @@ PROVISIONING = 40.0
 # benchmarks, which serves all downloads itself. From AWS, 11 MB from GitHub take about another second, and the four
 # round trips of a login to a region in China another one.
 INSTALLING = 3.0
+ASKING = 10.0
+SENDING = 35.0  # on average, for an image of 0.2 GB
 TOKEN_HELD_FOR = 5 * MINUTE
 BUILD_TIMEOUT = HOUR
 _DELAYS = ("RATE_LIMITED", "UNREACHABLE", "TARGET_LOGIN", "FAULT")
@@ -34,7 +36,7 @@ _EXITS = {result: code for code, result in EXIT_CODES.items()} | {"UNEXPLAINED":
 
 def copying_time(dice: Random) -> tuple[float, float]:
     """Return the seconds of one copy's round trips across the border, and the seconds in which it sends layers."""
-    return 10, dice.expovariate(1 / 35)
+    return ASKING, dice.expovariate(1 / SENDING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

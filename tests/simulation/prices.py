@@ -35,14 +35,17 @@ PRICES: Mapping[str, Price] = {
     ),
     "Secrets Manager call": Price(0.05 / 1e4, "hivebook.wiki, undated"),
     "secret a month": Price(0.40, "hivebook.wiki, undated"),
-    "GB out to the internet": Price(0.09, "cloudburn.io, March 2026: the first 10 TB a month"),
+    "GB out to the internet": Price(0.09, "cloudburn.io, March 2026: the first 10 TB a month; Oregon's is the same"),
+    "GB out of Tokyo": Price(
+        0.114, "repositories on GitHub that quote APN1-DataTransfer-Out-Bytes, the first 10 TB (seen 30 November 2026)"
+    ),
     "ECR GB-month": Price(0.10, "cloudburn.io, March 2026"),
     "CloudWatch Logs GB": Price(0.50, "factualminds.com, June 2026"),
     "metric a month": Price(0.30, "signoz.io, February 2026: the first 10,000 of one's own"),
     "alarm a month": Price(0.10, "api-evangelist/cloudwatch, May 2026: of standard resolution, by metric"),
     "dashboard a month": Price(3.00, "factualminds.com, June 2026"),
 }
-_WEEKS_A_MONTH = 365.25 / 12 / 7
+DAYS_A_MONTH = 365.25 / 12
 # Bytes that an invocation leaves in the log: Lambda's START, END and REPORT, and a line of metrics or of its own.
 _LOGGED = 700
 # And the webhook's line about the copies that a pod needs: some 300 bytes, and 150 for each copy.
@@ -68,37 +71,38 @@ class Usage:
     image_gigabytes: float
 
 
-def cost(usage: Usage) -> dict[str, float]:
-    """Return the cost of each service for a week in USD."""
+def cost(usage: Usage, days: float = 7) -> dict[str, float]:
+    """Return the cost of each service in USD, for a run of so many days."""
+    months = days / DAYS_A_MONTH
     invocations = usage.webhook_invocations + usage.reconciler_invocations
     gigabyte_seconds = usage.webhook_seconds * 1.0 + usage.reconciler_seconds * 0.5  # MemorySize 1024 and 512
-    watching = _usd("metric a month", len(Metric)) + _monitoring()
+    watching = usd("metric a month", len(Metric)) + _monitoring()
     return {
-        "API Gateway": _usd("HTTP API request", usage.webhook_invocations),
-        "Lambda": _usd("Lambda invocation", invocations) + _usd("Lambda GB-second", gigabyte_seconds),
-        "DynamoDB": _usd("DynamoDB write unit", usage.write_units) + _usd("DynamoDB read unit", usage.read_units),
-        "Secrets Manager": _usd("Secrets Manager call", usage.secret_calls) + _a_week(_usd("secret a month", _SECRETS)),
-        "logs": _usd("CloudWatch Logs GB", (invocations * _LOGGED + usage.webhook_invocations * _NAMED) / 1e9),
-        "metrics, alarms, dashboard": _a_week(watching),
-        "CodeBuild": _usd("CodeBuild minute", usage.build_minutes) + _usd("CodeBuild second", usage.fast_build_seconds),
-        "data transfer": _usd("GB out to the internet", usage.pushes * usage.image_gigabytes),
-        "ECR storage": _a_week(_usd("ECR GB-month", usage.images * usage.image_gigabytes)),
+        "API Gateway": usd("HTTP API request", usage.webhook_invocations),
+        "Lambda": usd("Lambda invocation", invocations) + usd("Lambda GB-second", gigabyte_seconds),
+        "DynamoDB": usd("DynamoDB write unit", usage.write_units) + usd("DynamoDB read unit", usage.read_units),
+        "Secrets Manager": usd("Secrets Manager call", usage.secret_calls) + months * usd("secret a month", _SECRETS),
+        "logs": usd("CloudWatch Logs GB", (invocations * _LOGGED + usage.webhook_invocations * _NAMED) / 1e9),
+        "metrics, alarms, dashboard": months * watching,
+        "CodeBuild": usd("CodeBuild minute", usage.build_minutes) + usd("CodeBuild second", usage.fast_build_seconds),
+        "data transfer": usd("GB out to the internet", usage.pushes * usage.image_gigabytes),
+        "ECR storage": months * usd("ECR GB-month", usage.images * usage.image_gigabytes),
     }
+
+
+def idle(days: float = 7) -> float:
+    """Return the cost in USD of a fleet that does nothing."""
+    return sum(cost(Usage(**{each.name: 0 for each in fields(Usage)}), days).values())
 
 
 def caused(usage: Usage) -> float:
     """Return the cost in USD of what was used, without what a fleet costs that does nothing, and without the copies."""
-    used = cost(replace(usage, pushes=0, images=0))
-    idle = cost(replace(usage, **{each.name: 0 for each in fields(usage)}))
-    return sum(used.values()) - sum(idle.values())
+    return sum(cost(replace(usage, pushes=0, images=0)).values()) - idle()
 
 
-def _usd(what: str, units: float) -> float:
+def usd(what: str, units: float) -> float:
+    """Return the price of so many units in USD."""
     return PRICES[what].usd * units
-
-
-def _a_week(usd_a_month: float) -> float:
-    return usd_a_month / _WEEKS_A_MONTH
 
 
 def _monitoring() -> float:
@@ -107,7 +111,7 @@ def _monitoring() -> float:
     for resource in sam_template()["Resources"].values():
         if resource["Type"] == "AWS::CloudWatch::Alarm":
             queries = resource["Properties"].get("Metrics", ())
-            total += _usd("alarm a month", sum("MetricStat" in query for query in queries) or 1)
+            total += usd("alarm a month", sum("MetricStat" in query for query in queries) or 1)
         elif resource["Type"] == "AWS::CloudWatch::Dashboard":
-            total += _usd("dashboard a month", 1)
+            total += usd("dashboard a month", 1)
     return total

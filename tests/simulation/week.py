@@ -45,7 +45,7 @@ def run_week(setup: Setup, *, admissions: int, images: int, per_rollout: int = 1
     With one pod in each rollout, a tenth of the admissions makes as many builds. The week can end after some `days`.
     """
     with setup.running() as fleet:
-        _rollouts(fleet, admissions, images, per_rollout)
+        plan_week(fleet, admissions, images, per_rollout)
         began = fleet.world.clock.now
         fleet.world.clock.run(days * 24 * HOUR)
         counts, ledger = fleet.world.counts, fleet.ledger
@@ -67,7 +67,7 @@ def run_week(setup: Setup, *, admissions: int, images: int, per_rollout: int = 1
         )
 
 
-def _rollouts(fleet: Fleet, admissions: int, images: int, per_rollout: int) -> None:
+def plan_week(fleet: Fleet, admissions: int, images: int, per_rollout: int = 10) -> None:
     """Plan the rollouts of the week, each within 20 s; an image's share is proportional to 1 / its rank."""
     world, dice = fleet.world, fleet.world.dice
     names = [f"gcr.io/team/app{number}:{'latest' if dice.random() < _MOVING else '1'}" for number in range(images)]

@@ -70,7 +70,9 @@ class Resources(ResourceMap):
         }
         self._resource_json_map = after
         common = before.keys() & after.keys()
-        self._outdated = {name for name in common if before[name] != after[name] or _mentions(after[name], changed)}
+        self._outdated = {
+            name for name in common if _differ(before[name], after[name]) or _mentions(after[name], changed)
+        }
         renamed = [name for name in sorted(self._outdated) if self._is_renamed(name)]
         self._outdated |= {name for name in common if _mentions(after[name], renamed)}
         for name in after:
@@ -105,6 +107,11 @@ def parse_condition(condition: Any, resources: ResourceMap, conditions: Json) ->
     if isinstance(condition, dict) and "Fn::Condition" in condition:
         return bool(conditions[condition["Fn::Condition"]])
     return bool(_parse_condition(condition, resources, conditions))
+
+
+def _differ(before: Json, after: Json) -> bool:
+    """Return whether an update changes a resource itself, and not only its Metadata, to which `sam build` adds."""
+    return any(before.get(key) != after.get(key) for key in before.keys() | after.keys() if key != "Metadata")
 
 
 def _mentions(resource: Json, changed: list[str]) -> bool:
