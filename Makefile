@@ -59,7 +59,7 @@ check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy src/image_mirror src/bundle.py buildspec/copy.py tests tools benchmarks
 	$(BIN)/lint-imports
-	$(BIN)/cfn-lint --regions $(REGIONS) -- sam-template.yaml image-pulling.yaml
+	$(BIN)/cfn-lint --regions $(REGIONS) -- sam-template.yaml image-pulling.yaml docs/alarms-to-chat.yaml
 
 format: .venv/.dev
 	$(BIN)/ruff check --fix .
