@@ -75,7 +75,7 @@ check: .venv/.dev
 	$(BIN)/mypy src/image_mirror src/bundle.py buildspec/copy.py tests tools benchmarks
 	$(BIN)/lint-imports
 	$(BIN)/codespell --toml pyproject.toml *.md *.yaml docs src buildspec tools tests benchmarks
-	$(BIN)/cfn-lint --regions $(REGIONS) -- sam-template.yaml image-pulling.yaml
+	$(BIN)/cfn-lint --regions $(REGIONS) -- sam-template.yaml image-pulling.yaml docs/alarms-to-chat.yaml
 
 format: .venv/.dev
 	$(BIN)/ruff check --fix .

@@ -200,6 +200,14 @@ def test_an_alarm_is_mailed_only_where_an_address_is_given(name: str) -> None:
         assert deployed(name, AlarmEmail="ops@example.com")[kind] == [TOPIC]
 
 
+@pytest.mark.parametrize("name", ALARMS)
+def test_an_alarm_is_also_sent_to_a_topic_that_is_given(name: str) -> None:
+    given = "arn:aws-cn:sns:cn-northwest-1:123456789012:chat"
+    for kind in ("AlarmActions", "OKActions"):
+        assert deployed(name, AlarmTopicArn=given)[kind] == [given]
+        assert deployed(name, AlarmTopicArn=given, AlarmEmail="ops@example.com")[kind] == [TOPIC, given]
+
+
 def test_the_topic_and_its_subscription_come_with_the_address_and_the_topic_is_not_encrypted() -> None:
     for name in ("AlarmTopic", "AlarmSubscription"):
         assert RESOURCES[name]["Condition"] == "AlarmsAreMailed"

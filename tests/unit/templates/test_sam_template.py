@@ -177,6 +177,7 @@ def test_each_function_has_the_time_that_it_needs() -> None:
 def test_the_conditions_say_what_their_names_say() -> None:
     assert TEMPLATE["Conditions"] == {
         "AlarmsAreMailed": {"Fn::Not": [{"Fn::Equals": [{"Ref": "AlarmEmail"}, ""]}]},
+        "AlarmsHaveTopic": {"Fn::Not": [{"Fn::Equals": [{"Ref": "AlarmTopicArn"}, ""]}]},
         "CopiesExpire": {"Fn::Not": [{"Fn::Equals": [{"Ref": "ExpireDays"}, 0]}]},
         "WebhookHasReserve": {"Fn::Not": [{"Fn::Equals": [{"Ref": "WebhookReservedConcurrency"}, 0]}]},
         "ReconcilerHasReserve": {"Fn::Not": [{"Fn::Equals": [{"Ref": "ReconcilerReservedConcurrency"}, 0]}]},
