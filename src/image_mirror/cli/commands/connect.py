@@ -301,7 +301,7 @@ class Federation:
         federate_by(self._found, report)
         if any(each.deleted for each in self._unused):
             china, global_stack = stacks.again(self._china), stacks.again(self._global_stack)
-            image = unneeded.require_no_use(china, global_stack)
+            image = unneeded.require_no_use(china, global_stack, self._unused)
             report(f"{image} was copied without a key")
             unneeded.delete(self._unused, report)
 
