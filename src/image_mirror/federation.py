@@ -13,7 +13,7 @@ from botocore.credentials import AssumeRoleWithWebIdentityCredentialFetcher, Def
 from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.aws import AccessKey
-from image_mirror.aws_errors import DENIED, EXPIRED, KEY_REFUSED, DelayedError, code_of, delayed_by
+from image_mirror.aws_errors import DENIED, EXPIRED, KEY_REFUSED, DelayedError, code_of, delayed_by, message_of
 
 AUDIENCE = "image-mirror"
 """For whom a token is: the client ID of the OIDC provider, and what the role's trust policy names."""
@@ -112,7 +112,7 @@ def failed_exchange(error: ClientError | BotoCoreError, role_arn: str, region: s
         place = error.kwargs.get("endpoint_url", "STS")
         return DelayedError(f"federation: no answer of {place}: {type(error).__name__}")
     code = code_of(error)
-    told = _JWT.sub("***", error.response["Error"].get("Message", ""))[:_LONGEST_MESSAGE]
+    told = _JWT.sub("***", message_of(error))[:_LONGEST_MESSAGE]
     asked = error.operation_name == "GetWebIdentityToken"
     reason, lasts = _of_token(code) if asked else _of_exchange(code, told, role_arn, region)
     if not reason:

@@ -14,6 +14,7 @@ from e2e.fakes.federation import RefusedError, security_token_service
 from image_mirror import aws, reconciler
 from image_mirror.aws import AccessKey, CallLimits, connect
 from image_mirror.aws_errors import DelayedError
+from image_mirror.cli.errors import remedy
 from image_mirror.federation import AUDIENCE, RoleSession, failed_exchange
 from image_mirror.global_access import GlobalAccount
 from support import federated
@@ -375,6 +376,31 @@ def test_a_token_in_a_message_is_never_shown() -> None:
         "AssumeRoleWithWebIdentity",
     )
     assert str(failed_exchange(error, TARGET, REGION)).endswith(f"InvalidIdentityToken: *** of https://{ISSUER})")
+
+
+QUOTED = (
+    "The request signature we calculated does not match the signature you provided.\n\nThe Canonical String for this "
+    "request should have been\n'POST\n/\n\nhost:sts\nx-amz-security-token:FwoGZXsecret\n'"
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        pytest.param("SignatureDoesNotMatch", QUOTED, id="all headers"),
+        pytest.param(
+            "IncompleteSignature",
+            "Authorization header requires 'SignedHeaders' parameter. Authorization=AWS4-HMAC-SHA256 "
+            "Credential=ASIAsecret/20261130/cn-north-1/sts/aws4_request, Signature=0secret",
+            id="the header with the signature",
+        ),
+    ],
+)
+def test_a_refused_signature_is_told_without_the_request_that_sts_quotes(code: str, message: str) -> None:
+    error = ClientError({"Error": {"Code": code, "Message": message}}, "GetWebIdentityToken")
+    for text in (str(failed_exchange(error, TARGET, REGION)), remedy(error)):
+        assert message[:40] in text
+        assert "secret" not in text
 
 
 def test_the_reconciler_takes_the_role_and_does_not_read_the_key(

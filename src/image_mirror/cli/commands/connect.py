@@ -342,8 +342,13 @@ def _examine_both(china: Stack, global_stack: Stack, *, rotate: bool) -> list[Ke
 def _faults(china: Stack, global_stack: Stack) -> list[str]:
     """Return why keys would be useless, each with its remedy: a stack is incomplete, or the two do not fit together."""
     remedies = {True: "wait until it has ended, then run this again", False: "check its events, and deploy it again"}
+
+    def ends(stack: Stack) -> bool:
+        # A stack in review has a change set that nobody has carried out.
+        return stack.status.endswith("_IN_PROGRESS") and stack.status != "REVIEW_IN_PROGRESS"
+
     unfinished = [
-        f"{stack.account}: the stack {stack.name} is {stack.status}; {remedies[stack.status.endswith('_IN_PROGRESS')]}"
+        f"{stack.account}: the stack {stack.name} is {stack.status}; {remedies[ends(stack)]}"
         for stack in (china, global_stack)
         if stack.status not in _DEPLOYED
     ]
