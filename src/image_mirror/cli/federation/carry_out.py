@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 
 from image_mirror.aws_errors import code_of
 from image_mirror.cli.accounts import Account
+from image_mirror.cli.errors import no_answer_errors
 from image_mirror.cli.federation.examine import again, ask_reconciler, named
 from image_mirror.cli.federation.plan import (
     PUSH_PARAMETER,
@@ -144,9 +145,16 @@ def _try_fast(project: str, account: Account, given: Mapping[str, str], tell: Re
 def _use_start(found: Found, step: Step, tell: Report) -> Answer:
     """Let the reconciler use the role, and prove it. Where that fails, take it back."""
     china, role = found.china.stack, step.values[START_PARAMETER]
-    if any(found.china.value(name) != value for name, value in step.values.items()):
+    is_set_now = any(found.china.value(name) != value for name, value in step.values.items())
+    if is_set_now:
         update(china, step.values, tell)
-    answer = _proven(china, role)
+    try:
+        answer = _proven(china, role)
+    except no_answer_errors():
+        # A role that was in use before stays: nothing shows that it does not work.
+        if is_set_now:
+            _take_back(china, START_PARAMETER, tell)
+        raise
     if answer.error is None and answer.role == role:
         tell(f"the reconciler calls CodeBuild by {role}")
         return answer

@@ -89,8 +89,8 @@ def _require_idle(keys: UnusedKeys, since: datetime) -> None:
         if (at := used.get("LastUsedDate")) and at > since:
             raise NeedsAttentionError(
                 f"no key is deleted: key {key} of {setup.user_label} was used at {at:%Y-%m-%d %H:%M} UTC "
-                f"({used.get('ServiceName')} in {used.get('Region')}), after a copy had been made without it; if another "
-                "stack uses it, federate that one first; then run this again when another new image is COPIED"
+                f"({used.get('ServiceName')} in {used.get('Region')}), after a copy had been made without it; if "
+                "another stack uses it, federate that one first; then run this again when another new image is COPIED"
             )
 
 

@@ -1,14 +1,16 @@
 """How a step is carried out where AWS answers otherwise than in a good run."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from image_mirror.cli.errors import NoAnswerError
 from image_mirror.cli.federation import carry_out
 from image_mirror.cli.federation.plan import Found, steps
 from image_mirror.cli.probe_builds import NotProvenError
-from unit.cli.federation.test_plan import PUSH, TRUSTING
+from unit.cli.federation.test_plan import CHINA_TRUSTS, PUSH, PUSHING, STARTS, TRUSTING, State
 
 FAST = "ImagePullProjectFast"
 
@@ -66,3 +68,27 @@ def test_without_a_fast_lane_there_is_one_probe(monkeypatch: pytest.MonkeyPatch)
     calls = Calls(monkeypatch)
     calls.use_push(TRUSTING.found())
     assert calls.made == [("ImagePullProject", BY_ROLE), USED]
+
+
+@pytest.mark.parametrize(
+    ("state", "made"),
+    [
+        pytest.param(
+            PUSHING,
+            [("image-mirror", STARTS), ("image-mirror", {"GlobalStartRoleArn": ""})],
+            id="set by this run: taken back",
+        ),
+        pytest.param(
+            replace(PUSHING, china={**CHINA_TRUSTS, **STARTS}), [], id="set before: it may be in use, so it stays"
+        ),
+    ],
+)
+def test_a_role_whose_proof_gets_no_answer(monkeypatch: pytest.MonkeyPatch, state: State, made: list[Any]) -> None:
+    def silent(_: object) -> None:
+        raise NoAnswerError("AWS does not answer")
+
+    calls, found = Calls(monkeypatch), state.found()
+    monkeypatch.setattr(carry_out, "ask_reconciler", silent)
+    with pytest.raises(NoAnswerError):
+        carry_out._use_start(found, steps(found)[0], calls.told.append)
+    assert calls.made == made
