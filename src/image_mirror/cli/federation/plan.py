@@ -204,8 +204,14 @@ def _trusting(side: Side, other: Side) -> dict[str, str] | None:
 
 def _trust(side: Side, values: Mapping[str, str]) -> Step:
     trust = side.trust
-    changed = {name: value for name, value in values.items() if side.value(name) != value}
-    shown = [f"{name}={value}" if value else f"{name} empty" for name, value in changed.items()]
+
+    def change(name: str, value: str) -> str:
+        text = f"{name}={value}" if value else f"{name} empty"
+        before = side.value(name)
+        # The stack of that role was deleted; or another mirror uses this stack too, which the operator must know.
+        return f"{text} in the place of {before}, which loses its access" if name == trust.subject and before else text
+
+    shown = [change(name, value) for name, value in values.items() if side.value(name) != value]
     if trust.issuer not in values:
         shown.insert(0, f"{trust.issuer} (known when the other account has switched it on)")
     made = trust.role_output.removesuffix("Arn")

@@ -210,6 +210,16 @@ def test_the_role_is_tried_in_the_fast_lane_too(used: str, offered: str, tested:
     ]
 
 
+def test_the_lines_say_which_role_loses_its_access() -> None:
+    old = "arn:aws-cn:iam::123456789012:role/of-another-mirror"
+    state = replace(DONE, world={**DONE.world, "ChinaReconcilerRoleArn": old})
+    [line] = [line for step in steps(state.found()) for line in step.lines]
+    assert line == (
+        f"global: set ChinaReconcilerRoleArn={RECONCILER} in the place of {old}, which loses its access in the stack "
+        "image-pulling; this makes StartRole"
+    )
+
+
 def test_a_stacks_own_provider_that_was_deleted_by_hand_is_a_problem() -> None:
     assert problems(DONE.found()) == []
     [problem] = problems(replace(DONE, globally=None).found())
