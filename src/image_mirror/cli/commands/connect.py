@@ -100,11 +100,13 @@ def connect(
     without a question. Outbound federation is switched on for the whole of each account, and never switched off here.
     Each stack gets a role and an OIDC provider for the other account; a provider for the same issuer that exists is
     used, and gets the audience image-mirror. Then a build logs in to ECR with the role in China, before builds use
-    that role. Last, the reconciler gets its role, and is invoked with a probe. A role that does not pass its test is
-    not used. Keys stay as they are, and can be used again.
+    that role; also one in the fast lane, if that is in use, but no copy depends on it. Last, the reconciler gets its
+    role, and is invoked with a probe. A role that does not pass its test is not used. Keys stay as they are, and can be
+    used again.
 
-    --federate --delete-keys also deletes the keys in the two secrets, when a copy has been made without them and no
-    build that has one is running. An active key that is not in a secret is never deleted.
+    --federate --delete-keys also deletes the keys in the two secrets, when a copy has been made without them, no build
+    that has one is running, and none was used since that copy began. An active key that is not in a secret is never
+    deleted.
 
     Without options, keys that work are not changed, and accounts that federate get no keys; with --keys they do.
 
