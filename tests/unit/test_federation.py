@@ -140,6 +140,54 @@ def test_a_call_succeeds_with_the_renewed_session(setting: Federated) -> None:
     assert account.call("StartBuild", accept_another) != first
 
 
+def denied_to(keys: list[Any], call: str = "StartBuild") -> Callable[[Any], Any]:
+    """Return an operation that an explicit denial forbids to these sessions."""
+
+    def operation(key: Any) -> Any:
+        if key in keys:
+            message = "not authorized to perform: codebuild:StartBuild, with an explicit deny in a policy"
+            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": message}}, call)
+        return key
+
+    return operation
+
+
+def test_a_session_that_was_revoked_is_replaced_within_five_minutes(setting: Federated) -> None:
+    account = GlobalAccount(setting.role(), lambda key: key)  # type: ignore[arg-type,return-value]
+    first: Any = account.call("StartBuild", lambda key: key)
+    setting.later(299)
+    with pytest.raises(DelayedError, match="explicit deny"):
+        account.call("StartBuild", denied_to([first]))
+    setting.later(1)
+    assert account.call("StartBuild", denied_to([first])) != first
+    assert setting.exchanges == 2
+
+
+def test_a_call_that_a_policy_always_denies_costs_one_exchange_in_five_minutes(setting: Federated) -> None:
+    account = GlobalAccount(setting.role(), lambda key: key)  # type: ignore[arg-type,return-value]
+    seen: list[Any] = []
+
+    def deny(key: Any) -> Any:
+        seen.append(key)
+        return denied_to(seen)(key)
+
+    for _ in range(40):
+        with pytest.raises(DelayedError, match="explicit deny"):
+            account.call("StartBuild", deny)
+        setting.later(15)
+    assert setting.exchanges == 2
+
+
+def test_a_session_that_a_policy_denies_a_call_is_kept_if_no_other_can_be_had(setting: Federated) -> None:
+    account = GlobalAccount(setting.role(), lambda key: key)  # type: ignore[arg-type,return-value]
+    first: Any = account.call("StartBuild", lambda key: key)
+    setting.later(600)
+    switched_off(setting)
+    with pytest.raises(DelayedError, match="explicit deny"):
+        account.call("StartBuild", denied_to([first]))
+    assert account.call("BatchGetBuilds", lambda key: key) == first
+
+
 Change = Callable[[Federated], object]
 
 
