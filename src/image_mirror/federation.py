@@ -51,7 +51,8 @@ class RoleSession:
         try:
             found: Any = self._credentials.get_frozen_credentials()
         except RuntimeError:  # botocore's, for a new session whose end is in the past
-            raise DelayedError("federation: a new session has ended already; the function's clock is wrong") from None
+            reason = "federation: a new session has ended already; the function's clock is wrong"
+            raise DelayedError(reason, no_capacity=True) from None
         return AccessKey(self._region, found.access_key, found.secret_key, found.token)
 
     def after_refusal(self, refused: AccessKey, code: str) -> AccessKey:
@@ -124,18 +125,21 @@ class RoleSession:
 
 
 def failed_exchange(error: ClientError | BotoCoreError, role_arn: str, region: str) -> DelayedError:
-    """Return the reason why an exchange for a role failed; `key` if it fails until somebody has changed something."""
+    """Return the reason why an exchange for a role failed; `key` if it fails until somebody has changed something.
+
+    Any other failure is `no_capacity`: CodeBuild was not called, so it says nothing about a copy or a lane, and the
+    same call succeeds later.
+    """
     if not isinstance(error, ClientError):
         place = error.kwargs.get("endpoint_url", "STS")
-        return DelayedError(f"federation: no answer of {place}: {type(error).__name__}")
+        return DelayedError(f"federation: no answer of {place}: {type(error).__name__}", no_capacity=True)
     code = code_of(error)
     told = _JWT.sub("***", message_of(error))[:_LONGEST_MESSAGE]
     asked = error.operation_name == "GetWebIdentityToken"
     reason, lasts = _of_token(code) if asked else _of_exchange(code, told, role_arn, region)
     if not reason:
-        delay = delayed_by(f"federation: {error.operation_name}", error)
-        return DelayedError(str(delay), no_capacity=delay.no_capacity)
-    return DelayedError(f"federation: {reason} ({code}: {told})", key=lasts)
+        return DelayedError(str(delayed_by(f"federation: {error.operation_name}", error)), no_capacity=True)
+    return DelayedError(f"federation: {reason} ({code}: {told})", key=lasts, no_capacity=not lasts)
 
 
 def _of_token(code: str) -> tuple[str, bool]:
