@@ -612,13 +612,16 @@ def aws(build: Build, *arguments: str, **credentials: str) -> str:
     # build's own role.
     names = ("PATH", "LC_ALL", "AWS_ENDPOINT_URL", "AWS_CA_BUNDLE")
     clean = {name: build.environment[name] for name in names if name in build.environment}
-    clean |= {"HOME": str(build.folder), "AWS_STS_REGIONAL_ENDPOINTS": "regional", **credentials}
+    clean |= {"AWS_STS_REGIONAL_ENDPOINTS": "regional", **credentials}
     command = ("aws", *arguments)
     name = " ".join(command[:3])
     try:
-        done = subprocess.run(
-            command, env=clean, stdin=subprocess.DEVNULL, capture_output=True, timeout=300, check=False
-        )
+        # The AWS CLI keeps a role's session in HOME.
+        with tempfile.TemporaryDirectory(dir=build.folder) as home:
+            own = {**clean, "HOME": home}
+            done = subprocess.run(
+                command, env=own, stdin=subprocess.DEVNULL, capture_output=True, timeout=300, check=False
+            )
     except FileNotFoundError:
         raise Ended("UNEXPLAINED", "the image of the build has no AWS CLI") from None
     except subprocess.TimeoutExpired:

@@ -3,6 +3,8 @@
 Codes differ from service to service; each set has those of all services that are called here.
 """
 
+import re
+
 from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.record import BuildResult
@@ -48,6 +50,8 @@ _QUOTED = frozenset(
 INVALID = frozenset(("InvalidParameterException", "InvalidTagParameterException", "TooManyTagsException"))
 """AWS refuses what the call says, whenever it is made."""
 _LONGEST_MESSAGE = 300
+# IncompleteSignature quotes the header with the signature, SignatureDoesNotMatch all headers.
+_QUOTED_REQUEST = re.compile(r"(The Canonical String|\S*AWS4-).*", re.DOTALL)
 
 
 class DelayedError(Exception):
@@ -83,6 +87,14 @@ class DelayedError(Exception):
 def code_of(error: ClientError) -> str:
     """Return the code of an AWS error, such as AccessDeniedException."""
     return error.response["Error"]["Code"]
+
+
+def message_of(error: ClientError) -> str:
+    """Return the message of an AWS error without the request that a refusal of a signature quotes.
+
+    That has the session's token among its headers.
+    """
+    return _QUOTED_REQUEST.sub("", error.response["Error"].get("Message", "")).rstrip()
 
 
 def delayed_by(

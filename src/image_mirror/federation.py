@@ -13,7 +13,7 @@ from botocore.credentials import AssumeRoleWithWebIdentityCredentialFetcher, Def
 from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.aws import AccessKey
-from image_mirror.aws_errors import DENIED, EXPIRED, KEY_REFUSED, DelayedError, code_of, delayed_by
+from image_mirror.aws_errors import DENIED, EXPIRED, KEY_REFUSED, DelayedError, code_of, delayed_by, message_of
 
 AUDIENCE = "image-mirror"
 """For whom a token is: the client ID of the OIDC provider, and what the role's trust policy names."""
@@ -23,6 +23,7 @@ _SESSION = 3600
 _TOKEN = 300  # seconds; the role's policy allows no more
 _SHORTEST_TOKEN = 60
 _PAUSE = 30.0  # seconds between two exchanges of which the first one failed
+_DENIED_PAUSE = 300.0  # seconds for which a session is used though a policy denies a call
 _LONGEST_MESSAGE = 300
 _JWT = re.compile(r"eyJ[\w.-]*")  # its first and its second part are JSON objects in base64
 
@@ -42,6 +43,7 @@ class RoleSession:
         self._lock = threading.Lock()
         self._failure: tuple[float, DelayedError] | None = None
         self._renewed_at = -_PAUSE
+        self._exchanged_at = 0.0
         self._credentials = self._deferred()
 
     def current(self) -> AccessKey:
@@ -49,22 +51,35 @@ class RoleSession:
         try:
             found: Any = self._credentials.get_frozen_credentials()
         except RuntimeError:  # botocore's, for a new session whose end is in the past
-            raise DelayedError("federation: a new session has ended already; the function's clock is wrong") from None
+            reason = "federation: a new session has ended already; the function's clock is wrong"
+            raise DelayedError(reason, no_capacity=True) from None
         return AccessKey(self._region, found.access_key, found.secret_key, found.token)
 
     def after_refusal(self, refused: AccessKey, code: str) -> AccessKey:
         """Return the key of a new session if AWS no longer accepts this one. Raises DelayedError.
 
-        A call that the role's policies do not allow needs no new session: they are read at each call.
+        A denied call needs a new session only after "Revoke active sessions", which denies all calls of older ones. So
+        that is tried each five minutes. The session is kept if the exchange fails: a policy may deny this call alone.
         """
-        if code in DENIED:
-            return refused
         with self._lock:
             now = self._clock()
-            if self.current() == refused and now - self._renewed_at >= _PAUSE:
+            if self.current() != refused:
+                return self.current()
+            if code in DENIED:
+                if now - self._exchanged_at >= _DENIED_PAUSE:
+                    self._replace_if_possible()
+            elif now - self._renewed_at >= _PAUSE:
                 self._renewed_at = now
                 self._credentials = self._deferred()
         return self.current()
+
+    def _replace_if_possible(self) -> None:
+        latest = self._deferred()
+        try:
+            latest.get_frozen_credentials()
+        except (DelayedError, RuntimeError):
+            return
+        self._credentials = latest
 
     def _deferred(self) -> DeferredRefreshableCredentials:
         fetcher = AssumeRoleWithWebIdentityCredentialFetcher(
@@ -80,9 +95,12 @@ class RoleSession:
             if self._failure is not None and now - self._failure[0] < _PAUSE:
                 raise self._failure[1].again()
             try:
-                return fetcher.fetch_credentials()
+                found = fetcher.fetch_credentials()
             except (ClientError, BotoCoreError) as error:
                 failure = failed_exchange(error, self._role_arn, self._region)
+            else:
+                self._exchanged_at = now
+                return found
             # Outside of "except": botocore logs the error with its context, and nobody knows what AWS's message quotes.
             self._failure = (now, failure)
             raise failure
@@ -107,18 +125,21 @@ class RoleSession:
 
 
 def failed_exchange(error: ClientError | BotoCoreError, role_arn: str, region: str) -> DelayedError:
-    """Return the reason why an exchange for a role failed; `key` if it fails until somebody has changed something."""
+    """Return the reason why an exchange for a role failed; `key` if it fails until somebody has changed something.
+
+    Any other failure is `no_capacity`: CodeBuild was not called, so it says nothing about a copy or a lane, and the
+    same call succeeds later.
+    """
     if not isinstance(error, ClientError):
         place = error.kwargs.get("endpoint_url", "STS")
-        return DelayedError(f"federation: no answer of {place}: {type(error).__name__}")
+        return DelayedError(f"federation: no answer of {place}: {type(error).__name__}", no_capacity=True)
     code = code_of(error)
-    told = _JWT.sub("***", error.response["Error"].get("Message", ""))[:_LONGEST_MESSAGE]
+    told = _JWT.sub("***", message_of(error))[:_LONGEST_MESSAGE]
     asked = error.operation_name == "GetWebIdentityToken"
     reason, lasts = _of_token(code) if asked else _of_exchange(code, told, role_arn, region)
     if not reason:
-        delay = delayed_by(f"federation: {error.operation_name}", error)
-        return DelayedError(str(delay), no_capacity=delay.no_capacity)
-    return DelayedError(f"federation: {reason} ({code}: {told})", key=lasts)
+        return DelayedError(str(delayed_by(f"federation: {error.operation_name}", error)), no_capacity=True)
+    return DelayedError(f"federation: {reason} ({code}: {told})", key=lasts, no_capacity=not lasts)
 
 
 def _of_token(code: str) -> tuple[str, bool]:

@@ -315,7 +315,7 @@ def test_accounts_with_keys_federate_and_their_keys_are_deleted_only_after_a_cop
     assert both.key_ids() == keys
     copied(both, initiator=both.world.outputs["ImagePullUserName"])
     assert both.connect("--federate", "--delete-keys", "--yes").exit_code == 1
-    copied(both, CHINA_PUSH_ROLE_ARN="")
+    copied(both, role="")
     assert both.connect("--federate", "--delete-keys", "--yes").exit_code == 1
     assert both.key_ids() == keys
 
@@ -325,6 +325,15 @@ def test_accounts_with_keys_federate_and_their_keys_are_deleted_only_after_a_cop
     assert "builds that have the key are still running (ImagePullProject:9)" in running.stderr
     assert (running.exit_code, both.key_ids()) == (1, keys)
     del both.service.builds["ImagePullProject:9"]
+
+    copied(both, startTime=time.time() - 3600)
+    for each in list(both.service.builds.values())[:-1]:
+        each["buildStatus"] = "FAILED"
+    used = both.connect("--federate", "--delete-keys", "--yes")
+    assert f"key ...{keys[0][0][-4:]} of {both.china.outputs['ImagePushUserName']} (china) was used at" in used.stderr
+    assert "if another stack uses it, federate that one first" in used.stderr
+    assert (used.exit_code, both.key_ids()) == (1, keys)
+    copied(both)
 
     iam = both.china.region.client("iam")
     user = both.china.outputs["ImagePushUserName"]
@@ -348,12 +357,11 @@ def build(name: str, role: str) -> dict[str, Any]:
     }
 
 
-def copied(both: Both, initiator: str = "", **variables: str) -> None:
-    """Write the record of a copy, and the build that made it."""
+def copied(both: Both, role: str | None = None, **more: Any) -> None:
+    """Write the record of a copy, and the build that made it: by this role, with more entries of the build."""
     assert both.service
     name = f"ImagePullProject:{len(both.service.builds)}"
-    made = build(name, variables.get("CHINA_PUSH_ROLE_ARN", both.china.outputs["PushRoleArn"]))
-    both.service.builds[name] = made | ({"initiator": initiator} if initiator else {})
+    both.service.builds[name] = build(name, both.china.outputs["PushRoleArn"] if role is None else role) | more
     records = Records(both.china.region.client("dynamodb"), "ImageListTable")
     source = parse_reference("gcr.io/team/app:1")
     requested = new_record(destination_of(source, "r.example", "mirror"), source, 1_800_000_000_000)
@@ -458,6 +466,25 @@ def test_a_provider_that_an_account_has_is_used_and_gets_the_audience(both: Both
     assert (
         both.actions.count((Action.ADD_AUDIENCE, "china")) == both.actions.count((Action.ADD_AUDIENCE, "global")) == 1
     )
+
+
+def test_a_provider_that_another_stack_makes_while_the_operator_reads_the_plan_is_used(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stack in (both.china, both.world):
+        stack.region.client("iam").enable_outbound_web_identity_federation()
+    iam = both.china.region.client("iam")
+
+    def think(_: str) -> bool:
+        iam.create_open_id_connect_provider(Url=f"https://{GLOBAL_ISSUER}", ClientIDList=["image-mirror"])
+        return True
+
+    monkeypatch.setattr(command, "is_terminal", lambda: True)
+    monkeypatch.setattr(command, "_ask", think)
+    done = both.connect("--federate")
+    assert done.exit_code == 0, done.output
+    [provider] = iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]
+    assert both.federated() == expected(both) | {"GlobalProviderArn": provider["Arn"]}
 
 
 def test_an_audience_that_was_removed_is_added_again(both: Both) -> None:

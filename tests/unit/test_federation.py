@@ -14,6 +14,7 @@ from e2e.fakes.federation import RefusedError, security_token_service
 from image_mirror import aws, reconciler
 from image_mirror.aws import AccessKey, CallLimits, connect
 from image_mirror.aws_errors import DelayedError
+from image_mirror.cli.errors import remedy
 from image_mirror.federation import AUDIENCE, RoleSession, failed_exchange
 from image_mirror.global_access import GlobalAccount
 from support import federated
@@ -139,6 +140,54 @@ def test_a_call_succeeds_with_the_renewed_session(setting: Federated) -> None:
     assert account.call("StartBuild", accept_another) != first
 
 
+def denied_to(keys: list[Any], call: str = "StartBuild") -> Callable[[Any], Any]:
+    """Return an operation that an explicit denial forbids to these sessions."""
+
+    def operation(key: Any) -> Any:
+        if key in keys:
+            message = "not authorized to perform: codebuild:StartBuild, with an explicit deny in a policy"
+            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": message}}, call)
+        return key
+
+    return operation
+
+
+def test_a_session_that_was_revoked_is_replaced_within_five_minutes(setting: Federated) -> None:
+    account = GlobalAccount(setting.role(), lambda key: key)  # type: ignore[arg-type,return-value]
+    first: Any = account.call("StartBuild", lambda key: key)
+    setting.later(299)
+    with pytest.raises(DelayedError, match="explicit deny"):
+        account.call("StartBuild", denied_to([first]))
+    setting.later(1)
+    assert account.call("StartBuild", denied_to([first])) != first
+    assert setting.exchanges == 2
+
+
+def test_a_call_that_a_policy_always_denies_costs_one_exchange_in_five_minutes(setting: Federated) -> None:
+    account = GlobalAccount(setting.role(), lambda key: key)  # type: ignore[arg-type,return-value]
+    seen: list[Any] = []
+
+    def deny(key: Any) -> Any:
+        seen.append(key)
+        return denied_to(seen)(key)
+
+    for _ in range(40):
+        with pytest.raises(DelayedError, match="explicit deny"):
+            account.call("StartBuild", deny)
+        setting.later(15)
+    assert setting.exchanges == 2
+
+
+def test_a_session_that_a_policy_denies_a_call_is_kept_if_no_other_can_be_had(setting: Federated) -> None:
+    account = GlobalAccount(setting.role(), lambda key: key)  # type: ignore[arg-type,return-value]
+    first: Any = account.call("StartBuild", lambda key: key)
+    setting.later(600)
+    switched_off(setting)
+    with pytest.raises(DelayedError, match="explicit deny"):
+        account.call("StartBuild", denied_to([first]))
+    assert account.call("BatchGetBuilds", lambda key: key) == first
+
+
 Change = Callable[[Federated], object]
 
 
@@ -239,7 +288,7 @@ def test_each_failure_of_an_exchange_has_its_reason(
     account = GlobalAccount(setting.role(), lambda key: key)  # type: ignore[arg-type,return-value]
     with pytest.raises(DelayedError, match=f"(?s)^federation: .*{reason}") as caught:
         account.call("StartBuild", lambda client: client)
-    assert (caught.value.key, caught.value.uncertain, caught.value.no_capacity) == (lasts, False, False)
+    assert (caught.value.key, caught.value.uncertain, caught.value.no_capacity) == (lasts, False, not lasts)
 
 
 def test_the_page_explains_each_reason() -> None:
@@ -375,6 +424,31 @@ def test_a_token_in_a_message_is_never_shown() -> None:
         "AssumeRoleWithWebIdentity",
     )
     assert str(failed_exchange(error, TARGET, REGION)).endswith(f"InvalidIdentityToken: *** of https://{ISSUER})")
+
+
+QUOTED = (
+    "The request signature we calculated does not match the signature you provided.\n\nThe Canonical String for this "
+    "request should have been\n'POST\n/\n\nhost:sts\nx-amz-security-token:FwoGZXsecret\n'"
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        pytest.param("SignatureDoesNotMatch", QUOTED, id="all headers"),
+        pytest.param(
+            "IncompleteSignature",
+            "Authorization header requires 'SignedHeaders' parameter. Authorization=AWS4-HMAC-SHA256 "
+            "Credential=ASIAsecret/20261130/cn-north-1/sts/aws4_request, Signature=0secret",
+            id="the header with the signature",
+        ),
+    ],
+)
+def test_a_refused_signature_is_told_without_the_request_that_sts_quotes(code: str, message: str) -> None:
+    error = ClientError({"Error": {"Code": code, "Message": message}}, "GetWebIdentityToken")
+    for text in (str(failed_exchange(error, TARGET, REGION)), remedy(error)):
+        assert message[:40] in text
+        assert "secret" not in text
 
 
 def test_the_reconciler_takes_the_role_and_does_not_read_the_key(

@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import pytest
 import time_machine
+from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
 
 from image_mirror import reconciler
 from image_mirror.aws_errors import DelayedError
 from image_mirror.build_result import UNKNOWN
 from image_mirror.codebuild import Builds
 from image_mirror.ecr import Repositories
+from image_mirror.federation import failed_exchange
 from image_mirror.record import HOUR, MINUTE, Build, BuildResult, Lane, Record, Status, idempotency_token, new_record
 from image_mirror.reference import destination_of, parse_reference
 from image_mirror.slots import Slots, State
@@ -377,6 +379,33 @@ def test_a_refusal_of_the_fast_project_alone_switches_the_lane_off_and_no_key_is
         run()
     assert found(records, other).lane is Lane.MAIN
     assert (found(records, record).status, found(records, record).lane) == (Status.COPYING, Lane.MAIN)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(EndpointConnectionError(endpoint_url="https://sts.us-west-2.amazonaws.com"), id="no answer"),
+        pytest.param(
+            ClientError({"Error": {"Code": "IDPCommunicationError"}}, "AssumeRoleWithWebIdentity"), id="its issuer"
+        ),
+        pytest.param(ClientError({"Error": {"Code": "InternalFailure"}}, "GetWebIdentityToken"), id="STS fails"),
+    ],
+)
+def test_an_sts_that_does_not_answer_switches_no_lane_off_and_the_copy_starts_soon_after_it_answers_again(
+    records: Records, codebuild: TwoProjects, error: ClientError | BotoCoreError
+) -> None:
+    failure = failed_exchange(error, "arn:aws:iam::210987654321:role/start", "us-west-2")
+    codebuild.start_fails = dict.fromkeys(Lane, failure)
+    record = request(records, "shop/web")
+    for minute in range(10):
+        with later(minute):
+            run()
+    assert (found(records, record).error, found(records, record).waits) == (str(failure), 0)
+    codebuild.start_fails.clear()
+    with later(12):
+        run()
+        assert codebuild.in_lanes() == "fast"
+        assert state(records).fast_off_until == 0
 
 
 def test_a_refusal_of_both_projects_is_a_refused_key(records: Records, codebuild: TwoProjects) -> None:

@@ -16,7 +16,7 @@ import typer
 from botocore import exceptions as aws
 from botocore.exceptions import BotoCoreError, ClientError
 
-from image_mirror.aws_errors import DENIED, EXPIRED, KEY_REFUSED, THROTTLED, code_of
+from image_mirror.aws_errors import DENIED, EXPIRED, KEY_REFUSED, THROTTLED, code_of, message_of
 from image_mirror.cli.output import say
 from image_mirror.messages import printable
 
@@ -109,7 +109,7 @@ def parted(error: BotoCoreError | ClientError) -> tuple[str, str | None]:
 
 def _refusal(error: ClientError) -> tuple[str, str | None]:
     code = code_of(error)
-    message = error.response["Error"].get("Message", "").rstrip(". ")
+    message = message_of(error).rstrip(". ")
     account = error.response.get("Account", "AWS")  # set by accounts.py
     text = f"{account}: {error.operation_name}: {code}: {message}"
     if code in KEY_REFUSED:

@@ -17,7 +17,8 @@ from image_mirror.rules import DEFAULT_RULES, parse_rules
 from image_mirror.settings import Settings
 from image_mirror.swap_when import VALUES
 from image_mirror.table import DUE_INDEX, STATE_REPO
-from support.templates import ROOT, sam_template, webhook_configuration
+from support.cloud import ENVIRONMENT
+from support.templates import ROOT, carry_out, parameters_of, sam_template, webhook_configuration
 
 Json = dict[str, Any]
 TEMPLATE = sam_template()
@@ -475,6 +476,55 @@ def test_the_role_parameters_take_what_the_code_takes(parameter: str, role: str)
 )
 def test_an_issuer_cannot_change_the_trust_policy_around_it(issuer: str, allowed: bool) -> None:
     assert (re.fullmatch(PARAMETERS["GlobalIssuer"]["AllowedPattern"], issuer) is not None) == allowed
+
+
+@pytest.mark.parametrize(
+    ("provider", "allowed"),
+    [
+        ("", True),
+        ("arn:aws-cn:iam::123456789012:oidc-provider/1b2c.tokens.sts.global.api.aws", True),
+        ("arn:aws-cn:iam::123456789012:oidc-provider/oidc.example.com.cn/id/1B2C", True),
+        ('arn:aws-cn:iam::123456789012:oidc-provider/a","AWS":"*', False),
+        ("arn:aws-cn:iam::123456789012:oidc-provider/a\\", False),
+        ("arn:aws-cn:iam::123456789012:oidc-provider/${AWS::Region}", False),
+    ],
+)
+def test_a_provider_cannot_change_the_trust_policy_around_it(provider: str, allowed: bool) -> None:
+    assert (re.fullmatch(PARAMETERS["GlobalProviderArn"]["AllowedPattern"], provider) is not None) == allowed
+
+
+@pytest.mark.parametrize(
+    ("role", "region", "is_refused"),
+    [
+        pytest.param("", "", False, id="keys"),
+        pytest.param("arn:aws:iam::210987654321:role/start", "us-west-2", False, id="both"),
+        pytest.param("", "us-west-2", False, id="the role was taken back"),
+        pytest.param("arn:aws:iam::210987654321:role/start", "", True, id="no region: no function would start"),
+    ],
+)
+def test_a_starting_role_without_its_region_is_refused_before_it_is_deployed(
+    role: str, region: str, is_refused: bool
+) -> None:
+    [rule] = TEMPLATE["Rules"].values()
+    values = parameters_of(TEMPLATE, GlobalStartRoleArn=role, GlobalRegion=region)
+    applies, asserted = (
+        carry_out(part, TEMPLATE, values, lambda *_: None)
+        for part in (rule["RuleCondition"], rule["Assertions"][0]["Assert"])
+    )
+    assert (applies and not asserted) == is_refused
+    variables = {"G_START_ROLE_ARN": role, "G_REGION": region}
+    try:
+        Settings.from_env({**ENVIRONMENT, **variables})
+    except settings_module.SettingsError:
+        assert is_refused
+    else:
+        assert not is_refused
+
+
+@pytest.mark.parametrize("region", ["us-west-2", "us-gov-west-1", "eusc-de-east-1", "ap-southeast-2"])
+def test_every_partition_s_regions_can_be_the_global_one(region: str) -> None:
+    assert re.fullmatch(PARAMETERS["GlobalRegion"]["AllowedPattern"], region)
+    assert settings_module.REGION.fullmatch(region)
 
 
 def test_nothing_is_granted_by_a_managed_policy_or_on_everything() -> None:

@@ -100,11 +100,13 @@ def connect(
     without a question. Outbound federation is switched on for the whole of each account, and never switched off here.
     Each stack gets a role and an OIDC provider for the other account; a provider for the same issuer that exists is
     used, and gets the audience image-mirror. Then a build logs in to ECR with the role in China, before builds use
-    that role. Last, the reconciler gets its role, and is invoked with a probe. A role that does not pass its test is
-    not used. Keys stay as they are, and can be used again.
+    that role; also one in the fast lane, if that is in use, but no copy depends on it. Last, the reconciler gets its
+    role, and is invoked with a probe. A role that does not pass its test is not used. Keys stay as they are, and can be
+    used again.
 
-    --federate --delete-keys also deletes the keys in the two secrets, when a copy has been made without them and no
-    build that has one is running. An active key that is not in a secret is never deleted.
+    --federate --delete-keys also deletes the keys in the two secrets, when a copy has been made without them, no build
+    that has one is running, and none was used since that copy began. An active key that is not in a secret is never
+    deleted.
 
     Without options, keys that work are not changed, and accounts that federate get no keys; with --keys they do.
 
@@ -301,7 +303,7 @@ class Federation:
         federate_by(self._found, report)
         if any(each.deleted for each in self._unused):
             china, global_stack = stacks.again(self._china), stacks.again(self._global_stack)
-            image = unneeded.require_no_use(china, global_stack)
+            image = unneeded.require_no_use(china, global_stack, self._unused)
             report(f"{image} was copied without a key")
             unneeded.delete(self._unused, report)
 
@@ -342,8 +344,13 @@ def _examine_both(china: Stack, global_stack: Stack, *, rotate: bool) -> list[Ke
 def _faults(china: Stack, global_stack: Stack) -> list[str]:
     """Return why keys would be useless, each with its remedy: a stack is incomplete, or the two do not fit together."""
     remedies = {True: "wait until it has ended, then run this again", False: "check its events, and deploy it again"}
+
+    def ends(stack: Stack) -> bool:
+        # A stack in review has a change set that nobody has carried out.
+        return stack.status.endswith("_IN_PROGRESS") and stack.status != "REVIEW_IN_PROGRESS"
+
     unfinished = [
-        f"{stack.account}: the stack {stack.name} is {stack.status}; {remedies[stack.status.endswith('_IN_PROGRESS')]}"
+        f"{stack.account}: the stack {stack.name} is {stack.status}; {remedies[ends(stack)]}"
         for stack in (china, global_stack)
         if stack.status not in _DEPLOYED
     ]

@@ -5,16 +5,28 @@ parameter that switches it on is taken back.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from botocore.exceptions import ClientError
 
 from image_mirror.aws_errors import code_of
+from image_mirror.cli.accounts import Account
+from image_mirror.cli.errors import no_answer_errors
 from image_mirror.cli.federation.examine import again, ask_reconciler, named
-from image_mirror.cli.federation.plan import PUSH_PARAMETER, START_PARAMETER, Action, Answer, Found, Side, Step, steps
+from image_mirror.cli.federation.plan import (
+    PUSH_PARAMETER,
+    START_PARAMETER,
+    Action,
+    Answer,
+    Found,
+    Side,
+    Step,
+    steps,
+    tested_fast_project,
+)
 from image_mirror.cli.keys.plan import NeedsAttentionError
 from image_mirror.cli.probe_builds import NotProvenError, prove
-from image_mirror.cli.remedies import MAIN_QUOTA, aws_of, raise_quota
+from image_mirror.cli.remedies import FAST_QUOTA, MAIN_QUOTA, aws_of, raise_quota
 from image_mirror.cli.stack_updates import AGAIN, NotUpdatedError, update
 from image_mirror.cli.stacks import Stack
 from image_mirror.cli.terminal import waiting
@@ -23,6 +35,7 @@ from image_mirror.federation import AUDIENCE
 _PAUSE = 5.0  # seconds between two looks
 _IAM = 60.0  # seconds until a change of IAM is known everywhere
 _LONGEST_PROBE = 10  # minutes: a build on EC2 compute waits for its machine, and installs
+_LONGEST_FAST_PROBE = 5  # minutes: one on Lambda compute starts in seconds
 _WANTED = 20  # builds at once
 _ALREADY_ON = ("FeatureEnabled", "FeatureEnabledException")
 Report = Callable[[str], None]
@@ -31,6 +44,8 @@ Report = Callable[[str], None]
 def carry_out(found: Found, report: Report) -> None:
     """Do all steps that are left; `report` is called with what was done. Raises NeedsAttentionError, NoAnswerError."""
     is_new = False
+    # The operator may have thought about the plan for a long time. Meanwhile another stack can have made the provider.
+    found = again(found, None)
     while left := steps(found):
         step = left[0]
         try:
@@ -95,12 +110,11 @@ def _add_audience(step: Step, side: Side, tell: Report) -> None:
 def _use_push(found: Found, step: Step, tell: Report, *, tries: int) -> None:
     """Prove the role by a build, then let all builds use it. The project is not changed before."""
     world, role = found.world.stack, step.values[PUSH_PARAMETER]
-    account, project = world.account, world.output("ProjectName")
+    account, project, given = world.account, world.output("ProjectName"), {"CHINA_PUSH_ROLE_ARN": role}
     more = f"ask for more builds: {raise_quota(aws_of(account), MAIN_QUOTA, _WANTED)}"
     while True:
         tries -= 1
         try:
-            given = {"CHINA_PUSH_ROLE_ARN": role}
             prove(project, account, given, minutes=_LONGEST_PROBE, more_builds=more, report=tell)
             break
         except NotProvenError as error:
@@ -111,16 +125,36 @@ def _use_push(found: Found, step: Step, tell: Report, *, tries: int) -> None:
                 _take_back(world, PUSH_PARAMETER, tell)
             raise NeedsAttentionError(f"builds do not use {role}: {error}") from error
     tell(f"the probe has logged in to ECR by {role}")
+    if fast := tested_fast_project(found):
+        _try_fast(fast, account, given, tell)
     update(world, step.values, tell)
     tell(f"builds push by {role}")
+
+
+def _try_fast(project: str, account: Account, given: Mapping[str, str], tell: Report) -> None:
+    """Try the role in the fast lane, which has another image with another AWS CLI. No copy depends on that lane."""
+    more = f"ask for more builds there: {raise_quota(aws_of(account), FAST_QUOTA, _WANTED)}"
+    try:
+        prove(project, account, given, minutes=_LONGEST_FAST_PROBE, more_builds=more, report=tell)
+    except NotProvenError as error:
+        tell(f"the fast lane is not proven, and the other one makes the copies that fail there: {error}")
+    else:
+        tell(f"the probe of {project} has logged in to ECR by the role too")
 
 
 def _use_start(found: Found, step: Step, tell: Report) -> Answer:
     """Let the reconciler use the role, and prove it. Where that fails, take it back."""
     china, role = found.china.stack, step.values[START_PARAMETER]
-    if any(found.china.value(name) != value for name, value in step.values.items()):
+    is_set_now = any(found.china.value(name) != value for name, value in step.values.items())
+    if is_set_now:
         update(china, step.values, tell)
-    answer = _proven(china, role)
+    try:
+        answer = _proven(china, role)
+    except no_answer_errors():
+        # A role that was in use before stays: nothing shows that it does not work.
+        if is_set_now:
+            _take_back(china, START_PARAMETER, tell)
+        raise
     if answer.error is None and answer.role == role:
         tell(f"the reconciler calls CodeBuild by {role}")
         return answer

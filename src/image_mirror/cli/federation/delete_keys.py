@@ -65,18 +65,37 @@ def _of_user(setup: KeySetup) -> UnusedKeys:
     return UnusedKeys(setup, gone, [key for key in keys if key not in gone])
 
 
-def require_no_use(china: Stack, world: Stack) -> str:
+def require_no_use(china: Stack, world: Stack, keys: Sequence[UnusedKeys]) -> str:
     """Return the image of a copy that was made without any key.
 
-    Raises NeedsAttentionError if there is none, or if a build that has the key is running.
+    Raises NeedsAttentionError if there is none, if a build that has the key is running, or if one of the keys to delete
+    was used after that copy had begun: another stack may have it.
     """
     try:
-        return _require_no_use(china, world)
+        image, began = _copy_without_key(china, world)
+        for each in keys:
+            _require_idle(each, began)
     except ClientError as error:
         raise named(error) from error
+    return image
 
 
-def _require_no_use(china: Stack, world: Stack) -> str:
+def _require_idle(keys: UnusedKeys, since: datetime) -> None:
+    setup = keys.setup
+    for key in keys.deleted:
+        if not key.is_active:
+            continue
+        used = setup.iam.get_access_key_last_used(AccessKeyId=key.access_key_id)["AccessKeyLastUsed"]
+        if (at := used.get("LastUsedDate")) and at > since:
+            raise NeedsAttentionError(
+                f"no key is deleted: key {key} of {setup.user_label} was used at {at:%Y-%m-%d %H:%M} UTC "
+                f"({used.get('ServiceName')} in {used.get('Region')}), after a copy had been made without it; if "
+                "another stack uses it, federate that one first; then run this again when another new image is COPIED"
+            )
+
+
+def _copy_without_key(china: Stack, world: Stack) -> tuple[str, datetime]:
+    """Return the image of the latest copy that was made without any key, and when its build began."""
     codebuild = world.account.client("codebuild")
     role, longest = world.parameter(PUSH_PARAMETER), timedelta(minutes=int(world.parameter("BuildTimeoutMinutes")))
     since = datetime.now(UTC) - longest - LONGEST_QUEUE
@@ -89,13 +108,13 @@ def _require_no_use(china: Stack, world: Stack) -> str:
             "when they have ended"
         )
     records = records_of(china)
-    for build in builds:
+    for build in sorted(builds, key=lambda each: each["startTime"], reverse=True):
         repo, _, tag = _variable(build, "NEW_DOCKER_IMAGE").rpartition(":")
         if not _without_key(build, role, world) or not repo:
             continue
         record = records.get(repo, tag)
         if record and record.status is Status.COPIED and record.build_id == build["id"]:
-            return record.source
+            return record.source, build["startTime"]
     raise NeedsAttentionError(
         "no key is deleted: no copy has been made without the keys yet; request a new image, for example with "
         "`image-mirror warm`, and run this again when its copy is COPIED"

@@ -335,6 +335,7 @@ def test_stacks_that_do_not_fit_together_are_reported_with_the_remedy_before_any
     [
         pytest.param("UPDATE_IN_PROGRESS", "wait until it has ended", id="being-updated"),
         pytest.param("UPDATE_ROLLBACK_FAILED", "check its events", id="broken"),
+        pytest.param("REVIEW_IN_PROGRESS", "check its events, and deploy it again", id="in-review"),
     ],
 )
 def test_a_stack_that_is_not_complete_is_reported(accounts: Accounts, status: str, words: str) -> None:

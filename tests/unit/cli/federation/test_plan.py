@@ -191,6 +191,35 @@ def test_the_lines_say_what_is_known_and_that_an_account_is_switched_on_as_a_who
     ]
 
 
+@pytest.mark.parametrize(
+    ("used", "offered", "tested"),
+    [
+        pytest.param("ImagePullProjectFast", "ImagePullProjectFast", ["ImagePullProjectFast"], id="in use"),
+        pytest.param("", "ImagePullProjectFast", [], id="not in use: it is tested before it is used"),
+        pytest.param("ImagePullProjectFast", "", [], id="the global stack has none"),
+        pytest.param("Another", "ImagePullProjectFast", [], id="another project"),
+    ],
+)
+def test_the_role_is_tried_in_the_fast_lane_too(used: str, offered: str, tested: list[str]) -> None:
+    found = TRUSTING.found()
+    found.china.stack.parameters["GlobalFastProjectName"] = used  # type: ignore[index]
+    found.world.stack.outputs["FastProjectName"] = offered  # type: ignore[index]
+    lines = [line for step in steps(found) for line in step.lines if "such a build of" in line]
+    assert lines == [
+        f"global: start such a build of {each} too (at most 5 minutes); no copy depends on it" for each in tested
+    ]
+
+
+def test_the_lines_say_which_role_loses_its_access() -> None:
+    old = "arn:aws-cn:iam::123456789012:role/of-another-mirror"
+    state = replace(DONE, world={**DONE.world, "ChinaReconcilerRoleArn": old})
+    [line] = [line for step in steps(state.found()) for line in step.lines]
+    assert line == (
+        f"global: set ChinaReconcilerRoleArn={RECONCILER} in the place of {old}, which loses its access in the stack "
+        "image-pulling; this makes StartRole"
+    )
+
+
 def test_a_stacks_own_provider_that_was_deleted_by_hand_is_a_problem() -> None:
     assert problems(DONE.found()) == []
     [problem] = problems(replace(DONE, globally=None).found())
