@@ -15,22 +15,20 @@ PAGES = {str(page.relative_to(ROOT)): page for page in product_pages()}
 WRITTEN = [name for name in PAGES if not name.startswith("docs/commands")]  # not generated
 LINES, README_LINES, PARAGRAPH, WIDTH = 200, 150, 4, 120
 # Pages that are still too long or too wide. A page that is no longer so is taken out; no page comes in.
-TOO_LONG = {"README.md", "docs/design.md", "docs/operation.md", "docs/performance.md"}
+TOO_LONG: set[str] = set()
 TOO_WIDE = {
     "CHANGELOG.md",
     "CONTRIBUTING.md",
-    "README.md",
     "docs/by-hand.md",
     "docs/controllers.md",
     "docs/default-rules.md",
-    "docs/design.md",
-    "docs/operation.md",
-    "docs/performance.md",
     "docs/security.md",
     "docs/signatures.md",
     "tests/README.md",
 }
-LONG_PARAGRAPHS = {"README.md"}
+LONG_PARAGRAPHS: set[str] = set()
+# Pages that are linked and come with a later change; each name goes when its page is there.
+NOT_YET_WRITTEN = {"docs/bundle.md", "docs/cost.md", "docs/first-run.md"}
 # It has an entry for each release, and is not read from its beginning to its end.
 GROWS = {"CHANGELOG.md"}
 
@@ -60,6 +58,8 @@ def broken(page: Path, text: str) -> Iterator[str]:
                 continue
             path, _, anchor = unquote(target).partition("#")
             file = page.parent / path
+            if not file.exists() and str(file.resolve().relative_to(ROOT)) in NOT_YET_WRITTEN:
+                continue
             if not file.exists() or (anchor and anchor not in (anchors(file) if path else own)):
                 yield target
 
