@@ -4,7 +4,7 @@ BIN := .venv/bin
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed; name one: make PYTHON=python3.12 ...")'
 REGIONS := cn-north-1 cn-northwest-1 us-west-2
 
-.PHONY: demo test coverage e2e simulate fuzz bench docs requirements templates check format clean
+.PHONY: demo test coverage e2e simulate fuzz bench docs site requirements templates check format clean
 
 demo: .venv/.demo
 	$(BIN)/image-mirror demo
@@ -20,7 +20,7 @@ coverage: .venv/.dev
 
 # Real programs: a control plane (KUBEBUILDER_ASSETS), crane, skopeo, docker-registry, the AWS CLI, the SAM CLI, Java. Tests of
 # a program that is missing are skipped with the reason; with CI=true they fail.
-e2e: .venv/.dev .venv-sam/.done .venv-aws/.done .dynamodb-local/.done
+e2e: .venv/.dev .venv-sam/.done .venv-aws/.done .venv-site/.done .dynamodb-local/.done
 	PATH="$(CURDIR)/.venv-aws/bin:$$PATH" PYTHONPATH=tests $(BIN)/pytest -p e2e.harness.stage --numprocesses 0 tests/e2e
 
 # The product's own code against a model of AWS, in virtual time, with faults. The same seed gives the same run.
@@ -37,12 +37,17 @@ fuzz: .venv/.dev
 bench: .venv/.dev .venv-aws/.done
 	PATH="$(CURDIR)/.venv-aws/bin:$$PATH" PYTHONPATH=.:tests $(BIN)/python -m benchmarks $(ARGS)
 
-# Generates docs/ files from the code: the reference of all commands, the files for Grafana and Prometheus, the picture of a terminal.
+# Generates docs/ files from the code: a page for each command, the files for Grafana and Prometheus, pictures of a terminal.
 docs: .venv/.dev
 	PYTHONPATH=.:tests $(BIN)/python -m tools.commands_page
 	PYTHONPATH=.:tests $(BIN)/python -m tools.grafana_dashboard
 	PYTHONPATH=.:tests $(BIN)/python -m tools.yace_config
-	WRITE=1 $(BIN)/pytest --quiet --numprocesses 0 tests/unit/docs/test_picture.py
+	WRITE=1 $(BIN)/pytest --quiet --numprocesses 0 tests/unit/docs/test_pictures.py
+
+# The pages as a site, in build/site; they are written to be read without it, on GitHub and Gitee.
+site: .venv-site/.done
+	.venv-site/bin/sphinx-build -W --keep-going -q -d build/site-read -c tools/site . build/site
+	@echo "$(CURDIR)/build/site/index.html"
 
 # Pins the functions' packages, with hashes, from the ranges in src/requirements.in; newer versions: ARGS=--upgrade
 requirements: .venv/.dev
@@ -59,6 +64,7 @@ check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy src/image_mirror src/bundle.py buildspec/copy.py tests tools benchmarks
 	$(BIN)/lint-imports
+	$(BIN)/codespell --toml pyproject.toml *.md *.yaml docs src buildspec tools tests benchmarks
 	$(BIN)/cfn-lint --regions $(REGIONS) -- sam-template.yaml image-pulling.yaml
 
 format: .venv/.dev
@@ -66,7 +72,7 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-sam .venv-aws .dynamodb-local .aws-sam .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build .venv .venv-sam .venv-aws .venv-site .dynamodb-local .aws-sam .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 .venv/.demo: pyproject.toml
 	@$(CHECK_PYTHON)
@@ -80,7 +86,7 @@ clean:
 	$(BIN)/pip install --quiet --editable '.[demo,dev]'
 	touch .venv/.demo $@
 
-# Two separate environments, because both commands pin their packages. If one cannot be installed, its tests are skipped.
+# Separate environments: two commands pin their packages, and only the site needs Sphinx. If one cannot be installed, its tests are skipped.
 .venv-aws/.done:
 	$(PYTHON) -m venv .venv-aws
 	if .venv-aws/bin/pip install --quiet awscli; then touch $@; fi
@@ -88,6 +94,10 @@ clean:
 .venv-sam/.done:
 	$(PYTHON) -m venv .venv-sam
 	if .venv-sam/bin/pip install --quiet aws-sam-cli; then touch $@; fi
+
+.venv-site/.done: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-site
+	if .venv-site/bin/pip install --quiet '.[site]'; then touch $@; fi
 
 .dynamodb-local/.done: tests/e2e/fakes/dynamodb_local.xml
 	mkdir -p .dynamodb-local
