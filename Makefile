@@ -74,7 +74,7 @@ check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy src/image_mirror src/bundle.py buildspec/copy.py tests tools benchmarks
 	$(BIN)/lint-imports
-	$(BIN)/codespell --toml pyproject.toml *.md *.yaml docs src buildspec tools tests benchmarks
+	$(BIN)/codespell --toml pyproject.toml --check-hidden $(wildcard .github) *.md *.yaml docs src buildspec tools tests benchmarks
 	$(BIN)/cfn-lint --regions $(REGIONS) -- sam-template.yaml image-pulling.yaml docs/alarms-to-chat.yaml
 
 format: .venv/.dev

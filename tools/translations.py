@@ -45,8 +45,8 @@ _OTHER_TERMS = {
     r"拷贝|(?<!镜像)副本(?![数集])": f"{GLOSSARY['copy']}, as a verb 复制",
     r"(?<!镜像)仓库": f"{GLOSSARY['registry']} or {GLOSSARY['repository']}; of source code 代码库",
     r"注册表|注册中心|镜像库": GLOSSARY["registry"],
-    rf"{_BEFORE}registr(?:y|ies){_AFTER}": GLOSSARY["registry"],
-    rf"储存库|资源库|{_BEFORE}repositor(?:y|ies){_AFTER}": GLOSSARY["repository"],
+    rf"{_BEFORE}(?:registry|registries){_AFTER}": GLOSSARY["registry"],
+    rf"储存库|资源库|{_BEFORE}(?:repository|repositories){_AFTER}": GLOSSARY["repository"],
     # A group robot of WeCom or DingTalk has an address that they call a webhook.
     rf"(?<!准入 )(?<!机器人 ){_BEFORE}webhooks?{_AFTER}|钩子": GLOSSARY["webhook"],
 }

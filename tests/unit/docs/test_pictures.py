@@ -170,8 +170,7 @@ def screen_of(svg: str) -> list[str]:
 
 def files(name: str) -> dict[Path, str]:
     """Return the files of a picture, each with its colours."""
-    of_the_readme = {ROOT / "docs" / "terminal.svg": "dark"} if name == "status" else {}
-    return {FOLDER / f"{name}-{colours}.svg": colours for colours in COLOURS} | of_the_readme
+    return {FOLDER / f"{name}-{colours}.svg": colours for colours in COLOURS}
 
 
 @pytest.mark.parametrize("name", PICTURES)
