@@ -21,7 +21,15 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from e2e.fakes.codebuild_service import CodeBuildService, Project, Respond, codebuild_service
-from e2e.fakes.federation import Account, Federation, RefusedError, Role, issuers_over_http, security_token_service
+from e2e.fakes.federation import (
+    Account,
+    Federation,
+    RefusedError,
+    Role,
+    Session,
+    issuers_over_http,
+    security_token_service,
+)
 from e2e.fakes.outbound_federation import ISSUERS
 from e2e.fakes.policies import Request as Asked
 from e2e.fakes.servers import Answer, Request, serving
@@ -42,6 +50,7 @@ from support.operators import PROFILES
 from support.operators import refuse as refuse
 from support.templates import ROOT
 
+PROJECT = "arn:aws:codebuild:us-west-2:123456789012:project/ImagePullProject"
 BY_HAND = (ROOT / "docs" / "by-hand.md").read_text(encoding="utf-8")
 CHINA_ISSUER, GLOBAL_ISSUER = ISSUERS["aws-cn"], ISSUERS["aws"]
 _HANDLER = """
@@ -174,10 +183,9 @@ class Both:
             if token:
                 key = request.headers["authorization"].partition("Credential=")[2].partition("/")[0]
                 operation = request.headers["x-amz-target"].partition(".")[2]
-                project = "arn:aws:codebuild:us-west-2:123456789012:project/ImagePullProject"
                 try:
                     self.federation.check(
-                        self.federation.caller(key, token), Asked(f"codebuild:{operation}", project, {})
+                        self.federation.caller(key, token), Asked(f"codebuild:{operation}", PROJECT, {})
                     )
                 except RefusedError as error:
                     return Answer(400, json.dumps({"__type": error.code, "message": error.message}).encode())
@@ -597,6 +605,35 @@ def test_the_way_by_hand_leads_to_the_same(both: Both) -> None:
         assert both.connect("--federate").stdout.endswith("Both accounts are connected; there is nothing to change.\n")
         shell.run(take_back)
     assert "GlobalStartRoleArn" not in both.federated()
+
+
+def test_sessions_that_were_made_before_are_ended_by_hand(both: Both) -> None:
+    both.federate()
+    section = BY_HAND.partition("\n## Ending stolen sessions\n")[2].partition("\n## ")[0]
+    [end_sessions] = re.findall(r"```console\n(.*?)```", section, re.DOTALL)
+    asked = {
+        "PushRoleArn": Asked("ecr:GetAuthorizationToken", "*"),
+        "StartRoleArn": Asked("codebuild:BatchGetBuilds", PROJECT),
+    }
+    arns = both.china.outputs | both.world.outputs
+
+    def sessions(seconds: int) -> dict[str, Session]:
+        """Return a session of each role, made so many seconds from now."""
+        both.federation.clock = lambda: time.time() + seconds
+        return {name: both.federation.sign_in(arns[name]) for name in asked}
+
+    both.adjust()
+    stolen = sessions(-60)
+    for name, request in asked.items():
+        both.federation.check(stolen[name], request)
+    with Shell(both) as shell:
+        assert shell.run(end_sessions).endswith("END 0\n")
+    both.adjust()
+    later = sessions(60)
+    for name, request in asked.items():
+        with pytest.raises(RefusedError, match="explicit deny"):
+            both.federation.check(stolen[name], request)
+        both.federation.check(later[name], request)
 
 
 def examined(both: Both, *topics: str) -> list[tuple[str, str]]:
