@@ -22,6 +22,7 @@ from e2e.harness.source_images import oci_index
 from image_mirror import reconciler
 from image_mirror.cli.emulation import Context
 from image_mirror.federation import AUDIENCE
+from image_mirror.metrics import Metric
 from image_mirror.record import Record, Status
 
 SOURCE, OTHER = "gcr.io/google-samples/hello-app:1.0", "gcr.io/team/other:1"
@@ -88,6 +89,15 @@ def test_keys_that_sign_tokens_may_change_between_two_copies(circle: Circle) -> 
     assert federation(circle).calls.count("AssumeRoleWithWebIdentity") == 3, "the reconciler's session lasts an hour"
 
 
+REFUSED, WAITS = Metric.KEY_REFUSED, Metric.WAITS
+
+
+def waits_counted(capfd: pytest.CaptureFixture[str]) -> set[Metric]:
+    """Return which metrics of waits the functions have published."""
+    published = [json.loads(line) for line in capfd.readouterr().out.splitlines() if line.startswith('{"_aws"')]
+    return {metric for metric in (REFUSED, WAITS, Metric.BUSY) if any(metric.label in each for each in published)}
+
+
 def off(circle: Circle) -> None:
     federation(circle).accounts[0].issuer = ""
 
@@ -113,6 +123,13 @@ def the_same_partition(circle: Circle) -> None:
     sign_otherwise(circle, world, iss=f"https://{GLOBAL_ISSUER}")
 
 
+def keys_unreachable(circle: Circle) -> None:
+    def fetch(url: str) -> bytes:
+        raise OSError(url)
+
+    federation(circle).fetch = fetch
+
+
 def start_role(circle: Circle) -> Role:
     return federation(circle).accounts[1].roles[START.partition(":role/")[2]]
 
@@ -124,22 +141,28 @@ def sign_otherwise(circle: Circle, signer: Account | None = None, **claims: Any)
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("change", "reason", "metric"),
     [
-        pytest.param(off, "outbound identity federation is off", id="federation is off in China"),
-        pytest.param(provider_deleted, "No OpenIDConnect provider found", id="the provider is deleted"),
-        pytest.param(another_reconciler, "does not trust this function's role", id="another subject is trusted"),
-        pytest.param(two_audiences, "single audience", id="two audiences"),
-        pytest.param(the_same_partition, "in the same partition", id="the same partition"),
+        pytest.param(off, "outbound identity federation is off", REFUSED, id="federation is off in China"),
+        pytest.param(provider_deleted, "No OpenIDConnect provider found", REFUSED, id="the provider is deleted"),
+        pytest.param(
+            another_reconciler, "does not trust this function's role", REFUSED, id="another subject is trusted"
+        ),
+        pytest.param(two_audiences, "single audience", REFUSED, id="two audiences"),
+        pytest.param(the_same_partition, "in the same partition", REFUSED, id="the same partition"),
+        pytest.param(keys_unreachable, "cannot read the keys of the token's issuer", WAITS, id="the issuer is down"),
     ],
 )
-def test_a_reconciler_without_a_session_starts_nothing_and_says_why(circle: Circle, change: Any, reason: str) -> None:
+def test_a_reconciler_without_a_session_starts_nothing_and_says_why(
+    circle: Circle, change: Any, reason: str, metric: Metric, capfd: pytest.CaptureFixture[str]
+) -> None:
     change(circle)
     record = copied(circle, SOURCE)
     assert record.status is Status.REQUESTED
     assert (record.error or "").startswith("federation: ")
     assert reason in (record.error or "")
     assert (record.attempts, circle.builds.builds) == (0, {})
+    assert waits_counted(capfd) == {metric}
 
 
 def build_provider_deleted(circle: Circle) -> None:
@@ -157,13 +180,16 @@ def push_role_without_login(circle: Circle) -> None:
         pytest.param(push_role_without_login, "ecr:GetAuthorizationToken", id="the role may not log in"),
     ],
 )
-def test_a_build_without_a_session_waits_and_says_why(circle: Circle, change: Any, reason: str) -> None:
+def test_a_build_without_a_session_waits_and_says_why(
+    circle: Circle, change: Any, reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     change(circle)
     record = copied(circle, SOURCE)
     assert record.status is Status.REQUESTED
     assert (record.error or "").startswith("TARGET_LOGIN: ")
     assert reason in (record.error or "")
     assert (record.attempts, circle.target.catalogue()) == (0, {})
+    assert waits_counted(capfd) == {REFUSED}
 
 
 def pass_hours(circle: Circle, hours: float) -> None:

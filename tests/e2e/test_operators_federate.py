@@ -65,7 +65,7 @@ print(json.dumps(reconciler.handler(json.loads(sys.stdin.read()), Context())))
 
 @dataclass
 class Both:
-    """Both stacks as deployed, and what is around them."""
+    """Both stacks as deployed, and what is around them; `clock` is the commands' own."""
 
     china: Deployed
     world: Deployed
@@ -74,6 +74,7 @@ class Both:
     service: CodeBuildService | None = None
     sts: str = ""
     actions: list[tuple[Action, str]] = field(default_factory=list)
+    clock: Callable[[], float] = time.monotonic
 
     def connect(self, *arguments: str) -> Result:
         result = CliRunner().invoke(app, ["connect", *arguments])
@@ -237,6 +238,7 @@ def both(stacks: tuple[Deployed, Deployed], tmp_path: Path, monkeypatch: pytest.
         # The pauses take no time, and the command's clock is that of its pauses. It looks four times in a minute.
         slept: list[float] = []
         clock = SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append)
+        found.clock = clock.monotonic
         for module in (stack_updates, carry_out):
             monkeypatch.setattr(module, "time", clock)
         monkeypatch.setattr(carry_out, "_PAUSE", 20.0)
@@ -527,12 +529,12 @@ def test_the_reconciler_is_asked_for_a_minute_whether_it_can_use_its_role(
     prove, adjust, began = carry_out._proven, both.adjust, list[float]()
 
     def timed(*arguments: Any) -> Any:
-        began.append(carry_out.time.monotonic())
+        began.append(both.clock())
         return prove(*arguments)
 
     def late() -> None:
         adjust()
-        if began and carry_out.time.monotonic() - began[0] < seconds:
+        if began and both.clock() - began[0] < seconds:
             both.federation.accounts[1].roles.clear()
 
     monkeypatch.setattr(carry_out, "_proven", timed)
