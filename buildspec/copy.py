@@ -51,7 +51,8 @@ NO_TIME = ("STALLED", "OUT_OF_TIME")
 JOBS = "12"
 DIGEST_SECONDS = 600.0
 AUDIENCE = "image-mirror"  # as in image_mirror/federation.py
-EXPIRED = "authorization token has expired"  # what ECR says of its password after twelve hours, or sooner
+# What ECR says of its password after twelve hours, or sooner. An answer to a HEAD has no words.
+EXPIRED = re.compile(r"authorization token has expired|HEAD responses have no body")
 RENEWAL_SECONDS = 600.0  # between two logins to ECR because the first one has expired
 
 HOST = r"[a-z0-9]+(?:(?:\.|-+)[a-z0-9]+)*(?::[0-9]+)?"
@@ -490,7 +491,7 @@ def copy_image(build: Build) -> None:
                 signatures = copied_signatures(build, crane, source, digest, target, login and login[1])
             raise Ended("COPIED", "the copy is in ECR", digest, signatures)
         result, reason = failed(errors)
-        if result == "TARGET_DENIED" and EXPIRED in reason and time.monotonic() >= renewable_at:
+        if result == "TARGET_DENIED" and EXPIRED.search(reason) and time.monotonic() >= renewable_at:
             renewable_at = log_in() + RENEWAL_SECONDS
             continue
         pause = pauses.pop(0)

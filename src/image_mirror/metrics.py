@@ -60,12 +60,17 @@ class Metric(Enum):
         "builds that cost an attempt: the source refused, or the build ended without a copy",
     )
     WAITS = ("Waits", "Count", "times that a copy was delayed without an attempt, for another reason than the next two")
-    BUSY = ("Busy", "Count", "times that a copy was delayed because AWS had no capacity: a full queue, throttling")
+    BUSY = (
+        "Busy",
+        "Count",
+        "times that a copy was delayed because AWS had no capacity: a full queue, throttling, an STS that does not answer",
+    )
     KEY_REFUSED = (
         "KeyRefused",
         "Count",
-        "times that a copy was delayed because of either key: its secret is missing or wrong, or AWS refused it; and "
-        "each minute in which copies wait for a key",
+        "times that a copy was delayed because of either key: its secret is missing or wrong, or AWS refused it; or, "
+        "if the accounts federate, because an exchange fails until somebody changes something; and each minute in which "
+        "copies wait for a key",
     )
     STEP_ERRORS = (
         "StepErrors",

@@ -21,18 +21,26 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from e2e.fakes.codebuild_service import CodeBuildService, Project, Respond, codebuild_service
-from e2e.fakes.federation import Account, Federation, RefusedError, Role, issuers_over_http, security_token_service
+from e2e.fakes.federation import (
+    Account,
+    Federation,
+    RefusedError,
+    Role,
+    Session,
+    issuers_over_http,
+    security_token_service,
+)
 from e2e.fakes.outbound_federation import ISSUERS
 from e2e.fakes.policies import Request as Asked
 from e2e.fakes.servers import Answer, Request, serving
 from e2e.harness.federated import credentials
 from e2e.harness.processes import program
 from e2e.harness.stacks import CHINA, GLOBAL
-from e2e.test_federation_deployed import Deployed
+from e2e.test_federation_deployed import Deployed, trust
 from e2e.test_federation_deployed import stacks as stacks
 from image_mirror.cli import app, probe_builds, stack_updates
 from image_mirror.cli.commands import connect as command
-from image_mirror.cli.federation import carry_out
+from image_mirror.cli.federation import carry_out, examine
 from image_mirror.cli.federation.plan import Action
 from image_mirror.record import Status, new_record
 from image_mirror.reference import destination_of, parse_reference
@@ -42,6 +50,8 @@ from support.operators import PROFILES
 from support.operators import refuse as refuse
 from support.templates import ROOT
 
+IMAGE = parse_reference("gcr.io/team/app:1")
+PROJECT = "arn:aws:codebuild:us-west-2:123456789012:project/ImagePullProject"
 BY_HAND = (ROOT / "docs" / "by-hand.md").read_text(encoding="utf-8")
 CHINA_ISSUER, GLOBAL_ISSUER = ISSUERS["aws-cn"], ISSUERS["aws"]
 _HANDLER = """
@@ -55,7 +65,7 @@ print(json.dumps(reconciler.handler(json.loads(sys.stdin.read()), Context())))
 
 @dataclass
 class Both:
-    """Both stacks as deployed, and what is around them."""
+    """Both stacks as deployed, and what is around them; `clock` is the commands' own."""
 
     china: Deployed
     world: Deployed
@@ -64,6 +74,7 @@ class Both:
     service: CodeBuildService | None = None
     sts: str = ""
     actions: list[tuple[Action, str]] = field(default_factory=list)
+    clock: Callable[[], float] = time.monotonic
 
     def connect(self, *arguments: str) -> Result:
         result = CliRunner().invoke(app, ["connect", *arguments])
@@ -174,10 +185,9 @@ class Both:
             if token:
                 key = request.headers["authorization"].partition("Credential=")[2].partition("/")[0]
                 operation = request.headers["x-amz-target"].partition(".")[2]
-                project = "arn:aws:codebuild:us-west-2:123456789012:project/ImagePullProject"
                 try:
                     self.federation.check(
-                        self.federation.caller(key, token), Asked(f"codebuild:{operation}", project, {})
+                        self.federation.caller(key, token), Asked(f"codebuild:{operation}", PROJECT, {})
                     )
                 except RefusedError as error:
                     return Answer(400, json.dumps({"__type": error.code, "message": error.message}).encode())
@@ -225,11 +235,13 @@ def both(stacks: tuple[Deployed, Deployed], tmp_path: Path, monkeypatch: pytest.
             "AWS_ENDPOINT_URL_LAMBDA": f"http://localhost:{functions}",
         }.items():
             monkeypatch.setenv(name, value)
-        # The pauses are short, and the command's clock is that of its pauses.
+        # The pauses take no time, and the command's clock is that of its pauses. It looks four times in a minute.
         slept: list[float] = []
         clock = SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append)
+        found.clock = clock.monotonic
         for module in (stack_updates, carry_out):
             monkeypatch.setattr(module, "time", clock)
+        monkeypatch.setattr(carry_out, "_PAUSE", 20.0)
         monkeypatch.setattr(probe_builds, "_PAUSE", 0.2)
         do = carry_out._do
 
@@ -363,8 +375,7 @@ def copied(both: Both, role: str | None = None, **more: Any) -> None:
     name = f"ImagePullProject:{len(both.service.builds)}"
     both.service.builds[name] = build(name, both.china.outputs["PushRoleArn"] if role is None else role) | more
     records = Records(both.china.region.client("dynamodb"), "ImageListTable")
-    source = parse_reference("gcr.io/team/app:1")
-    requested = new_record(destination_of(source, "r.example", "mirror"), source, 1_800_000_000_000)
+    requested = new_record(destination_of(IMAGE, "r.example", "mirror"), IMAGE, 1_800_000_000_000)
     existing = records.create(requested)
     record = replace(requested, status=Status.COPIED, build_id=name, digest="sha256:" + "a" * 64)
     assert records.replace(existing, record) is record
@@ -390,6 +401,33 @@ def test_after_ctrl_c_the_same_command_goes_on_with_the_step_that_is_left(
     both.federate()
     assert both.actions == STEPS, "no step is done twice"
     assert both.federated() == expected(both)
+
+
+UPDATES = [step for step in STEPS if step[0] is not Action.SWITCH_ON]
+"""The steps that update a stack."""
+
+
+@pytest.mark.parametrize("number", range(len(UPDATES)))
+def test_accounts_with_keys_federate_also_if_ctrl_c_comes_while_a_stack_is_updated(
+    both: Both, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    assert both.connect().exit_code == 0
+    keys, waited = both.key_ids(), []
+
+    def wait_or_be_interrupted(*arguments: Any) -> None:
+        waited.append(arguments)
+        if len(waited) > number:
+            raise KeyboardInterrupt
+        wait(*arguments)
+
+    wait = stack_updates._wait
+    with monkeypatch.context() as patched:
+        patched.setattr(stack_updates, "_wait", wait_or_be_interrupted)
+        assert both.connect("--federate", "--yes").exit_code == 130
+    both.federate()
+    # The update has ended by itself, and what the reconciler answers first proves its role.
+    others = [step for step in STEPS if step != UPDATES[number]]
+    assert (both.actions, both.federated(), both.key_ids()) == (others, expected(both), keys)
 
 
 def change_audience(stack: Deployed, change: str) -> None:
@@ -431,6 +469,110 @@ def test_a_role_that_was_set_and_not_proven_is_proven_by_the_next_run_and_taken_
     assert "china: GlobalStartRoleArn of the stack image-mirror is empty again" in failed.stdout.splitlines()
 
 
+@pytest.mark.parametrize(
+    ("stack", "parameter", "stale"),
+    [
+        pytest.param("world", "ChinaPushRoleArn", "arn:aws-cn:iam::123456789012:role/of-a-deleted-stack", id="push"),
+        pytest.param("china", "GlobalStartRoleArn", "arn:aws:iam::123456789012:role/of-a-deleted-stack", id="start"),
+    ],
+)
+def test_a_role_of_a_deleted_stack_is_taken_back_alone_if_the_new_one_does_not_work(
+    both: Both, stack: str, parameter: str, stale: str
+) -> None:
+    both.federate()
+    keys, providers = both.key_ids(), [each.providers() for each in (both.china, both.world)]
+    using, trusting = (both.world, both.china) if stack == "world" else (both.china, both.world)
+    using.set(**{parameter: stale})
+    without_trust(trusting, "PushRole" if stack == "world" else "StartRole")
+    failed = both.connect("--federate", "--yes")
+    assert failed.exit_code == 1
+    assert both.federated() == {name: value for name, value in expected(both).items() if name != parameter}
+    assert f"{parameter} of the stack {using.name} is empty again" in failed.stdout
+    assert (both.key_ids(), [each.providers() for each in (both.china, both.world)]) == (keys, providers)
+    assert both.actions == STEPS, "no step has succeeded since"
+
+
+def test_what_cannot_be_taken_back_is_told_and_the_reason_is_that_of_the_proof(
+    both: Both, refuse: Callable[..., None]
+) -> None:
+    both.federate()
+    without_trust(both.world, "StartRole")
+    refuse("cloudformation", "UpdateStack")
+    failed = both.connect("--federate", "--yes")
+    assert failed.exit_code == 1
+    assert "china: GlobalStartRoleArn could not be taken back: the stack image-mirror is not updated" in failed.stdout
+    [error] = [line for line in failed.stderr.splitlines() if line.startswith("Error: ")]
+    assert "the reconciler does not use " in error
+    assert both.federated() == expected(both)
+
+
+def unknown_at_first(both: Both, monkeypatch: pytest.MonkeyPatch, role: str, times: int) -> None:
+    """Let STS not know a role the first times that it is asked for it."""
+    adjust, asked = both.adjust, []
+
+    def late() -> None:
+        adjust()
+        for account in both.federation.accounts:
+            for name in [each for each in account.roles if f"-{role}-" in each]:
+                asked.append(name)
+                if len(asked) <= times:
+                    del account.roles[name]
+
+    monkeypatch.setattr(both, "adjust", late)
+
+
+def test_a_new_role_may_be_unknown_to_sts_for_a_minute(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown_at_first(both, monkeypatch, "PushRole", 1)
+    done = both.federate()
+    assert "a new role can be unknown for a minute, so it is tried once more" in done.stdout
+    assert both.federated() == expected(both)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "code"), [pytest.param(55, 0, id="known then"), pytest.param(65, 1, id="still unknown")]
+)
+def test_the_reconciler_is_asked_for_a_minute_whether_it_can_use_its_role(
+    both: Both, monkeypatch: pytest.MonkeyPatch, seconds: float, code: int
+) -> None:
+    prove, adjust, began = carry_out._proven, both.adjust, list[float]()
+
+    def timed(*arguments: Any) -> Any:
+        began.append(both.clock())
+        return prove(*arguments)
+
+    def late() -> None:
+        adjust()
+        if began and both.clock() - began[0] < seconds:
+            both.federation.accounts[1].roles.clear()
+
+    monkeypatch.setattr(carry_out, "_proven", timed)
+    monkeypatch.setattr(both, "adjust", late)
+    assert both.connect("--federate", "--yes").exit_code == code
+    assert ("GlobalStartRoleArn" in both.federated()) is (code == 0)
+    assert both.federated().keys() >= {"ChinaIssuer", "GlobalIssuer", "ChinaPushRoleArn"}
+
+
+@pytest.mark.parametrize(
+    ("looks", "code"), [pytest.param(4, 0, id="seen then"), pytest.param(5, 1, id="still not seen")]
+)
+def test_a_change_of_iam_may_be_seen_a_minute_later(
+    both: Both, monkeypatch: pytest.MonkeyPatch, looks: int, code: int
+) -> None:
+    """Here an account is looked at once before, and then four times in a minute."""
+    seen, look = [], examine.issuer_of
+
+    def late(account: Any) -> str | None:
+        seen.append(account.side)
+        return None if seen.count("china") <= looks else look(account)
+
+    monkeypatch.setattr(examine, "issuer_of", late)
+    done = both.connect("--federate", "--yes")
+    assert done.exit_code == code
+    if code:
+        assert "a minute later, this is still to be done: china: switch outbound identity federation on" in done.stderr
+    assert both.actions == (STEPS[:1] if code else STEPS), "it is not switched on twice"
+
+
 def test_builds_do_not_use_a_role_that_cannot_log_in(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     use = carry_out._use_push
 
@@ -450,6 +592,14 @@ def test_builds_do_not_use_a_role_that_cannot_log_in(both: Both, monkeypatch: py
     assert both.federated() == {name: each for name, each in expected(both).items() if name in kept}
     assert both.service
     assert len(both.service.builds) == 2, "a new role can be unknown for a minute"
+    assert both.actions == STEPS[:4]
+    trusting = trust(both.china, GLOBAL_ISSUER, both.world.outputs["BuildRoleArn"], "aws-cn")
+    name = both.china.region.resource(both.china.name, "PushRole")
+    both.china.region.client("iam").update_assume_role_policy(
+        RoleName=name, PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [trusting]})
+    )
+    both.federate()
+    assert (both.actions, both.federated()) == (STEPS, expected(both)), "it goes on where it stopped"
 
 
 def test_a_provider_that_an_account_has_is_used_and_gets_the_audience(both: Both) -> None:
@@ -513,6 +663,10 @@ def test_half_federated_accounts_get_no_key_by_accident(both: Both, monkeypatch:
 @pytest.mark.parametrize(
     ("service", "operation", "code"),
     [
+        pytest.param("iam", "GetOutboundWebIdentityFederationInfo", 3, id="to read the issuer"),
+        pytest.param("iam", "GetOpenIDConnectProvider", 3, id="to read a provider"),
+        pytest.param("iam", "AddClientIDToOpenIDConnectProvider", 3, id="to add the audience"),
+        pytest.param("codebuild", "BatchGetBuilds", 1, id="to follow the probe"),
         pytest.param("iam", "EnableOutboundWebIdentityFederation", 3, id="to switch federation on"),
         pytest.param("iam", "ListOpenIDConnectProviders", 3, id="to list providers"),
         pytest.param("lambda", "Invoke", 3, id="to invoke the reconciler"),
@@ -523,6 +677,9 @@ def test_half_federated_accounts_get_no_key_by_accident(both: Both, monkeypatch:
 def test_a_permission_that_is_missing_is_named_with_the_way_by_hand(
     both: Both, refuse: Callable[..., None], service: str, operation: str, code: int
 ) -> None:
+    for stack, issuer in ((both.china, GLOBAL_ISSUER), (both.world, CHINA_ISSUER)):
+        iam = stack.region.client("iam")
+        iam.create_open_id_connect_provider(Url=f"https://{issuer}", ClientIDList=["another"])
     refuse(service, operation)
     done = both.connect("--federate", "--yes")
     assert done.exit_code == code
@@ -626,6 +783,35 @@ def test_the_way_by_hand_leads_to_the_same(both: Both) -> None:
     assert "GlobalStartRoleArn" not in both.federated()
 
 
+def test_sessions_that_were_made_before_are_ended_by_hand(both: Both) -> None:
+    both.federate()
+    section = BY_HAND.partition("\n## Ending stolen sessions\n")[2].partition("\n## ")[0]
+    [end_sessions] = re.findall(r"```console\n(.*?)```", section, re.DOTALL)
+    asked = {
+        "PushRoleArn": Asked("ecr:GetAuthorizationToken", "*"),
+        "StartRoleArn": Asked("codebuild:BatchGetBuilds", PROJECT),
+    }
+    arns = both.china.outputs | both.world.outputs
+
+    def sessions(seconds: int) -> dict[str, Session]:
+        """Return a session of each role, made so many seconds from now."""
+        both.federation.clock = lambda: time.time() + seconds
+        return {name: both.federation.sign_in(arns[name]) for name in asked}
+
+    both.adjust()
+    stolen = sessions(-60)
+    for name, request in asked.items():
+        both.federation.check(stolen[name], request)
+    with Shell(both) as shell:
+        assert shell.run(end_sessions).endswith("END 0\n")
+    both.adjust()
+    later = sessions(60)
+    for name, request in asked.items():
+        with pytest.raises(RefusedError, match="explicit deny"):
+            both.federation.check(stolen[name], request)
+        both.federation.check(later[name], request)
+
+
 def examined(both: Both, *topics: str) -> list[tuple[str, str]]:
     """Return the state and the text of doctor's rows about these topics."""
     done = CliRunner().invoke(app, ["doctor", "--output", "json"])
@@ -654,13 +840,17 @@ def test_doctor_finds_nothing_wrong_with_accounts_that_federate_and_names_what_w
     iam.create_access_key(UserName=both.china.outputs["ImagePushUserName"])
     change_audience(both.china, "remove_client_id_from")
     without_trust(both.world, "StartRole")
+    requested = new_record(destination_of(IMAGE, "r.example", "mirror"), IMAGE, int(time.time() * 1000))
+    reason = "TARGET_LOGIN: An error occurred (AccessDenied) when calling the GetAuthorizationToken operation"
+    Records(both.china.region.client("dynamodb"), "ImageListTable").create(replace(requested, error=reason))
     (tmp_path / "samconfig.toml").write_text("[default.deploy.parameters]\nparameter_overrides = 'GlobalIssuer=\"\"'\n")
     unwell = [found for state, found in examined(both, "federation") if state != "ok"]
-    assert len(unwell) == 5
+    assert len(unwell) == 6
     for words in (
         "lacks the audience image-mirror",
         f"the trust policy of {start} is not that of the template",
         f"the reconciler cannot call CodeBuild: federation: {start} does not exist or does not trust",
+        f"a copy waits because an exchange has failed, the last time with: {reason}",
         "keys that nothing needs: ...",
         "samconfig.toml sets GlobalIssuer to empty",
     ):

@@ -21,7 +21,7 @@ from typer.core import TyperCommand, TyperGroup
 # sentence of a long help.
 _COMMANDS = {
     "templates": ("commands.templates", "Write the files that a deployment needs."),
-    "connect": ("commands.connect", "Create or rotate the access keys between the two accounts."),
+    "connect": ("commands.connect", "Connect the two accounts, by access keys or by federation."),
     "webhook-config": ("commands.webhook_config", "Print the cluster's webhook configuration."),
     "doctor": ("commands.doctor", "Check both accounts, and say how to fix what is wrong."),
     "preview": ("commands.preview", "Show what the images in manifests become."),

@@ -372,7 +372,7 @@ _DO: Mapping[str, str] = {
     "RATE_LIMITED": "wait, or set RegistryAuthSecretArn",
     "UNREACHABLE": "wait",
     "TARGET_BUSY": "wait",
-    "TARGET_LOGIN": "image-mirror connect",
+    "TARGET_LOGIN": "image-mirror connect, or image-mirror doctor if the accounts federate",
     "TARGET_DENIED": "image-mirror doctor",
     "AUTH_FILE": "correct the secret of RegistryAuthSecretArn",
     "TOO_LARGE": "raise MaxImageGigabytes",

@@ -3,7 +3,6 @@
 Here no AWS service calls another part by itself: `turn` passes the events that have happened to the reconciler.
 """
 
-import base64
 import itertools
 import json
 import os
@@ -22,6 +21,7 @@ from moto import mock_aws
 from e2e.fakes.codebuild_service import Build, CodeBuildService, Respond, codebuild_service
 from e2e.fakes.codebuild_service import Project as ServedProject
 from e2e.fakes.dynamodb_local import create_table, dynamodb_local, streams_client
+from e2e.fakes.ecr_logins import Logins
 from e2e.fakes.event_source_mapping import EventSourceMapping
 from e2e.fakes.federation import Federation, for_sessions, issuers_over_http, security_token_service
 from e2e.fakes.policies import Request as Asked
@@ -46,6 +46,8 @@ from support.reviews_data import captured
 
 TABLE = "ImageListTable"
 TWO_LANES = "two lanes"
+_OWN_SESSION = 24 * 3600.0
+"""Seconds of the session of a function's or a build's own role: AWS renews it while they run."""
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Circle:
     """The source registry, the target registry, the parts between them, and what has happened so far.
 
     `pushes` are pushes without an event yet, `runs` are the finished builds, `seen` has each status that a record had,
-    and `case` says how the stacks are deployed.
+    and `case` says how the stacks are deployed. `federation` and `logins` are None where there are keys.
     """
 
     source: Registry
@@ -67,6 +69,7 @@ class Circle:
     recorder: Recorder
     case: str = CASE
     federation: Federation | None = None
+    logins: Logins | None = None
     seen: list[str] = field(default_factory=list)
 
     @property
@@ -174,11 +177,14 @@ def whole_circle(folder: Path, case: str = CASE, **fast: str) -> Iterator[Circle
         source = stack.enter_context(registry(place("source")))
         target = stack.enter_context(registry(place("target"), ECR_LOGIN, f"http://127.0.0.1:{port}/"))
         federation = federation_of(china(case), globally(case)) if case == FEDERATED else None
+        logins = None
         if federation is None:
             api = stack.enter_context(ecr_api(place("aws")))
         else:
             stack.enter_context(issuers_over_http(federation))
-            api = stack.enter_context(_without_keys(federation))
+            logins = Logins(federation, target)
+            target = stack.enter_context(logins.registry())
+            api = stack.enter_context(_without_keys(federation, logins))
         table_url = stack.enter_context(dynamodb_local(place("dynamodb")))
 
         def builds_of(resource: str, **environment: str) -> Build:
@@ -187,7 +193,7 @@ def whole_circle(folder: Path, case: str = CASE, **fast: str) -> Iterator[Circle
                 given = {} if federation is None else GLOBALLY
                 locations = {"gcr.io": f"{source.host}/gcr.io"}
                 project = Project(place, api, target, locations, project=resource, parameters=given)
-                own = {} if federation is None else credentials(federation.sign_in(BUILD))
+                own = {} if federation is None else credentials(federation.sign_in(BUILD, _OWN_SESSION))
                 run = project.run(image, destination, **environment | own)
                 runs.append(run)
                 return run
@@ -223,7 +229,7 @@ def whole_circle(folder: Path, case: str = CASE, **fast: str) -> Iterator[Circle
         stack.enter_context(mock.patch.dict(os.environ, environment))
         stack.enter_context(emulated_services(None if federation else KEY_ID))
         if federation:
-            mine = credentials(federation.sign_in(RECONCILER_ROLE, 12 * 3600)) | {"AWS_ENDPOINT_URL_STS": api.url}
+            mine = credentials(federation.sign_in(RECONCILER_ROLE, _OWN_SESSION)) | {"AWS_ENDPOINT_URL_STS": api.url}
             stack.enter_context(mock.patch.dict(os.environ, mine))
             stack.enter_context(mock.patch("boto3.DEFAULT_SESSION", None))
         dynamodb = boto3.client("dynamodb")
@@ -233,7 +239,7 @@ def whole_circle(folder: Path, case: str = CASE, **fast: str) -> Iterator[Circle
             streams_client(table_url), stream, lambda event: reconciler.handler(event, Context())
         )
         ecr = boto3.client("ecr")
-        yield Circle(source, target, dynamodb, ecr, mapping, builds, runs, pushes, recorder, case, federation)
+        yield Circle(source, target, dynamodb, ecr, mapping, builds, runs, pushes, recorder, case, federation, logins)
 
 
 @contextmanager
@@ -250,14 +256,8 @@ def emulated_services(key_id: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def _without_keys(federation: Federation) -> Iterator[EcrApi]:
+def _without_keys(federation: Federation, logins: Logins) -> Iterator[EcrApi]:
     """Serve STS and ECR's login to sessions; there is no key."""
-    user, password = ECR_LOGIN
-    token = {"authorizationToken": base64.b64encode(f"{user}:{password}".encode()).decode()}
-
-    def log_in(_: Request) -> Answer:
-        return Answer(200, json.dumps({"authorizationData": [token]}).encode())
-
     ask = [Asked("ecr:GetAuthorizationToken", "*")]
-    with security_token_service(federation, for_sessions(federation, log_in, lambda _: ask)) as url:
+    with security_token_service(federation, for_sessions(federation, logins.give, lambda _: ask)) as url:
         yield EcrApi(url, "", "", Path(os.devnull))

@@ -104,7 +104,7 @@ ROWS: list[Any] = [
         of_copy(record=kept(error="TARGET_LOGIN: 401")),
         Code.DELAYED,
         f"delayed: TARGET_LOGIN, next try {LATER}",
-        "image-mirror connect",
+        "image-mirror connect, or image-mirror doctor if the accounts federate",
         id="a-key-is-refused",
     ),
     pytest.param(

@@ -183,18 +183,32 @@ EXPIRED = (
 )
 
 
+WITHOUT_WORDS = (
+    f"Error: HEAD https://{TARGET.partition('/')[0]}/v2/mirror/x/blobs/sha256:0: unexpected status code 403 Forbidden "
+    "(HEAD responses have no body, use GET for details)\n"
+)
+
+
+@pytest.mark.parametrize("said", [EXPIRED, WITHOUT_WORDS], ids=["with its reason", "at a HEAD"])
 @pytest.mark.parametrize("parameters", [ROLE, {}], ids=["a role", "a key"])
-def test_a_login_that_expires_in_the_middle_of_a_copy_is_renewed(tmp_path: Path, parameters: dict[str, str]) -> None:
-    once = Reply(stderr=EXPIRED, once=True)
+def test_a_login_that_expires_in_the_middle_of_a_copy_is_renewed(
+    tmp_path: Path, parameters: dict[str, str], said: str
+) -> None:
+    once = Reply(stderr=said, once=True)
     run = CodeBuild(tmp_path, parameters=parameters, replies={"crane copy": once}).run()
     assert_ended(run, "COPIED", "the copy is in ECR")
     assert (len(run.called("aws ecr")), len(run.called("crane copy"))) == (2, 2)
     assert len(run.called("aws sts")) == (2 if parameters else 0)
 
 
-def test_a_login_that_stays_expired_is_renewed_once(tmp_path: Path) -> None:
-    run = CodeBuild(tmp_path, parameters=ROLE, replies={"crane copy": Reply(stderr=EXPIRED, status=1)}).run()
-    assert_ended(run, "TARGET_DENIED", "has expired")
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [(EXPIRED, "has expired"), (WITHOUT_WORDS, "403 Forbidden")],
+    ids=["with its reason", "at a HEAD"],
+)
+def test_a_login_that_stays_refused_is_renewed_once(tmp_path: Path, said: str, reason: str) -> None:
+    run = CodeBuild(tmp_path, parameters=ROLE, replies={"crane copy": Reply(stderr=said, status=1)}).run()
+    assert_ended(run, "TARGET_DENIED", reason)
     assert (len(run.called("aws ecr")), len(run.called("crane copy"))) == (2, 2)
 
 

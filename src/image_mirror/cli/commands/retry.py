@@ -70,13 +70,14 @@ def retry(
     capacity. A copy that is being made does not change. If the record is COPIED, ECR is asked: a copy that is there
     does not change, and one that was deleted or archived is requested again. `image-mirror status --verify` only shows
     these. A copy with an unexpected push is requested again too, and pods use what was pushed until a build has
-    replaced it. If the key is stolen, run `image-mirror connect --rotate` first. Pods that wait for the copy start when
-    it is in ECR. Pods that were created while the record was FAILED keep their source image.
+    replaced it. If the key is stolen, run `image-mirror connect --rotate` first. If the accounts federate, first end
+    the sessions of PushRole (docs/by-hand.md). Pods that wait for the copy start when it is in ECR. Pods that were
+    created while the record was FAILED keep their source image.
 
     A copy under a registry or prefix that the stack no longer serves does not change, because no build starts for it.
 
-    If AWS has refused a key, one copy tries it every half an hour. After you have replaced the key, this command starts
-    all copies that wait for it.
+    If AWS has refused a key or the exchange for a role, one copy tries it every half an hour. After you have corrected
+    the cause, this command starts all copies that wait for it.
 
     The command removes nothing. So it acts at once, without --yes; --dry-run shows what it would do.
 

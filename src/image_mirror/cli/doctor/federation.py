@@ -1,4 +1,4 @@
-"""Federation: both issuers, providers and trust policies, the reconciler's call by its role, and unused keys.
+"""Federation: both issuers, providers and trust policies, the reconciler's call by its role, errors, and unused keys.
 
 Where the accounts use keys, nothing of this is fetched.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from image_mirror.cli.doctor.accounts import or_none
+from image_mirror.cli.doctor.dynamodb import due_next
 from image_mirror.cli.doctor.runner import Check, CheckResult, Context, Fetch, fail, fetch, fine, unless, warn
 from image_mirror.cli.doctor.stacks import china_stack, global_stack
 from image_mirror.cli.federation.examine import ask_reconciler, issuer_of, provider_of
@@ -29,6 +30,7 @@ from image_mirror.cli.keys.plan import shown
 from image_mirror.cli.remedies import RESTORE, REVERT
 from image_mirror.cli.stacks import Stack
 from image_mirror.federation import AUDIENCE
+from image_mirror.messages import printable
 from image_mirror.review import Json
 
 TOPIC = "federation"
@@ -47,6 +49,14 @@ class Trusted:
     issuer: str | None
     provider: Provider | None
     policy: Json | None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Failure:
+    """Why the latest try of a copy failed, and when, in milliseconds."""
+
+    at: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +138,22 @@ def judge_call(answer: Answer | None, china: Stack) -> Sequence[CheckResult]:
     return [fine(TOPIC, f"the reconciler calls CodeBuild by {role}")]
 
 
+def judge_errors(errors: Sequence[Failure] | None) -> Sequence[CheckResult]:
+    """Warn of the latest exchange that has failed for a copy that waits; None if no role is used.
+
+    The reconciler's own call succeeds as long as it has a session, and no call is made by the builds' role.
+    """
+    if not errors:
+        return []
+    copies = "a copy waits" if len(errors) == 1 else f"{len(errors)} copies wait"
+    found = f"{copies} because an exchange has failed, the last time with: {printable(max(errors).reason)}"
+    remedy = (
+        'docs/operation.md says what it means, under "When the accounts federate"; when it is corrected, '
+        "`image-mirror retry IMAGE` tries at once"
+    )
+    return [warn(TOPIC, found, remedy)]
+
+
 def judge_keys(keys: Sequence[tuple[str, str]]) -> Sequence[CheckResult]:
     """Warn of keys that nothing uses: pairs of a user and a key's ID."""
     named = ", ".join(f"{shown(key)} of {user}" for user, key in keys)
@@ -148,6 +174,7 @@ def judge_samconfig(text: str, china: Stack) -> Sequence[CheckResult]:
 
 def erased(text: str) -> list[str]:
     """Return the parameters of federation that the text of a samconfig.toml sets to empty."""
+    text = re.sub(r"(?m)^\s*#.*", "", text)
     empty = r"""=(?:\\?["']\\?["']|(?=[\s"',\]]|$))"""
     return [name for name in _PARAMETERS if re.search(rf"\b{name}{empty}", text)]
 
@@ -173,6 +200,28 @@ def answer(context: Context) -> Answer | None:
     """Let the reconciler call CodeBuild, if it uses a role."""
     stack = context.answer(china_stack)
     return ask_reconciler(stack) if stack.parameters.get(START_PARAMETER) else None
+
+
+@fetch(TOPIC)
+def errors(context: Context) -> Sequence[Failure] | None:
+    """Return the failures of exchanges for copies that are due next, if a role is used."""
+    stack, other = context.answer(china_stack), context.answer(global_stack)
+    used = ((stack, START_PARAMETER, "federation: "), (other, PUSH_PARAMETER, "TARGET_LOGIN: "))
+    beginnings = tuple(text for each, parameter, text in used if each.parameters.get(parameter))
+    if not beginnings:
+        return None
+    wanted = [{"repo": {"S": repo}, "tag": {"S": tag}} for repo, tag, _ in context.answer(due_next)]
+    if not wanted:
+        return []
+    name, named = stack.output("ImageListTableName"), {"#error": "error", "#at": "updated_at"}
+    request = {"Keys": wanted, "ProjectionExpression": ", ".join(named), "ExpressionAttributeNames": named}
+    answer = stack.account.client("dynamodb").batch_get_item(RequestItems={name: request})
+    items = [(each.get("error", {}), each.get("updated_at", {})) for each in answer["Responses"].get(name, ())]
+    return [
+        Failure(int(at["N"]), error["S"])
+        for error, at in items
+        if "N" in at and error.get("S", "").startswith(beginnings)
+    ]
 
 
 @fetch(TOPIC)
@@ -205,6 +254,7 @@ CHECKS = (
     Check(TOPIC, partial(judge_direction, PUSHING), (_PUSH, china_stack, global_stack)),
     Check(TOPIC, partial(judge_direction, STARTING), (_START, global_stack, china_stack)),
     Check(TOPIC, judge_call, (answer, china_stack)),
+    Check(TOPIC, judge_errors, (errors,)),
     Check(TOPIC, judge_keys, (unused_keys,)),
     Check(TOPIC, judge_samconfig, (samconfig, china_stack)),
 )

@@ -1219,6 +1219,27 @@ def test_one_image_is_shown_with_what_to_do(image: str, do: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("image", "then"),
+    [
+        pytest.param("gcr.io/other:1", "", id="pushed"),
+        pytest.param("gcr.io/fine:1", ", then image-mirror retry gcr.io/fine:1", id="a push that was noticed"),
+    ],
+)
+@pytest.mark.usefixtures("build")
+def test_where_a_role_pushes_its_sessions_are_to_be_ended_and_no_new_key_is_made(
+    compared: Operated, image: str, then: str
+) -> None:
+    push = {"PushRoleArn": "arn:aws-cn:iam::123456789012:role/push"}
+    compared.deploy("sam-template.yaml", "cn-northwest-1", "image-mirror", CHINA_OUTPUTS | push, WebhookToken=TOKEN)
+    write(compared.cloud.dynamodb, [replace(COPIED, unexpected=f"{OTHER_DIGEST} {DIGEST} {NOON - 2 * HOUR}")])
+    do = json.loads(run("status", "-o", "json", image).stdout)["do"]
+    assert do == (
+        "if nobody of yours has pushed it: end the sessions of PushRole (docs/by-hand.md) and run image-mirror connect "
+        f"--federate --delete-keys{then}"
+    )
+
+
+@pytest.mark.parametrize(
     ("rules", "rule"),
     [
         pytest.param("gcr.io", "gcr.io", id="copied"),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from image_mirror.cli.doctor import federation
-from image_mirror.cli.doctor.federation import PUSHING, STARTING, Trusted, trust_policy
+from image_mirror.cli.doctor.federation import PUSHING, STARTING, Failure, Trusted, trust_policy
 from image_mirror.cli.doctor.runner import State
 from image_mirror.cli.federation.plan import Answer, Provider
 from image_mirror.cli.stacks import Stack
@@ -186,6 +186,16 @@ def test_the_reconciler_s_own_answer_is_judged(answer: Answer, state: State, wor
     assert federation.judge_call(None, both()[0]) == []
 
 
+def test_the_latest_failure_of_an_exchange_is_named() -> None:
+    old, new = Failure(1, "federation: old"), Failure(2, "TARGET_LOGIN: new\n")
+    [found] = federation.judge_errors([new, old])
+    assert found.state is State.WARNING
+    assert found.found.startswith("2 copies wait because an exchange has failed, the last time with: TARGET_LOGIN: new")
+    [one] = federation.judge_errors([old])
+    assert one.found == "a copy waits because an exchange has failed, the last time with: federation: old"
+    assert federation.judge_errors(None) == federation.judge_errors([]) == []
+
+
 @pytest.mark.parametrize(
     ("text", "names"),
     [
@@ -195,6 +205,7 @@ def test_the_reconciler_s_own_answer_is_judged(answer: Answer, state: State, wor
         pytest.param('parameter_overrides = ["A=1", "GlobalRegion="]', ["GlobalRegion"], id="a list"),
         pytest.param('parameter_overrides = "GlobalIssuer=1111.example"', [], id="a value"),
         pytest.param('parameter_overrides = "RefreshHours=24"', [], id="another parameter"),
+        pytest.param('# parameter_overrides = "GlobalIssuer= A=1"', [], id="a comment"),
         pytest.param("", [], id="no file"),
     ],
 )

@@ -109,7 +109,8 @@ def status(
     has no build yet. The rate is that of the last 15 minutes, from the times in the records.
 
     A copy with an unexpected push needs attention most: ECR holds, or held for a time, a digest that none of our builds
-    pushed. The key in ImagePullSecret may be stolen: `image-mirror connect --rotate` replaces it. Pods still use the
+    pushed. The key in ImagePullSecret may be stolen: `image-mirror connect --rotate` replaces it. If the accounts
+    federate, a session of PushRole may be stolen: docs/by-hand.md says how to end its sessions. Pods still use the
     copy. `image-mirror retry --unexpected` makes it again from its source.
 
     One image is shown with the rule that decides about it now, what ECR holds, the phases of its build, the last 20
@@ -223,7 +224,8 @@ def _one(image: str, stack: Stack, builds: Builds, output: Output, *, watching: 
     if record is None or watching:
         follow(lambda: _get(records, destination), builds, output)
     held, trouble = _ask_ecr(stack.account, mirror, record)
-    _show_one(one_copy(record, held, mirror, current_time()), builds, output)
+    one = one_copy(record, held, mirror, current_time(), role_pushes="PushRoleArn" in stack.outputs)
+    _show_one(one, builds, output)
     if trouble:
         say(f"Note: it is not known whether ECR holds the copy: {trouble}")
     differs = held is not None and (held.lost or held.state is InECR.OTHER_DIGEST)

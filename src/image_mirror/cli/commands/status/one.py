@@ -14,6 +14,7 @@ from image_mirror.messages import printable
 from image_mirror.record import MOST_ATTEMPTS, OUT_OF_TIME, TOO_LARGE, UNEXPLAINED, Record, Status
 
 _ROTATE = "image-mirror connect --rotate"
+_REVOKE = "end the sessions of PushRole (docs/by-hand.md) and run image-mirror connect --federate --delete-keys"
 _NOT_FAST = {
     OUT_OF_TIME: "not the fast one: OUT_OF_TIME, this image takes longer than a build there may",
     TOO_LARGE: "not the fast one: TOO_LARGE, this image is larger than FastLaneGigabytes",
@@ -36,26 +37,27 @@ class OneCopy:
     do: str | None
 
 
-def one_copy(record: Record, held: Held | None, mirror: Mirror, now: int) -> OneCopy:
-    """Return what is known of a copy."""
+def one_copy(record: Record, held: Held | None, mirror: Mirror, now: int, *, role_pushes: bool) -> OneCopy:
+    """Return what is known of a copy. `role_pushes` says that China's stack has a role with which builds can push."""
     rule = None
     if record.source:
         explained = explain(record.source, mirror)
         is_copied = explained.copy is not None and explained.copy.destination.by_tag == record.destination
         rule = explained.rule if is_copied else str(explained)
-    return OneCopy(record, held, rule, what_to_do(record, held, now))
+    return OneCopy(record, held, rule, what_to_do(record, held, now, role_pushes=role_pushes))
 
 
-def what_to_do(record: Record, held: Held | None, now: int) -> str | None:
+def what_to_do(record: Record, held: Held | None, now: int, *, role_pushes: bool) -> str | None:
     """Return what an operator does about a copy, in the words of `image-mirror pods`; None if nothing."""
     image = title(record)
+    stop = _REVOKE if role_pushes else _ROTATE
     if record.unexpected_push:
-        return f"if nobody of yours has pushed it: {_ROTATE}, then image-mirror retry {image}"
+        return f"if nobody of yours has pushed it: {stop}, then image-mirror retry {image}"
     cause = cause_of_record(record, held, now)
     if cause is not None:
         return cause.remedy(image)
     if held is not None and held.state is InECR.OTHER_DIGEST and record.status is Status.COPIED:
-        return f"if nobody of yours has pushed it: {_ROTATE}"
+        return f"if nobody of yours has pushed it: {stop}"
     return None
 
 
