@@ -63,14 +63,15 @@ class Metric(Enum):
     BUSY = (
         "Busy",
         "Count",
-        "times that a copy was delayed because AWS had no capacity: a full queue, throttling, an STS that does not answer",
+        "times that a copy was delayed because AWS had no capacity: a full queue, throttling, an STS that does not "
+        "answer",
     )
     KEY_REFUSED = (
         "KeyRefused",
         "Count",
         "times that a copy was delayed because of either key: its secret is missing or wrong, or AWS refused it; or, "
-        "if the accounts federate, because an exchange fails until somebody changes something; and each minute in which "
-        "copies wait for a key",
+        "if the accounts federate, because an exchange fails until somebody changes something; and each minute in "
+        "which copies wait for a key",
     )
     STEP_ERRORS = (
         "StepErrors",

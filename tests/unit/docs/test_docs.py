@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from image_mirror.cli import app
 from support.pages import section
-from support.templates import ROOT, load_template, sam_template
+from support.templates import ROOT, load_template
 from tools import commands_page
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
