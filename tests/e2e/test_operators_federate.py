@@ -30,7 +30,7 @@ from e2e.harness.processes import program
 from e2e.harness.stacks import CHINA, GLOBAL
 from e2e.test_federation_deployed import Deployed
 from e2e.test_federation_deployed import stacks as stacks
-from image_mirror.cli import app, probe_builds, stack_updates
+from image_mirror.cli import app, consent, probe_builds, stack_updates
 from image_mirror.cli.commands import connect as command
 from image_mirror.cli.federation import carry_out
 from image_mirror.cli.federation.plan import Action
@@ -507,7 +507,8 @@ def test_a_permission_that_is_missing_is_named_with_the_way_by_hand(
 def on_a_terminal(both: Both, monkeypatch: pytest.MonkeyPatch, answers: str) -> Result:
     """Run plain `connect` as on a terminal on which these lines are typed."""
     with monkeypatch.context() as patched:
-        patched.setattr(command, "is_terminal", lambda: True)
+        for each in (command, consent):
+            patched.setattr(each, "is_terminal", lambda: True)
         result = CliRunner().invoke(app, ["connect"], input=answers)
     assert both.service
     return result
