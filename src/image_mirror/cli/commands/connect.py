@@ -150,6 +150,7 @@ def connect(
         say("Both accounts are connected.", err=False)
         for line in work.remarks():
             say(line, err=False)
+        say("`image-mirror selftest` copies a small image to show that all of it works.", err=False)
     else:
         nothing = "" if lane.project else "; there is nothing to change"
         say(f"Both accounts are connected{nothing}.", err=False)
