@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -67,7 +68,8 @@ class Whole:
         return result.exit_code, {(row["check"], row["lane"]): row for row in printed(result)}
 
     def _work(self) -> None:
-        while not self.done.wait(0.2):
+        while not self.done.is_set():
+            time.sleep(0.2)  # what happens meanwhile is seen by the next turn
             try:
                 self.before_turn()
                 self.circle.turn()

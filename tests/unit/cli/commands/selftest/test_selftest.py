@@ -299,6 +299,21 @@ def test_ctrl_c_during_the_removal_names_all_that_may_be_left(
     assert deployed.operated.cloud.items() == []
 
 
+def test_a_record_that_the_webhook_writes_after_ctrl_c_is_removed_too(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Record] = []
+
+    def sleep(_: float) -> None:
+        if not written:
+            written.append(deployed.record(deployed.samples[0]))
+
+    monkeypatch.setattr("time.sleep", sleep)
+    assert deployed.remove().state is State.OK
+    assert len(written) == 1
+    assert deployed.operated.cloud.items() == []
+
+
 def test_a_run_that_has_requested_nothing_removes_nothing(deployed: Deployed) -> None:
     deployed.run.requested.clear()
     by_a_pod(deployed)
