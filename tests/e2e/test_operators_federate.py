@@ -38,7 +38,7 @@ from e2e.harness.processes import program
 from e2e.harness.stacks import CHINA, GLOBAL
 from e2e.test_federation_deployed import Deployed, trust
 from e2e.test_federation_deployed import stacks as stacks
-from image_mirror.cli import app, probe_builds, stack_updates
+from image_mirror.cli import app, consent, probe_builds, stack_updates
 from image_mirror.cli.commands import connect as command
 from image_mirror.cli.federation import carry_out, examine
 from image_mirror.cli.federation.plan import Action
@@ -291,7 +291,10 @@ def test_two_stacks_without_a_key_federate_and_never_get_one(both: Both) -> None
     assert both.federated() == expected(both)
     assert both.china.providers() == {GLOBAL_ISSUER: ["image-mirror"]}
     assert both.world.providers() == {CHINA_ISSUER: ["image-mirror"]}
-    assert "Both accounts are connected." in done.stdout.splitlines()
+    assert (
+        "Both accounts are connected; `image-mirror selftest` copies a small image to show it."
+        in done.stdout.splitlines()
+    )
     assert both.key_ids() == [[], []]
     assert both.service
     [(request, _)] = both.service.tokens.values()
@@ -691,7 +694,8 @@ def test_a_permission_that_is_missing_is_named_with_the_way_by_hand(
 def on_a_terminal(both: Both, monkeypatch: pytest.MonkeyPatch, answers: str) -> Result:
     """Run plain `connect` as on a terminal on which these lines are typed."""
     with monkeypatch.context() as patched:
-        patched.setattr(command, "is_terminal", lambda: True)
+        for each in (command, consent):
+            patched.setattr(each, "is_terminal", lambda: True)
         result = CliRunner().invoke(app, ["connect"], input=answers)
     assert both.service
     return result

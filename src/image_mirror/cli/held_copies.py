@@ -110,3 +110,15 @@ def _tagged(ecr: Any, repo: str) -> dict[str, Details]:
     except ecr.exceptions.RepositoryNotFoundException:
         return {}
     return {tag: image for image in images for tag in image.get("imageTags", ())}
+
+
+def images_of(ecr: Any, repo: str) -> list[Details] | None:
+    """Return what ECR says of a repository's images, tagged or not; None if the repository does not exist."""
+    # Without the filter, ECR leaves archived images out.
+    pages = ecr.get_paginator("describe_images").paginate(
+        repositoryName=repo.partition("/")[2], filter={"imageStatus": "ANY"}
+    )
+    try:
+        return [image for page in pages for image in page["imageDetails"]]
+    except ecr.exceptions.RepositoryNotFoundException:
+        return None

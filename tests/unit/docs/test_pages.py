@@ -28,7 +28,7 @@ TOO_WIDE = {
 }
 LONG_PARAGRAPHS: set[str] = set()
 # Pages that are linked and come with a later change; each name goes when its page is there.
-NOT_YET_WRITTEN = {"docs/first-run.md"}
+NOT_YET_WRITTEN: set[str] = set()
 # It has an entry for each release, and is not read from its beginning to its end.
 GROWS = {"CHANGELOG.md"}
 

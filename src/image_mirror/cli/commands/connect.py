@@ -12,6 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from image_mirror.cli import agreement, fast_lane, stacks
 from image_mirror.cli.accounts import Account
+from image_mirror.cli.consent import ask, is_confirmed
 from image_mirror.cli.errors import ExitCode, NoAnswerError
 from image_mirror.cli.fast_lane import NotSwitchedOnError
 from image_mirror.cli.federation import delete_keys as unneeded
@@ -42,6 +43,7 @@ from image_mirror.cli.terminal import is_terminal
 
 _FEDERATE = "run `image-mirror connect --federate`"
 _HINT = "`image-mirror connect --federate` connects the accounts without keys."
+_CONNECTED = "Both accounts are connected; `image-mirror selftest` copies a small image to show it."
 _DEPLOYED = ("CREATE_COMPLETE", "IMPORT_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
 
 
@@ -144,11 +146,11 @@ def connect(
         for step in (*todo, *lane.steps(china)):
             say(step, err=False, indent="  ")
     elif todo:
-        if isinstance(work, Federation) and not _is_confirmed(todo, yes=yes):
+        if isinstance(work, Federation) and not is_confirmed(todo, yes=yes):
             return
         with _explain_how_to_continue():
             work.carry_out(lambda line: say(line, err=False))
-        say("Both accounts are connected.", err=False)
+        say(_CONNECTED, err=False)
         for line in work.remarks():
             say(line, err=False)
     else:
@@ -193,34 +195,7 @@ def _work(
 
 def _is_offer_taken() -> bool:
     """Ask whether accounts without keys are to federate; without a terminal nobody can answer."""
-    return is_terminal() and _ask("There are no keys yet. Connect the accounts by federation, which needs none?")
-
-
-def _is_confirmed(todo: Sequence[str], *, yes: bool) -> bool:
-    """Show what is to be done, and return whether the operator wants it."""
-    say("To do:", err=False)
-    for step in todo:
-        say(step, err=False, indent="  ")
-    if yes:
-        return True
-    if not is_terminal():
-        say("Nothing has been changed; --yes does it.", err=False)
-        return False
-    try:
-        if _ask("Do this?"):
-            return True
-    except KeyboardInterrupt:
-        say("Nothing has been changed.")
-        raise
-    say("Nothing has been changed.", err=False)
-    return False
-
-
-def _ask(question: str) -> bool:
-    try:
-        return typer.confirm(question)
-    except typer.Abort:  # Ctrl-C
-        raise KeyboardInterrupt from None
+    return is_terminal() and ask("There are no keys yet. Connect the accounts by federation, which needs none?")
 
 
 class Keys:

@@ -8,9 +8,10 @@ import typer
 
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.commands.prune.output import show_pruning
-from image_mirror.cli.commands.prune.removal import REQUESTED, Pruning, images
+from image_mirror.cli.commands.prune.removal import REQUESTED, Pruning
 from image_mirror.cli.commands.prune.selection import InUse, Tag, Unused, in_use, not_requested, tags, unused
 from image_mirror.cli.errors import ExitCode
+from image_mirror.cli.held_copies import images_of
 from image_mirror.cli.image_selection import all_records
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.options import ChinaProfile, ChinaRegion, Kubeconfigs, StackName
@@ -165,7 +166,7 @@ def _in_ecr(ecr: Any, mirror: Mirror, cutoff: int) -> tuple[list[Tag], list[str]
 
     def read(repository: Mapping[str, Any]) -> None:
         repo = f"{mirror.registry}/{repository['repositoryName']}"
-        in_it = images(ecr, repo)
+        in_it = images_of(ecr, repo) or []
         found.extend(tags(repo, in_it))
         # A new one may wait for its first image.
         if not in_it and milliseconds(repository["createdAt"]) < cutoff:

@@ -25,6 +25,7 @@ from image_mirror.cli.commands.prune.selection import (
     unused_untagged,
 )
 from image_mirror.cli.errors import no_answer_errors
+from image_mirror.cli.held_copies import images_of
 from image_mirror.cli.image_selection import ImageResult
 from image_mirror.cli.terminal import each
 from image_mirror.expiry import Details, signed_digest
@@ -44,18 +45,6 @@ _REFERRED = "ImageReferencedByManifestList"
 _MOST_IDS = 100  # of one BatchDeleteImage
 
 Key = tuple[str, str]
-
-
-def images(ecr: Any, repo: str) -> list[Details]:
-    """Return what ECR says of a repository's images, tagged or not; [] if the repository does not exist."""
-    # Without the filter, ECR leaves archived images out.
-    pages = ecr.get_paginator("describe_images").paginate(
-        repositoryName=_repository(repo), filter={"imageStatus": "ANY"}
-    )
-    try:
-        return [image for page in pages for image in page["imageDetails"]]
-    except ecr.exceptions.RepositoryNotFoundException:
-        return []
 
 
 class Pruning:
@@ -128,7 +117,7 @@ class Pruning:
 
     def _remove(self, some: Sequence[Unused], running: InUse) -> None:
         repo = some[0].tag.repo
-        found = images(self._ecr, repo)
+        found = images_of(self._ecr, repo) or []
         current = {tag.key: tag for tag in tags(repo, found)}
         removable: list[str] = []
         for one in some:
@@ -142,7 +131,7 @@ class Pruning:
         if removable:
             self._remove_untagged(repo, found, running)
             if any(signed_digest(tag.name) for tag in tags(repo, found)):
-                for names in _batches(signatures_left(repo, images(self._ecr, repo), running)):
+                for names in _batches(signatures_left(repo, images_of(self._ecr, repo) or [], running)):
                     self._delete(repo, "imageTag", names)
 
     def _reason_to_keep(self, before: Tag, now: Tag | None, running: InUse) -> ImageResult | None:
@@ -175,7 +164,7 @@ class Pruning:
     def _look_again(self, repo: str, names: Sequence[str]) -> None:
         """Set the outcomes of images that a failed request has removed nevertheless. The others have no outcome yet."""
         try:
-            current = {tag.name for tag in tags(repo, images(self._ecr, repo))}
+            current = {tag.name for tag in tags(repo, images_of(self._ecr, repo) or [])}
         except Exception:  # noqa: BLE001 - the first error is raised; this one adds nothing
             self.outcomes |= {(repo, name): _IN_DOUBT for name in names}
         else:
