@@ -184,7 +184,9 @@ def test_from_two_stacks_without_a_key_to_rotated_keys(deployed: Deployed) -> No
     assert deployed.keys() == [[], []]
     first = deployed.run("connect", *PROFILES)
     assert (first.returncode, first.stderr) == (0, "")
-    assert first.stdout.endswith("Both accounts are connected.\n")
+    assert first.stdout.endswith(
+        "Both accounts are connected; `image-mirror selftest` copies a small image to show it.\n"
+    )
     assert deployed.keys() == deployed.given()
     assert deployed.secret(deployed.global_region, "ImagePullSecret")["Region"] == "cn-northwest-1"
     assert deployed.secret(deployed.china, "GlobalAKSK")["G_AWS_REGION"] == "us-west-2"

@@ -279,7 +279,10 @@ def test_two_stacks_without_a_key_federate_and_never_get_one(both: Both) -> None
     assert both.federated() == expected(both)
     assert both.china.providers() == {GLOBAL_ISSUER: ["image-mirror"]}
     assert both.world.providers() == {CHINA_ISSUER: ["image-mirror"]}
-    assert "Both accounts are connected." in done.stdout.splitlines()
+    assert (
+        "Both accounts are connected; `image-mirror selftest` copies a small image to show it."
+        in done.stdout.splitlines()
+    )
     assert both.key_ids() == [[], []]
     assert both.service
     [(request, _)] = both.service.tokens.values()

@@ -346,7 +346,7 @@ def test_the_global_region_is_lost(operator: Operator) -> None:
 
     [commands] = recipe("The global account, or its region")
     said = operator.run(commands)
-    assert "Both accounts are connected." in said
+    assert "Both accounts are connected" in said
     assert "is kept: it is not from this secret; if nothing uses it, run `aws iam delete-access-key" in said
     moved = replace(operator, global_region=Region(operator.checkout.endpoint, "eu-central-1"))
     with moved.reconciler() as reconciler:
@@ -360,7 +360,7 @@ def test_the_region_in_china_is_lost(operator: Operator) -> None:
     run_in_cluster(operator, operator.fill())
     move, follow = recipe("The region in China")
     said = operator.run(move)
-    assert "Both accounts are connected." in said
+    assert "Both accounts are connected" in said
     moved = replace(operator, china=Region(operator.checkout.endpoint, "cn-north-1"))
     with moved.reconciler() as reconciler:
         said = moved.run(follow, meanwhile=lambda: moved.copy(reconciler))

@@ -24,6 +24,7 @@ _COMMANDS = {
     "connect": ("commands.connect", "Create or rotate the access keys between the two accounts."),
     "webhook-config": ("commands.webhook_config", "Print the cluster's webhook configuration."),
     "doctor": ("commands.doctor", "Check both accounts, and say how to fix what is wrong."),
+    "selftest": ("commands.selftest", "Copy a small image through both accounts, and time it."),
     "preview": ("commands.preview", "Show what the images in manifests become."),
     "warm": ("commands.warm", "Copy images before anyone deploys them."),
     "pods": ("commands.pods", "Show which pods cannot pull, why, and what to do."),

@@ -1,7 +1,8 @@
-"""CodeBuild's API over HTTP (starts, looks and lists); it runs the real buildspec for each accepted build."""
+"""CodeBuild's API over HTTP (starts, looks, lists and stops); it runs the real buildspec for each accepted build."""
 
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -56,6 +57,12 @@ class Project:
         on_lambda = lambda_compute.is_lambda(self.properties)
         return lambda_compute.MINUTES if on_lambda else float(self.properties.get("TimeoutInMinutes", 60))
 
+    def environment(self, variables: Mapping[str, str]) -> Json:
+        """Return the environment of a build that overrides these variables, as BatchGetBuilds returns it."""
+        listed = self.properties.get("Environment", {}).get("EnvironmentVariables", ())
+        given = {each["Name"]: str(each["Value"]) for each in listed} | dict(variables)
+        return {"environmentVariables": [{"name": name, "value": value} for name, value in given.items()]}
+
     def check(self, request: Json) -> None:
         """Check what a StartBuild changes for its build. Raises RefusedError."""
         refused = lambda_compute.refusal(self.properties, request)
@@ -102,8 +109,15 @@ class CodeBuildService:
                     raise RefusedError("AccountLimitExceededException", most)
                 known = f"{name}:{uuid.uuid4()}"
                 self.tokens[token] = request, known
-                self.builds[known] = {"id": known, "buildStatus": "IN_PROGRESS", "currentPhase": "QUEUED"}
                 variables = {each["name"]: each["value"] for each in request["environmentVariablesOverride"]}
+                self.builds[known] = {
+                    "id": known,
+                    "buildStatus": "IN_PROGRESS",
+                    "currentPhase": "QUEUED",
+                    "startTime": time.time(),
+                    "initiator": "emulated",
+                    "environment": project.environment(variables),
+                }
                 thread = threading.Thread(target=self._work, args=(project, known, variables), daemon=True)
                 self.threads.append(thread)
                 thread.start()
@@ -120,6 +134,15 @@ class CodeBuildService:
         """Answer ListBuildsForProject: the latest first, on one page."""
         self._authorize("ListBuildsForProject", request["projectName"])
         return {"ids": self.of(request["projectName"])[::-1]}
+
+    def stop_build(self, request: Json) -> Json:
+        """Stop a build, if it has not ended. What runs it is not ended by that."""
+        name = request["id"]
+        self._authorize("StopBuild", name.partition(":")[0])
+        if name not in self.builds:
+            raise RefusedError("ResourceNotFoundException", f"Build cannot be found: {name}")
+        self._end(name, "STOPPED", "", {})
+        return {"build": self.builds[name]}
 
     def of(self, project: str, phase: str | None = None) -> list[str]:
         """Return the builds of a project, all or those in a phase."""
@@ -141,14 +164,17 @@ class CodeBuildService:
 
     def _work(self, project: Project, build: str, variables: dict[str, str]) -> None:
         with self._slots[project.name]:
-            self.builds[build] = self.builds[build] | {"currentPhase": "BUILD"}
+            with self._lock:
+                if self.builds[build]["buildStatus"] != "IN_PROGRESS":
+                    return
+                self.builds[build] |= {"currentPhase": "BUILD", "began": time.time()}
             try:
                 image, target = (variables.pop(name, "") for name in ("DOCKER_IMAGE", "NEW_DOCKER_IMAGE"))
                 run = project.run(image, target, **variables)
             except OverdueError as overdue:
                 if overdue.minutes > project.minutes:
                     message = f"Build timed out after {project.minutes:g} minutes"
-                    self.builds[build] = _ended(build, "TIMED_OUT", message, {})
+                    self._end(build, "TIMED_OUT", message, {})
                 else:
                     self._fail(build, overdue)
             except BaseException as error:  # noqa: BLE001 - a skip and a failed test are among them; `wait` raises it
@@ -158,24 +184,33 @@ class CodeBuildService:
 
     def _conclude(self, build: str, run: Run) -> None:
         if run.exit_code == 0:
-            self.builds[build] = _ended(build, "SUCCEEDED", "", run.exported)
+            self._end(build, "SUCCEEDED", "", run.exported)
         else:
             message = f"Error while executing command: {run.failed_command}. Reason: exit status {run.exit_code}"
-            self.builds[build] = _ended(build, "FAILED", message, run.exported)
+            self._end(build, "FAILED", message, run.exported)
 
     def _fail(self, build: str, error: BaseException) -> None:
         self.errors.append(error)
-        self.builds[build] = _ended(build, "FAULT", f"{type(error).__name__}: {error}", {})
+        self._end(build, "FAULT", f"{type(error).__name__}: {error}", {})
+
+    def _end(self, build: str, status: str, message: str, exported: Mapping[str, str]) -> None:
+        """End a build. One that was stopped stays so."""
+        with self._lock:
+            if self.builds[build]["buildStatus"] == "IN_PROGRESS":
+                self.builds[build] = _ended(self.builds[build], status, message, exported)
 
 
-def _ended(build: str, status: str, message: str, exported: Mapping[str, str]) -> Json:
+def _ended(build: Json, status: str, message: str, exported: Mapping[str, str]) -> Json:
     """Return a build that has ended in its phase BUILD, as BatchGetBuilds returns it."""
-    phase = {"phaseType": "BUILD", "phaseStatus": status, "contexts": [{"message": message}] if message else []}
-    return {
-        "id": build,
+    now = time.time()
+    began = build.pop("began", now)
+    queued = {"phaseType": "QUEUED", "phaseStatus": "SUCCEEDED", "startTime": build["startTime"], "endTime": began}
+    contexts = [{"message": message}] if message else []
+    phase = {"phaseType": "BUILD", "phaseStatus": status, "contexts": contexts, "startTime": began, "endTime": now}
+    return build | {
         "buildStatus": status,
         "currentPhase": "COMPLETED",
-        "phases": [phase],
+        "phases": [queued, phase],
         "exportedEnvironmentVariables": [{"name": name, "value": value} for name, value in exported.items()],
     }
 
@@ -198,6 +233,7 @@ def codebuild_service(
             "StartBuild": service.start_build,
             "BatchGetBuilds": service.batch_get_builds,
             "ListBuildsForProject": service.list_builds_for_project,
+            "StopBuild": service.stop_build,
         }[operation]
         try:
             return Answer(200, json.dumps(handle(json.loads(request.body))).encode())

@@ -21,7 +21,8 @@ def dynamodb_local(folder: Path, port: int | None = None, *, kept: bool = False)
     if not list(_LIBRARIES.glob("DynamoDBLocal-*.jar")):
         absent("DynamoDB Local is not here: make .dynamodb-local/.done (Maven fetches it)")
     port = port or free_port()
-    tables = ("-sharedDb", "-dbPath", folder) if kept else ("-inMemory",)
+    # Shared: else callers with different keys would see different tables.
+    tables = ("-sharedDb", *(("-dbPath", folder) if kept else ("-inMemory",)))
     command: list[str | Path] = [
         *(java, f"-Djava.library.path={_LIBRARIES}", "-cp", f"{_LIBRARIES}/*"),
         *("software.amazon.dynamodb.services.local.main.ServerRunner", *tables, "-port", str(port)),

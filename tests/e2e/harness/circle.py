@@ -147,10 +147,11 @@ class Circle:
 
 
 @contextmanager
-def whole_circle(folder: Path, case: str = CASE, **fast: str) -> Iterator[Circle]:
+def whole_circle(folder: Path, case: str = CASE, *, operator: str = "", **fast: str) -> Iterator[Circle]:
     """Run all parts while the context is active, with files in `folder`; the caller's own AWS account is not used.
 
-    The stacks are deployed as in one of CASES. `fast` replaces variables of the builds in the fast lane.
+    The stacks are deployed as in one of CASES. `fast` replaces variables of the builds in the fast lane. `operator` is
+    the ID of a key that may call CodeBuild, also where the accounts federate.
     """
     pushes: queue.Queue[Json] = queue.Queue()
     runs: list[Run] = []
@@ -185,7 +186,7 @@ def whole_circle(folder: Path, case: str = CASE, **fast: str) -> Iterator[Circle
             def build(image: str, destination: str) -> Run:
                 place = folder / f"build-{next(numbers)}"
                 given = {} if federation is None else GLOBALLY
-                locations = {"gcr.io": f"{source.host}/gcr.io"}
+                locations = {host: f"{source.host}/{host}" for host in ("gcr.io", "registry.k8s.io")}
                 project = Project(place, api, target, locations, project=resource, parameters=given)
                 own = {} if federation is None else credentials(federation.sign_in(BUILD))
                 run = project.run(image, destination, **environment | own)
@@ -211,7 +212,15 @@ def whole_circle(folder: Path, case: str = CASE, **fast: str) -> Iterator[Circle
             return requests(Call("StartRole", GLOBAL.region, "codebuild", operation, json.loads(body)))
 
         def checked(respond: Respond) -> Respond:
-            return respond if federation is None else for_sessions(federation, respond, asked)
+            if federation is None:
+                return respond
+            sessions = for_sessions(federation, respond, asked)
+
+            def answered(request: Request) -> Answer:
+                is_operators = operator and f"Credential={operator}/" in request.headers["authorization"]
+                return respond(request) if is_operators else sessions(request)
+
+            return answered
 
         builds = stack.enter_context(codebuild_service(*projects, checked=checked))
         environment = settings | {

@@ -32,6 +32,7 @@ _RETURNED: Mapping[str, Mapping[str, str]] = {
     },
     "AWS::IAM::ManagedPolicy": {"Ref": "arn:${AWS::Partition}:iam::${AWS::AccountId}:policy/NAME"},
     "AWS::IAM::OIDCProvider": {"Ref": "arn:${AWS::Partition}:iam::${AWS::AccountId}:oidc-provider/NAME"},
+    "AWS::IAM::User": {"Ref": "NAME"},
     "AWS::IAM::Role": {"Arn": "arn:${AWS::Partition}:iam::${AWS::AccountId}:role/NAME"},
     "AWS::Logs::LogGroup": {"Ref": "NAME", "Arn": _ARN.replace("SERVICE", "logs") + "log-group:NAME:*"},
     "AWS::SecretsManager::Secret": {"Ref": _ARN.replace("SERVICE", "secretsmanager") + "secret:NAME-AbCdEf"},
@@ -77,6 +78,15 @@ class Stack:
         """Return the variables that the SAM template gives to each of its functions."""
         variables: dict[str, str] = self.resolve(self.template["Globals"]["Function"]["Environment"]["Variables"])
         return variables
+
+    def outputs(self, *names: str) -> dict[str, str]:
+        """Return those of these outputs that the stack has."""
+        listed = {name: self.template["Outputs"][name] for name in names}
+        return {
+            name: self.resolve(each["Value"])
+            for name, each in listed.items()
+            if "Condition" not in each or self.resolve({"Condition": each["Condition"]})
+        }
 
     def resolve(self, node: Any) -> Any:
         """Return `node` with its functions evaluated. Raises KeyError for an unknown value."""

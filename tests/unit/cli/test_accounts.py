@@ -260,8 +260,9 @@ def test_kubectl_that_fails_is_quoted_with_its_cluster(tmp_path: Path, monkeypat
 def test_the_list_of_commands_is_whole_and_in_the_order_in_which_an_operator_meets_them() -> None:
     listed = run("--help").stdout.partition("Commands:")[2]
     lines = [line.split(None, 1) for line in listed.strip().splitlines()]
-    names = "templates connect webhook-config doctor preview warm pods nudge status retry forget prune demo version"
-    assert [name for name, _ in lines] == names.split()
+    first = "templates connect webhook-config doctor selftest preview warm pods nudge"
+    then = "status retry forget prune demo version"
+    assert [name for name, _ in lines] == f"{first} {then}".split()
     assert all(line.endswith(".") and not line.endswith("...") for _, line in lines)
 
 

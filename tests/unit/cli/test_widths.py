@@ -183,6 +183,7 @@ def deployed(
         pytest.param(["doctor", "--problems"], "", 1, "not shown: ", id="doctor-problems"),
         pytest.param(["connect", "--dry-run"], "", 0, "with --dry-run nothing is done", id="connect"),
         pytest.param(["connect", "--stack-name", "none"], "", 3, "there is no stack 'none'", id="connect-nothing"),
+        pytest.param(["selftest", "--image", "gcr.io/X:1"], "", 2, "Invalid value for --image", id="selftest-wrong"),
         pytest.param(["templates", "new"], "", 0, "files are in", id="templates"),
         pytest.param(["templates", "other"], "", 2, "already exists with other content", id="templates-other"),
         pytest.param(["version"], "", 0, "image-mirror ", id="version"),

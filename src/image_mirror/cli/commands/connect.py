@@ -43,6 +43,7 @@ from image_mirror.cli.terminal import is_terminal
 
 _FEDERATE = "run `image-mirror connect --federate`"
 _HINT = "`image-mirror connect --federate` connects the accounts without keys."
+_CONNECTED = "Both accounts are connected; `image-mirror selftest` copies a small image to show it."
 _DEPLOYED = ("CREATE_COMPLETE", "IMPORT_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
 
 
@@ -147,7 +148,7 @@ def connect(
             return
         with _explain_how_to_continue():
             work.carry_out(lambda line: say(line, err=False))
-        say("Both accounts are connected.", err=False)
+        say(_CONNECTED, err=False)
         for line in work.remarks():
             say(line, err=False)
     else:

@@ -101,7 +101,7 @@ def judge_call(call: Call, paused: Reply | Silence | None, china: Stack) -> Sequ
     if isinstance(reply, Silence):
         return [fail(CALL, reply.found, reply.remedy)]
     if reply.status != 200:
-        return [_refused(reply, log)]
+        return [refusal_of(reply, log)]
     took = f"after {reply.seconds:.1f} seconds"
     answer = _json(reply.body)
     response = answer.get("response") if isinstance(answer, dict) else None
@@ -119,7 +119,7 @@ def judge_call(call: Call, paused: Reply | Silence | None, china: Stack) -> Sequ
             found = "404 on the route of paused: webhook-config --pause and --modes would send pods to routes like it"
             return [fail(CALL, f"it answers {took}, but {found}", AGAIN)]
         case Reply(status=status) as refused if status != 200:
-            refusal = _refused(refused, log)
+            refusal = refusal_of(refused, log)
             return [replace(refusal, found=f"it answers {took}, but not on the route of paused: {refusal.found}")]
     if reply.seconds > SLOW:
         remedy = (
@@ -145,7 +145,8 @@ def judge_call(call: Call, paused: Reply | Silence | None, china: Stack) -> Sequ
     return [fine(CALL, f"it answers a dry run {took}, and {what}")]
 
 
-def _refused(reply: Reply, log: str) -> CheckResult:
+def refusal_of(reply: Reply, log: str) -> CheckResult:
+    """Return what an answer without status 200 means, and what to do; `log` is the command that shows the log."""
     body = _json(reply.body)
     see_log = f"see the webhook's log: {log}"
     match reply.status:

@@ -90,7 +90,9 @@ def test_a_probe_runs_after_the_keys_work_and_then_one_parameter_of_chinas_stack
     assert done.exit_code == 0
     assert done.stderr.splitlines() == ["Waiting for the update of the stack image-mirror, at most 10 minutes ..."]
     lines = done.stdout.splitlines()
-    assert lines[lines.index("Both accounts are connected.") + 1 :] == [
+    assert lines[
+        lines.index("Both accounts are connected; `image-mirror selftest` copies a small image to show it.") + 1 :
+    ] == [
         f"fast lane: started the probe {BUILD}; it has 5 minutes",
         "fast lane: the probe is SUBMITTED",
         "fast lane: the probe is QUEUED",
@@ -150,7 +152,10 @@ NOTE = "Note: copies are made in one lane, and the fast lane is not used: "
 def not_used(lane: Lane, done: Result) -> str:
     """Return the note, after a check that the keys were stored all the same and the stack was not changed."""
     assert done.exit_code == 0
-    assert "Both accounts are connected." in done.stdout.splitlines()
+    assert (
+        "Both accounts are connected; `image-mirror selftest` copies a small image to show it."
+        in done.stdout.splitlines()
+    )
     assert lane.operated.cloud.secrets.get_secret_value(SecretId="GlobalAKSK")["SecretString"]
     assert lane.parameters()["GlobalFastProjectName"] == ""
     note = done.stderr.splitlines()[-1]

@@ -18,7 +18,7 @@ from support.templates import ROOT, carry_out, load_template, parameters_of, sam
 UNREAD = {"sam-template.yaml": {"AccessLogGroup", "DashboardName"}, "image-pulling.yaml": {"BuildLogGroup"}}
 # Outputs without which there is no fast lane or no federation, which is no fault.
 OPTIONAL = {
-    "sam-template.yaml": {"PushRoleArn", "ReconcilerFunctionName", "ReconcilerRoleArn"},
+    "sam-template.yaml": {"PushRoleArn", "ReconcilerFunctionName", "ReconcilerRoleArn", "WebhookRoleArn"},
     "image-pulling.yaml": {FAST_PROJECT, "BuildRoleArn", "StartRoleArn"},
 }
 
