@@ -72,10 +72,14 @@ def test_no_log_record_variable_or_output_has_a_key_or_a_token(
     sessions = federation(circle).sessions.values()
     assert {START, PUSH} <= {session.role_arn for session in sessions}
     secrets = [each for session in sessions for each in (session.secret_access_key, session.token)]
+    assert circle.logins
+    secrets += circle.logins.passwords
     secrets += [part for token in tokens for part in token.split(".")]
     assert len(tokens) == 2, "one for the reconciler, one for the build"
     [run] = circle.runs
     said = [caplog.text, *capfd.readouterr(), run.output, json.dumps(dict(run.exported)), repr(circle.records())]
+    assert "record changed" in said[0]
+    assert "COPIED" in run.output
     assert not [secret for secret in secrets for text in said if secret in text]
     assert not [call for call in circle.calls if call.service == "secretsmanager"]
     assert "AKIA" not in "".join(said) + repr(circle.calls)

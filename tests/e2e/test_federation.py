@@ -31,10 +31,10 @@ class Pair:
         self.federation = federation_of(china or in_china(), world or globally(), lambda: self.now)
         self.china, self.world = self.federation.accounts
 
-    def token(self, role: str, *audiences: str, seconds: int = 300) -> str:
+    def token(self, role: str, *audiences: str, algorithm: str = "ES384", seconds: int = 300) -> str:
         region = CHINA.region if role == RECONCILER else GLOBAL.region
         asked = self.federation.sign_in(role)
-        return self.federation.get_web_identity_token(asked, region, audiences or [AUDIENCE], "ES384", seconds)[0]
+        return self.federation.get_web_identity_token(asked, region, audiences or [AUDIENCE], algorithm, seconds)[0]
 
     def exchange(self, source: str, target: str, seconds: int | None = None) -> Session:
         return self.federation.assume_role_with_web_identity(target, self.token(source), seconds)
@@ -80,17 +80,20 @@ def test_another_role_of_the_same_account_is_refused(stacks: Any, source: str, t
 
 
 @pytest.mark.parametrize(
-    ("audiences", "seconds"),
+    ("audiences", "algorithm", "seconds"),
     [
-        pytest.param(["sts.amazonaws.com"], 300, id="another audience"),
-        pytest.param([AUDIENCE, "another"], 300, id="a second audience"),
-        pytest.param([AUDIENCE], 301, id="longer than needed"),
+        pytest.param(["sts.amazonaws.com"], "ES384", 300, id="another audience"),
+        pytest.param([AUDIENCE, "another"], "ES384", 300, id="a second audience"),
+        pytest.param([AUDIENCE], "RS256", 300, id="another algorithm"),
+        pytest.param([AUDIENCE], "ES384", 301, id="longer than needed"),
     ],
 )
 @pytest.mark.parametrize("role", [RECONCILER, BUILD])
-def test_no_role_may_ask_for_another_token(pair: Pair, role: str, audiences: list[str], seconds: int) -> None:
+def test_no_role_may_ask_for_another_token(
+    pair: Pair, role: str, audiences: list[str], algorithm: str, seconds: int
+) -> None:
     with pytest.raises(RefusedError, match="AccessDenied"):
-        pair.token(role, *audiences, seconds=seconds)
+        pair.token(role, *audiences, algorithm=algorithm, seconds=seconds)
 
 
 def test_a_stack_that_federates_may_not_read_a_key() -> None:

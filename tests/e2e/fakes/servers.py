@@ -43,7 +43,8 @@ def serving(
                 body = b"".join(self.chunks())
             else:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            headers = {name.lower(): value for name, value in self.headers.items()}
+            # skopeo sends a header for each media type that it accepts (RFC 9110, 5.2).
+            headers = {name.lower(): ", ".join(self.headers.get_all(name, ())) for name in self.headers}
             answer = respond(Request(self.command, self.path, headers, body))
             with suppress(OSError):  # the caller may have hung up meanwhile
                 self.send_response(answer.status)
