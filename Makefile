@@ -21,7 +21,7 @@ coverage: .venv/.dev
 # Real programs: a control plane (KUBEBUILDER_ASSETS), crane, skopeo, docker-registry, the AWS CLI, the SAM CLI, Java. Tests of
 # a program that is missing are skipped with the reason; with CI=true they fail.
 e2e: .venv/.dev .venv-sam/.done .venv-aws/.done .venv-site/.done .dynamodb-local/.done
-	PATH="$(CURDIR)/.venv-aws/bin:$$PATH" PYTHONPATH=tests $(BIN)/pytest -p e2e.harness.stage --numprocesses 0 tests/e2e
+	PATH="$(CURDIR)/.venv-aws/bin:$$PATH" PYTHONPATH=tests $(BIN)/pytest -p e2e.harness.stage --numprocesses auto --dist loadfile tests/e2e
 
 # The product's own code against a model of AWS, in virtual time, with faults. The same seed gives the same run.
 simulate: .venv/.dev
