@@ -24,7 +24,7 @@ from urllib.parse import unquote
 
 from tools.markdown_pages import ROOT, Section, sections
 
-TRANSLATED: tuple[str, ...] = ()
+TRANSLATED = ("README.md", "docs/install.md", "docs/quick-start.md")
 """The English pages that have a Chinese one, for example docs/quick-start.md."""
 
 GLOSSARY = {

@@ -1,5 +1,6 @@
 """Chinese pages have the titles, code and links of the English ones, and the terms of the glossary."""
 
+import posixpath
 from collections.abc import Callable
 from pathlib import Path
 
@@ -265,3 +266,11 @@ def test_the_chinese_pages_are_those_that_the_tool_names() -> None:
 def test_each_chinese_page_says_what_the_english_one_says() -> None:
     pages = read_pages()
     assert [str(each) for page in TRANSLATED for each in problems(page, pages)] == []
+
+
+@pytest.mark.parametrize("page", TRANSLATED)
+def test_each_language_has_the_switch_to_the_other_at_the_head_of_the_page(page: str) -> None:
+    pages, chinese = read_pages(), chinese_of(page)
+    there, back = (posixpath.relpath(to, posixpath.dirname(of)) for of, to in ((page, chinese), (chinese, page)))
+    assert pages[page].splitlines()[1:3] == ["", f"**English** | [简体中文]({there})"]
+    assert pages[chinese].splitlines()[2:4] == ["", f"[English]({back}) | **简体中文**"]
