@@ -24,7 +24,14 @@ from urllib.parse import unquote
 
 from tools.markdown_pages import ROOT, Section, sections
 
-TRANSLATED = ("README.md", "docs/install.md", "docs/quick-start.md")
+TRANSLATED = (
+    "README.md",
+    "docs/quick-start.md",
+    "docs/install.md",
+    "docs/troubleshooting.md",
+    "docs/alarms.md",
+    "docs/notifications.md",
+)
 """The English pages that have a Chinese one, for example docs/quick-start.md."""
 
 GLOSSARY = {
@@ -50,6 +57,8 @@ _OTHER_TERMS = {
     # A group robot of WeCom or DingTalk has an address that they call a webhook.
     rf"(?<!准入 )(?<!机器人 ){_BEFORE}webhooks?{_AFTER}|钩子": GLOSSARY["webhook"],
 }
+# What a screen shows in English, such as the title of a graph: its words are not terms of the page.
+_SHOWN = re.compile(r"“[ -~]+”")
 _HAN = r"[\u3400-\u9fff\u3000-\u303f\uff00-\uffef]"
 _HASH = re.compile(r"\s*en: ([0-9a-f]{8})\s*")
 # Amazon's sites in China that have the same pages as the global ones.
@@ -194,7 +203,7 @@ def _english_links(chinese: str, page: str, section: Section, pages: Pages) -> I
 
 def term_problems(text: str) -> Iterator[str]:
     """Yield each other term for one of the glossary, and each line that breaks where a space would be wrong."""
-    on_one_line = text.replace("\n", " ")
+    on_one_line = _SHOWN.sub("“”", text.replace("\n", " "))
     for pattern, term in _OTHER_TERMS.items():
         for found in re.finditer(pattern, on_one_line):
             around = on_one_line[max(0, found.start() - 8) : found.end() + 8]

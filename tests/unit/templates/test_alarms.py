@@ -311,6 +311,12 @@ def test_the_page_explains_each_alarm_by_its_name() -> None:
     assert titles == {deployed(name)["AlarmName"].removeprefix(f"{STACK}-") for name in ALARMS}
 
 
+def test_the_chinese_page_has_the_name_of_each_alarm_in_its_title() -> None:
+    page = (ROOT / "docs" / "zh-CN" / "alarms.md").read_text(encoding="utf-8")
+    names = re.findall(r"^## .*（(.*)）$", page, re.MULTILINE)
+    assert sorted(names) == sorted(deployed(name)["AlarmName"].removeprefix(f"{STACK}-") for name in ALARMS)
+
+
 def test_the_page_names_the_events_that_the_functions_log() -> None:
     logged = {
         event

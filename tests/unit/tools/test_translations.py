@@ -180,6 +180,7 @@ def test_a_diagram_may_have_chinese_texts_but_no_other_arrows() -> None:
         "Deployment 的副本数，ReplicaSet 是副本集。",
         "钉钉机器人 webhook 的地址",
         "准入\nwebhook",
+        "查看图表“Webhook: what was not admitted”",
         "registry.k8s.io 和 MutatingWebhookConfiguration",
         "第一行，\n第二行",
         "镜像 `\n` 第二行",
@@ -204,6 +205,7 @@ def test_the_terms_of_the_glossary_are_no_problem(text: str) -> None:
         ("Webhook 没有响应", "准入 webhook"),
         ("准入webhook", "准入 webhook"),
         ("准入钩子", "准入 webhook"),
+        ("“Webhook 出错”", "准入 webhook"),
         ("一行里\n断开", "break it after a punctuation mark"),
     ],
 )
