@@ -86,6 +86,17 @@ def used_fast_project(china: Stack) -> str | None:
     return china.parameters.get(FAST_PARAMETER)
 
 
+def fast_project_in_use(china: Stack, global_side: Stack) -> str | None:
+    """Return the fast project if China's stack uses it; None if not, or if the stacks differ."""
+    used = used_fast_project(china)
+    return used if used and used == offered_fast_project(global_side) else None
+
+
+def projects_of(global_side: Stack) -> list[str]:
+    """Return the projects of the global stack, that of the main lane first. Raises NoAnswerError."""
+    return [name for name in (global_side.output("ProjectName"), offered_fast_project(global_side)) if name]
+
+
 def records_of(stack: Stack) -> Records:
     """Return the records of the stack's table. Raises NoAnswerError."""
     return Records(stack.account.client("dynamodb"), stack.output("ImageListTableName"))

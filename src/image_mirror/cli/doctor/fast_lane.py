@@ -20,7 +20,7 @@ from image_mirror.cli.doctor.runner import Check, CheckResult, Context, State, f
 from image_mirror.cli.doctor.stacks import china_stack, global_stack
 from image_mirror.cli.output import milliseconds, moment
 from image_mirror.cli.remedies import FAST_QUOTA, AwsCommand, log_of, raise_quota
-from image_mirror.cli.stacks import Stack, offered_fast_project, used_fast_project
+from image_mirror.cli.stacks import Stack, fast_project_in_use, offered_fast_project, used_fast_project
 from image_mirror.record import Status
 from image_mirror.review import Json
 from image_mirror.slots import State as LaneState
@@ -33,17 +33,11 @@ ENVIRONMENT = ("LINUX_LAMBDA_CONTAINER", "BUILD_LAMBDA_2GB")
 _WANTED = 10  # builds at once, if fewer copies wait
 
 
-def _in_use(china: Stack, global_side: Stack) -> str | None:
-    """Return the fast project if China's stack uses it; None if not, or if the stacks differ."""
-    used = used_fast_project(china)
-    return used if used and used == offered_fast_project(global_side) else None
-
-
 @fetch(LANE)
 def lane_state(context: Context) -> LaneState | None:
     """Return the reconciler's state, None if there is none or the lane is not used."""
     stack = context.answer(china_stack)
-    if _in_use(stack, context.answer(global_stack)) is None:
+    if fast_project_in_use(stack, context.answer(global_stack)) is None:
         return None
     return StateItem(stack.account.client("dynamodb"), stack.output("ImageListTableName")).read()
 
@@ -78,14 +72,14 @@ def judge_lane(state: LaneState | None, china: Stack, global_side: Stack, now: d
 def fast_project(context: Context) -> Json | None:
     """Return what BatchGetProjects says of the project, None if there is none or the lane is not used."""
     stack = context.answer(global_stack)
-    name = _in_use(context.answer(china_stack), stack)
+    name = fast_project_in_use(context.answer(china_stack), stack)
     found = stack.account.client("codebuild").batch_get_projects(names=[name])["projects"] if name else []
     return found[0] if found else None
 
 
 def judge_project(project: Json | None, china: Stack, global_side: Stack) -> Sequence[CheckResult]:
     """Compare the project with the template, if the lane is used."""
-    name = _in_use(china, global_side)
+    name = fast_project_in_use(china, global_side)
     if name is None:
         return []
 
@@ -125,7 +119,7 @@ def judge_quota(
     waiting = list((states or {}).values()).count(Status.REQUESTED)
     found, more = f"{value:.0f} builds at once (Linux Lambda/2GB)", raise_quota(aws, FAST_QUOTA, max(_WANTED, waiting))
     sound = CheckResult(QUOTA, State.OK, found, more if value <= 1 else None)
-    if _in_use(china, global_side) is None:
+    if fast_project_in_use(china, global_side) is None:
         return [sound]
     if value < 1:
         return [warn(QUOTA, f"{found}: no copy is made in the fast lane", more)]

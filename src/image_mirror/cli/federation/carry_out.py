@@ -13,22 +13,12 @@ from image_mirror.aws_errors import code_of
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.errors import no_answer_errors
 from image_mirror.cli.federation.examine import again, ask_reconciler, named
-from image_mirror.cli.federation.plan import (
-    PUSH_PARAMETER,
-    START_PARAMETER,
-    Action,
-    Answer,
-    Found,
-    Side,
-    Step,
-    steps,
-    tested_fast_project,
-)
+from image_mirror.cli.federation.plan import PUSH_PARAMETER, START_PARAMETER, Action, Answer, Found, Side, Step, steps
 from image_mirror.cli.keys.plan import NeedsAttentionError
 from image_mirror.cli.probe_builds import NotProvenError, prove
 from image_mirror.cli.remedies import FAST_QUOTA, MAIN_QUOTA, aws_of, raise_quota
 from image_mirror.cli.stack_updates import AGAIN, NotUpdatedError, update
-from image_mirror.cli.stacks import Stack
+from image_mirror.cli.stacks import Stack, fast_project_in_use
 from image_mirror.cli.terminal import waiting
 from image_mirror.federation import AUDIENCE
 
@@ -125,7 +115,7 @@ def _use_push(found: Found, step: Step, tell: Report, *, tries: int) -> None:
                 _take_back(world, PUSH_PARAMETER, tell)
             raise NeedsAttentionError(f"builds do not use {role}: {error}") from error
     tell(f"the probe has logged in to ECR by {role}")
-    if fast := tested_fast_project(found):
+    if fast := fast_project_in_use(found.china.stack, world):
         _try_fast(fast, account, given, tell)
     update(world, step.values, tell)
     tell(f"builds push by {role}")

@@ -12,7 +12,7 @@ from image_mirror.cli.federation.examine import named
 from image_mirror.cli.federation.plan import PUSH_PARAMETER
 from image_mirror.cli.keys.plan import NeedsAttentionError, UserKey, shown
 from image_mirror.cli.keys.rotation import LONGEST_QUEUE, KeySetup, for_copying, for_pushing
-from image_mirror.cli.stacks import Stack, offered_fast_project, records_of
+from image_mirror.cli.stacks import Stack, projects_of, records_of
 from image_mirror.record import Status
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _copy_without_key(china: Stack, world: Stack) -> tuple[str, datetime]:
     codebuild = world.account.client("codebuild")
     role, longest = world.parameter(PUSH_PARAMETER), timedelta(minutes=int(world.parameter("BuildTimeoutMinutes")))
     since = datetime.now(UTC) - longest - LONGEST_QUEUE
-    builds = [build for project in _projects(world) for build in _latest(codebuild, project, since)]
+    builds = [build for project in projects_of(world) for build in _latest(codebuild, project, since)]
     # A build that is queued gets what its project had when it was started.
     running = [each for each in builds if each["buildStatus"] == "IN_PROGRESS"]
     if with_key := [build["id"] for build in running if not _variable(build, _VARIABLE)]:
@@ -129,10 +129,6 @@ def _without_key(build: Any, role: str, world: Stack) -> bool:
     user, started_by = world.outputs.get("ImagePullUserName"), str(build.get("initiator", ""))
     is_by_key = not started_by or (user is not None and user in started_by)
     return build["buildStatus"] == "SUCCEEDED" and _variable(build, _VARIABLE) == role and not is_by_key
-
-
-def _projects(world: Stack) -> list[str]:
-    return [name for name in (world.output("ProjectName"), offered_fast_project(world)) if name]
 
 
 def _latest(codebuild: "CodeBuildClient", project: str, since: datetime) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from image_mirror.cli.remedies import REVERT
-from image_mirror.cli.stacks import Stack, offered_fast_project, used_fast_project
+from image_mirror.cli.stacks import Stack, fast_project_in_use
 from image_mirror.federation import AUDIENCE
 
 PUSH_PARAMETER = "ChinaPushRoleArn"
@@ -225,19 +225,13 @@ def _use_push(found: Found) -> Iterator[Step]:
         return
     named = f"{PUSH_PARAMETER}={role}" if role else PUSH_PARAMETER
     project = world.stack.output("ProjectName")
-    fast = tested_fast_project(found)
+    fast = fast_project_in_use(found.china.stack, world.stack)  # `connect` tests another one before it is used
     lines = (
         f"global: start a build of {project} that only logs in to ECR by that role, as a probe (at most 10 minutes)",
         *((f"global: start such a build of {fast} too (at most 5 minutes); no copy depends on it",) if fast else ()),
         f"global: when it has succeeded, set {named} in the stack {world.stack.name}: builds then push without a key",
     )
     yield Step(Action.USE_PUSH, world.name, lines, {PUSH_PARAMETER: role})
-
-
-def tested_fast_project(found: Found) -> str | None:
-    """Return the project of the fast lane, if it is in use; None if not. `connect` tests one before it is used."""
-    used = used_fast_project(found.china.stack)
-    return used if used and used == offered_fast_project(found.world.stack) else None
 
 
 def _use_start(found: Found) -> Iterator[Step]:

@@ -21,7 +21,7 @@ from image_mirror.cli.keys.probe import NO_OTHER_KEY, ProbeResult, Verdict, can_
 from image_mirror.cli.keys.secret import CHINA_NAMES, GLOBAL_NAMES, KeySecret, SecretContent
 from image_mirror.cli.output import say
 from image_mirror.cli.remedies import aws_of
-from image_mirror.cli.stacks import Stack, offered_fast_project
+from image_mirror.cli.stacks import Stack, projects_of
 from image_mirror.cli.terminal import delayed_interrupt, waiting
 
 if TYPE_CHECKING:
@@ -351,8 +351,11 @@ def for_pushing(china: Stack, global_stack: Stack) -> KeySetup:
 
     def wait_for_builds(before: datetime) -> None:
         codebuild = global_stack.account.client("codebuild")
-        projects = filter(None, (global_stack.output("ProjectName"), offered_fast_project(global_stack)))
-        builds = [build for project in projects for build in underway_since(codebuild, project, before, longest)]
+        builds = [
+            build
+            for project in projects_of(global_stack)
+            for build in underway_since(codebuild, project, before, longest)
+        ]
         if not builds:
             return
         deadline = time.monotonic() + _LONGEST_WAIT

@@ -31,7 +31,7 @@ from image_mirror.cli.options import (
     StackName,
 )
 from image_mirror.cli.output import Output, OutputOption, say, show
-from image_mirror.cli.stacks import Stack, mirror_of, offered_fast_project, records_of, used_fast_project
+from image_mirror.cli.stacks import Stack, fast_project_in_use, mirror_of, records_of
 from image_mirror.record import Lane
 
 _MINUTES = 15
@@ -152,8 +152,7 @@ def selftest(
 
 def lanes_of(china: Stack, world: Stack) -> list[Lane]:
     """Return the lanes in which copies are made, the one that a first copy prefers first."""
-    used = used_fast_project(china)
-    return [Lane.FAST, Lane.MAIN] if used and used == offered_fast_project(world) else [Lane.MAIN]
+    return [Lane.FAST, Lane.MAIN] if fast_project_in_use(china, world) else [Lane.MAIN]
 
 
 def plan(samples: Sequence[Sample], asked: Sequence[permissions.Expected], minutes: int) -> Iterator[str]:

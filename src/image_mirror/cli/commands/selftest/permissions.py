@@ -16,7 +16,7 @@ from image_mirror.cli.doctor.accounts import ACTION, is_denied
 from image_mirror.cli.doctor.functions import PUSHING
 from image_mirror.cli.doctor.runner import State
 from image_mirror.cli.errors import no_answer_errors, why_no_answer
-from image_mirror.cli.stacks import Stack, offered_fast_project
+from image_mirror.cli.stacks import Stack, projects_of
 from image_mirror.cli.terminal import bar
 from image_mirror.federation import AUDIENCE
 from image_mirror.table import DUE_INDEX, STATE_REPO
@@ -144,8 +144,7 @@ def _of_world(china: Stack, world: Stack) -> Iterator[Expected]:
     build = Principal("build role", world.output("BuildRoleArn"))
     partition, account = _partition(build.arn), _account(build.arn)
     place = f"{world.account.region}:{account}"
-    projects = [name for name in (world.output("ProjectName"), offered_fast_project(world)) if name]
-    project, *_ = arns = [f"arn:{partition}:codebuild:{place}:project/{name}" for name in projects]
+    project, *_ = arns = [f"arn:{partition}:codebuild:{place}:project/{name}" for name in projects_of(world)]
     secret = f"arn:{partition}:secretsmanager:{place}:secret:another-a1B2c3"
     hosts = world.parameters.get("SourceRegistries", "*")
     host = "docker.io" if hosts == "*" else hosts.split(" ")[0].replace("*", "a")

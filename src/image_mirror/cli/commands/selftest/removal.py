@@ -18,7 +18,7 @@ from image_mirror.cli.errors import no_answer_errors, why_no_answer
 from image_mirror.cli.forgetting import Builds, destination_of_build
 from image_mirror.cli.held_copies import Details, images_of
 from image_mirror.cli.remedies import aws_of
-from image_mirror.cli.stacks import offered_fast_project
+from image_mirror.cli.stacks import projects_of
 from image_mirror.cli.terminal import waiting
 from image_mirror.expiry import signature_tags
 from image_mirror.record import Status
@@ -80,8 +80,7 @@ class Removal:
         for sample in samples:
             command = f"`image-mirror forget --force {sample.image}`"
             yield Thing(f"the record of {sample.image}", command, lambda each=sample: self._record(each))  # type: ignore[misc]
-        projects = [self.run.world.output("ProjectName"), offered_fast_project(self.run.world)]
-        for project in filter(None, projects):
+        for project in projects_of(self.run.world):
             listed = world("codebuild", "list-builds-for-project", "--project-name", project)
             command = f"{listed}, and `aws codebuild stop-build` for each build of these images"
             yield Thing(f"builds of {project}", command, lambda each=project: self._stop(each))  # type: ignore[misc]
