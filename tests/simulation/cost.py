@@ -45,7 +45,7 @@ def quiet(days: int = 7) -> Used:
 
 
 def busy(days: int = 7, *, admissions: int = 1_000_000, images: int = 5_000) -> Used:
-    """Run the busy week of docs/performance.md, or the first of its days."""
+    """Run the busy week of docs/simulation.md, or the first of its days."""
     with _SETUP.running() as fleet:
         plan_week(fleet, admissions, images)
         return _used(fleet, days)

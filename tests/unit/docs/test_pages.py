@@ -102,17 +102,29 @@ def test_an_anchor_is_the_one_that_github_makes(title: str, anchor: str) -> None
     assert sections(f"# {title}")[0].anchor == anchor_of(title.replace("`", "")) == anchor
 
 
-def test_each_page_that_the_code_names_is_there() -> None:
-    named = re.compile(r"\bdocs/[\w./-]+\.md(?:#[\w-]+)?")
-    files = [ROOT / "Makefile", *ROOT.glob("*.yaml")]
+def texts_of_code() -> list[str]:
+    """Return the files that are no pages, and tell a reader of one."""
+    files = [ROOT / "Makefile", *ROOT.glob("*.yaml"), *(ROOT / ".github").rglob("*.yml")]
     for folder in ("src", "buildspec", "benchmarks", "samples"):
         files += [each for each in (ROOT / folder).rglob("*") if each.suffix in {".py", ".sh", ".yaml"}]
-    found = {each for file in files for each in named.findall(file.read_text(encoding="utf-8"))}
+    return [each.read_text(encoding="utf-8") for each in files]
+
+
+def test_each_page_that_the_code_names_is_there() -> None:
+    found = {each for text in texts_of_code() for each in re.findall(r"\bdocs/[\w./-]+\.md(?:#[\w-]+)?", text)}
     assert found
     for each in found:
         path, _, anchor = each.partition("#")
         assert (ROOT / path).exists(), each
         assert not anchor or anchor in anchors(ROOT / path), each
+
+
+def test_each_title_under_which_a_message_sends_its_reader_is_in_that_page() -> None:
+    named = re.compile(r"\b(docs/[\w-]+\.md) says[^.;\n]*?,? under \"([^\"\n]+)\"")
+    found = {each for text in texts_of_code() for each in named.findall(text)}
+    assert found
+    for page, title in found:
+        assert title in {each.title for each in sections(text_of(page))}, (page, title)
 
 
 def test_each_page_of_the_folder_is_in_the_contents() -> None:

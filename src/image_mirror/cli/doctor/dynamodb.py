@@ -81,18 +81,24 @@ States = Mapping[tuple[str, str], str]
 @fetch(None)
 def due_states(context: Context) -> States:
     """Return the states of the records that are due next."""
+    return {
+        (each["repo"]["S"], each["tag"]["S"]): each.get("status", {}).get("S", "without a state")
+        for each in due_items(context, "repo", "tag", "status")
+    }
+
+
+def due_items(context: Context, *attributes: str) -> Sequence[Json]:
+    """Return these attributes of the records that are due next, as DynamoDB has them."""
     stack = context.answer(china_stack)
     name = stack.output("ImageListTableName")
     wanted = [{"repo": {"S": repo}, "tag": {"S": tag}} for repo, tag, _ in context.answer(due_next)]
     if not wanted:
-        return {}
-    named = {"#repo": "repo", "#tag": "tag", "#status": "status"}
+        return []
+    named = {f"#{attribute}": attribute for attribute in attributes}
     request = {"Keys": wanted, "ProjectionExpression": ", ".join(named), "ExpressionAttributeNames": named}
     answer = stack.account.client("dynamodb").batch_get_item(RequestItems={name: request})
-    return {
-        (each["repo"]["S"], each["tag"]["S"]): each.get("status", {}).get("S", "without a state")
-        for each in answer["Responses"].get(name, ())
-    }
+    found: list[Json] = answer["Responses"].get(name, [])
+    return found
 
 
 def judge_due(due: Sequence[Due], china: Stack, now: datetime, states: States | None) -> Sequence[CheckResult]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from image_mirror.cli.doctor.accounts import or_none
-from image_mirror.cli.doctor.dynamodb import due_next
+from image_mirror.cli.doctor.dynamodb import due_items
 from image_mirror.cli.doctor.runner import Check, CheckResult, Context, Fetch, fail, fetch, fine, unless, warn
 from image_mirror.cli.doctor.stacks import china_stack, global_stack
 from image_mirror.cli.federation.examine import ask_reconciler, issuer_of, provider_of
@@ -34,6 +34,7 @@ from image_mirror.messages import printable
 from image_mirror.review import Json
 
 TOPIC = "federation"
+_REASONS = 'docs/federation.md says what it means, under "When the accounts federate"'
 _CONNECT = "`image-mirror connect --federate` corrects it"
 _SAMCONFIG = Path("samconfig.toml")
 _PARAMETERS = ("GlobalIssuer", "GlobalBuildRoleArn", "GlobalProviderArn", START_PARAMETER, "GlobalRegion")
@@ -130,8 +131,7 @@ def judge_call(answer: Answer | None, china: Stack) -> Sequence[CheckResult]:
         return []
     role = china.parameters.get(START_PARAMETER, "")
     if answer.error is not None:
-        remedy = 'docs/federation.md says what it means, under "When the accounts federate"'
-        return [fail(TOPIC, f"the reconciler cannot call CodeBuild: {answer.error}", remedy)]
+        return [fail(TOPIC, f"the reconciler cannot call CodeBuild: {answer.error}", _REASONS)]
     if answer.role != role:
         found = f"the reconciler uses {answer.role or 'the key'}, {START_PARAMETER} is {role}"
         return [fail(TOPIC, found, RESTORE)]
@@ -147,10 +147,7 @@ def judge_errors(errors: Sequence[Failure] | None) -> Sequence[CheckResult]:
         return []
     copies = "a copy waits" if len(errors) == 1 else f"{len(errors)} copies wait"
     found = f"{copies} because an exchange has failed, the last time with: {printable(max(errors).reason)}"
-    remedy = (
-        'docs/operation.md says what it means, under "When the accounts federate"; when it is corrected, '
-        "`image-mirror retry IMAGE` tries at once"
-    )
+    remedy = f"{_REASONS}; when it is corrected, `image-mirror retry IMAGE` tries at once"
     return [warn(TOPIC, found, remedy)]
 
 
@@ -210,17 +207,10 @@ def errors(context: Context) -> Sequence[Failure] | None:
     beginnings = tuple(text for each, parameter, text in used if each.parameters.get(parameter))
     if not beginnings:
         return None
-    wanted = [{"repo": {"S": repo}, "tag": {"S": tag}} for repo, tag, _ in context.answer(due_next)]
-    if not wanted:
-        return []
-    name, named = stack.output("ImageListTableName"), {"#error": "error", "#at": "updated_at"}
-    request = {"Keys": wanted, "ProjectionExpression": ", ".join(named), "ExpressionAttributeNames": named}
-    answer = stack.account.client("dynamodb").batch_get_item(RequestItems={name: request})
-    items = [(each.get("error", {}), each.get("updated_at", {})) for each in answer["Responses"].get(name, ())]
     return [
-        Failure(int(at["N"]), error["S"])
-        for error, at in items
-        if "N" in at and error.get("S", "").startswith(beginnings)
+        Failure(int(each["updated_at"]["N"]), each["error"]["S"])
+        for each in due_items(context, "error", "updated_at")
+        if "N" in each.get("updated_at", {}) and each.get("error", {}).get("S", "").startswith(beginnings)
     ]
 
 
