@@ -23,7 +23,15 @@ DIST = ROOT / "dist"
 SUMS = "SHA256SUMS"
 CODE = "functions.zip"
 CHINA_TEMPLATE = "image-mirror.yaml"
-_COPIED = ("image-pulling.yaml", "mutating-webhook.yaml", "README.md", "CHANGELOG.md", "LICENSE")
+_COPIED = (
+    "image-pulling.yaml",
+    "mutating-webhook.yaml",
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "LICENSE",
+)
 _FOLDERS = ("samples", "docs")
 _SHOWN = (".md", ".svg", ".png", ".json", ".yaml", ".yml")
 # The earliest time that a zip can have, and -rw-r--r--: Lambda's user must be able to read the code.
@@ -105,7 +113,7 @@ def _wheel() -> dict[str, bytes]:
 
 
 def _sources() -> dict[str, bytes]:
-    """Return the files that are in the bundle as they are here; the pages' links to each other lead there too."""
+    """Return the files that are in the bundle as they are here: the links of the README lead somewhere there too."""
     found = {name: (ROOT / name).read_bytes() for name in _COPIED}
     for path in ROOT.glob("README.*.md"):
         found[path.name] = path.read_bytes()

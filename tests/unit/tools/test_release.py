@@ -10,6 +10,7 @@ import pytest
 
 from support.templates import ROOT, load_template, sam_template
 from tools import bundle, release
+from tools.markdown_pages import sections
 
 CHANGELOG = "# Changelog\n\n## 1.2.0 - 2026-12-01\n\n- Something new.\n\n## 1.1.0 - 2026-11-25\n\n- First.\n"
 LATER = "CHANGELOG.md still has entries under Unreleased: move them into the section of the version"
@@ -130,6 +131,12 @@ def test_checksums_are_in_the_form_that_sha256sum_reads() -> None:
     [first, second] = bundle.checksums({"b": b"2", "a": b"1"}).decode().splitlines()
     assert first == f"{hashlib.sha256(b'1').hexdigest()}  a"
     assert second == f"{hashlib.sha256(b'2').hexdigest()}  b"
+
+
+def test_each_link_of_the_readme_leads_to_a_file_of_the_bundle() -> None:
+    files = bundle._sources()
+    links = [link.partition("#")[0] for each in sections(files["README.md"].decode()) for link in each.links]
+    assert set(filter(None, links)) <= files.keys()
 
 
 def test_the_page_lists_what_is_in_the_bundle() -> None:
