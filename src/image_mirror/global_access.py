@@ -69,7 +69,7 @@ class GlobalAccount:
             message = error.response["Error"].get("Message", "") if isinstance(error, ClientError) else ""
             if delay.key and _EXPLICIT_DENY in message:
                 # The starter's policy denies builds with other images or copies than the global stack allows. The
-                # credentials are good, and the copies of other images go on.
+                # credentials are good, and the copies of other images continue.
                 delay.key, delay.refusal = False, BuildResult.DELAYED
             raise delay from error
 

@@ -2,7 +2,7 @@
 
 The main lane is a CodeBuild project on EC2 compute. The fast lane is one on Lambda compute, and optional: its builds
 start in seconds, but they end after 15 minutes, and its quota is small. Nothing depends on it. Whatever fails there and
-says nothing about the source makes the copy go on in the main lane at once: this costs no attempt and no wait, and
+says nothing about the source makes the copy continue in the main lane at once: this costs no attempt and no wait, and
 layers that have arrived are not sent again. So only the main lane says that a key is refused.
 
 A record is claimed for a lane by a conditional write before StartBuild, so that two runs cannot start a build in each
@@ -31,7 +31,7 @@ LONGEST_FAST = 30 * MINUTE
 one that has not ended by then is not waited for any longer."""
 _CLOCK_SKEW = MINUTE  # far above the difference of two clocks; a time that is later was written by hand
 _CLAIM_LASTS = MINUTE  # far above the time of StartBuild's two tries; after a crash the record is due then
-_SENT = "fast lane: "  # what the reason of a record begins with that goes on in the main lane
+_SENT = "fast lane: "  # what the reason of a record begins with that continues in the main lane
 # How a fast build can end that says nothing about the copy. The main lane may make it, or say that a key is refused.
 _UNEXPLAINED = ("", UNEXPLAINED, "TARGET_LOGIN")
 
@@ -75,7 +75,7 @@ def not_started(record: Record, now: int) -> Record:
 
 
 def sent_to_main(record: Record, build: Build, now: int) -> Record | None:
-    """Return the record that goes on in the main lane after what CodeBuild says of its build; None if it does not.
+    """Return the record that continues in the main lane after what CodeBuild says of its build; None if it does not.
 
     What is too slow or too large for the fast lane is remembered for this image, and so is a failure without a reason.
     """

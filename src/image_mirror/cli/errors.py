@@ -85,7 +85,7 @@ def describe_aws_error(error: Exception) -> str | None:
 
 
 def no_answer_errors() -> tuple[type[Exception], ...]:
-    """Return what is raised if AWS or the cluster gives no answer: for `except`, where a command goes on."""
+    """Return what is raised if AWS or the cluster gives no answer: for `except`, where a command continues."""
     from botocore.parsers import ResponseParserError  # noqa: PLC0415 - as above
 
     return NoAnswerError, BotoCoreError, ClientError, ResponseParserError

@@ -20,7 +20,7 @@ from image_mirror.table import Records
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """What was done with a running build, for people. `may_run`: it was to be stopped, and may go on."""
+    """What was done with a running build, for people. `may_run`: it was to be stopped, and may continue."""
 
     text: str
     ok: bool = True
@@ -47,9 +47,9 @@ class Builds:
         """Stop the record's build if it runs and makes this copy. With `dry_run`, return what would be done."""
         its = f"its build {record.build_id}"
         if self._client is None and self._is_named:
-            return _may_run(f"{its} may go on: {self._missing}")
+            return _may_run(f"{its} may continue: {self._missing}")
         if self._client is None:
-            return Stop(f"{its} goes on, because nobody was asked to stop it: {self._missing}")
+            return Stop(f"{its} continues, because nobody was asked to stop it: {self._missing}")
         try:
             found = self._client.batch_get_builds(ids=[record.build_id])["builds"]
             if not found:
@@ -64,7 +64,7 @@ class Builds:
             if not dry_run:
                 self._client.stop_build(id=record.build_id)
         except no_answer_errors() as error:
-            return _may_run(f"{its} may go on: {why_no_answer(error)}")
+            return _may_run(f"{its} may continue: {why_no_answer(error)}")
         return Stop(f"{its} {'would be stopped' if dry_run else 'is stopped'}")
 
 

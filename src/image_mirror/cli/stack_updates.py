@@ -30,7 +30,8 @@ class NotUpdatedError(Exception):
 def update(stack: Stack, values: Mapping[str, str], report: Callable[[str], None]) -> None:
     """Set these parameters of a stack, and wait for the end of the update. Raises NotUpdatedError.
 
-    `report` is called when the update has begun. After Ctrl-C the update goes on, and a note on standard error says so.
+    `report` is called when the update has begun. After Ctrl-C the update continues, and a note on standard error says
+    so.
     """
     kept = [{"ParameterKey": each, "UsePreviousValue": True} for each in stack.parameters if each not in values]
     given = [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]
@@ -86,10 +87,10 @@ def _wait(stack: Stack, values: Mapping[str, str], report: Callable[[str], None]
                 if is_late:
                     raise NotUpdatedError(f"the stack {stack.name} is still {now.status} after 10 minutes; {see}")
     except KeyboardInterrupt:
-        say(f"The update of the stack {stack.name} goes on; {see}.")
+        say(f"The update of the stack {stack.name} continues; {see}.")
         raise
     except no_answer_errors() as error:
-        cause = f"the update of the stack {stack.name} goes on, and its end is not known: {why_no_answer(error)}"
+        cause = f"the update of the stack {stack.name} continues, and its end is not known: {why_no_answer(error)}"
         raise NotUpdatedError(f"{cause}; {see}") from error
 
 

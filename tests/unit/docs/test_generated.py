@@ -117,7 +117,7 @@ def test_the_make_targets_that_the_page_names_exist() -> None:
 
 def test_the_page_has_the_number_of_alarms_and_metrics() -> None:
     alarms = [each for each in sam_template()["Resources"].values() if each["Type"] == "AWS::CloudWatch::Alarm"]
-    assert f"The stack has {NUMBERS[len(alarms)]}," in ALARMS
+    assert f"The stack has {NUMBERS[len(alarms)]} alarms," in ALARMS
     costs = words(section(MONITORING, "What watching costs"))
     assert f"all {NUMBERS[len(Metric)]} together cost {0.30 * len(Metric):.2f} at most" in costs
 

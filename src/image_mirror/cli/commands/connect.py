@@ -118,7 +118,7 @@ def connect(
     copies are made in one lane as before: a note says why and what to do, and the exit code is 0.
 
     You can press Ctrl-C at any time. Keys that work still work, and the same command continues later. A build that is a
-    probe is stopped. An update of a stack that has begun goes on.
+    probe is stopped. An update of a stack that has begun continues.
 
     Exits with 1 if the stacks do not fit together, if AWS refuses a key, if there is no room for a new key, if a key
     cannot be deleted yet, or if a role does not pass its test; with 3 if AWS does not answer or denies a call.

@@ -47,8 +47,8 @@ def forget(
 
     With --force, a build that makes the copy now is stopped in the global account first, and no other build. If the
     account does not stop it, the record stays. Without a profile for that account, or with --global-profile '', the
-    record is removed and the build goes on. It can only push this image under its own name; `image-mirror prune` shows
-    it later.
+    record is removed and the build continues. It can only push this image under its own name; `image-mirror prune`
+    shows it later.
 
     The next pod writes the record again. So the command acts at once, without --yes; --dry-run shows what it would do.
 

@@ -77,7 +77,7 @@ def judge_use(china: Stack, global_side: Stack) -> Sequence[CheckResult]:
         return [fine(TOPIC, "both directions use roles, and no key")]
     if is_half_federated(china, global_side):
         found = "one direction uses a role, the other one a key"
-        return [warn(TOPIC, found, "`image-mirror connect --federate` goes on")]
+        return [warn(TOPIC, found, "`image-mirror connect --federate` continues")]
     return [fine(TOPIC, "not used: the accounts reach each other by keys")]
 
 

@@ -1,6 +1,6 @@
 """Carries out the steps until the accounts federate: one after another, and after each it is read again what there is.
 
-So whatever ends it, the next run goes on with the step that is left. A role that is not proven is not used: only the
+So whatever ends it, the next run continues with the step that is left. A role that is not proven is not used: only the
 parameter that switches it on is taken back.
 """
 

@@ -254,7 +254,9 @@ def test_ctrl_c_during_the_update_says_that_it_goes_on(lane: Lane) -> None:
     lane.when_asleep = interrupt
     done = lane.connect()
     assert done.exit_code == 130
-    assert "The update of the stack image-mirror goes on; see `aws cloudformation describe-stack-events" in done.stderr
+    assert (
+        "The update of the stack image-mirror continues; see `aws cloudformation describe-stack-events" in done.stderr
+    )
     assert lane.stopped == []
 
 

@@ -105,7 +105,7 @@ def test_a_copy_that_ecr_lost_is_made_again_and_nothing_is_believed_of_the_lost_
     assert again is not None
     assert (again.digest, again.pushed, again.signatures, again.open_build) == (None, None, None, None)
     if record.status is Status.COPYING:
-        assert again == replace(record, digest=None, updated_at=now), "its build goes on"
+        assert again == replace(record, digest=None, updated_at=now), "its build continues"
     else:
         assert again.status is Status.REQUESTED
         assert next_step(again, None, now, Policy()) == Step.START
@@ -655,7 +655,7 @@ def test_without_a_profile_of_the_global_account_the_record_is_removed_and_the_b
     if not given:
         monkeypatch.delenv("IMAGE_MIRROR_GLOBAL_PROFILE")
     result = run("forget", "--force", *given, "nginx:1.27", "quay.io/due:1")
-    goes_on = f"its build {BUILD} goes on, because nobody was asked to stop it: {text}"
+    goes_on = f"its build {BUILD} continues, because nobody was asked to stop it: {text}"
     assert (result.exit_code, result.stdout.splitlines()) == (
         0,
         [f"docker.io/library/nginx:1.27: forgotten; {goes_on}", "quay.io/due:1: forgotten"],
@@ -687,7 +687,7 @@ def test_a_profile_that_is_named_and_does_not_work_keeps_the_record_of_a_running
     words = "would be unchanged" if dry_run else "unchanged"
     missing = "global account (profile no-such): The config profile (no-such) could not be found; "
     assert result.stdout == (
-        f"docker.io/library/nginx:1.27: {words}; its build {BUILD} may go on: {missing}"
+        f"docker.io/library/nginx:1.27: {words}; its build {BUILD} may continue: {missing}"
         + "`aws configure list-profiles` prints the existing ones"
         + OR_LEAVE_IT_OUT
     )
@@ -701,7 +701,7 @@ def test_a_build_that_may_not_be_stopped_keeps_the_record_and_is_named_with_the_
     refuse("codebuild", operation)
     result = run("forget", "--force", "nginx:1.27")
     assert result.exit_code == 1
-    assert f"unchanged; its build {BUILD} may go on: global account (profile global): {operation}: " in result.stdout
+    assert f"unchanged; its build {BUILD} may continue: global account (profile global): {operation}: " in result.stdout
     assert "ask for this permission" in result.stdout
     assert result.stdout.endswith(OR_LEAVE_IT_OUT)
     assert (codebuild.stopped, read(records, COPYING)) == ([], COPYING)
@@ -727,7 +727,7 @@ def test_a_page_of_a_proxy_in_place_of_codebuild_keeps_the_record(
     answer("codebuild", "StopBuild", page)
     result = run("forget", "--force", "nginx:1.27")
     assert result.exit_code == 1
-    assert "may go on: the answer is not from AWS, perhaps from a proxy" in result.stdout
+    assert "may continue: the answer is not from AWS, perhaps from a proxy" in result.stdout
     assert read(records, COPYING) == COPYING
 
 

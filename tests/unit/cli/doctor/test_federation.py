@@ -79,7 +79,7 @@ def test_one_direction_alone_is_a_warning() -> None:
     assert half[0] == (
         State.WARNING,
         "one direction uses a role, the other one a key",
-        "`image-mirror connect --federate` goes on",
+        "`image-mirror connect --federate` continues",
     )
 
 

@@ -110,7 +110,7 @@ def under_way(records: Iterable[Record], queued: Mapping[str, bool], now: int) -
 
 
 def _failed_before(record: Record) -> bool:
-    """Return whether a try has failed. A copy that goes on in the main lane only waits for a free build there."""
+    """Return whether a try has failed. A copy that continues in the main lane only waits for a free build there."""
     return record.error is not None and not is_sent_to_main(record)
 
 
