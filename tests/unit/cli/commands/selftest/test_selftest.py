@@ -252,6 +252,78 @@ def test_what_somebody_else_has_requested_meanwhile_is_left_with_its_copy(deploy
     assert (len(deployed.operated.cloud.items()), deployed.tags()) == (1, ["3.2"])
 
 
+def test_a_pod_that_requests_an_image_during_the_removal_keeps_its_record_its_build_and_its_copy(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = deployed.samples[0]
+    deployed.ecr.create_repository(repositoryName=REPOSITORY)
+    deployed.push("3.2", {})
+    deployed.record(sample, error="NOT_FOUND: x")
+    stop, asked = Removal._stop, list[str]()
+
+    def stopped(self: Removal, project: str) -> str | None:
+        if not asked:
+            deployed.record(sample, requested_by="default/Pod/x")
+        asked.append(project)
+        return stop(self, project)
+
+    monkeypatch.setattr(Removal, "_stop", stopped)
+    result = deployed.remove()
+    assert result.state is State.OK
+    assert f"{sample.image} is left, because somebody else has requested it meanwhile" in result.found
+    assert (len(deployed.operated.cloud.items()), deployed.tags()) == (1, ["3.2"])
+
+
+def test_a_record_that_becomes_a_pods_while_it_is_removed_is_left(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = deployed.samples[0]
+    deployed.record(sample, error="NOT_FOUND: x")
+    remove, tried = Records.remove, list[Record]()
+
+    def removed(self: Records, old: Record) -> bool:
+        tried.append(old)
+        if len(tried) > 1:
+            return remove(self, old)
+        remove(self, old)
+        deployed.record(sample, requested_by="default/Pod/x")
+        return False
+
+    monkeypatch.setattr(Records, "remove", removed)
+    assert deployed.remove().state is State.OK
+    assert [item["requested_by"]["S"] for item in deployed.operated.cloud.items()] == ["default/Pod/x"]
+
+
+def test_an_image_that_was_there_before_under_another_tag_loses_only_the_new_tag(deployed: Deployed) -> None:
+    deployed.ecr.create_repository(repositoryName=REPOSITORY)
+    digest = deployed.push("theirs", {"of": "theirs"})
+    deployed.look()
+    deployed.push("3.2", {"of": "theirs"})
+    deployed.push(f"{digest.replace(':', '-')}.sig", {"of": "a signature"})
+    assert deployed.remove().state is State.OK
+    assert deployed.tags() == [f"{digest.replace(':', '-')}.sig", "theirs"]
+
+
+def test_an_image_that_was_there_before_without_a_tag_is_not_deleted_with_the_new_one(deployed: Deployed) -> None:
+    deployed.ecr.create_repository(repositoryName=REPOSITORY)
+    deployed.push(None, {"of": "a pod by digest"})
+    deployed.look()
+    deployed.push("3.2", {"of": "a pod by digest"})
+    result = deployed.remove()
+    assert result.state is State.OK
+    assert "the tag 3.2" in result.found
+    assert deployed.tags() == ["3.2"]
+
+
+def test_an_empty_repository_stays_while_a_pod_waits_for_another_image_of_it(deployed: Deployed) -> None:
+    deployed.ecr.create_repository(repositoryName=REPOSITORY)
+    deployed.record(deployed.samples[0], tag="3.9", requested_by="default/Pod/x")
+    result = deployed.remove()
+    assert result.state is State.OK
+    assert f"the repository {REPOSITORY} stays, because other images of it are requested" in result.found
+    assert len(deployed.ecr.describe_repositories()["repositories"]) == 1
+
+
 @pytest.mark.parametrize(
     ("service", "operation", "command"),
     [
