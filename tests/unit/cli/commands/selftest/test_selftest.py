@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,9 +10,10 @@ import pytest
 
 from image_mirror.cli import stacks
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.commands.selftest import copies, removal, reviews
+from image_mirror.cli.commands.selftest import command, copies, removal, reviews
 from image_mirror.cli.commands.selftest.copies import Run
 from image_mirror.cli.commands.selftest.removal import Removal
+from image_mirror.cli.commands.selftest.results import Result
 from image_mirror.cli.commands.selftest.samples import IMAGES, Before, Sample, choose, taken
 from image_mirror.cli.doctor.runner import State
 from image_mirror.cli.doctor.webhook import Silence
@@ -115,7 +116,7 @@ def by_a_pod(deployed: Deployed) -> None:
     deployed.record(deployed.samples[0], requested_by="default/Pod/x", status=Status.FAILED)
 
 
-def by_a_killed_run(deployed: Deployed) -> None:
+def by_another_run(deployed: Deployed) -> None:
     deployed.record(deployed.samples[0])
 
 
@@ -130,9 +131,10 @@ def in_ecr(deployed: Deployed) -> None:
         pytest.param(by_a_pod, "it has a record already; choose another image with --image", id="a-record"),
         pytest.param(in_ecr, "ECR has a copy of it already; choose another image with --image", id="a-copy"),
         pytest.param(
-            by_a_killed_run,
-            f"a selftest that was killed has left its record: remove it with `image-mirror forget --force {IMAGES[0]}`",
-            id="a-killed-run",
+            by_another_run,
+            "another selftest has requested it. Wait for its end; if it was killed, remove its record with "
+            f"`image-mirror forget --force {IMAGES[0]}`",
+            id="another-run",
         ),
     ],
 )
@@ -199,6 +201,71 @@ def test_ctrl_c_while_a_review_is_answered_removes_the_record_that_it_wrote(
     assert "builds of ImagePullProject" in removed["found"]
     assert "`aws codebuild list-builds-for-project --profile global" in removed["found"]
     assert deployed.operated.cloud.items() == []
+
+
+def test_an_error_that_nobody_foresaw_removes_what_was_made_and_shows_the_results(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch, refuse: Callable[..., None]
+) -> None:
+    def broken(_: str, review: Any) -> Silence:
+        if not review["request"]["dryRun"]:
+            name = review["request"]["name"]
+            deployed.record(deployed.samples[0], requested_by=f"image-mirror-selftest/Pod/{name}", error="NOT_FOUND: x")
+            raise ZeroDivisionError
+        return Silence("the name is not found", "check DNS")
+
+    for module in (reviews, copies):
+        monkeypatch.setattr(module, "send", broken)
+    refuse("iam", "SimulatePrincipalPolicy")
+    done = run("selftest", "--yes", "--output", "json")
+    assert isinstance(done.exception, ZeroDivisionError)
+    assert [row["check"] for row in json.loads(done.stdout)][-1] == "removal"
+    assert deployed.operated.cloud.items() == []
+
+
+def test_ctrl_c_while_the_first_one_is_reported_removes_what_was_made_too(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def checks() -> Iterator[list[Result]]:
+        yield [Result("copy", State.OK, "x")]
+        raise KeyboardInterrupt
+
+    deployed.record(deployed.samples[0], error="NOT_FOUND: x")
+    monkeypatch.setattr(command, "say", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        command._carry_out(checks(), Removal(deployed.run, deployed.before, Builds("global", None)))
+    assert deployed.operated.cloud.items() == []
+
+
+def test_nothing_is_requested_when_the_time_is_over(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(_: str, review: Any) -> Silence:
+        assert review["request"]["dryRun"]
+        return Silence("the name is not found", "check DNS")
+
+    for module in (reviews, copies):
+        monkeypatch.setattr(module, "send", silent)
+    deployed.run.deadline = time.monotonic()
+    deployed.run.requested.clear()
+    steps = command._steps(deployed.run, deployed.samples, [], 15, deployed.ecr)
+    found = [each for some in steps for each in some if each.check in ("copy", "missing image")]
+    assert [(each.state, each.lane) for each in found] == [(State.FAILED, "main")] * 2
+    assert found[0].found == f"{IMAGES[0]}: not requested: the 15 minutes were over"
+    assert deployed.run.requested == []
+
+
+def test_a_build_that_codebuild_does_not_know_is_not_waited_for(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slept(_: float) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("time.sleep", slept)
+    record = deployed.record(deployed.samples[0], status=Status.FAILED, build_id="ImagePullProject:1")
+    followed = copies.Followed(deployed.samples[0], latest=record)
+    deployed.run._look_at_builds([followed])
+    assert followed.build is None
 
 
 # ---- the removal ----
