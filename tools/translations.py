@@ -6,8 +6,8 @@ Under each Chinese title a comment has the hash of the English section that was 
     <!-- en: 1a2b3c4d -->
 
 If the English section changes, its translation is stale, and tests/unit/tools/test_translations.py fails. When a
-translator has looked at it, `--write docs/NAME.md` writes the hashes of all its sections. The Chinese page of docs/NAME.md is
-docs/zh-CN/NAME.md, and that of README.md is README.zh-CN.md.
+translator has looked at it, `--write docs/NAME.md` writes the hashes of all its sections. The Chinese page of
+docs/NAME.md is docs/zh-CN/NAME.md, and that of README.md is README.zh-CN.md.
 """
 
 import argparse

@@ -309,6 +309,17 @@ def test_the_shipped_webhooks_patch_makes_the_expected_pod() -> None:
             "makes other fields of the pod than its image",
             id="no-annotation",
         ),
+        pytest.param(with_patch({"op": "remove", "path": "/spec"}), "makes other fields of the pod", id="no-spec"),
+        pytest.param(
+            with_patch({"op": "replace", "path": "/spec/containers/0", "value": "x"}),
+            "makes other fields of the pod",
+            id="no-container",
+        ),
+        pytest.param(
+            lambda response: response.update(patch=base64.b64encode(b"[" * 200_000).decode()),
+            "an API server would refuse the answer: maximum recursion depth",
+            id="deep",
+        ),
         pytest.param(with_patch({"op": "replace", "path": "/spec/none/0", "value": 1}), "has no /spec/none", id="path"),
         pytest.param(with_patch({"op": "move", "path": "/a", "from": "/b"}), "the operation move", id="operation"),
     ],
