@@ -132,11 +132,11 @@ def _files(folder: Path, top: Path) -> dict[str, bytes]:
 
 
 def main() -> int:
-    """Build, and print what was built; the result is 1 if a program failed."""
+    """Build, and print what was built; the result is 1 if a program failed or is missing."""
     try:
         made = build()
-    except subprocess.CalledProcessError as error:
-        print(error.stderr or "", error, sep="\n", file=sys.stderr)
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(getattr(error, "stderr", None) or "", error, sep="\n", file=sys.stderr)
         return 1
     print(*(path.relative_to(ROOT) for path in made), sep="\n")
     return 0

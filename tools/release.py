@@ -7,11 +7,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
+from pathlib import Path
 
 from support.templates import ROOT
 from tools import bundle
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
+_IGNORED = ".gitignore"
 _DATED = re.compile(r" - \d{4}-\d\d-\d\d$")
 
 
@@ -56,15 +58,29 @@ def _sections(changelog: str) -> dict[str, str]:
     return {title.strip(): text.strip() for title, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
-def _git(*arguments: str) -> list[str]:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
+def changes(folder: Path = ROOT) -> list[str]:
+    """Return, as lines of `git status --porcelain`, what is in no commit of a clone.
+
+    Files that only this machine's own settings of git ignore or hide are among them: the build would pack them.
+    """
+    untracked = _git(
+        "ls-files", "--others", "--directory", "--no-empty-directory", f"--exclude-from={_IGNORED}", folder=folder
+    )
+    return _git("status", "--porcelain", "--untracked-files=no", folder=folder) + [f"?? {name}" for name in untracked]
+
+
+def _git(*arguments: str, folder: Path = ROOT) -> list[str]:
+    done = subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True)
     return done.stdout.splitlines()
 
 
 def main() -> int:
     """Check, build and print the next commands; the result is 1 if there is a problem."""
     version, changelog = bundle.version(), (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    found = list(problems(version, changelog, _git("status", "--porcelain"), _git("tag")))
+    try:
+        found = list(problems(version, changelog, changes(), _git("tag")))
+    except (OSError, subprocess.CalledProcessError) as error:
+        found = [f"git does not answer: {getattr(error, 'stderr', None) or error}; a release is built in a clone"]
     for problem in found:
         print(f"Error: {problem}", file=sys.stderr)
     if found:

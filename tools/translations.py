@@ -6,8 +6,8 @@ Under each Chinese title a comment has the hash of the English section that was 
     <!-- en: 1a2b3c4d -->
 
 If the English section changes, its translation is stale, and tests/unit/tools/test_translations.py fails. When a
-translator has looked at it, `--write` writes the hashes of all sections. The Chinese page of docs/NAME.md is
-docs/zh-CN/NAME.md, and that of README.md is README.zh-CN.md.
+translator has looked at it, `--write docs/NAME.md` writes the hashes of all its sections. The Chinese page of
+docs/NAME.md is docs/zh-CN/NAME.md, and that of README.md is README.zh-CN.md.
 """
 
 import argparse
@@ -243,8 +243,12 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
     """Print what is wrong with the Chinese pages, and return 1 if something is; --write writes the hashes first."""
     what = argparse.ArgumentParser(prog="python -m tools.translations", description=(__doc__ or "").splitlines()[0])
     what.add_argument("page", nargs="*", help="English pages, such as docs/install.md; default: all with a Chinese one")
-    what.add_argument("--write", action="store_true", help="write the hashes: a translator has looked at all sections")
+    what.add_argument(
+        "--write", action="store_true", help="write the hashes: a translator has looked at all sections of these pages"
+    )
     given = what.parse_args(arguments)
+    if given.write and not given.page:
+        what.error("--write needs the pages that were looked at: all others could be stale")
     pages = read_pages(root)
     wanted = given.page or sorted({*TRANSLATED, *(english for page in pages if (english := english_of(page)))})
     if given.write:

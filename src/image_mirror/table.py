@@ -154,6 +154,17 @@ class Records:
         for page in pages:
             yield [to_record(item) for item in page["Items"] if item["repo"]["S"] != STATE_REPO]
 
+    def has_any(self, repo: str) -> bool:
+        """Return whether there is a record with this repo and any tag."""
+        found = self._client.query(
+            TableName=self._table,
+            KeyConditionExpression="repo = :repo",
+            ExpressionAttributeValues={":repo": {"S": repo}},
+            ConsistentRead=True,
+            Limit=1,
+        )
+        return bool(found["Items"])
+
     def due(self, now: int) -> Iterator[tuple[str, str, int]]:
         """Yield (repo, tag, due_at) of the records that are due at `now` (milliseconds), the oldest first."""
         return self._indexed("due_at <= :now", ":now", now)

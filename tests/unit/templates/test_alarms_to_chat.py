@@ -122,6 +122,22 @@ def test_the_signature_is_dingtalk_s() -> None:
         pytest.param("a test", "CloudWatch\na test", id="a message of a person"),
         pytest.param('{"AlarmName": "x"}', 'CloudWatch\n{"AlarmName": "x"}', id="an event of another kind"),
         pytest.param("[1]", "CloudWatch\n[1]", id="a list"),
+        pytest.param(
+            json.dumps(ALARM | {"NewStateReason": 7}),
+            TEXT.rpartition("\n")[0] + "\n7",
+            id="an alarm whose reason is a number",
+        ),
+        pytest.param(
+            LATE := '{"StateChangeTime": "9999-12-31T23:00:00.000+0000", "NewStateValue": "", "AlarmName": ""}',
+            f"CloudWatch\n{LATE}",
+            id="a time that is no time in China",
+        ),
+        pytest.param("[" * 100_000, f"CloudWatch\n{'[' * 2037}", id="lists within lists"),
+        pytest.param(
+            json.dumps(ALARM | {"AlarmDescription": None, "NewStateReason": "\ud800"}),
+            TEXT.partition("A copy")[0] + "?",
+            id="half a character",
+        ),
     ],
 )
 def test_any_message_becomes_a_text_with_the_keyword(message: str, text: str) -> None:
@@ -142,6 +158,7 @@ def test_a_long_text_is_cut_to_what_wecom_takes_between_two_characters() -> None
         ),
         pytest.param(500, b"", "the group's server answers 500", id="an error of the server"),
         pytest.param(200, b"<html>", "no answer of 127.0.0.1: JSONDecodeError", id="no JSON"),
+        pytest.param(200, b"7", "no answer of 127.0.0.1: TypeError", id="a number"),
     ],
 )
 def test_a_message_that_the_group_did_not_get_is_an_error_without_the_url(

@@ -1,6 +1,7 @@
 """A release is built only if version, changelog and tree say the same; the same files give the same bundle."""
 
 import hashlib
+import subprocess
 import tomllib
 import zipfile
 from io import BytesIO
@@ -76,6 +77,50 @@ def test_a_dated_section_and_a_clean_tree_are_enough(changelog: str) -> None:
 )
 def test_a_release_is_refused_with_the_reason(given: dict[str, str], problem: str) -> None:
     assert found(**given) == [problem]
+
+
+def test_files_that_only_this_machine_s_git_ignores_or_hides_are_changes(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        identity = ("-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    (tmp_path / ".gitignore").write_text("*.pyc\nbuild/\n")
+    (tmp_path / "kept.py").write_text("1\n")
+    git("init", "--quiet")
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "All")
+    (tmp_path / "build").mkdir()
+    for name in ("kept.pyc", "build/x"):
+        (tmp_path / name).touch()
+    assert release.changes(tmp_path) == []
+    (tmp_path / ".git" / "info").mkdir(exist_ok=True)
+    (tmp_path / ".git" / "info" / "exclude").write_text(".env\n")
+    git("config", "status.showUntrackedFiles", "no")
+    for name in (".env", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "kept.py").write_text("2\n")
+    assert release.changes(tmp_path) == [" M kept.py", "?? .env", "?? notes.txt"]
+
+
+@pytest.mark.parametrize("cause", ["no git", "no clone"])
+def test_without_a_clone_a_release_says_what_is_missing(
+    cause: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def git(*_: object, **__: object) -> None:
+        if cause == "no git":
+            raise FileNotFoundError(2, "No such file or directory", "git")
+        raise subprocess.CalledProcessError(128, ["git"], stderr="fatal: not a git repository")
+
+    monkeypatch.setattr("subprocess.run", git)
+    assert release.main() == 1
+    said = capsys.readouterr().err
+    assert said.startswith("Error: git does not answer: ")
+    assert said.endswith("; a release is built in a clone\nNothing was built.\n")
+
+
+def test_the_wheel_leaves_hidden_files_out() -> None:
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["exclude"] == [".*"]
 
 
 def test_the_next_commands_tag_the_version_and_are_not_run() -> None:

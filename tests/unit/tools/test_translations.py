@@ -258,6 +258,12 @@ def test_the_command_lists_what_is_stale_and_writes_the_hashes(
     assert "install.md:14: stale" in capsys.readouterr().out
 
 
+def test_hashes_are_written_only_into_pages_that_are_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        translations.main(["--write"], tmp_path)
+    assert "--write needs the pages that were looked at" in capsys.readouterr().err
+
+
 # ---- the product's pages ----
 
 

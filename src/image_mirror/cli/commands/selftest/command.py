@@ -19,7 +19,7 @@ from image_mirror.cli.commands.selftest.samples import IMAGES, Sample, choose, t
 from image_mirror.cli.commands.selftest.samples import MISSING as MISSING_IMAGES
 from image_mirror.cli.consent import is_confirmed
 from image_mirror.cli.doctor.runner import State
-from image_mirror.cli.errors import ExitCode, no_answer_errors
+from image_mirror.cli.errors import ExitCode
 from image_mirror.cli.forgetting import Builds
 from image_mirror.cli.options import (
     GLOBAL_STACK,
@@ -109,8 +109,9 @@ def selftest(
       seconds  the measured times by name. Of the webhook: first, median. Of a copy: admission, start (from the
                record to StartBuild), queue, provisioning, copying, arrival (from the push to COPIED), total
 
-    Exits with 0 only if every check has passed, with 1 if one has failed or was skipped or something is left, with 2 if
-    an option is wrong or an image is used already: nothing was done; with 3 if AWS does not answer.
+    Exits with 0 only if every check has passed, or if it has only shown its plan; with 1 if a check has failed or was
+    skipped or something is left, with 2 if an option is wrong or an image is used already: nothing was done; with 3 if
+    AWS does not answer.
     """
     china = stacks.china_stack(Account("china", china_profile, china_region), stack_name)
     world = stacks.global_stack(Account("global", global_profile, global_region), global_stack_name)
@@ -192,11 +193,11 @@ def _carry_out(steps: Iterator[list[Result]], removal: Removal) -> tuple[list[Re
     try:
         for some in steps:
             found += some
-    except KeyboardInterrupt as error:
-        say("Interrupted. What was made is removed now; press Ctrl-C again to leave it.")
+    except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - after any error what was made is removed and shown
         ended_by = error
-    except no_answer_errors() as error:
-        ended_by = error
+    try:
+        if isinstance(ended_by, KeyboardInterrupt):
+            say("Interrupted. What was made is removed now; press Ctrl-C again to leave it.")
     finally:
         found.append(removal.carry_out())
     return found, ended_by
@@ -213,6 +214,10 @@ def _steps(
     all_followed = []
     for check, is_missing in ((COPY, False), (MISSING, True)):
         some = [each for each in samples if each.missing is is_missing]
+        if run.is_over:  # a request now would start a build that nobody waits for
+            found = f"not requested: the {minutes} minutes were over"
+            yield [Result(check, State.FAILED, f"{each.image}: {found}", lane=str(each.lane)) for each in some]
+            continue
         fast = [each for each in some if each.lane is Lane.FAST]
         if fast and (why := run.wait_for_fast_lane()):
             yield [Result(check, State.FAILED, f"{each.image}: not requested: {why}", lane="fast") for each in fast]

@@ -155,7 +155,10 @@ class Run:
         codebuild = self.world.account.client("codebuild")
         pending = {each.latest.build_id: each for each in some if each.latest and each.latest.build_id}
         while pending:
-            for build in codebuild.batch_get_builds(ids=list(pending))["builds"]:
+            found = codebuild.batch_get_builds(ids=list(pending))["builds"]
+            # Of one that CodeBuild does not know, it will say nothing later either.
+            pending = {build["id"]: pending[build["id"]] for build in found}
+            for build in found:
                 pending[build["id"]].build = build
                 if build.get("buildStatus") != "IN_PROGRESS":
                     del pending[build["id"]]

@@ -17,11 +17,12 @@ from image_mirror.cli.doctor.runner import State
 from image_mirror.cli.errors import no_answer_errors, why_no_answer
 from image_mirror.cli.forgetting import Builds, destination_of_build
 from image_mirror.cli.held_copies import Details, images_of
+from image_mirror.cli.image_selection import ImageResult
 from image_mirror.cli.remedies import aws_of
 from image_mirror.cli.stacks import projects_of
 from image_mirror.cli.terminal import waiting
 from image_mirror.expiry import signature_tags
-from image_mirror.record import Status
+from image_mirror.record import Record, Status
 
 REMOVAL = "removal"
 IN_FLIGHT = 5.0
@@ -100,15 +101,29 @@ class Removal:
             record = self.run.records.get(*sample.key)
         if record is None:
             return None
-        if record.requested_by != self.run.requester:
-            self._foreign.add(sample.key)
-            self._notes.append(f"{sample.image} is left, because somebody else has requested it meanwhile")
+        if self._is_foreign(sample, record):
             return None
         ended = record.status is Status.COPIED and record.open_build is None
         # A claim without a build, or a record without an error, may have a StartBuild on its way.
         self._unsettled = self._unsettled or not (ended or record.error is not None)
-        done = forgetting.forget(self.run.records, record, self.builds, lambda _: None)
-        return None if self.run.records.get(*sample.key) is None else done.text
+
+        def kept(current: Record) -> ImageResult | None:
+            return ImageResult("unchanged", ok=False) if self._is_foreign(sample, current) else None
+
+        done = forgetting.forget(self.run.records, record, self.builds, kept)
+        record = self.run.records.get(*sample.key)
+        return None if record is None or self._is_foreign(sample, record) else done.text
+
+    def _is_foreign(self, sample: Sample, record: Record | None) -> bool:
+        """Return whether somebody else has requested a sample, and note that it is left."""
+        if record is not None and record.requested_by != self.run.requester:
+            self._foreign.add(sample.key)
+            self._notes.append(f"{sample.image} is left, because somebody else has requested it meanwhile")
+        return sample.key in self._foreign
+
+    def _is_foreign_now(self, sample: Sample) -> bool:
+        """Return the same after another look: a pod may have requested it since its record was removed."""
+        return sample.key in self._foreign or self._is_foreign(sample, self.run.records.get(*sample.key))
 
     def _stop(self, project: str) -> str | None:
         """Stop the builds that make these copies, and wait until they have ended: they could still push."""
@@ -116,7 +131,7 @@ class Removal:
             time.sleep(IN_FLIGHT)
             self._unsettled = False
         codebuild = self.run.world.account.client("codebuild")
-        ours = {each.copy.destination.by_tag for each in self.run.requested if each.key not in self._foreign}
+        ours = {each.copy.destination.by_tag for each in self.run.requested if not self._is_foreign_now(each)}
         deadline = time.monotonic() + _LONGEST_STOP
         asked: set[str] = set()
         while True:
@@ -134,14 +149,24 @@ class Removal:
             time.sleep(_PAUSE)
 
     def _copy(self, sample: Sample) -> str | None:
-        """Remove the tag, then what belonged to it and was not there before: platforms, signatures."""
+        """Remove the tag, then what belonged to it and was not there before: platforms, signatures.
+
+        An image that was there before, or that has another tag, loses the tag only. ECR deletes an image with its last
+        tag: so the tag of an image that was there before without one stays.
+        """
         ecr, before = self.run.china.account.client("ecr"), self.before.digests[sample.repository] or frozenset()
-        if sample.key in self._foreign:
+        if self._is_foreign_now(sample):
             return None
         images = images_of(ecr, sample.copy.destination.repo)
         tag = sample.copy.destination.tag
         image = next((each for each in images or () if tag in each.get("imageTags", ())), None)
         if images is None or image is None:
+            return None
+        digest, has_others = image["imageDigest"], image["imageTags"] != [tag]
+        if digest in before and not has_others:
+            self._notes.append(
+                f"the tag {tag} of {sample.repository} stays, because ECR had this image without a tag before"
+            )
             return None
         named = {"repositoryName": sample.repository}
         answer = ecr.batch_get_image(**named, imageIds=[{"imageTag": tag}])["images"]
@@ -149,8 +174,9 @@ class Removal:
         failures = ecr.batch_delete_image(**named, imageIds=[{"imageTag": tag}])["failures"]
         if failures:
             return f"ECR did not remove it: {failures[0].get('failureCode')}: {failures[0].get('failureReason', '')}"
+        if digest in before or has_others:
+            return None
         others = [each for each in images if each["imageDigest"] not in before and each is not image]
-        digest = image["imageDigest"]
         ids = [*_signatures(digest, others), *_untagged(digest, children, others)]
         for start in range(0, len(ids), _MOST_IDS):
             # One that another index refers to is kept by ECR itself.
@@ -159,6 +185,10 @@ class Removal:
 
     def _repository(self, name: str) -> str | None:
         ecr = self.run.china.account.client("ecr")
+        repo = next(each.copy.destination.repo for each in self.run.requested if each.repository == name)
+        if self.run.records.has_any(repo):
+            self._notes.append(f"the repository {name} stays, because other images of it are requested")
+            return None
         try:
             ecr.delete_repository(repositoryName=name)  # without `force`: only if it is empty
         except ecr.exceptions.RepositoryNotFoundException:

@@ -38,29 +38,36 @@ def table(results: Iterable[Result]) -> Iterator[str]:
     lines = [["STATE", "CHECK", "LANE", "FOUND"]]
     lines += [[each.state, each.check, each.lane or "-", _text(each)] for each in rows]
     yield from aligned(lines)
-    yield from _times(rows)
+    yield from _times(_timed(rows))
 
 
 def listing(results: Iterable[Result]) -> Iterator[str]:
-    """Yield a block for each result, for a terminal, then the times of the copies."""
+    """Yield a block for each result, for a terminal, then the times of the copies, a column for each: it is narrow."""
     rows = list(results)
     for each in rows:
         lane = f", {each.lane} lane" if each.lane else ""
         yield from folded(f"{each.state:<8} {each.check}{lane}: {_text(each)}")
-    yield from _times(rows)
+    timed = _timed(rows)
+    if timed:
+        yield ""
+        columns = [["SECONDS", *_HEADINGS], *([f"{each.check}, {each.lane}", *_seconds(each)] for each in timed)]
+        yield from aligned(list(zip(*columns, strict=True)))
 
 
 def _text(result: Result) -> str:
     return f"{result.found}; {result.remedy}" if result.remedy else result.found
 
 
-def _times(results: Sequence[Result]) -> Iterator[str]:
-    timed = [each for each in results if each.image and each.seconds]
-    if not timed:
-        return
-    yield ""
-    lines: list[Sequence[str]] = [["SECONDS", "LANE", *_HEADINGS]]
-    for each in timed:
-        cells = (f"{each.seconds[name]:.1f}" if name in each.seconds else "-" for name in SECONDS)
-        lines.append([str(each.image), each.lane or "-", *cells])
-    yield from aligned(lines)
+def _timed(results: Sequence[Result]) -> list[Result]:
+    return [each for each in results if each.image and each.seconds]
+
+
+def _times(timed: Sequence[Result]) -> Iterator[str]:
+    if timed:
+        yield ""
+        lines = [[str(each.image), each.lane or "-", *_seconds(each)] for each in timed]
+        yield from aligned([["SECONDS", "LANE", *_HEADINGS], *lines])
+
+
+def _seconds(result: Result) -> list[str]:
+    return [f"{result.seconds[name]:.1f}" if name in result.seconds else "-" for name in SECONDS]

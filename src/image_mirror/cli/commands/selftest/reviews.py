@@ -138,11 +138,14 @@ def fault_of(review: Json, reply: Reply | Silence, becomes: str, log: str) -> tu
     pod = review["request"]["object"]
     try:
         is_now = patched(pod, reply, review["request"]["uid"])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         return f"an API server would refuse the answer: {error}", f"check whether a proxy answers; see the log: {log}"
-    if is_now != expected(pod, becomes):
+    if is_now == expected(pod, becomes):
+        return None
+    try:
         [container] = is_now["spec"]["containers"]
-        image = container.get("image")
-        what = "other fields of the pod than its image" if image == becomes else f"{image}, not {becomes}"
-        return f"the patch makes {what}", f"deploy China's stack again from this release; see the log: {log}"
-    return None
+        image = container["image"]
+    except (ValueError, TypeError, KeyError):
+        image = becomes
+    what = "other fields of the pod than its image" if image == becomes else f"{image}, not {becomes}"
+    return f"the patch makes {what}", f"deploy China's stack again from this release; see the log: {log}"

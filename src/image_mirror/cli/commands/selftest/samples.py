@@ -103,8 +103,8 @@ def taken(samples: Sequence[Sample], records: Records, ecr: Any) -> tuple[Before
         record = records.get(*each.key)
         if record is not None and (record.requested_by or "").startswith(f"{NAMESPACE}/"):
             reasons.append(
-                f"{each.image}: a selftest that was killed has left its record: remove it with "
-                f"`image-mirror forget --force {each.image}`"
+                f"{each.image}: another selftest has requested it. Wait for its end; if it was killed, remove its "
+                f"record with `image-mirror forget --force {each.image}`"
             )
         elif record is not None:
             reasons.append(f"{each.image}: it has a record already; choose another image with {option}")

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,9 +10,10 @@ import pytest
 
 from image_mirror.cli import stacks
 from image_mirror.cli.accounts import Account
-from image_mirror.cli.commands.selftest import copies, removal, reviews
+from image_mirror.cli.commands.selftest import command, copies, removal, reviews
 from image_mirror.cli.commands.selftest.copies import Run
 from image_mirror.cli.commands.selftest.removal import Removal
+from image_mirror.cli.commands.selftest.results import Result
 from image_mirror.cli.commands.selftest.samples import IMAGES, Before, Sample, choose, taken
 from image_mirror.cli.doctor.runner import State
 from image_mirror.cli.doctor.webhook import Silence
@@ -115,7 +116,7 @@ def by_a_pod(deployed: Deployed) -> None:
     deployed.record(deployed.samples[0], requested_by="default/Pod/x", status=Status.FAILED)
 
 
-def by_a_killed_run(deployed: Deployed) -> None:
+def by_another_run(deployed: Deployed) -> None:
     deployed.record(deployed.samples[0])
 
 
@@ -130,9 +131,10 @@ def in_ecr(deployed: Deployed) -> None:
         pytest.param(by_a_pod, "it has a record already; choose another image with --image", id="a-record"),
         pytest.param(in_ecr, "ECR has a copy of it already; choose another image with --image", id="a-copy"),
         pytest.param(
-            by_a_killed_run,
-            f"a selftest that was killed has left its record: remove it with `image-mirror forget --force {IMAGES[0]}`",
-            id="a-killed-run",
+            by_another_run,
+            "another selftest has requested it. Wait for its end; if it was killed, remove its record with "
+            f"`image-mirror forget --force {IMAGES[0]}`",
+            id="another-run",
         ),
     ],
 )
@@ -201,6 +203,71 @@ def test_ctrl_c_while_a_review_is_answered_removes_the_record_that_it_wrote(
     assert deployed.operated.cloud.items() == []
 
 
+def test_an_error_that_nobody_foresaw_removes_what_was_made_and_shows_the_results(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch, refuse: Callable[..., None]
+) -> None:
+    def broken(_: str, review: Any) -> Silence:
+        if not review["request"]["dryRun"]:
+            name = review["request"]["name"]
+            deployed.record(deployed.samples[0], requested_by=f"image-mirror-selftest/Pod/{name}", error="NOT_FOUND: x")
+            raise ZeroDivisionError
+        return Silence("the name is not found", "check DNS")
+
+    for module in (reviews, copies):
+        monkeypatch.setattr(module, "send", broken)
+    refuse("iam", "SimulatePrincipalPolicy")
+    done = run("selftest", "--yes", "--output", "json")
+    assert isinstance(done.exception, ZeroDivisionError)
+    assert [row["check"] for row in json.loads(done.stdout)][-1] == "removal"
+    assert deployed.operated.cloud.items() == []
+
+
+def test_ctrl_c_while_the_first_one_is_reported_removes_what_was_made_too(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def checks() -> Iterator[list[Result]]:
+        yield [Result("copy", State.OK, "x")]
+        raise KeyboardInterrupt
+
+    deployed.record(deployed.samples[0], error="NOT_FOUND: x")
+    monkeypatch.setattr(command, "say", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        command._carry_out(checks(), Removal(deployed.run, deployed.before, Builds("global", None)))
+    assert deployed.operated.cloud.items() == []
+
+
+def test_nothing_is_requested_when_the_time_is_over(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(_: str, review: Any) -> Silence:
+        assert review["request"]["dryRun"]
+        return Silence("the name is not found", "check DNS")
+
+    for module in (reviews, copies):
+        monkeypatch.setattr(module, "send", silent)
+    deployed.run.deadline = time.monotonic()
+    deployed.run.requested.clear()
+    steps = command._steps(deployed.run, deployed.samples, [], 15, deployed.ecr)
+    found = [each for some in steps for each in some if each.check in ("copy", "missing image")]
+    assert [(each.state, each.lane) for each in found] == [(State.FAILED, "main")] * 2
+    assert found[0].found == f"{IMAGES[0]}: not requested: the 15 minutes were over"
+    assert deployed.run.requested == []
+
+
+def test_a_build_that_codebuild_does_not_know_is_not_waited_for(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slept(_: float) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("time.sleep", slept)
+    record = deployed.record(deployed.samples[0], status=Status.FAILED, build_id="ImagePullProject:1")
+    followed = copies.Followed(deployed.samples[0], latest=record)
+    deployed.run._look_at_builds([followed])
+    assert followed.build is None
+
+
 # ---- the removal ----
 
 
@@ -250,6 +317,78 @@ def test_what_somebody_else_has_requested_meanwhile_is_left_with_its_copy(deploy
     assert result.state is State.OK
     assert f"{sample.image} is left, because somebody else has requested it meanwhile" in result.found
     assert (len(deployed.operated.cloud.items()), deployed.tags()) == (1, ["3.2"])
+
+
+def test_a_pod_that_requests_an_image_during_the_removal_keeps_its_record_its_build_and_its_copy(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = deployed.samples[0]
+    deployed.ecr.create_repository(repositoryName=REPOSITORY)
+    deployed.push("3.2", {})
+    deployed.record(sample, error="NOT_FOUND: x")
+    stop, asked = Removal._stop, list[str]()
+
+    def stopped(self: Removal, project: str) -> str | None:
+        if not asked:
+            deployed.record(sample, requested_by="default/Pod/x")
+        asked.append(project)
+        return stop(self, project)
+
+    monkeypatch.setattr(Removal, "_stop", stopped)
+    result = deployed.remove()
+    assert result.state is State.OK
+    assert f"{sample.image} is left, because somebody else has requested it meanwhile" in result.found
+    assert (len(deployed.operated.cloud.items()), deployed.tags()) == (1, ["3.2"])
+
+
+def test_a_record_that_becomes_a_pods_while_it_is_removed_is_left(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = deployed.samples[0]
+    deployed.record(sample, error="NOT_FOUND: x")
+    remove, tried = Records.remove, list[Record]()
+
+    def removed(self: Records, old: Record) -> bool:
+        tried.append(old)
+        if len(tried) > 1:
+            return remove(self, old)
+        remove(self, old)
+        deployed.record(sample, requested_by="default/Pod/x")
+        return False
+
+    monkeypatch.setattr(Records, "remove", removed)
+    assert deployed.remove().state is State.OK
+    assert [item["requested_by"]["S"] for item in deployed.operated.cloud.items()] == ["default/Pod/x"]
+
+
+def test_an_image_that_was_there_before_under_another_tag_loses_only_the_new_tag(deployed: Deployed) -> None:
+    deployed.ecr.create_repository(repositoryName=REPOSITORY)
+    digest = deployed.push("theirs", {"of": "theirs"})
+    deployed.look()
+    deployed.push("3.2", {"of": "theirs"})
+    deployed.push(f"{digest.replace(':', '-')}.sig", {"of": "a signature"})
+    assert deployed.remove().state is State.OK
+    assert deployed.tags() == [f"{digest.replace(':', '-')}.sig", "theirs"]
+
+
+def test_an_image_that_was_there_before_without_a_tag_is_not_deleted_with_the_new_one(deployed: Deployed) -> None:
+    deployed.ecr.create_repository(repositoryName=REPOSITORY)
+    deployed.push(None, {"of": "a pod by digest"})
+    deployed.look()
+    deployed.push("3.2", {"of": "a pod by digest"})
+    result = deployed.remove()
+    assert result.state is State.OK
+    assert "the tag 3.2" in result.found
+    assert deployed.tags() == ["3.2"]
+
+
+def test_an_empty_repository_stays_while_a_pod_waits_for_another_image_of_it(deployed: Deployed) -> None:
+    deployed.ecr.create_repository(repositoryName=REPOSITORY)
+    deployed.record(deployed.samples[0], tag="3.9", requested_by="default/Pod/x")
+    result = deployed.remove()
+    assert result.state is State.OK
+    assert f"the repository {REPOSITORY} stays, because other images of it are requested" in result.found
+    assert len(deployed.ecr.describe_repositories()["repositories"]) == 1
 
 
 @pytest.mark.parametrize(

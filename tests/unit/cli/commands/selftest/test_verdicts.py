@@ -14,7 +14,7 @@ from image_mirror.cli.accounts import Account
 from image_mirror.cli.commands.selftest.command import highest_price
 from image_mirror.cli.commands.selftest.copies import Followed, is_over, judge, judge_builds
 from image_mirror.cli.commands.selftest.phases import seconds_of
-from image_mirror.cli.commands.selftest.results import Result, listing, table
+from image_mirror.cli.commands.selftest.results import SECONDS, Result, listing, table
 from image_mirror.cli.commands.selftest.reviews import expected, fault_of, patched, review_of
 from image_mirror.cli.commands.selftest.reviews import judge as judge_reviews
 from image_mirror.cli.commands.selftest.samples import IMAGES, MISSING, Sample, choose
@@ -309,6 +309,17 @@ def test_the_shipped_webhooks_patch_makes_the_expected_pod() -> None:
             "makes other fields of the pod than its image",
             id="no-annotation",
         ),
+        pytest.param(with_patch({"op": "remove", "path": "/spec"}), "makes other fields of the pod", id="no-spec"),
+        pytest.param(
+            with_patch({"op": "replace", "path": "/spec/containers/0", "value": "x"}),
+            "makes other fields of the pod",
+            id="no-container",
+        ),
+        pytest.param(
+            lambda response: response.update(patch=base64.b64encode(b"[" * 200_000).decode()),
+            "an API server would refuse the answer: maximum recursion depth",
+            id="deep",
+        ),
         pytest.param(with_patch({"op": "replace", "path": "/spec/none/0", "value": 1}), "has no /spec/none", id="path"),
         pytest.param(with_patch({"op": "move", "path": "/a", "from": "/b"}), "the operation move", id="operation"),
     ],
@@ -412,4 +423,26 @@ def test_the_results_are_a_table_with_the_times_below() -> None:
         "a:1      fast  0.2        -      -      -          -     -        90.0",
     ]
     assert list(listing(rows))[:2] == ["ok       webhook: all is well", "failed   copy, fast lane: no; do this"]
+    assert list(listing(rows))[2:] == [
+        "",
+        "SECONDS    copy, fast",
+        "ADMISSION  0.2",
+        "START      -",
+        "QUEUE      -",
+        "PROVISION  -",
+        "COPY       -",
+        "ARRIVAL    -",
+        "TOTAL      90.0",
+    ]
     assert list(table(rows[:1]))[-1] == "ok     webhook  -     all is well"
+
+
+def test_on_a_terminal_of_80_columns_the_times_of_both_lanes_fit() -> None:
+    rows = [
+        Result(check, State.OK, "it is", None, str(lane), image, dict.fromkeys(SECONDS, 1234.5))
+        for check, images in (("copy", IMAGES), ("missing image", MISSING))
+        for lane, image in zip((Lane.FAST, Lane.MAIN), images, strict=True)
+    ]
+    times = list(listing(rows))[4:]
+    assert len(times) == 2 + len(SECONDS)
+    assert max(map(len, times)) <= 80
