@@ -84,13 +84,20 @@ format: .venv/.dev
 clean:
 	rm -rf build dist .venv .venv-sam .venv-aws .venv-site .dynamodb-local .aws-sam .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
+# An environment is emptied before it is made. If it is a link, that would empty what other checkouts use.
+define NO_LINK
+@test ! -L $(@D) || { echo "$(@D) is a link, and would be emptied where it leads to: remove the link"; exit 1; }
+endef
+
 .venv/.demo: pyproject.toml
+	$(NO_LINK)
 	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --editable '.[demo]'
 	touch $@
 
 .venv/.dev: pyproject.toml
+	$(NO_LINK)
 	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --editable '.[demo,dev]'
@@ -106,6 +113,7 @@ clean:
 	if .venv-sam/bin/pip install --quiet aws-sam-cli; then touch $@; fi
 
 .venv-site/.done: pyproject.toml
+	$(NO_LINK)
 	$(PYTHON) -m venv --clear .venv-site
 	if .venv-site/bin/pip install --quiet '.[site]'; then touch $@; fi
 

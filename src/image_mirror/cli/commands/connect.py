@@ -146,7 +146,7 @@ def connect(
         for step in (*todo, *lane.steps(china)):
             say(step, err=False, indent="  ")
     elif todo:
-        if isinstance(work, Federation) and not is_confirmed(todo, yes=yes):
+        if isinstance(work, Federation) and not is_confirmed([*todo, *lane.steps(china)], yes=yes):
             return
         with _explain_how_to_continue():
             work.carry_out(lambda line: say(line, err=False))

@@ -18,6 +18,8 @@ def demo(
 ) -> None:
     """Run the main job on emulated AWS: what users see, and the states of each copy. No account, network or Docker.
 
+    It needs the packages of the extra demo: make demo installs them, or pipx install '.[demo]' in a clone.
+
     Exits with 1 if a copy is not in ECR, with 2 if a file is wrong, with 3 if the installation is damaged.
     """
     try:
