@@ -32,6 +32,14 @@ LANE_FREE = 5.0
 """Seconds between two looks at the fast lane."""
 _PAUSE = 3.0  # seconds between two looks at a build
 _EXPECTED = "NOT_FOUND"
+_UNRECORDED, _LATER = (
+    "the webhook has sent the pod to the copy, but no record was written",
+    "run this again in two minutes: for a minute, the webhook remembers the records of a run before this",
+)
+_FOREIGN, _ANOTHER = (
+    "somebody has requested it in this moment, so it was not followed",
+    "run this again, with another image",
+)
 _ROLE_VARIABLE = "CHINA_PUSH_ROLE_ARN"
 
 
@@ -146,8 +154,7 @@ class Run:
             self.recorded |= {sample.key} if record_now else set()
             followed.see(record_now, 0)
             if record_now is None or record_now.requested_by != self.requester:
-                who = "no record was written" if record_now is None else "somebody has requested it in this moment"
-                followed.fault = (f"{who}, so it was not followed", "run this again, with another image")
+                followed.fault = (_UNRECORDED, _LATER) if record_now is None else (_FOREIGN, _ANOTHER)
         return followed
 
     def _look_at_builds(self, some: Sequence[Followed]) -> None:

@@ -1,5 +1,6 @@
 """`image-mirror selftest` on the emulated AWS: what it refuses, what it removes, and what it says of the rest."""
 
+import base64
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from image_mirror.cli.commands.selftest.removal import Removal
 from image_mirror.cli.commands.selftest.results import Result
 from image_mirror.cli.commands.selftest.samples import IMAGES, Before, Sample, choose, taken
 from image_mirror.cli.doctor.runner import State
-from image_mirror.cli.doctor.webhook import Silence
+from image_mirror.cli.doctor.webhook import Reply, Silence
 from image_mirror.cli.forgetting import Builds
 from image_mirror.record import Lane, Record, Status, new_record
 from image_mirror.table import Records
@@ -237,6 +238,34 @@ def test_ctrl_c_while_the_first_one_is_reported_removes_what_was_made_too(
     with pytest.raises(KeyboardInterrupt):
         command._carry_out(checks(), Removal(deployed.run, deployed.before, Builds("global", None)))
     assert deployed.operated.cloud.items() == []
+
+
+@pytest.mark.parametrize(
+    ("by", "fault"),
+    [
+        pytest.param(None, "no record was written; run this again in two minutes", id="a run just before this"),
+        pytest.param("default/Pod/x", "somebody has requested it in this moment", id="a pod"),
+    ],
+)
+def test_a_request_without_a_record_of_its_own_is_not_followed(
+    by: str | None, fault: str, deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = deployed.samples[0]
+
+    def right(_: str, review: Any) -> Reply:
+        if by:
+            deployed.record(sample, requested_by=by)
+        pod = review["request"]["object"]
+        whole = reviews.expected(pod, str(sample.copy.destination))
+        patch = [{"op": "replace", "path": f"/{name}", "value": whole[name]} for name in ("metadata", "spec")]
+        response = {"uid": review["request"]["uid"], "allowed": True}
+        response["patch"] = base64.b64encode(json.dumps(patch).encode()).decode()
+        return Reply(200, json.dumps({"response": response}).encode(), 0.1)
+
+    monkeypatch.setattr(copies, "send", right)
+    [followed] = deployed.run.copy([sample])
+    assert followed.fault is not None
+    assert fault in "; ".join(filter(None, followed.fault))
 
 
 def test_nothing_is_requested_when_the_time_is_over(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
