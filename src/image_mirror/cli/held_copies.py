@@ -18,6 +18,9 @@ _MOST = 1_000  # DescribeImages' maxResults
 # Without this, ECR leaves archived images out, and they would seem to be deleted.
 _TAGGED = {"tagStatus": "TAGGED", "imageStatus": "ANY"}
 
+INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
+"""The media types of an index. BatchGetImage must be told them: of its own it may answer a platform's manifest."""
+
 Details = Mapping[str, Any]
 """One of DescribeImages' `imageDetails`."""
 

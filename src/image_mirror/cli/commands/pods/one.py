@@ -10,7 +10,7 @@ import typer
 
 from image_mirror.cli.accounts import Account
 from image_mirror.cli.commands.pods.groups import pod_row, within
-from image_mirror.cli.held_copies import InECR
+from image_mirror.cli.held_copies import INDEXES, InECR
 from image_mirror.cli.kubelet import next_try, timestamp, waiting
 from image_mirror.cli.kubernetes import Cluster
 from image_mirror.cli.live_webhook import expressions, not_sent, our_webhooks
@@ -34,7 +34,6 @@ from image_mirror.pod_images import image_fields
 from image_mirror.record import MOST_ATTEMPTS, Record
 from image_mirror.review import Json
 
-_INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 _UNIT = 1_000_000
 _NAME = 9  # columns of a field's name
 
@@ -262,7 +261,7 @@ def _in_ecr(ecr: Any, found: Found, state: str) -> CopyInECR | None:
         return None
     named = {"repositoryName": copy.repository, "imageIds": [{"imageTag": copy.tag}]}
     [details] = ecr.describe_images(**named)["imageDetails"]
-    images = ecr.batch_get_image(**named, acceptedMediaTypes=list(_INDEXES)).get("images", ())
+    images = ecr.batch_get_image(**named, acceptedMediaTypes=list(INDEXES)).get("images", ())
     return CopyInECR(
         state=state,
         digest=held.digest,

@@ -16,7 +16,7 @@ from image_mirror.cli.commands.selftest.samples import Before, Sample
 from image_mirror.cli.doctor.runner import State
 from image_mirror.cli.errors import no_answer_errors, why_no_answer
 from image_mirror.cli.forgetting import Builds, destination_of_build
-from image_mirror.cli.held_copies import Details, images_of
+from image_mirror.cli.held_copies import INDEXES, Details, images_of
 from image_mirror.cli.image_selection import ImageResult
 from image_mirror.cli.remedies import aws_of
 from image_mirror.cli.stacks import projects_of
@@ -169,8 +169,8 @@ class Removal:
             )
             return None
         named = {"repositoryName": sample.repository}
-        answer = ecr.batch_get_image(**named, imageIds=[{"imageTag": tag}])["images"]
-        children = _children(answer[0]["imageManifest"] if answer else "")
+        index = ecr.batch_get_image(**named, imageIds=[{"imageTag": tag}], acceptedMediaTypes=list(INDEXES))["images"]
+        children = _children(index[0]["imageManifest"] if index else "")
         failures = ecr.batch_delete_image(**named, imageIds=[{"imageTag": tag}])["failures"]
         if failures:
             return f"ECR did not remove it: {failures[0].get('failureCode')}: {failures[0].get('failureReason', '')}"
@@ -207,7 +207,7 @@ def _children(manifest: str) -> set[str]:
     try:
         listed = json.loads(manifest).get("manifests")
         return {str(each["digest"]) for each in listed or ()}
-    except (ValueError, AttributeError, TypeError, KeyError):
+    except (ValueError, AttributeError, TypeError, KeyError, RecursionError):  # whoever pushes may push any text
         return set()
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from botocore.client import BaseClient
 
 from image_mirror.cli import stacks
 from image_mirror.cli.accounts import Account
@@ -322,6 +323,22 @@ def test_what_a_run_made_is_removed_with_its_platforms_and_signatures_and_nothin
     digests = {each["imageDigest"] for each in deployed.ecr.describe_images(repositoryName=REPOSITORY)["imageDetails"]}
     assert shared in digests
     assert platform not in digests
+
+
+def test_an_index_is_asked_for_as_an_index(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployed.ecr.create_repository(repositoryName=REPOSITORY)
+    deployed.push("3.2", {"manifests": []}, INDEX)
+    asked: list[tuple[str, list[str]]] = []
+    call: Any = vars(BaseClient)["_make_api_call"]
+
+    def called(self: BaseClient, operation: str, given: dict[str, Any]) -> Any:
+        asked.append((operation, given.get("acceptedMediaTypes", [])))
+        return call(self, operation, given)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", called)
+    assert deployed.remove().state is State.OK
+    [types] = [given for operation, given in asked if operation == "BatchGetImage"]
+    assert INDEX in types
 
 
 def test_a_repository_that_the_run_made_is_removed_unless_somebody_uses_it_now(deployed: Deployed) -> None:
