@@ -628,12 +628,12 @@ def test_a_provider_that_another_stack_makes_while_the_operator_reads_the_plan_i
         stack.region.client("iam").enable_outbound_web_identity_federation()
     iam = both.china.region.client("iam")
 
-    def think(_: str) -> bool:
+    def think(_: str, **__: bool) -> bool:
         iam.create_open_id_connect_provider(Url=f"https://{GLOBAL_ISSUER}", ClientIDList=["image-mirror"])
         return True
 
-    monkeypatch.setattr(command, "is_terminal", lambda: True)
-    monkeypatch.setattr(command, "_ask", think)
+    monkeypatch.setattr(consent, "is_terminal", lambda: True)
+    monkeypatch.setattr(consent, "ask", think)
     done = both.connect("--federate")
     assert done.exit_code == 0, done.output
     [provider] = iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from image_mirror.cli.commands.selftest.permissions import OVERRIDES
 from image_mirror.federation import AUDIENCE
 from image_mirror.reference import PREFIX
 from support.buildspec_runner import FAST, MAIN, PROJECTS, REGISTRY, resolve, template
@@ -16,35 +17,6 @@ from support.templates import ROOT, carry_out, load_template, parameters_of
 RESOURCES: dict[str, Any] = template()["Resources"]
 PARAMETERS: dict[str, Any] = template()["Parameters"]
 AUTH_ARN = "arn:aws:secretsmanager:us-west-2:210987654321:secret:registry/auth-AbCdEf"
-
-# Members of StartBuild with a condition key in IAM's service authorization reference; the key of a whole object covers
-# the keys of its parts. `environment` itself is not here, because the two allowed variables set it.
-OVERRIDES = {
-    "codebuild:artifacts",
-    "codebuild:autoRetryLimit",
-    "codebuild:cache",
-    "codebuild:encryptionKey",
-    "codebuild:environment.certificate",
-    "codebuild:environment.computeType",
-    "codebuild:environment.fleet.fleetArn",
-    "codebuild:environment.image",
-    "codebuild:environment.imagePullCredentialsType",
-    "codebuild:environment.privilegedMode",
-    "codebuild:environment.registryCredential",
-    "codebuild:environment.type",
-    "codebuild:logsConfig",
-    "codebuild:secondaryArtifacts",
-    "codebuild:secondarySources",
-    "codebuild:serviceRole",
-    "codebuild:source",
-    "codebuild:source.auth.resource",
-    "codebuild:source.auth.type",
-    "codebuild:source.buildStatusConfig.context",
-    "codebuild:source.buildStatusConfig.targetUrl",
-    "codebuild:source.buildspec",
-    "codebuild:source.insecureSsl",
-    "codebuild:source.location",
-}
 
 
 def user_policy(**parameters: str) -> Any:

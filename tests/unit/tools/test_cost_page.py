@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from simulation.cost import FLEETS, Used, recorded
-from simulation.prices import PRICES, Usage, idle
+from simulation.prices import DAYS_A_MONTH, PRICES, Usage, idle
 from support.pages import table
+from support.templates import ROOT
 from tools import cost_page
 
 PAGE = cost_page.PAGE.read_text(encoding="utf-8")
@@ -81,6 +82,14 @@ def test_the_text_says_the_prices_of_the_regions_and_of_the_caps() -> None:
     assert f"fast lane's quota times {PRICES['CodeBuild second'].usd * 60 * 60 * 24:.2f}" in words
     assert f"costs {PRICES['CodeBuild second'].usd:.5f} dollars a second" in words
     assert f"about {cost_page.SERVER_CORE} GB for Server Core and {cost_page.NANO_SERVER} GB for Nano Server" in words
+
+
+def test_the_readme_says_what_a_copy_costs_and_a_month_in_which_nothing_happens() -> None:
+    rows = {row[0]: row[1:] for row in table(PAGE.partition("## One copy")[2], "USD")}
+    data, _, build, *_ = map(float, rows["a Linux image of 0.2 GB"])
+    assert round(100 * (data + build)) == 3
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"three cents for each copy of 0.2 GB, and at most {idle(DAYS_A_MONTH):.2f} dollars a month" in readme
 
 
 def test_data_is_most_of_the_cost_where_the_text_says_so() -> None:

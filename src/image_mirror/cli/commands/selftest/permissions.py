@@ -48,7 +48,11 @@ OVERRIDES = (
     "codebuild:source.insecureSsl",
     "codebuild:source.location",
 )
-"""The condition keys of what a StartBuild must not change; image-pulling.yaml has a statement for each."""
+"""The condition keys of what a StartBuild must not change; image-pulling.yaml has a statement for each.
+
+They are those of IAM's service authorization reference; the key of a whole object covers the keys of its parts.
+`environment` itself is not here, because the two allowed variables set it.
+"""
 _VARIABLES = "codebuild:environment.environmentVariables.name"
 _VALUE = "codebuild:environment.environmentVariables/{}.value"
 _ORDINARY = ((_VARIABLES, ("DOCKER_IMAGE", "NEW_DOCKER_IMAGE")),)
