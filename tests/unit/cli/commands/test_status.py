@@ -1226,7 +1226,7 @@ def test_one_image_is_shown_with_what_to_do(image: str, do: str | None) -> None:
     ],
 )
 @pytest.mark.usefixtures("build")
-def test_where_a_role_pushes_its_sessions_are_to_be_ended_and_no_new_key_is_made(
+def test_where_a_role_can_push_its_sessions_are_to_be_ended_and_the_key_is_to_be_deleted_or_replaced(
     compared: Operated, image: str, then: str
 ) -> None:
     push = {"PushRoleArn": "arn:aws-cn:iam::123456789012:role/push"}
@@ -1234,8 +1234,8 @@ def test_where_a_role_pushes_its_sessions_are_to_be_ended_and_no_new_key_is_made
     write(compared.cloud.dynamodb, [replace(COPIED, unexpected=f"{OTHER_DIGEST} {DIGEST} {NOON - 2 * HOUR}")])
     do = json.loads(run("status", "-o", "json", image).stdout)["do"]
     assert do == (
-        "if nobody of yours has pushed it: end the sessions of PushRole (docs/by-hand.md) and run image-mirror connect "
-        f"--federate --delete-keys{then}"
+        "if nobody of yours has pushed it: end the sessions of PushRole (docs/by-hand.md), and run image-mirror "
+        f"connect --federate --delete-keys, or image-mirror connect --rotate if builds still use a key{then}"
     )
 
 

@@ -14,7 +14,11 @@ from image_mirror.messages import printable
 from image_mirror.record import MOST_ATTEMPTS, OUT_OF_TIME, TOO_LARGE, UNEXPLAINED, Record, Status
 
 _ROTATE = "image-mirror connect --rotate"
-_REVOKE = "end the sessions of PushRole (docs/by-hand.md) and run image-mirror connect --federate --delete-keys"
+# Only the global stack says whether builds use the role already, and it is not read here.
+_REVOKE = (
+    "end the sessions of PushRole (docs/by-hand.md), and run image-mirror connect --federate --delete-keys, or "
+    f"{_ROTATE} if builds still use a key"
+)
 _NOT_FAST = {
     OUT_OF_TIME: "not the fast one: OUT_OF_TIME, this image takes longer than a build there may",
     TOO_LARGE: "not the fast one: TOO_LARGE, this image is larger than FastLaneGigabytes",
