@@ -127,7 +127,7 @@ def test_the_dashboard_and_the_alarms_have_the_stack_s_name_and_send_no_mail(chi
     assert "$" not in text
 
 
-def test_with_an_address_each_alarm_is_mailed_when_it_rings_and_when_it_ends(built: Checkout, china: Region) -> None:
+def test_with_an_address_or_a_topic_each_alarm_is_sent_when_it_rings_and_when_it_ends(built: Checkout, china: Region) -> None:
     region = built.deploy(china.name, "--parameter-overrides", "AlarmEmail=ops@example.com")
     try:
         [topic] = [each["TopicArn"] for each in region.client("sns").list_topics()["Topics"]]
@@ -137,8 +137,13 @@ def test_with_an_address_each_alarm_is_mailed_when_it_rings_and_when_it_ends(bui
         alarms = region.client("cloudwatch").describe_alarms()["MetricAlarms"]
         assert len(alarms) == 9
         assert all(alarm["AlarmActions"] == alarm["OKActions"] == [topic] for alarm in alarms)
+        given = region.client("sns").create_topic(Name="chat")["TopicArn"]
+        region = built.deploy(china.name, "--parameter-overrides", f"AlarmTopicArn={given}")
+        alarms = region.client("cloudwatch").describe_alarms()["MetricAlarms"]
+        both = [region.resource(STACK, "AlarmTopic"), given]
+        assert all(alarm["AlarmActions"] == alarm["OKActions"] == both for alarm in alarms)
     finally:
-        built.deploy(china.name, "--parameter-overrides", 'AlarmEmail=""')
+        built.deploy(china.name, "--parameter-overrides", 'AlarmEmail=""', 'AlarmTopicArn=""')
 
 
 def test_the_global_stack_has_the_project_and_the_key_for_china(

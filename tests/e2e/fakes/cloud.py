@@ -85,7 +85,7 @@ class Resources(ResourceMap):
 
     def _is_renamed(self, name: str) -> bool:
         """Return whether an update replaces a table, so that what refers to it changes too."""
-        resource, properties = self._parsed_resources.get(name), self._resource_json_map[name]["Properties"]
+        resource, properties = self._parsed_resources.get(name), self._resource_json_map[name].get("Properties", {})
         return isinstance(resource, Table) and clean_json(properties["TableName"], self) != resource.name
 
 
