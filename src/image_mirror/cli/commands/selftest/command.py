@@ -130,7 +130,7 @@ def selftest(
     todo = list(plan(samples, asked, timeout))
     if dry_run:
         for line in todo:
-            say(line, err=False)
+            say(line, err=not output.is_table)
         return
     if not is_confirmed(todo, yes=yes, err=not output.is_table):
         return
