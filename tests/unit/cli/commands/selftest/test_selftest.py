@@ -105,6 +105,7 @@ def test_a_dry_run_prints_the_plan_with_the_builds_and_the_price_and_does_nothin
     assert TOKEN not in done.output
 
 
+@pytest.mark.usefixtures("deployed")
 def test_the_plan_is_no_part_of_the_json() -> None:
     done = run("selftest", "--dry-run", "--output", "json")
     assert (done.exit_code, done.stdout) == (0, "")
