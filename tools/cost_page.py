@@ -27,11 +27,11 @@ SERVER_CORE, NANO_SERVER = 2.7, 0.1
 
 IMAGES: Mapping[str, float] = {
     "a Linux image of 0.2 GB": GIGABYTES,
-    "one of 0.5 GB": 0.5,
+    "a Linux image of 0.5 GB": 0.5,
     "0.2 GB and a platform of Windows Nano Server": GIGABYTES + NANO_SERVER,
     "0.2 GB and a platform of Windows Server Core": GIGABYTES + SERVER_CORE,
     "0.2 GB and two platforms of Windows Server Core": GIGABYTES + 2 * SERVER_CORE,
-    "one of 10 GB": 10.0,
+    "an image of 10 GB": 10.0,
 }
 
 
@@ -70,7 +70,7 @@ def parts(used: Used, gigabytes: float = GIGABYTES) -> dict[str, float]:
 
 def _fleets(fleets: Mapping[str, Used]) -> Iterator[str]:
     costs = [parts(used) for used in fleets.values()]
-    yield from _head("USD", *fleets)
+    yield from _head("part, in USD", *fleets)
     yield _row("pods created", *(f"{used.admissions:,}" for used in fleets.values()))
     yield _row("images, and builds", *(f"{used.usage.images:,}, {used.builds:,}" for used in fleets.values()))
     for part in (DATA, BUILDS, STORAGE, ADMISSIONS, FIXED):
@@ -84,7 +84,12 @@ def _fleets(fleets: Mapping[str, Used]) -> Iterator[str]:
 
 def _copies() -> Iterator[str]:
     yield from _head(
-        "USD", "data from Oregon", "data from Tokyo", "a build", "one in the fast lane", "storage, a month"
+        "image, costs in USD",
+        "data from Oregon",
+        "data from Tokyo",
+        "a build",
+        "a build in the fast lane",
+        "storage, a month",
     )
     for name, gigabytes in IMAGES.items():
         fast = usd("CodeBuild second", ceil(_seconds(LAMBDA, gigabytes)))

@@ -85,7 +85,7 @@ def test_the_text_says_the_prices_of_the_regions_and_of_the_caps() -> None:
 
 
 def test_the_readme_says_what_a_copy_costs_and_a_month_in_which_nothing_happens() -> None:
-    rows = {row[0]: row[1:] for row in table(PAGE.partition("## One copy")[2], "USD")}
+    rows = {row[0]: row[1:] for row in table(PAGE.partition("## One copy")[2], "image, costs in USD")}
     data, _, build, *_ = map(float, rows["a Linux image of 0.2 GB"])
     assert round(100 * (data + build)) == 3
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
@@ -93,7 +93,7 @@ def test_the_readme_says_what_a_copy_costs_and_a_month_in_which_nothing_happens(
 
 
 def test_data_is_most_of_the_cost_where_the_text_says_so() -> None:
-    rows = {row[0]: row[1:] for row in table(PAGE, "USD")}
+    rows = {row[0]: row[1:] for row in table(PAGE, "part, in USD")}
     _, busy, first = rows["most of it"]
     for most in (busy, first):
         assert re.match(r"data across the border, [5-9]\d%", most)
