@@ -59,7 +59,7 @@ class Metric(Enum):
         "Count",
         "builds that cost an attempt: the source refused, or the build ended without a copy",
     )
-    WAITS = ("Waits", "Count", "times that a copy was delayed without an attempt, for another reason than the next two")
+    WAITS = ("Waits", "Count", "delays of a copy that cost no attempt, for other reasons than `Busy` and `KeyRefused`")
     BUSY = (
         "Busy",
         "Count",
@@ -69,9 +69,9 @@ class Metric(Enum):
     KEY_REFUSED = (
         "KeyRefused",
         "Count",
-        "times that a copy was delayed because of either key: its secret is missing or wrong, or AWS refused it; or, "
-        "if the accounts federate, because an exchange fails until somebody changes something; and each minute in "
-        "which copies wait for a key",
+        "delays of a copy because the secret with a key is missing or wrong, because AWS refused the key, or, if the "
+        "accounts federate, because an exchange fails until somebody changes something; also each minute in which "
+        "copies wait for a key",
     )
     STEP_ERRORS = (
         "StepErrors",
