@@ -63,11 +63,13 @@ def cold(rounds: int) -> Iterator[Row]:
             ratios = compare(
                 partial(there, _FIRST_ANSWER, folder / "artefact"), partial(there, _BOTO3, folder / reference), rounds
             )
-            yield Row("the same, from what sam build makes", f"{_CLIENTS}, {how}", ratios, reach)
+            yield Row("first answer, from what sam build makes", f"{_CLIENTS}, {how}", ratios, reach)
         ratios = compare(
             partial(there, _CLIENT, folder / "artefact"), partial(there, _BOTO3, folder / "compiled"), rounds
         )
-        yield Row("botocore's client of DynamoDB alone, there", f"{_CLIENTS}, compiled for Lambda", ratios, 0.7)
+        yield Row(
+            "botocore's DynamoDB client, from what sam build makes", f"{_CLIENTS}, compiled for Lambda", ratios, 0.7
+        )
         with table_over_tls(folder) as address:
             ratios = compare(
                 partial(_cpu, {**address, **IN_LAMBDA}, isolated, _FIRST_ADMISSION, folder / "artefact"),

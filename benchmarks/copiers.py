@@ -36,7 +36,7 @@ def copiers(rounds: int) -> Iterator[Row]:
         "podman": "{podman} pull --tls-verify=false {source} && {podman} tag {source} {target}"
         " && {podman} push --tls-verify=false {target}",
     }
-    for where, slow in (("here", False), ("over a slow link", True)):
+    for where, slow in (("on this machine", False), ("over a slow link", True)):
         if slow and shutil.which("toxiproxy-server") is None:
             continue
         contestants = {name: partial(_time, command, slow=slow) for name, command in commands.items()}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from benchmarks.rounds import Row
 
-HEAD = "| what | reference | median ratio | spread | goal | |\n| --- | --- | --- | --- | --- | --- |"
+HEAD = "| what is measured | reference | median ratio | spread | goal | |\n| --- | --- | --- | --- | --- | --- |"
 BEGIN, END = "<!-- make bench writes from here -->", "<!-- to here -->"
 
 
