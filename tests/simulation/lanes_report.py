@@ -88,7 +88,7 @@ def _both(waits: Waits) -> list[str]:
 
 
 def _head(*columns: str) -> Iterator[str]:
-    cells = ("EC2 quota", "lanes", "copying", *columns)
+    cells = ("EC2 quota", "lanes", "copy time", *columns)
     yield f"| {' | '.join(cells)} |"
     yield f"| {' | '.join('---' for _ in cells)} |"
 

@@ -37,9 +37,10 @@ def _lines(seeds: int) -> Iterator[str]:
 def _hours(pool: Workers, seeds: int) -> Iterator[str]:
     alone = seconds_alone(FULL.quota)
     runs = f"{seeds} seeds of {FULL.hours:g} hours each, with {FULL.images} images and a quota of {FULL.quota} builds"
-    yield f"{runs}. Alone, the other namespace's image takes {alone:.0f} s."
+    yield f"{runs}. Without an attack, an image takes {alone:.0f} s."
     yield ""
-    yield "| adversary | the other image: p50 | p99 | longest | of the time alone | builds | USD | first alarm |"
+    waited = ("the other namespace's image: p50", "p99", "longest", "longest, against no attack")
+    yield _row("adversary", *waited, "builds", "USD", "first alarm")
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for attack in ATTACKS:
         results = pool.map(_run, [(attack, FULL, seed, True) for seed in range(seeds)], chunksize=1)
@@ -62,7 +63,7 @@ def _hours(pool: Workers, seeds: int) -> Iterator[str]:
     ):
         few = pool.map(_run, [(attack, size, seed, True) for seed in range(10)], chunksize=1)
         longest = max(wait for result in few for wait in result.waits)
-        yield f"- {what} {attack.name}, the other image takes {_span(longest)} at most in 10 seeds."
+        yield f"- {what} {attack.name}, the other namespace's image takes {_span(longest)} at most in 10 seeds."
 
 
 def _month(pool: Workers) -> Iterator[str]:
