@@ -127,7 +127,7 @@ def test_the_dashboard_and_the_alarms_have_the_stack_s_name_and_send_no_mail(chi
     assert "$" not in text
 
 
-def test_with_an_address_or_a_topic_each_alarm_is_sent_when_it_rings_and_when_it_ends(built: Checkout, china: Region) -> None:
+def test_with_an_address_or_a_topic_each_alarm_is_sent(built: Checkout, china: Region) -> None:
     region = built.deploy(china.name, "--parameter-overrides", "AlarmEmail=ops@example.com")
     try:
         [topic] = [each["TopicArn"] for each in region.client("sns").list_topics()["Topics"]]

@@ -556,12 +556,12 @@ def test_the_reconciler_is_asked_for_a_minute_whether_it_can_use_its_role(
 
 
 @pytest.mark.parametrize(
-    ("looks", "code"), [pytest.param(4, 0, id="seen then"), pytest.param(5, 1, id="still not seen")]
+    ("looks", "code"), [pytest.param(5, 0, id="seen then"), pytest.param(6, 1, id="still not seen")]
 )
 def test_a_change_of_iam_may_be_seen_a_minute_later(
     both: Both, monkeypatch: pytest.MonkeyPatch, looks: int, code: int
 ) -> None:
-    """Here an account is looked at once before, and then four times in a minute."""
+    """Here an account is looked at twice before the first step, and then four times in a minute."""
     seen, look = [], examine.issuer_of
 
     def late(account: Any) -> str | None:
