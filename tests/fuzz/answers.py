@@ -8,7 +8,17 @@ from typing import Any
 
 import jsonpatch
 
-from fuzz.reading import ORIGINALS, REGISTRY, destination, entry_for, full_name, images, never_pulled, rewritten
+from fuzz.reading import (
+    ORIGINALS,
+    REGISTRY,
+    destination,
+    entry_for,
+    full_name,
+    images,
+    is_reserved,
+    never_pulled,
+    rewritten,
+)
 from fuzz.scenarios import Scenario
 from fuzz.table import NOW, Key, Table
 
@@ -56,7 +66,7 @@ def check_calls(request: Json, table: Table, scenario: Scenario) -> None:
         old_images = _old_images(request)
         never = never_pulled(request["object"], request.get("subResource"))
         for key, pointer, text in images(request["object"], request.get("subResource")):
-            entry = entry_for(scenario.rules, full_name(text))
+            entry = None if is_reserved(full_name(text)) else entry_for(scenario.rules, full_name(text))
             is_new = old_images.get(key) != text and pointer not in never
             if is_new and entry and entry[0] != "!" and "=" not in entry:
                 allowed[destination(full_name(text))] = full_name(text)

@@ -36,6 +36,11 @@ def destination(source: str) -> tuple[str, str]:
     return f"{REGISTRY}/mirror/{host.replace(':', '_')}/{path}", f"digest-{digest.replace(':', '-')}" if at else tag
 
 
+def is_reserved(source: str) -> bool:
+    """Return whether a full name has a tag that only copies by digest have, so that nothing is copied from it."""
+    return "@" not in source and source.rpartition(":")[2].startswith("digest-sha256-")
+
+
 def entry_for(rules: str, source: str) -> str | None:
     """Return the entry of `rules` that decides about a full name, None if none matches."""
     entries = [(entry.removeprefix("!").partition("=")[0], entry) for entry in rules.split()]

@@ -51,6 +51,19 @@ def test_a_review_as_it_was_captured_is_an_input_and_is_answered(name: str, scen
         assert bool(checked.patch) is (name not in ("label-update.json", "nudge.json"))
 
 
+def test_an_image_whose_tag_is_that_of_another_s_copy_is_no_mistake() -> None:
+    review, digest = captured("create-pod.json"), "c0f429e1" * 8
+    images = (f"gcr.io/a@sha256:{digest}", f"gcr.io/a:digest-sha256-{digest}")
+    for order in (images, images[::-1]):
+        review["request"]["object"]["spec"] = {
+            "containers": [{"name": f"c{number}", "image": image} for number, image in enumerate(order)]
+        }
+        checked = check(*event_of(joined(json.dumps(review).encode())))
+        assert [each["path"] for each in checked.patch if each["path"].startswith("/spec")] == [
+            f"/spec/containers/{order.index(images[0])}/image"
+        ]
+
+
 def test_mutated_reviews_reach_every_kind_of_answer() -> None:
     def kind(checked: Checked) -> tuple[int, bool, bool]:
         return checked.status, bool(checked.patch), checked.calls > 0
