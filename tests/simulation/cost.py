@@ -6,6 +6,7 @@ Simulating them takes minutes. So what they have used is in a file, from which `
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def quiet(days: int = 7) -> Used:
             for day in range(number // 10, days):
                 at = day * DAY + dice.uniform(0, 8 * HOUR)
                 for _ in range(10):
-                    clock.after(at + dice.uniform(0, 20), lambda pod=pod: fleet.cluster.create(pod))  # type: ignore[misc]
+                    clock.after(at + dice.uniform(0, 20), partial(fleet.cluster.create, pod))
         return _used(fleet, days)
 
 
@@ -58,7 +59,7 @@ def first_day() -> Used:
         for number in range(500):
             pod = Pod((f"gcr.io/team/app{number}:1",), namespace=f"team{number % NAMESPACES}")
             for at in (0.0, *(dice.uniform(2 * HOUR, DAY - HOUR) for _ in range(20))):
-                clock.after(at, lambda pod=pod: fleet.cluster.create(pod))  # type: ignore[misc]
+                clock.after(at, partial(fleet.cluster.create, pod))
         return _used(fleet, 1)
 
 

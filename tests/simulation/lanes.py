@@ -6,6 +6,7 @@ The nodes are computed afterwards: a kubelet pulls what ECR holds, and nothing e
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from math import nan
 from random import Random
 from typing import NamedTuple
@@ -124,7 +125,7 @@ def _rush(fleet: Fleet, name: str, images: int) -> Waits:
     began, end = clock.now, clock.now + _LONGEST_RUSH
     for number in range(images):
         pod = Pod((f"gcr.io/team/{name}{number}:1",), namespace=f"team{number % NAMESPACES}")
-        clock.after(dice.uniform(0, _AT_ONCE), lambda pod=pod: fleet.cluster.create(pod))  # type: ignore[misc]
+        clock.after(dice.uniform(0, _AT_ONCE), partial(fleet.cluster.create, pod))
     clock.run(MINUTE)
     while fleet.ledger.waiting and clock.now < end:
         clock.run(MINUTE)

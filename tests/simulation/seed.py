@@ -7,6 +7,7 @@ updated to two lanes and back.
 from collections import Counter
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from unittest.mock import patch
 
 from image_mirror.record import MOST_ATTEMPTS, NOT_FAST, OUT_OF_TIME, TOO_LARGE, Record, Status
@@ -111,7 +112,7 @@ def _populate(fleet: Fleet) -> list[str]:
             world.clock.after(start + dice.uniform(0, 20), lambda gone=gone: fleet.ledger.delete(gone))  # type: ignore[misc]
         for _ in range(dice.randint(1, 15)):
             pod = Pod(tuple(dice.sample(images, k=dice.randint(1, 3))), pull_always=world.happens(0.3))
-            world.clock.after(start + dice.uniform(0, 20), lambda pod=pod: cluster.create(pod))  # type: ignore[misc]
+            world.clock.after(start + dice.uniform(0, 20), partial(cluster.create, pod))
     for _ in range(dice.randint(0, 3)):
         at_some_time(fleet.account.rotate, dice.choice((0.0, 30.0, 900.0)))
     for _ in range(5):

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 import pytest
 
@@ -158,7 +159,7 @@ def _fast_builds_while_all_fail() -> int:
         fleet.codebuild.fail(LAMBDA.project, LaneFault.FAULTS)
         for number in range(60):
             pod = Pod((f"gcr.io/team/app{number}:1",))
-            fleet.world.clock.after(number * 3 * MINUTE, lambda pod=pod: fleet.cluster.create(pod))  # type: ignore[misc]
+            fleet.world.clock.after(number * 3 * MINUTE, partial(fleet.cluster.create, pod))
         fleet.world.clock.run(3 * HOUR + 10 * MINUTE)
         assert fleet.ledger.waiting == 0
         return sum(lane == "fast" for lane, _ in _lanes(fleet))

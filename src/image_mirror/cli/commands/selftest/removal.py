@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from image_mirror.cli import forgetting
@@ -80,19 +81,19 @@ class Removal:
         aws, world = aws_of(self.run.china.account), aws_of(self.run.world.account)
         for sample in samples:
             command = f"`image-mirror forget --force {sample.image}`"
-            yield Thing(f"the record of {sample.image}", command, lambda each=sample: self._record(each))  # type: ignore[misc]
+            yield Thing(f"the record of {sample.image}", command, partial(self._record, sample))
         for project in projects_of(self.run.world):
             listed = world("codebuild", "list-builds-for-project", "--project-name", project)
             command = f"{listed}, and `aws codebuild stop-build` for each build of these images"
-            yield Thing(f"builds of {project}", command, lambda each=project: self._stop(each))  # type: ignore[misc]
+            yield Thing(f"builds of {project}", command, partial(self._stop, project))
         for sample in samples:
             name, tag = sample.repository, f"imageTag={sample.copy.destination.tag}"
             command = aws("ecr", "batch-delete-image", "--repository-name", name, "--image-ids", tag)
-            yield Thing(f"the copy {sample.copy.destination}", command, lambda each=sample: self._copy(each))  # type: ignore[misc]
+            yield Thing(f"the copy {sample.copy.destination}", command, partial(self._copy, sample))
         for name in dict.fromkeys(each.repository for each in samples):
             if self.before.digests[name] is None:
                 command = aws("ecr", "delete-repository", "--repository-name", name)
-                yield Thing(f"the repository {name}", command, lambda each=name: self._repository(each))  # type: ignore[misc]
+                yield Thing(f"the repository {name}", command, partial(self._repository, name))
 
     def _record(self, sample: Sample) -> str | None:
         record = self.run.records.get(*sample.key)
