@@ -7,6 +7,8 @@ import statistics
 import uuid
 from collections.abc import Sequence
 
+import jsonpatch
+
 from image_mirror.cli.commands.selftest.results import Result
 from image_mirror.cli.commands.selftest.samples import NAMESPACE
 from image_mirror.cli.doctor.runner import State
@@ -21,6 +23,11 @@ from image_mirror.review import Json
 WEBHOOK = "webhook"
 CALLS = 6
 """How many dry runs are sent: the first may start an instance of the function, the others find it."""
+# What base64, json and jsonpatch raise for any text: whoever answers may have sent it.
+_REFUSED = (
+    *(ValueError, TypeError, KeyError, AttributeError, RecursionError),
+    *(jsonpatch.JsonPatchException, jsonpatch.JsonPointerException),
+)
 _REVIEW = "tests/reviews/create-pod-from-deployment.json"
 
 
@@ -55,47 +62,19 @@ def expected(pod: Json, becomes: str) -> Json:
 
 
 def patched(pod: Json, reply: Reply, uid: str) -> Json:
-    """Apply the JSONPatch of an answer to the pod. Raises ValueError for what an API server would refuse."""
+    """Apply the JSONPatch of an answer to the pod.
+
+    Raises ValueError, TypeError, RecursionError, JsonPatchException or JsonPointerException for what an API server
+    would refuse.
+    """
     answer = json.loads(reply.body)
     response = answer.get("response") if isinstance(answer, dict) else None
     if not isinstance(response, dict) or response.get("uid") != uid or response.get("allowed") is not True:
         raise ValueError("it is not the answer to this review")
     if "patch" not in response:
         return pod
-    changed = copy.deepcopy(pod)
-    for operation in json.loads(base64.b64decode(response["patch"])):
-        _apply(changed, operation)
+    changed: Json = jsonpatch.apply_patch(pod, json.loads(base64.b64decode(response["patch"])))
     return changed
-
-
-def _apply(document: Json, operation: Json) -> None:
-    """Apply one operation of RFC 6902, of the kinds that the webhook uses."""
-    kind, pointer = operation["op"], operation["path"]
-    if kind not in ("add", "replace", "remove"):
-        raise ValueError(f"the patch has the operation {kind}")
-    *path, last = (part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
-    place: object = document
-    for part in path:
-        place = _member(place, part, pointer)
-    if kind != "add":
-        _member(place, last, pointer)
-    if isinstance(place, dict):
-        if kind == "remove":
-            del place[last]
-        else:
-            place[last] = operation["value"]
-    elif isinstance(place, list) and kind == "replace":
-        place[int(last)] = operation["value"]
-    else:
-        raise ValueError(f"{pointer} cannot be changed so")
-
-
-def _member(place: object, part: str, pointer: str) -> object:
-    if isinstance(place, dict) and part in place:
-        return place[part]
-    if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
-        return place[int(part)]
-    raise ValueError(f"the pod has no {pointer}")
 
 
 def dry_runs(china: Stack, image: str, name: str) -> tuple[list[Json], list[Reply | Silence]]:
@@ -138,7 +117,7 @@ def fault_of(review: Json, reply: Reply | Silence, becomes: str, log: str) -> tu
     pod = review["request"]["object"]
     try:
         is_now = patched(pod, reply, review["request"]["uid"])
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except _REFUSED as error:
         return f"an API server would refuse the answer: {error}", f"check whether a proxy answers; see the log: {log}"
     if is_now == expected(pod, becomes):
         return None

@@ -320,8 +320,12 @@ def test_the_shipped_webhooks_patch_makes_the_expected_pod() -> None:
             "an API server would refuse the answer: maximum recursion depth",
             id="deep",
         ),
-        pytest.param(with_patch({"op": "replace", "path": "/spec/none/0", "value": 1}), "has no /spec/none", id="path"),
-        pytest.param(with_patch({"op": "move", "path": "/a", "from": "/b"}), "the operation move", id="operation"),
+        pytest.param(
+            with_patch({"op": "replace", "path": "/spec/none/0", "value": 1}), "would refuse the answer", id="path"
+        ),
+        pytest.param(with_patch({"op": "move", "path": "/a", "from": "/b"}), "would refuse the answer", id="operation"),
+        pytest.param(with_patch({"op": "remove", "path": ""}), "would refuse the answer", id="all"),
+        pytest.param(with_patch({"op": "replace", "path": "", "value": 1}), "makes other fields", id="no-object"),
     ],
 )
 def test_a_wrong_answer_is_named(change: Callable[[Any], None], words: str) -> None:
